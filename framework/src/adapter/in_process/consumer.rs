@@ -1,0 +1,168 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+
+use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::queue::Subscriber;
+use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Receipt};
+
+pub(super) fn open(
+    inner: &Arc<Inner>,
+    spec: &ConsumerSpec,
+    session: u64,
+    session_closed: &Arc<AtomicBool>,
+) -> Result<Box<dyn Consumer>, BrokerError> {
+    let mut state = inner.lock();
+    let mut topology = spec.topology.clone();
+    topology.queues.insert(0, spec.queue.clone());
+    state.declare(&topology, session)?;
+    let id = state.next_id();
+    let wake = Arc::new(Notify::new());
+    let subscriber = Subscriber {
+        id,
+        session,
+        prefetch: usize::from(spec.prefetch.max(1)),
+        next_tag: 0,
+        unsettled: BTreeMap::new(),
+        outbox: VecDeque::new(),
+        wake: Arc::clone(&wake),
+        cancelled: false,
+    };
+    if let Some(queue) = state.queues.get_mut(&spec.queue.name) {
+        queue.subscribers.push(subscriber);
+    }
+    state.dispatch(&spec.queue.name);
+    drop(state);
+    let channel = Channel {
+        inner: Arc::clone(inner),
+        session_closed: Arc::clone(session_closed),
+        queue: spec.queue.name.clone(),
+        id,
+        closed: AtomicBool::new(false),
+    };
+    Ok(Box::new(InProcessConsumer { channel: Arc::new(channel), wake }))
+}
+
+/// One consumer's channel.
+struct Channel {
+    inner: Arc<Inner>,
+    session_closed: Arc<AtomicBool>,
+    queue: String,
+    id: u64,
+    closed: AtomicBool,
+}
+
+impl Channel {
+    fn shut(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut state = self.inner.lock();
+        let evicted = state.queues.get_mut(&self.queue).map(|queue| queue.remove_subscriber(self.id));
+        state.settle_evicted(&self.queue, evicted.unwrap_or_default(), 0);
+        state.dispatch(&self.queue);
+        drop(state);
+        self.inner.changed();
+    }
+
+    fn settle(&self, tag: u64, back: bool) {
+        let mut state = self.inner.lock();
+        let Some(queue) = state.queues.get_mut(&self.queue) else { return };
+        let Some(message) = queue.subscriber(self.id).and_then(|subscriber| subscriber.unsettled.remove(&tag)) else { return };
+        let evicted = if back { queue.take_back(message) } else { None };
+        state.settle_evicted(&self.queue, evicted.into_iter().collect(), 0);
+        state.dispatch(&self.queue);
+        drop(state);
+        self.inner.changed();
+    }
+}
+
+impl DeliveryChannel for Channel {
+    fn ack(&self, tag: u64) {
+        self.settle(tag, false);
+    }
+
+    fn give_back(&self, tag: u64) {
+        self.settle(tag, true);
+    }
+
+    fn is_live(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && !self.session_closed.load(Ordering::Acquire)
+    }
+}
+
+struct InProcessConsumer {
+    channel: Arc<Channel>,
+    wake: Arc<Notify>,
+}
+
+impl InProcessConsumer {
+    /// What there is to say right now.
+    fn poll_once(&self) -> Option<Option<Result<Delivery, BrokerError>>> {
+        let lost = |reason: &str| Some(Some(Err(BrokerError::Lost { reason: reason.into() })));
+        if self.channel.session_closed.load(Ordering::Acquire) {
+            return lost("the session was closed");
+        }
+        let mut state = self.channel.inner.lock();
+        let Some(queue) = state.queues.get_mut(&self.channel.queue) else { return lost("the queue was deleted") };
+        let counts = queue.counts_deliveries();
+        let Some(subscriber) = queue.subscriber(self.channel.id) else { return lost("the consumer was closed") };
+        let Some(tag) = subscriber.outbox.pop_front() else {
+            return subscriber.cancelled.then_some(None);
+        };
+        let Some(message) = subscriber.unsettled.get(&tag).cloned() else { return None };
+        Some(Some(Ok(Delivery {
+            origin: message.origin,
+            redelivered: message.redelivered,
+            delivery_count: counts.then_some(message.given_back),
+            properties: message.properties,
+            payload: message.payload,
+            receipt: Receipt::new(tag, Arc::clone(&self.channel) as Arc<dyn DeliveryChannel>),
+        })))
+    }
+}
+
+impl Consumer for InProcessConsumer {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
+        Box::pin(async {
+            // Deliveries that are there already must not keep the thread to themselves.
+            tokio::task::coop::consume_budget().await;
+            loop {
+                let woken = self.wake.notified();
+                if let Some(event) = self.poll_once() {
+                    return event;
+                }
+                woken.await;
+            }
+        })
+    }
+
+    fn cancel(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut state = self.channel.inner.lock();
+            if let Some(subscriber) = state.queues.get_mut(&self.channel.queue).and_then(|queue| queue.subscriber(self.channel.id)) {
+                subscriber.cancelled = true;
+            }
+            state.dispatch(&self.channel.queue);
+            drop(state);
+            self.wake.notify_one();
+        })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.channel.shut() })
+    }
+
+    fn is_live(&self) -> bool {
+        self.channel.is_live()
+    }
+}
+
+impl Drop for InProcessConsumer {
+    fn drop(&mut self) {
+        self.channel.shut();
+    }
+}

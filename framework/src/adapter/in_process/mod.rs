@@ -1,0 +1,85 @@
+//! A broker inside the process, with the rules of RabbitMQ: exchanges, wildcards, competing consumers, prefetch,
+//! confirms, returns, expiry, redelivery. Only encoded bytes cross it. It ends with the process.
+
+mod consumer;
+mod publisher;
+mod queue;
+mod routing;
+mod session;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::broker::Addressed;
+use state::State;
+
+pub use session::Session;
+
+/// Looks at everything that is published.
+pub type Observer = Arc<dyn Fn(&Addressed) + Send + Sync>;
+
+/// The in-process broker. Clones are the same broker; apps that share one reach each other.
+#[derive(Clone, Default)]
+pub struct InProcess {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    state: Mutex<State>,
+    /// Counts changes, for those who wait for the broker to be quiet.
+    changes: watch::Sender<u64>,
+    observers: Mutex<Vec<Observer>>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changes: watch::channel(0).0, observers: Mutex::default() }
+    }
+}
+
+impl InProcess {
+    /// A broker with nothing in it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A connection to it.
+    #[must_use]
+    pub fn connect(&self) -> Session {
+        Session::new(Arc::clone(&self.inner))
+    }
+
+    /// Calls the observer with everything that is published from now on, on the publisher's thread.
+    pub fn observe(&self, observer: Observer) {
+        self.inner.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    /// Waits until nothing is on its way: no consumed queue has a message, and no delivery is unsettled.
+    pub async fn quiet(&self) {
+        let mut changes = self.inner.changes.subscribe();
+        while !self.inner.lock().is_quiet() {
+            // The sender lives as long as this broker.
+            let _ = changes.changed().await;
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn published(&self, addressed: &Addressed) {
+        let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for observer in observers {
+            observer(addressed);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One queue: what is ready, who consumes it, and what its arguments say.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::broker::{Origin, Properties, Queue};
+
+/// A message in a queue.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) origin: Origin,
+    pub(super) properties: Properties,
+    pub(super) payload: Bytes,
+    pub(super) redelivered: bool,
+    pub(super) given_back: u32,
+    pub(super) expires: Option<Instant>,
+}
+
+/// A consumer of a queue, as the queue sees it.
+pub(super) struct Subscriber {
+    pub(super) id: u64,
+    /// The session it belongs to.
+    pub(super) session: u64,
+    pub(super) prefetch: usize,
+    pub(super) next_tag: u64,
+    pub(super) unsettled: BTreeMap<u64, Message>,
+    /// Tags that were assigned and not yet pulled.
+    pub(super) outbox: VecDeque<u64>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) cancelled: bool,
+}
+
+pub(super) struct QueueState {
+    pub(super) declared: Queue,
+    /// The session that owns an exclusive queue.
+    pub(super) owner: Option<u64>,
+    pub(super) ready: VecDeque<Message>,
+    pub(super) subscribers: Vec<Subscriber>,
+    next_subscriber: usize,
+}
+
+/// What became of a message that left a queue without being consumed.
+pub(super) struct Evicted {
+    pub(super) message: Message,
+    pub(super) reason: &'static str,
+}
+
+impl QueueState {
+    pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
+        Self { declared, owner, ready: VecDeque::new(), subscribers: Vec::new(), next_subscriber: 0 }
+    }
+
+    pub(super) fn counts_deliveries(&self) -> bool {
+        self.declared.arguments.text("x-queue-type") == Some("quorum")
+    }
+
+    fn limit(&self, argument: &str) -> Option<usize> {
+        self.declared.arguments.get(argument)?.as_integer().and_then(|limit| usize::try_from(limit).ok())
+    }
+
+    /// Whether the queue refuses another message.
+    pub(super) fn is_full(&self) -> bool {
+        let refuses = self.declared.arguments.text("x-overflow") == Some("reject-publish");
+        refuses && self.limit("x-max-length").is_some_and(|most| self.ready.len() >= most)
+    }
+
+    /// Puts a message at the end; the oldest leave when there are too many.
+    pub(super) fn push(&mut self, mut message: Message, now: Instant) -> Vec<Evicted> {
+        let own = message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        let queue = self.limit("x-message-ttl").map(|millis| Duration::from_millis(millis as u64));
+        message.expires = own.into_iter().chain(queue).min().map(|ttl| now + ttl);
+        self.ready.push_back(message);
+        let mut evicted = Vec::new();
+        while self.limit("x-max-length").is_some_and(|most| self.ready.len() > most) {
+            let Some(message) = self.ready.pop_front() else { break };
+            evicted.push(Evicted { message, reason: "maxlen" });
+        }
+        evicted
+    }
+
+    /// Takes expired messages off the head.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Evicted> {
+        let mut evicted = Vec::new();
+        while self.ready.front().is_some_and(|message| message.expires.is_some_and(|at| at <= now)) {
+            let Some(message) = self.ready.pop_front() else { break };
+            evicted.push(Evicted { message, reason: "expired" });
+        }
+        evicted
+    }
+
+    /// Hands ready messages to subscribers that have room, one after the other.
+    pub(super) fn dispatch(&mut self) {
+        while !self.ready.is_empty() {
+            let Some(index) = self.subscriber_with_room() else { return };
+            let Some(message) = self.ready.pop_front() else { return };
+            let subscriber = &mut self.subscribers[index];
+            subscriber.next_tag += 1;
+            subscriber.outbox.push_back(subscriber.next_tag);
+            subscriber.unsettled.insert(subscriber.next_tag, message);
+            subscriber.wake.notify_one();
+        }
+    }
+
+    fn subscriber_with_room(&mut self) -> Option<usize> {
+        let count = self.subscribers.len();
+        let has_room = |subscriber: &Subscriber| !subscriber.cancelled && subscriber.unsettled.len() < subscriber.prefetch;
+        if self.declared.arguments.get("x-single-active-consumer") == Some(&true.into()) {
+            let active = self.subscribers.iter().position(|subscriber| !subscriber.cancelled)?;
+            return has_room(&self.subscribers[active]).then_some(active);
+        }
+        let turn = (0..count).map(|step| (self.next_subscriber + step) % count).find(|&index| has_room(&self.subscribers[index]))?;
+        self.next_subscriber = (turn + 1) % count;
+        Some(turn)
+    }
+
+    pub(super) fn subscriber(&mut self, id: u64) -> Option<&mut Subscriber> {
+        self.subscribers.iter_mut().find(|subscriber| subscriber.id == id)
+    }
+
+    /// Puts a message back to the head; one that came back too often leaves.
+    pub(super) fn take_back(&mut self, mut message: Message) -> Option<Evicted> {
+        message.redelivered = true;
+        message.given_back += 1;
+        let too_often = |limit| message.given_back as usize > limit;
+        if self.counts_deliveries() && self.limit("x-delivery-limit").is_some_and(too_often) {
+            return Some(Evicted { message, reason: "delivery_limit" });
+        }
+        self.ready.push_front(message);
+        None
+    }
+
+    /// The subscribers of one session.
+    pub(super) fn subscribers_of(&self, session: u64) -> Vec<u64> {
+        self.subscribers.iter().filter(|subscriber| subscriber.session == session).map(|subscriber| subscriber.id).collect()
+    }
+
+    /// Removes a subscriber; what it had not settled goes back in order.
+    pub(super) fn remove_subscriber(&mut self, id: u64) -> Vec<Evicted> {
+        let Some(index) = self.subscribers.iter().position(|subscriber| subscriber.id == id) else { return Vec::new() };
+        let subscriber = self.subscribers.remove(index);
+        self.next_subscriber = 0;
+        subscriber.wake.notify_one();
+        subscriber.unsettled.into_values().rev().filter_map(|message| self.take_back(message)).collect()
+    }
+}

@@ -1,0 +1,229 @@
+//! All exchanges and queues. Every method leaves the state consistent; nothing here waits.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio::time::Instant;
+
+use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
+use crate::adapter::in_process::routing::{ExchangeState, queues_for};
+use crate::broker::{Addressed, Binding, BrokerError, Destination, Exchange, Origin, Publication, Queue, Topology};
+use crate::message::Headers;
+
+/// How often a message may be dead-lettered in one go before a circle of queues is assumed.
+const MAX_DEAD_LETTER_HOPS: usize = 16;
+
+#[derive(Default)]
+pub(super) struct State {
+    exchanges: HashMap<String, ExchangeState>,
+    pub(super) queues: HashMap<String, QueueState>,
+    next_id: u64,
+}
+
+impl State {
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(super) fn declare(&mut self, topology: &Topology, session: u64) -> Result<(), BrokerError> {
+        for exchange in &topology.exchanges {
+            self.declare_exchange(exchange)?;
+        }
+        for queue in &topology.queues {
+            self.declare_queue(queue, session)?;
+        }
+        for binding in &topology.bindings {
+            self.bind(binding)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_exchange(&self, name: &str) -> bool {
+        self.exchanges.contains_key(name)
+    }
+
+    fn declare_exchange(&mut self, exchange: &Exchange) -> Result<(), BrokerError> {
+        let Some(standing) = self.exchanges.get(&exchange.name) else {
+            let state = ExchangeState { declared: exchange.clone(), bindings: BTreeSet::new() };
+            self.exchanges.insert(exchange.name.clone(), state);
+            return Ok(());
+        };
+        let reason = if standing.declared.kind == exchange.kind {
+            difference(&exchange.arguments, &standing.declared.arguments)
+        } else {
+            Some(format!("type: received {:?} but current is {:?}", exchange.kind.as_str(), standing.declared.kind.as_str()))
+        };
+        match reason {
+            None => Ok(()),
+            Some(reason) => Err(BrokerError::inequivalent_exchange(exchange, reason)),
+        }
+    }
+
+    pub(super) fn declare_queue(&mut self, queue: &Queue, session: u64) -> Result<(), BrokerError> {
+        let Some(standing) = self.queues.get(&queue.name) else {
+            let owner = queue.exclusive.then_some(session);
+            self.queues.insert(queue.name.clone(), QueueState::new(queue.clone(), owner));
+            // Like RabbitMQ, every queue is bound to the default exchange by its name; that one is not stored.
+            return Ok(());
+        };
+        let what = format!("queue {:?}", queue.name);
+        if standing.owner.is_some_and(|owner| owner != session) {
+            return Err(BrokerError::Locked { what, reason: "it is exclusive".into() });
+        }
+        match difference(&queue.arguments, &standing.declared.arguments) {
+            None => Ok(()),
+            Some(reason) => Err(BrokerError::Inequivalent { what, reason }),
+        }
+    }
+
+    fn bind(&mut self, binding: &Binding) -> Result<(), BrokerError> {
+        let missing = match &binding.destination {
+            Destination::Queue(queue) => (!self.queues.contains_key(queue)).then(|| format!("no queue {queue:?}")),
+            Destination::Exchange(name) => (!self.exchanges.contains_key(name)).then(|| format!("no exchange {name:?}")),
+        };
+        if let Some(reason) = missing {
+            return Err(BrokerError::Protocol { reason });
+        }
+        let Some(source) = self.exchanges.get_mut(&binding.source) else {
+            return Err(BrokerError::Protocol { reason: format!("no exchange {:?}", binding.source) });
+        };
+        source.bindings.insert((binding.routing_key.clone(), binding.destination.clone()));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, topology: &Topology) {
+        for binding in &topology.bindings {
+            if let Some(source) = self.exchanges.get_mut(&binding.source) {
+                source.bindings.remove(&(binding.routing_key.clone(), binding.destination.clone()));
+            }
+        }
+        for queue in &topology.queues {
+            self.delete_queue(&queue.name);
+        }
+        for exchange in &topology.exchanges {
+            self.exchanges.remove(&exchange.name);
+            let gone = Destination::Exchange(exchange.name.clone());
+            self.exchanges.values_mut().for_each(|other| other.bindings.retain(|(_, to)| *to != gone));
+        }
+    }
+
+    pub(super) fn delete_queue(&mut self, name: &str) {
+        let Some(queue) = self.queues.remove(name) else { return };
+        queue.subscribers.iter().for_each(|subscriber| subscriber.wake.notify_one());
+        let gone = Destination::Queue(name.to_owned());
+        self.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, to)| *to != gone));
+    }
+
+    /// Ends all consumers of a session; what they had not settled goes back.
+    pub(super) fn close_session(&mut self, session: u64) {
+        let names: Vec<String> = self.queues.keys().cloned().collect();
+        for name in names {
+            let Some(queue) = self.queues.get_mut(&name) else { continue };
+            let mut evicted = Vec::new();
+            for id in queue.subscribers_of(session) {
+                evicted.extend(queue.remove_subscriber(id));
+            }
+            self.settle_evicted(&name, evicted, 0);
+            self.dispatch(&name);
+        }
+    }
+
+    pub(super) fn publish(&mut self, addressed: &Addressed) -> Result<Publication, BrokerError> {
+        let Addressed { exchange, routing_key, mandatory, .. } = addressed;
+        if !exchange.is_empty() && !self.exchanges.contains_key(exchange) {
+            return Err(BrokerError::Protocol { reason: format!("no exchange {exchange:?}") });
+        }
+        let queues = self.route(exchange, routing_key);
+        if queues.is_empty() {
+            return Ok(if *mandatory { Publication::Returned } else { Publication::Confirmed });
+        }
+        if queues.iter().any(|name| self.queues.get(name).is_some_and(QueueState::is_full)) {
+            return Ok(Publication::Rejected);
+        }
+        let message = Message {
+            origin: Origin { exchange: exchange.clone(), routing_key: routing_key.clone() },
+            properties: addressed.properties.clone(),
+            payload: addressed.payload.clone(),
+            redelivered: false,
+            given_back: 0,
+            expires: None,
+        };
+        for name in queues {
+            self.enqueue(&name, message.clone(), 0);
+        }
+        Ok(Publication::Confirmed)
+    }
+
+    fn route(&self, exchange: &str, routing_key: &str) -> BTreeSet<String> {
+        if exchange.is_empty() {
+            return self.queues.contains_key(routing_key).then(|| routing_key.to_owned()).into_iter().collect();
+        }
+        queues_for(&self.exchanges, exchange, routing_key)
+    }
+
+    fn enqueue(&mut self, name: &str, message: Message, hops: usize) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        let evicted = queue.push(message, Instant::now());
+        self.settle_evicted(name, evicted, hops);
+        self.dispatch(name);
+    }
+
+    /// Drops what has expired and hands out what is ready.
+    pub(super) fn dispatch(&mut self, name: &str) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        let expired = queue.expire(Instant::now());
+        queue.dispatch();
+        self.settle_evicted(name, expired, 0);
+    }
+
+    /// What leaves a queue goes to its dead-letter exchange, if it has one.
+    pub(super) fn settle_evicted(&mut self, name: &str, evicted: Vec<Evicted>, hops: usize) {
+        let Some(queue) = self.queues.get(name) else { return };
+        let arguments = &queue.declared.arguments;
+        let Some(exchange) = arguments.text("x-dead-letter-exchange").map(str::to_owned) else { return };
+        let key = arguments.text("x-dead-letter-routing-key").map(str::to_owned);
+        for Evicted { mut message, reason } in evicted {
+            let routing_key = key.clone().unwrap_or_else(|| message.origin.routing_key.clone());
+            message.properties.expiration = None;
+            message.properties.headers.set("x-first-death-reason", reason);
+            message.properties.headers.set("x-first-death-queue", name);
+            message.origin = Origin { exchange: exchange.clone(), routing_key };
+            message.given_back = 0;
+            if hops >= MAX_DEAD_LETTER_HOPS {
+                tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
+                continue;
+            }
+            for target in self.route(&message.origin.exchange, &message.origin.routing_key) {
+                self.enqueue(&target, message.clone(), hops + 1);
+            }
+        }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.queues.values().filter(|queue| !is_tap(&queue.declared)).all(|queue| {
+            let settled = queue.subscribers.iter().all(|subscriber| subscriber.unsettled.is_empty());
+            settled && (queue.subscribers.is_empty() || queue.ready.is_empty())
+        })
+    }
+}
+
+/// A tap only listens; what it has not read yet is nobody's work.
+fn is_tap(queue: &Queue) -> bool {
+    queue.exclusive && queue.arguments.get("x-max-length").is_some()
+}
+
+/// The first argument in which a declaration differs from what stands, in RabbitMQ's words.
+fn difference(received: &Headers, current: &Headers) -> Option<String> {
+    let names: BTreeSet<&str> = received.iter().chain(current.iter()).map(|(name, _)| name).collect();
+    names.into_iter().find(|name| received.get(name) != current.get(name)).map(|name| {
+        let (received, current) = (shown(received, name), shown(current, name));
+        format!("inequivalent arg '{name}': received {received} but current is {current}")
+    })
+}
+
+fn shown(arguments: &Headers, name: &str) -> String {
+    match arguments.get(name) {
+        None => "none".into(),
+        Some(value) => value.as_text().map_or_else(|| format!("{value:?}"), |text| format!("'{text}'")),
+    }
+}

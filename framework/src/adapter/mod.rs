@@ -1,0 +1,4 @@
+//! Adapters: the only place that names a client library.
+
+pub mod in_process;
+pub mod rabbitmq;

@@ -1,0 +1,137 @@
+use std::str::FromStr;
+
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+use crate::adapter::rabbitmq::RabbitMqSettings;
+use crate::broker::BrokerError;
+
+/// Seconds between heartbeats unless the address says otherwise: a dead peer is noticed after two of them.
+const HEARTBEAT: u16 = 10;
+
+/// The nodes of one broker, and how to reach them.
+#[derive(Clone)]
+pub(super) struct Addresses {
+    pub(super) nodes: Vec<AMQPUri>,
+    ca: Option<String>,
+}
+
+impl Addresses {
+    /// Reads `amqp://user:password@host1,host2:5673/vhost`, or several such addresses separated by commas.
+    pub(super) fn parse(settings: &RabbitMqSettings) -> Result<Self, BrokerError> {
+        let nodes = split(settings.address.reveal()).iter().map(|address| node(address)).collect::<Result<Vec<_>, _>>()?;
+        let read = |path: &std::path::PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| wrong(&path.display().to_string(), format!("the certificates cannot be read: {error}")))
+        };
+        let ca = settings.ca_file.as_ref().map(read).transpose()?;
+        if let Some(node) = nodes.iter().find(|node| node.scheme == AMQPScheme::AMQPS && !cfg_tls::AVAILABLE) {
+            return Err(wrong(&shown(node), "this build has no TLS; build postrider with its feature `tls`".into()));
+        }
+        Ok(Self { nodes, ca })
+    }
+
+    pub(super) fn tls(&self) -> OwnedTLSConfig {
+        OwnedTLSConfig { identity: None, cert_chain: self.ca.clone() }
+    }
+
+    /// The addresses without passwords.
+    pub(super) fn shown(&self) -> String {
+        self.nodes.iter().map(shown).collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(feature = "tls")]
+mod cfg_tls {
+    pub(super) const AVAILABLE: bool = true;
+}
+
+#[cfg(not(feature = "tls"))]
+mod cfg_tls {
+    pub(super) const AVAILABLE: bool = false;
+}
+
+/// An address without its password.
+pub(super) fn shown(uri: &AMQPUri) -> String {
+    let vhost = if uri.vhost == "/" { "" } else { &uri.vhost };
+    format!("{}://{}@{}:{}/{vhost}", uri.scheme, uri.authority.userinfo.username, uri.authority.host, uri.authority.port)
+}
+
+/// One address per host.
+fn split(text: &str) -> Vec<String> {
+    let text = text.trim();
+    if text.matches("://").count() > 1 {
+        return text.split(',').map(|part| part.trim().to_owned()).collect();
+    }
+    let Some((scheme, rest)) = text.split_once("://") else { return vec![text.to_owned()] };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let at = if user.is_empty() { "" } else { "@" };
+    hosts.split(',').map(|host| format!("{scheme}://{user}{at}{}{path}", host.trim())).collect()
+}
+
+fn node(address: &str) -> Result<AMQPUri, BrokerError> {
+    let without_password = redacted(address);
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return Err(wrong(&without_password, "write it as amqp://user:password@host:port/vhost".into()));
+    };
+    if scheme != "amqp" && scheme != "amqps" {
+        return Err(wrong(&without_password, format!("{scheme:?} is not a scheme we know; write amqp:// or amqps://")));
+    }
+    // The parser's own text could quote the password.
+    let mut uri = AMQPUri::from_str(address)
+        .map_err(|_| wrong(&without_password, "it cannot be read; write it as amqp://user:password@host:port/vhost and percent-encode special characters".into()))?;
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some(end) = host.strip_prefix('[').and(host.find(']')) {
+        // The parser knows no IPv6 addresses and would take its default.
+        uri.authority.host = host[..=end].to_owned();
+    }
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".into();
+    }
+    uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
+    Ok(uri)
+}
+
+fn redacted(address: &str) -> String {
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        _ => address.to_owned(),
+    }
+}
+
+fn wrong(address: &str, reason: String) -> BrokerError {
+    BrokerError::Address { address: address.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Secret;
+
+    fn parse(text: &str) -> Result<Addresses, BrokerError> {
+        Addresses::parse(&RabbitMqSettings::new(Secret::new(text), "test"))
+    }
+
+    #[test]
+    fn several_hosts_share_user_password_and_vhost() {
+        let addresses = parse("amqp://u:p%40@a,b:5673,c/orders?heartbeat=3").unwrap();
+        assert_eq!(addresses.shown(), "amqp://u@a:5672/orders,amqp://u@b:5673/orders,amqp://u@c:5672/orders");
+        assert!(addresses.nodes.iter().all(|node| node.authority.userinfo.password == "p@" && node.query.heartbeat == Some(3)));
+    }
+
+    #[test]
+    fn several_whole_addresses_and_ipv6_are_read() {
+        assert_eq!(parse("amqp://a,amqp://[::1]:5673/").unwrap().shown(), "amqp://guest@a:5672/,amqp://guest@[::1]:5673/");
+    }
+
+    #[test]
+    fn wrong_addresses_are_named_without_their_password() {
+        for address in ["localhost", "http://u:hunter2@h", "amqp://u:hunter2@h:port", "u:hunter2@h", "amqp:u:hunter2@h"] {
+            let error = parse(address).map(|_| ()).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+            assert!(error.contains("amqp"), "{error}");
+        }
+    }
+}

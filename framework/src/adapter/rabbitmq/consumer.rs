@@ -1,0 +1,132 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::declare::{self, answered};
+use crate::adapter::rabbitmq::errors::{declaring, on_channel};
+use crate::adapter::rabbitmq::link::Link;
+use crate::adapter::rabbitmq::properties::{from_client, short};
+use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt};
+
+pub(super) async fn open(link: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
+    let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
+    let mut topology = spec.topology.clone();
+    topology.queues.insert(0, spec.queue.clone());
+    declare::declare(&connection, &topology).await?;
+    let channel = declare::channel(&connection).await?;
+    let consumer = consume(&channel, spec).await?;
+    let lane = Arc::new(LaneChannel { channel, open: AtomicBool::new(true), _connection: connection });
+    Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone() }))
+}
+
+async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consumer, BrokerError> {
+    let queue = short("a queue's name", &spec.queue.name)?;
+    let limited = answered("limit the prefetch", channel.basic_qos(spec.prefetch, BasicQosOptions::default())).await?;
+    limited.map_err(|error| on_channel(&error))?;
+    let options = BasicConsumeOptions::default();
+    let consuming = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
+    answered("consume", consuming).await?.map_err(|error| declaring(&error, format!("queue {:?}", spec.queue.name)))
+}
+
+/// The channel of one lane during one epoch.
+struct LaneChannel {
+    channel: Channel,
+    open: AtomicBool,
+    /// Closes when nobody holds it any more.
+    _connection: Arc<Connection>,
+}
+
+impl DeliveryChannel for LaneChannel {
+    // The first poll of the client's future puts the frame into the connection's order; what it waits for afterwards is
+    // only that the frame was written. If the channel closes instead, the broker delivers again.
+    fn ack(&self, tag: u64) {
+        if self.is_live() {
+            let _ = self.channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
+        }
+    }
+
+    fn give_back(&self, tag: u64) {
+        if self.is_live() {
+            let _ = self.channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false }).now_or_never();
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.open.load(Ordering::Acquire) && self.channel.status().connected()
+    }
+}
+
+struct RabbitConsumer {
+    consumer: lapin::Consumer,
+    lane: Arc<LaneChannel>,
+    handle: Handle,
+}
+
+impl Consumer for RabbitConsumer {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
+        Box::pin(async {
+            match self.consumer.next().await {
+                Some(Ok(delivery)) => Some(Ok(self.delivery(delivery))),
+                Some(Err(error)) => Some(Err(on_channel(&error))),
+                None if self.lane.is_live() => None,
+                None => Some(Err(BrokerError::Lost { reason: "the channel was closed".into() })),
+            }
+        })
+    }
+
+    fn cancel(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let cancelled = self.lane.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+            // Without an answer the channel is closed soon anyway, which cancels too.
+            let _ = timeout(ANSWER_TIMEOUT, cancelled).await;
+        })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
+                // Acks and give-backs are in front of it in the same order of frames.
+                let _ = timeout(ANSWER_TIMEOUT, self.lane.channel.close(200, "OK".into())).await;
+            }
+        })
+    }
+
+    fn is_live(&self) -> bool {
+        self.lane.is_live()
+    }
+}
+
+impl RabbitConsumer {
+    fn delivery(&self, delivery: lapin::message::Delivery) -> Delivery {
+        let properties = from_client(&delivery.properties);
+        let count = properties.headers.get("x-delivery-count").and_then(crate::message::Value::as_integer);
+        Delivery {
+            origin: Origin { exchange: delivery.exchange.to_string(), routing_key: delivery.routing_key.to_string() },
+            redelivered: delivery.redelivered,
+            delivery_count: count.and_then(|count| u32::try_from(count).ok()),
+            properties,
+            payload: Bytes::from(delivery.data),
+            receipt: Receipt::new(delivery.delivery_tag, Arc::clone(&self.lane) as Arc<dyn DeliveryChannel>),
+        }
+    }
+}
+
+impl Drop for RabbitConsumer {
+    fn drop(&mut self) {
+        if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
+            let lane = Arc::clone(&self.lane);
+            self.handle.spawn(async move {
+                let _ = timeout(ANSWER_TIMEOUT, lane.channel.close(200, "OK".into())).await;
+            });
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Declaring and looking, always on a throw-away channel: a refused declaration closes its channel.
+
+use std::future::Future;
+
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+use tokio::time::timeout;
+
+use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::errors::{code, declaring, on_channel};
+use crate::adapter::rabbitmq::properties::{short, table_to_client};
+use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, QueueState, Topology};
+
+/// Waits for an answer of the broker, not for ever.
+pub(super) async fn answered<T>(what: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<lapin::Result<T>, BrokerError> {
+    timeout(ANSWER_TIMEOUT, answer)
+        .await
+        .map_err(|_| BrokerError::TimedOut { what: what.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() })
+}
+
+pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
+    answered("open a channel", connection.create_channel()).await?.map_err(|error| on_channel(&error))
+}
+
+async fn done(channel: &Channel) {
+    if channel.status().connected() {
+        // The channel is thrown away; whether the broker heard of it changes nothing.
+        let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
+    }
+}
+
+pub(super) fn joins_exchanges(binding: &Binding) -> bool {
+    matches!(binding.destination, Destination::Exchange(_))
+}
+
+pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+    let channel = channel(connection).await?;
+    let result = declare_on(&channel, topology).await;
+    done(&channel).await;
+    result
+}
+
+async fn declare_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+    for exchange in &topology.exchanges {
+        declare_exchange(channel, exchange).await?;
+    }
+    for queue in &topology.queues {
+        declare_queue(channel, queue).await?;
+    }
+    for binding in &topology.bindings {
+        bind(channel, binding).await?;
+    }
+    Ok(())
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), BrokerError> {
+    let kind = match exchange.kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+    };
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let arguments = table_to_client(exchange.arguments.clone())?;
+    let name = short("an exchange's name", &exchange.name)?;
+    let declared = answered("declare an exchange", channel.exchange_declare(name, kind, options, arguments)).await?;
+    declared.map_err(|error| match declaring(&error, String::new()) {
+        BrokerError::Inequivalent { reason, .. } => BrokerError::inequivalent_exchange(exchange, reason),
+        other => other,
+    })
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), BrokerError> {
+    let options = QueueDeclareOptions { durable: !queue.exclusive, exclusive: queue.exclusive, ..QueueDeclareOptions::default() };
+    let arguments = table_to_client(queue.arguments.clone())?;
+    let name = short("a queue's name", &queue.name)?;
+    let declared = answered("declare a queue", channel.queue_declare(name, options, arguments)).await?;
+    declared.map(|_| ()).map_err(|error| declaring(&error, format!("queue {:?}", queue.name)))
+}
+
+async fn bind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
+    let (source, key) = (short("an exchange's name", &binding.source)?, short("a routing key", &binding.routing_key)?);
+    let bound = match &binding.destination {
+        Destination::Queue(queue) => {
+            let queue = short("a queue's name", queue)?;
+            answered("bind a queue", channel.queue_bind(queue, source, key, QueueBindOptions::default(), FieldTable::default())).await?
+        }
+        Destination::Exchange(exchange) => {
+            let exchange = short("an exchange's name", exchange)?;
+            let options = ExchangeBindOptions::default();
+            answered("bind an exchange", channel.exchange_bind(exchange, source, key, options, FieldTable::default())).await?
+        }
+    };
+    bound.map_err(|error| on_channel(&error))
+}
+
+pub(super) async fn remove(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+    let channel = channel(connection).await?;
+    let result = remove_on(&channel, topology).await;
+    done(&channel).await;
+    result
+}
+
+async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+    for binding in &topology.bindings {
+        let (source, key) = (short("an exchange's name", &binding.source)?, short("a routing key", &binding.routing_key)?);
+        let unbound = match &binding.destination {
+            Destination::Queue(queue) => {
+                let queue = short("a queue's name", queue)?;
+                answered("unbind a queue", channel.queue_unbind(queue, source, key, FieldTable::default())).await?
+            }
+            Destination::Exchange(exchange) => {
+                let exchange = short("an exchange's name", exchange)?;
+                let options = ExchangeUnbindOptions::default();
+                answered("unbind an exchange", channel.exchange_unbind(exchange, source, key, options, FieldTable::default())).await?
+            }
+        };
+        unbound.map_err(|error| on_channel(&error))?;
+    }
+    for queue in &topology.queues {
+        let name = short("a queue's name", &queue.name)?;
+        let deleted = answered("delete a queue", channel.queue_delete(name, QueueDeleteOptions::default())).await?;
+        deleted.map_err(|error| on_channel(&error))?;
+    }
+    for exchange in &topology.exchanges {
+        let name = short("an exchange's name", &exchange.name)?;
+        let deleted = answered("delete an exchange", channel.exchange_delete(name, ExchangeDeleteOptions::default())).await?;
+        deleted.map_err(|error| on_channel(&error))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn inspect(connection: &Connection, queue: &str) -> Result<Option<QueueState>, BrokerError> {
+    let channel = channel(connection).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let name = short("a queue's name", queue)?;
+    let found = answered("look at a queue", channel.queue_declare(name, options, FieldTable::default())).await?;
+    done(&channel).await;
+    match found {
+        Ok(queue) => Ok(Some(QueueState { ready: queue.message_count().into(), consumers: queue.consumer_count().into() })),
+        Err(error) if code(&error) == Some(404) => Ok(None),
+        Err(error) => Err(declaring(&error, format!("queue {queue:?}"))),
+    }
+}
+
+pub(super) async fn exchange_stands(connection: &Connection, exchange: &str) -> Result<bool, BrokerError> {
+    let channel = channel(connection).await?;
+    let options = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
+    let name = short("an exchange's name", exchange)?;
+    let found = answered("look at an exchange", channel.exchange_declare(name, lapin::ExchangeKind::Fanout, options, FieldTable::default())).await?;
+    done(&channel).await;
+    match found {
+        Ok(()) => Ok(true),
+        Err(error) if code(&error) == Some(404) => Ok(false),
+        Err(error) => Err(on_channel(&error)),
+    }
+}

@@ -1,0 +1,193 @@
+//! One connection that is made again whenever it is lost, without end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_rs::Runtime;
+use futures::StreamExt;
+use lapin::{Connection, ConnectionProperties, Event};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::address::{Addresses, shown};
+use crate::adapter::rabbitmq::declare;
+use crate::adapter::rabbitmq::errors::connecting;
+use crate::broker::{BrokerError, Topology};
+use crate::message::MessageId;
+
+/// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How often a connection is looked at, beside what it tells by itself.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How a link stands.
+#[derive(Clone)]
+pub(super) enum LinkState {
+    Down(BrokerError),
+    /// The connection, and its number.
+    Up(Arc<Connection>, u64),
+    /// Closed by us, for good.
+    Closed,
+}
+
+pub(super) struct Link {
+    addresses: Addresses,
+    name: String,
+    pub(super) handle: Handle,
+    state: watch::Sender<LinkState>,
+    /// What must stand before the link counts as up again.
+    lasting: Option<Arc<Mutex<Topology>>>,
+}
+
+impl Link {
+    pub(super) fn new(addresses: Addresses, name: String, handle: Handle, lasting: Option<Arc<Mutex<Topology>>>) -> Arc<Self> {
+        let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
+        Arc::new(Self { addresses, name, handle, state, lasting })
+    }
+
+    /// Connects for the first time, and keeps the link up from then on.
+    pub(super) async fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
+        let connection = self.connect().await?;
+        self.state.send_replace(LinkState::Up(Arc::clone(&connection), 1));
+        self.handle.spawn(Arc::clone(self).keep_up(connection));
+        Ok(())
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    /// The connection and its number, once it is up.
+    pub(super) async fn up(&self, patience: Duration) -> Result<(Arc<Connection>, u64), BrokerError> {
+        let mut state = self.subscribe();
+        let settled = timeout(patience, state.wait_for(|state| !matches!(state, LinkState::Down(_)))).await;
+        match settled.map(|state| state.map(|state| state.clone())) {
+            Ok(Ok(LinkState::Up(connection, epoch))) => Ok((connection, epoch)),
+            Ok(_) => Err(BrokerError::Stopped),
+            Err(_) => match &*self.state.borrow() {
+                LinkState::Down(error) => Err(error.clone()),
+                LinkState::Up(..) | LinkState::Closed => Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() }),
+            },
+        }
+    }
+
+    /// Closes the connection in good order.
+    pub(super) async fn close(&self) {
+        if let LinkState::Up(connection, _) = self.state.send_replace(LinkState::Closed) && connection.status().connected() {
+            // The broker notices the end of the connection also without being told.
+            let _ = timeout(ANSWER_TIMEOUT, connection.close(200, "OK".into())).await;
+        }
+    }
+
+    /// Ends the link without waiting.
+    pub(super) fn shut(&self) {
+        self.state.send_replace(LinkState::Closed);
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(&*self.state.borrow(), LinkState::Closed)
+    }
+
+    async fn keep_up(self: Arc<Self>, mut connection: Arc<Connection>) {
+        let mut epoch = 1;
+        loop {
+            lost(&connection, &mut self.subscribe()).await;
+            if self.is_closed() {
+                return;
+            }
+            tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
+            self.replace(LinkState::Down(BrokerError::Lost { reason: "connecting again".into() }));
+            let mut pause = FIRST_PAUSE;
+            connection = loop {
+                sleep(jittered(pause)).await;
+                if self.is_closed() {
+                    return;
+                }
+                match self.connect().await {
+                    Ok(connection) => break connection,
+                    Err(error) => {
+                        if pause == LAST_PAUSE || error.is_permanent() {
+                            tracing::warn!(connection = %self.name, %error, "still not connected");
+                        }
+                        self.replace(LinkState::Down(error));
+                    }
+                }
+                pause = (pause * 2).min(LAST_PAUSE);
+            };
+            epoch += 1;
+            self.replace(LinkState::Up(Arc::clone(&connection), epoch));
+            tracing::info!(connection = %self.name, epoch, "connected again");
+        }
+    }
+
+    /// Sets a new state, unless the link was closed meanwhile.
+    fn replace(&self, new: LinkState) {
+        self.state.send_if_modified(|state| {
+            let open = !matches!(state, LinkState::Closed);
+            if open {
+                *state = new;
+            }
+            open
+        });
+    }
+
+    /// Tries each node once.
+    async fn connect(&self) -> Result<Arc<Connection>, BrokerError> {
+        let mut last = BrokerError::Stopped;
+        for uri in &self.addresses.nodes {
+            let address = shown(uri);
+            let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
+            let runtime = Runtime::tokio_with_handle(self.handle.clone());
+            let connecting_to = Connection::connect_uri_with_config(uri.clone(), properties, self.addresses.tls(), runtime);
+            let error = match timeout(ANSWER_TIMEOUT, connecting_to).await {
+                Ok(Ok(connection)) => match self.prepare(&connection).await {
+                    Ok(()) => return Ok(Arc::new(connection)),
+                    Err(error) => error,
+                },
+                Ok(Err(error)) => connecting(&error, &address),
+                Err(_) => BrokerError::Unreachable { address, reason: format!("no answer within {ANSWER_TIMEOUT:?}") },
+            };
+            if error.is_permanent() {
+                return Err(error);
+            }
+            last = error;
+        }
+        Err(last)
+    }
+
+    async fn prepare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let Some(lasting) = &self.lasting else { return Ok(()) };
+        let topology = lasting.lock().map(|topology| topology.clone()).unwrap_or_default();
+        declare::declare(connection, &topology).await
+    }
+}
+
+/// Waits until a connection is gone, or the link was closed.
+async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>) {
+    let mut events = connection.events_listener();
+    while connection.status().connected() {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::Error(_)) | None => return,
+                Some(Event::ConnectionBlocked(reason)) => tracing::warn!(reason, "the broker blocks publishers"),
+                Some(Event::ConnectionUnblocked) => tracing::info!("the broker takes messages again"),
+                Some(_) => {}
+            },
+            () = sleep(LOOK) => {}
+            closed = state.wait_for(|state| matches!(state, LinkState::Closed)) => {
+                drop(closed);
+                return;
+            }
+        }
+    }
+}
+
+/// Between half of the pause and all of it, so that many clients do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    let chance = MessageId::new().as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1_000;
+    pause / 2 + pause / 2 * chance / 1_000
+}

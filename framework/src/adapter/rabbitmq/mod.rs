@@ -1,0 +1,173 @@
+//! RabbitMQ through `lapin`. Recovery is our own: a lost connection is made again for ever, with a pause that grows and
+//! jitters; exchanges are declared again before anything is published; consumers are opened again by their lanes.
+
+mod address;
+mod consumer;
+mod declare;
+mod errors;
+mod link;
+mod properties;
+mod publisher;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::runtime::Runtime;
+
+use crate::adapter::rabbitmq::address::Addresses;
+use crate::adapter::rabbitmq::link::Link;
+use crate::adapter::rabbitmq::publisher::RabbitPublisher;
+use crate::broker::{Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology};
+use crate::message::Secret;
+
+/// How long the broker may take to answer one request of ours.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// RabbitMQ's default (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How to reach RabbitMQ.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RabbitMqSettings {
+    /// `amqp://user:password@host:port/vhost?heartbeat=10`; several hosts, or whole addresses, separated by commas.
+    pub address: Secret,
+    /// The name of the connections in the broker's listings.
+    pub name: String,
+    /// A file with certificates (PEM) to trust beside the usual ones, for `amqps://`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RabbitMqSettings {
+    /// An address, and a name for the connections.
+    #[must_use]
+    pub fn new(address: Secret, name: impl Into<String>) -> Self {
+        Self { address, name: name.into(), ca_file: None }
+    }
+}
+
+/// A connection to RabbitMQ: one for publishing and one for consuming, so that a broker that blocks publishers still
+/// takes acknowledgements. It has a small runtime of its own, so that a busy handler delays neither heartbeats nor acks.
+pub struct RabbitMq {
+    publishing: Arc<Link>,
+    consuming: Arc<Link>,
+    /// What is declared again on every new connection.
+    lasting: Arc<Mutex<Topology>>,
+    shown: String,
+    runtime: Option<Runtime>,
+}
+
+impl RabbitMq {
+    /// Connects once. Afterwards lost connections are made again without end.
+    ///
+    /// # Errors
+    /// When the address makes no sense, nobody answers, or the broker refuses us.
+    pub async fn connect(settings: RabbitMqSettings) -> Result<Self, BrokerError> {
+        let addresses = Addresses::parse(&settings)?;
+        let shown = addresses.shown();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("postrider-io")
+            .enable_all()
+            .build()
+            .map_err(|error| BrokerError::Unreachable { address: shown.clone(), reason: error.to_string() })?;
+        let lasting = Arc::<Mutex<Topology>>::default();
+        let handle = runtime.handle().clone();
+        let mut broker = Self {
+            publishing: Link::new(addresses.clone(), format!("{} (publishing)", settings.name), handle.clone(), Some(Arc::clone(&lasting))),
+            consuming: Link::new(addresses, format!("{} (consuming)", settings.name), handle, None),
+            lasting,
+            shown,
+            runtime: Some(runtime),
+        };
+        let result = match broker.publishing.start().await {
+            Ok(()) => broker.consuming.start().await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => Ok(broker),
+            Err(error) => {
+                broker.shut_down();
+                Err(error)
+            }
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.publishing.shut();
+        self.consuming.shut();
+        if let Some(runtime) = self.runtime.take() {
+            // May be dropped on a thread that must not block.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Broker for RabbitMq {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(true, true, CONSUMER_TIMEOUT)
+    }
+
+    fn describe(&self) -> String {
+        self.shown.clone()
+    }
+
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            declare::declare(&connection, topology).await?;
+            if let Ok(mut lasting) = self.lasting.lock() {
+                // Queues are declared by whoever consumes them.
+                let bindings = topology.bindings.iter().filter(|binding| declare::joins_exchanges(binding)).cloned().collect();
+                lasting.extend(Topology { exchanges: topology.exchanges.clone(), queues: Vec::new(), bindings });
+            }
+            Ok(())
+        })
+    }
+
+    fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            declare::remove(&connection, topology).await
+        })
+    }
+
+    fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+            declare::inspect(&connection, queue).await
+        })
+    }
+
+    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            declare::exchange_stands(&connection, exchange).await
+        })
+    }
+
+    fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
+        Box::pin(async {
+            let publisher = RabbitPublisher::open(Arc::clone(&self.publishing), replies);
+            Ok(Arc::new(publisher) as Arc<dyn Publisher>)
+        })
+    }
+
+    fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
+        Box::pin(async { consumer::open(&self.consuming, spec).await })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.consuming.close().await;
+            self.publishing.close().await;
+        })
+    }
+}

@@ -1,0 +1,400 @@
+//! One confirm channel, owned by one task: it alone publishes on it and awaits its confirms.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::adapter::rabbitmq::declare::{self, answered};
+use crate::adapter::rabbitmq::errors::{code, on_channel};
+use crate::adapter::rabbitmq::link::{Link, LinkState};
+use crate::adapter::rabbitmq::properties::{from_client, short, to_client};
+use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
+
+/// The most messages that wait for the owner of the channel; more wait in their callers.
+const QUEUE: usize = 1_024;
+/// The most messages that are sent and not confirmed.
+const MAX_UNCONFIRMED: usize = 1_024;
+/// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
+const MAX_STRIKES: u8 = 3;
+/// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
+const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
+
+type Outcome = Result<Publication, BrokerError>;
+
+/// A message on its way.
+struct Job {
+    exchange: ShortString,
+    routing_key: ShortString,
+    mandatory: bool,
+    awaits_reply: bool,
+    message_id: Option<ShortString>,
+    properties: BasicProperties,
+    payload: Bytes,
+    deadline: Instant,
+    /// Whether it has ever been sent.
+    sent: bool,
+    strikes: u8,
+    result: oneshot::Sender<Outcome>,
+}
+
+pub(super) struct RabbitPublisher {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl RabbitPublisher {
+    pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let handle = link.handle.clone();
+        handle.spawn(Owner { link, replies, queue, waiting: VecDeque::new() }.run());
+        Self { jobs }
+    }
+}
+
+impl Publisher for RabbitPublisher {
+    fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
+        let jobs = self.jobs.clone();
+        Box::pin(async move {
+            let (result, outcome) = oneshot::channel();
+            let job = job(message, deadline, result)?;
+            match timeout_at(deadline, jobs.send(job)).await {
+                Ok(Ok(())) => outcome.await.unwrap_or(Err(BrokerError::Stopped)),
+                Ok(Err(_)) => Err(BrokerError::Stopped),
+                Err(_) => Err(BrokerError::TimedOut { what: "take a message".into(), seconds: 0 }),
+            }
+        })
+    }
+}
+
+fn job(message: Addressed, deadline: Instant, result: oneshot::Sender<Outcome>) -> Result<Job, BrokerError> {
+    let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
+    if awaits_reply {
+        properties.reply_to = Some(REPLY_QUEUE.into());
+    }
+    let properties = to_client(properties)?;
+    Ok(Job {
+        exchange: short("an exchange's name", &exchange)?,
+        routing_key: short("a routing key", &routing_key)?,
+        mandatory,
+        awaits_reply,
+        message_id: properties.message_id().clone(),
+        properties,
+        payload,
+        deadline,
+        sent: false,
+        strikes: 0,
+        result,
+    })
+}
+
+impl Job {
+    fn resolve(self, outcome: Outcome) {
+        // Whoever published has stopped waiting.
+        let _ = self.result.send(outcome);
+    }
+
+    /// The end of a message whose time is over.
+    fn too_late(self, why: &str) {
+        let outcome = if self.sent {
+            Ok(Publication::Unknown(format!("{why}, and no confirm came in time")))
+        } else {
+            Err(BrokerError::Lost { reason: format!("{why}, and the message could not be sent in time") })
+        };
+        self.resolve(outcome);
+    }
+}
+
+/// What awaiting one confirm brought; the job comes back with it.
+type Confirmed = (u64, lapin::Result<Confirmation>);
+
+struct Owner {
+    link: Arc<Link>,
+    replies: ReplySink,
+    queue: mpsc::Receiver<Job>,
+    /// Messages that are to be sent, oldest first.
+    waiting: VecDeque<Job>,
+}
+
+/// Why an epoch ended.
+enum End {
+    /// Nobody publishes any more.
+    Unused,
+    /// The channel or the connection is gone.
+    Lost(String),
+}
+
+impl Owner {
+    async fn run(mut self) {
+        let mut state = self.link.subscribe();
+        loop {
+            let now = state.borrow_and_update().clone();
+            let connection = match now {
+                LinkState::Closed => return self.stop(),
+                LinkState::Down(error) => {
+                    if !self.wait_down(&mut state, &error).await {
+                        return self.stop();
+                    }
+                    continue;
+                }
+                LinkState::Up(connection, _) => connection,
+            };
+            let opened = async {
+                let channel = declare::channel(&connection).await?;
+                answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default())).await?.map_err(|error| on_channel(&error))?;
+                Ok::<_, BrokerError>(channel)
+            };
+            let end = match opened.await {
+                Ok(channel) => Epoch::new(channel).run(&mut self).await,
+                Err(error) => End::Lost(error.to_string()),
+            };
+            (self.replies)(ReplyEvent::Lost);
+            match end {
+                End::Unused => return,
+                End::Lost(reason) => {
+                    tracing::debug!(reason, "the confirm channel ended");
+                    // The link needs a moment to notice that its connection is gone.
+                    let pause = Instant::now() + std::time::Duration::from_millis(20);
+                    let changed = tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true };
+                    if !changed {
+                        return self.stop();
+                    }
+                }
+            }
+        }
+    }
+
+    /// While there is no connection: takes messages, and ends those whose time is over. Whether to go on.
+    async fn wait_down(&mut self, state: &mut tokio::sync::watch::Receiver<LinkState>, why: &BrokerError) -> bool {
+        loop {
+            let deadline = self.waiting.iter().map(|job| job.deadline).min();
+            tokio::select! {
+                changed = state.changed() => return changed.is_ok(),
+                job = self.queue.recv(), if self.waiting.len() < QUEUE + MAX_UNCONFIRMED => match job {
+                    Some(job) => self.waiting.push_back(job),
+                    None => return false,
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.end_overdue(&why.to_string()),
+            }
+        }
+    }
+
+    fn end_overdue(&mut self, why: &str) {
+        let now = Instant::now();
+        let (overdue, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|job| job.deadline <= now);
+        self.waiting = rest;
+        let overdue: VecDeque<Job> = overdue;
+        overdue.into_iter().for_each(|job| job.too_late(why));
+    }
+
+    fn stop(mut self) {
+        self.queue.close();
+        (self.replies)(ReplyEvent::Lost);
+        let stopped = |job: Job| if job.sent { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) };
+        self.waiting.drain(..).for_each(stopped);
+        while let Ok(job) = self.queue.try_recv() {
+            stopped(job);
+        }
+    }
+}
+
+/// One life of the confirm channel.
+struct Epoch {
+    channel: Channel,
+    next: u64,
+    in_flight: std::collections::BTreeMap<u64, Job>,
+    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
+    replies: Option<lapin::Consumer>,
+}
+
+impl Epoch {
+    fn new(channel: Channel) -> Self {
+        Self { channel, next: 0, in_flight: std::collections::BTreeMap::new(), confirms: FuturesUnordered::new(), replies: None }
+    }
+
+    /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
+    /// next epoch.
+    async fn run(mut self, owner: &mut Owner) -> End {
+        let end = loop {
+            if let Err(reason) = self.send_waiting(owner).await {
+                break End::Lost(reason);
+            }
+            let deadline = self.in_flight.values().map(|job| job.deadline).min();
+            let room = self.in_flight.len() < MAX_UNCONFIRMED;
+            tokio::select! {
+                biased;
+                Some(first) = self.confirms.next() => if let Err(reason) = self.confirmed(first) {
+                    break End::Lost(reason);
+                },
+                reply = next_reply(&mut self.replies) => match reply {
+                    Some(reply) => (owner.replies)(reply),
+                    None => break End::Lost("the reply consumer ended".into()),
+                },
+                job = owner.queue.recv(), if room => match job {
+                    Some(job) => owner.waiting.push_back(job),
+                    None if self.in_flight.is_empty() => break End::Unused,
+                    None => {}
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    // The confirm of a message that nobody waits for would be lost track of: a new channel is cheaper.
+                    break End::Lost("a confirm did not come in time".into());
+                }
+            }
+        };
+        self.hand_back(owner, &end);
+        end
+    }
+
+    async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
+        while self.in_flight.len() < MAX_UNCONFIRMED {
+            let Some(job) = owner.waiting.pop_front() else { break };
+            if job.deadline <= Instant::now() {
+                job.too_late("the time was over");
+                continue;
+            }
+            if job.awaits_reply && self.replies.is_none() {
+                match open_replies(self.channel.clone()).await {
+                    Ok(replies) => self.replies = Some(replies),
+                    Err(error) => {
+                        owner.waiting.push_front(job);
+                        return Err(error.to_string());
+                    }
+                }
+            }
+            self.send(job);
+        }
+        Ok(())
+    }
+
+    /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
+    fn send(&mut self, mut job: Job) {
+        job.sent = true;
+        let number = self.next;
+        self.next += 1;
+        let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.properties.clone());
+        let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
+        let mut confirm: BoxFuture<'static, Confirmed> = Box::pin(async move {
+            let options = BasicPublishOptions { mandatory, immediate: false };
+            let confirm = match channel.basic_publish(exchange, routing_key, options, &payload, properties).await {
+                Ok(confirm) => confirm,
+                Err(error) => return (number, Err(error)),
+            };
+            (number, confirm.await)
+        });
+        self.in_flight.insert(number, job);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match confirm.poll_unpin(&mut context) {
+            Poll::Ready(done) => self.confirms.push(std::future::ready(done).boxed()),
+            Poll::Pending => self.confirms.push(confirm),
+        }
+    }
+
+    /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm comes next, which
+    /// may be another message's; the broker sends the return before the confirm of the same message, so that once all
+    /// ready confirms are taken and their returns matched by message id, what is left was accepted.
+    fn confirmed(&mut self, first: Confirmed) -> Result<(), String> {
+        let mut ready = vec![first];
+        while let Some(Some(next)) = self.confirms.next().now_or_never() {
+            ready.push(next);
+        }
+        let (mut settled, mut lost) = (Vec::with_capacity(ready.len()), None);
+        for (number, result) in ready {
+            match result {
+                Ok(Confirmation::Ack(returned)) => {
+                    self.returned(returned);
+                    settled.push((number, Publication::Confirmed));
+                }
+                Ok(Confirmation::Nack(returned)) => {
+                    self.returned(returned);
+                    settled.push((number, Publication::Rejected));
+                }
+                // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
+                Ok(Confirmation::NotRequested) => settled.push((number, Publication::Unknown("the channel has no confirms".into()))),
+                Err(error) => lost = Some(error),
+            }
+        }
+        for (number, publication) in settled {
+            self.resolve(number, Ok(publication));
+        }
+        match lost {
+            None => Ok(()),
+            Some(error) => {
+                self.strike(&error);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn returned(&mut self, returned: Option<lapin::message::BasicReturnMessage>) {
+        let Some(returned) = returned else { return };
+        let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
+        let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
+        let found = self.in_flight.iter().find(|(_, job)| meant(job)).map(|(number, _)| *number);
+        match found {
+            Some(number) => self.resolve(number, Ok(Publication::Returned)),
+            None => tracing::warn!(routing_key = routing_key.as_str(), "a message came back that nobody waits for"),
+        }
+    }
+
+    /// The broker closed the channel because of some message in flight. One that was there every time is the one.
+    fn strike(&mut self, error: &lapin::Error) {
+        if !matches!(code(error), Some(403 | 404 | 406)) {
+            return;
+        }
+        let refused = on_channel(error);
+        let mut guilty = Vec::new();
+        for (number, job) in &mut self.in_flight {
+            job.strikes += 1;
+            if job.strikes >= MAX_STRIKES {
+                guilty.push(*number);
+            }
+        }
+        for number in guilty {
+            self.resolve(number, Err(refused.clone()));
+        }
+    }
+
+    fn resolve(&mut self, number: u64, outcome: Outcome) {
+        if let Some(job) = self.in_flight.remove(&number) {
+            job.resolve(outcome);
+        }
+    }
+
+    fn hand_back(&mut self, owner: &mut Owner, end: &End) {
+        let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
+        let now = Instant::now();
+        for (_, job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            if job.deadline <= now {
+                job.too_late(why);
+            } else {
+                owner.waiting.push_front(job);
+            }
+        }
+        if self.channel.status().connected() {
+            let channel = self.channel.clone();
+            owner.link.handle.spawn(async move { channel.close(200, "OK".into()).await });
+        }
+    }
+}
+
+async fn open_replies(channel: Channel) -> Result<lapin::Consumer, BrokerError> {
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consuming = channel.basic_consume(REPLY_QUEUE.into(), ShortString::default(), options, FieldTable::default());
+    answered("consume replies", consuming).await?.map_err(|error| on_channel(&error))
+}
+
+/// The next reply; for ever if none are awaited.
+async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
+    let Some(consumer) = replies else { return std::future::pending().await };
+    let delivery = consumer.next().await?.ok()?;
+    let properties = Box::new(from_client(&delivery.properties));
+    Some(ReplyEvent::Arrived { properties, payload: Bytes::from(delivery.data) })
+}

@@ -1,0 +1,229 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::LocalBoxFuture;
+
+use crate::adapter::in_process::InProcess;
+use crate::app::config::Config;
+use crate::app::entry::{Entry, Setup};
+use crate::app::manifest::{ManifestRow, manifest};
+use crate::bus::{Bus, SendHook};
+use crate::handler::{Actor, Failure, Invocation, Middleware, Next, Outcome};
+use crate::message::{Envelope, MediaType, Problem};
+
+/// Which broker an app uses when neither file nor environment names one.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum BrokerChoice {
+    /// One of its own, inside the process.
+    #[default]
+    InProcess,
+    /// One that several apps of a process share.
+    Shared(InProcess),
+}
+
+impl From<InProcess> for BrokerChoice {
+    fn from(broker: InProcess) -> Self {
+        Self::Shared(broker)
+    }
+}
+
+pub(super) type OnReady = Arc<dyn Fn(Bus) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+
+/// A process: its actors, and how it runs.
+///
+/// ```no_run
+/// use postrider::{App, distributed};
+///
+/// #[derive(Default)]
+/// struct Greeter;
+///
+/// #[distributed(service = "greeter")]
+/// impl Greeter {
+///     #[distributed(command = "greeter.greet")]
+///     async fn greet(&self, name: String) {
+///         println!("Hello, {name}!");
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     postrider::main(App::new("greeter").actor(Greeter::default))
+/// }
+/// ```
+#[must_use]
+pub struct App {
+    pub(super) name: String,
+    pub(super) entries: Vec<Entry>,
+    pub(super) middleware: Vec<Arc<dyn Middleware>>,
+    pub(super) hooks: Vec<SendHook>,
+    pub(super) propagate: Vec<String>,
+    pub(super) media_type: MediaType,
+    pub(super) broker: BrokerChoice,
+    pub(super) on_ready: Vec<OnReady>,
+    pub(super) config: Config,
+    pub(super) config_file: Option<PathBuf>,
+    pub(super) problems: Vec<String>,
+}
+
+impl App {
+    /// An app without actors. The name is the service as which the app itself sends.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            entries: Vec::new(),
+            middleware: Vec::new(),
+            hooks: Vec::new(),
+            propagate: Vec::new(),
+            media_type: MediaType::MSGPACK,
+            broker: BrokerChoice::default(),
+            on_ready: Vec::new(),
+            config: Config::default(),
+            config_file: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds an actor whose state a plain function makes, at the start and again after a panic.
+    pub fn actor<S: Actor>(mut self, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        let make = Arc::new(make);
+        self.entries.push(Entry::new::<S>(Arc::new(move |_| {
+            let make = Arc::clone(&make);
+            Box::pin(async move { Ok(make()) })
+        })));
+        self
+    }
+
+    /// Adds an actor whose state is made from configuration, or by waiting for something.
+    pub fn actor_with<S: Actor, F>(mut self, make: F) -> Self
+    where
+        F: AsyncFn(&Setup) -> Result<S, Failure> + Send + Sync + 'static,
+    {
+        let make = Arc::new(make);
+        self.entries.push(Entry::new::<S>(Arc::new(move |setup| {
+            let make = Arc::clone(&make);
+            Box::pin(async move { make(&setup).await })
+        })));
+        self
+    }
+
+    /// Runs this many competing copies of the actor added last, each with a state of its own.
+    pub fn replicas(self, replicas: usize) -> Self {
+        self.of_last_actor("replicas", |entry| {
+            entry.replicas = replicas;
+            (replicas == 0).then(|| format!("{}: zero replicas would handle nothing; leave the actor out instead", entry.name()))
+        })
+    }
+
+    /// Runs the actor added last on the arbiter thread of this name; actors that name the same one share it.
+    pub fn arbiter(self, name: impl Into<String>) -> Self {
+        self.of_last_actor("arbiter", |entry| {
+            entry.arbiter = Some(name.into());
+            None
+        })
+    }
+
+    /// Adds middleware around the handlers of the actor added last, inside that of the app.
+    pub fn actor_middleware(self, middleware: impl Middleware) -> Self {
+        self.of_last_actor("actor_middleware", |entry| {
+            entry.middleware.push(Arc::new(middleware));
+            None
+        })
+    }
+
+    /// Adds middleware around all handlers; the first one added is the outermost. See [`Middleware`]; for a closure
+    /// there is [`App::around`].
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Adds a closure as middleware: `app.around(async |invocation, next| next.run(invocation).await)`.
+    pub fn around<F>(self, middleware: F) -> Self
+    where
+        F: AsyncFn(&mut Invocation, Next<'_>) -> Outcome + Send + Sync + 'static,
+    {
+        self.middleware(middleware)
+    }
+
+    /// Looks at every message before it is sent; may change it, or refuse it with a problem.
+    pub fn before_send(mut self, hook: impl Fn(&mut Envelope) -> Result<(), Problem> + Send + Sync + 'static) -> Self {
+        self.hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Copies these headers from the message that is being handled to everything its handler sends; `authorization`
+    /// among them if the sender's identity is to be passed on.
+    pub fn propagate<N: Into<String>>(mut self, headers: impl IntoIterator<Item = N>) -> Self {
+        self.propagate.extend(headers.into_iter().map(Into::into));
+        self
+    }
+
+    /// How typed messages are encoded whose contract says nothing. Default: MessagePack.
+    pub fn media_type(mut self, media_type: MediaType) -> Self {
+        self.media_type = media_type;
+        self
+    }
+
+    /// The broker to use when neither file nor environment names one.
+    pub fn broker(mut self, broker: impl Into<BrokerChoice>) -> Self {
+        self.broker = broker.into();
+        self
+    }
+
+    /// Runs this once all actors consume. If it fails, the process stops and its exit code says so.
+    pub fn on_ready<F>(mut self, run: F) -> Self
+    where
+        F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,
+    {
+        let run = Arc::new(run);
+        self.on_ready.push(Arc::new(move |bus| {
+            let run = Arc::clone(&run);
+            Box::pin(async move { run(&bus).await })
+        }));
+        self
+    }
+
+    /// Changes the defaults; file and environment have the last word.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Reads this configuration file. Default: `POSTRIDER_CONFIG`, or `postrider.toml` if it is there.
+    pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config_file = Some(path.into());
+        self
+    }
+
+    /// The app's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The services in this app.
+    #[must_use]
+    pub fn services(&self) -> Vec<&'static str> {
+        let mut services = Vec::new();
+        for entry in &self.entries {
+            if !services.contains(&entry.attributes.service) {
+                services.push(entry.attributes.service);
+            }
+        }
+        services
+    }
+
+    /// Every handler of the app: what `list` prints.
+    #[must_use]
+    pub fn list(&self) -> Vec<ManifestRow> {
+        manifest(self)
+    }
+
+    fn of_last_actor(mut self, call: &str, change: impl FnOnce(&mut Entry) -> Option<String>) -> Self {
+        match self.entries.last_mut() {
+            Some(entry) => self.problems.extend(change(entry)),
+            None => self.problems.push(format!("`.{call}(…)` belongs after the `.actor(…)` it is about")),
+        }
+        self
+    }
+}

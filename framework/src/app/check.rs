@@ -1,0 +1,120 @@
+//! What can be known to be wrong before anything is started. All problems at once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_grammar::check_service;
+
+use crate::app::builder::App;
+use crate::app::config::Config;
+use crate::app::entry::Entry;
+use crate::handler::{Guarantee, HandlerSpec};
+use crate::message::Kind;
+
+/// How long RabbitMQ lets a delivery be unsettled unless it is configured otherwise
+/// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// The most prefetch with which exclusive handlers, which run one after the other, finish in time.
+pub(super) fn most_prefetch(entry: &Entry, config: &Config) -> Option<u16> {
+    if !entry.handlers.iter().any(|listed| listed.exclusive) {
+        return None;
+    }
+    let timeout = entry.effective(config).timeout.as_secs_f64();
+    Some((CONSUMER_TIMEOUT.as_secs_f64() / timeout).clamp(1.0, f64::from(u16::MAX)) as u16)
+}
+
+/// All problems of an app.
+pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
+    let mut problems = app.problems.clone();
+    if let Err(error) = check_service(&app.name) {
+        problems.push(format!("app: {error}"));
+    }
+    for entry in &app.entries {
+        check_entry(app, entry, config, &mut problems);
+    }
+    check_keys(app, &mut problems);
+    check_domains(app, &mut problems);
+    check_queues(app, &mut problems);
+    let names: Vec<String> = app.entries.iter().map(Entry::name).collect();
+    for name in config.actors.keys().filter(|name| !names.contains(name)) {
+        problems.push(format!("configuration of actor {name:?}: there is no such actor; this app has {names:?}"));
+    }
+    problems
+}
+
+fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<String>) {
+    let attributes = &entry.attributes;
+    for (first, second) in &entry.conflicts {
+        problems.push(conflict(first, second));
+    }
+    if attributes.guarantee == Guarantee::EffectivelyOnce {
+        problems.push(format!(
+            "{} promises effectively_once, which needs a store for its inbox; this version has none, so use at_least_once",
+            attributes.actor
+        ));
+    }
+    let effective = entry.effective(config);
+    if let Some(most) = most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most) {
+        problems.push(format!(
+            "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {CONSUMER_TIMEOUT:?}; set prefetch to {most} or less, or shorten the time-out",
+            attributes.actor, effective.prefetch, effective.timeout
+        ));
+    }
+    let guarded = entry.handlers.iter().find(|listed| listed.spec.permission.is_some());
+    if let Some(listed) = guarded.filter(|_| app.middleware.is_empty() && entry.middleware.is_empty()) {
+        problems.push(format!(
+            "{} asks for a permission, but no middleware checks it; add `.middleware(Authorization::new(…))`",
+            listed.spec
+        ));
+    }
+}
+
+fn conflict(first: &HandlerSpec, second: &HandlerSpec) -> String {
+    format!("two handlers for {} {:?}: {first} and {second}", first.kind, second.key)
+}
+
+/// One command or query key has one handler in an app; so has a channel of a service.
+fn check_keys(app: &App, problems: &mut Vec<String>) {
+    let mut seen: HashMap<(Kind, &str, &str), (HandlerSpec, usize)> = HashMap::new();
+    for (index, entry) in app.entries.iter().enumerate() {
+        for listed in entry.handlers.iter().filter(|listed| listed.spec.kind != Kind::Event) {
+            let service = if listed.spec.kind == Kind::Channel { entry.attributes.service } else { "" };
+            let key = (listed.spec.kind, service, listed.spec.key);
+            // Within one actor the table reports it.
+            match seen.get(&key) {
+                Some((other, at)) if *at != index => problems.push(conflict(other, &listed.spec)),
+                Some(_) => {}
+                None => {
+                    seen.insert(key, (listed.spec, index));
+                }
+            }
+        }
+    }
+}
+
+fn check_domains(app: &App, problems: &mut Vec<String>) {
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for entry in &app.entries {
+        let service = entry.attributes.service;
+        for &domain in entry.attributes.domains {
+            let owner = *owners.entry(domain).or_insert(service);
+            if owner != service {
+                problems.push(format!("services {owner:?} and {service:?} both want to own the domain {domain:?}; only one can"));
+            }
+        }
+    }
+}
+
+fn check_queues(app: &App, problems: &mut Vec<String>) {
+    for (index, entry) in app.entries.iter().enumerate() {
+        if let Some(other) = app.entries[..index].iter().find(|other| other.name() == entry.name()) {
+            problems.push(format!(
+                "actors {} and {} use the same queue {:?}; give one of them `queue = \"…\"`",
+                other.attributes.actor,
+                entry.attributes.actor,
+                entry.name()
+            ));
+        }
+    }
+}

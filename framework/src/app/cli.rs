@@ -1,0 +1,105 @@
+//! The command line that every service binary has.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::app::read_config::parse_duration;
+
+#[derive(Parser)]
+#[command(about = "A Postrider service", disable_help_subcommand = true, version = env!("CARGO_PKG_VERSION"))]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
+}
+
+#[derive(Args)]
+pub(super) struct Common {
+    /// The broker's address, amqp://user:password@host/vhost; several hosts separated by commas
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) broker: Option<String>,
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Log more: -v debug, -vv trace, -vvv trace of everything
+    #[arg(short, action = ArgAction::Count, global = true)]
+    pub(super) verbose: u8,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Run the services (the default), or one of them
+    Run {
+        /// The only service to run
+        service: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Print what is handled
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show, declare and compare exchanges, queues and bindings
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+}
+
+#[derive(Subcommand)]
+pub(super) enum TopologyCommand {
+    /// Print what this binary needs at the broker
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Declare it without running anything
+    Apply,
+    /// Compare it with what was declared before; exit code 1 if something is stale
+    Diff,
+    /// Remove bindings of handlers that have disappeared
+    Gc {
+        /// Do it; without it they are only printed
+        #[arg(long)]
+        apply: bool,
+    },
+}
+
+#[derive(Args, Clone, Copy, Default)]
+pub(super) struct LimitArgs {
+    /// Stop after this many handled messages
+    #[arg(long, value_name = "N")]
+    messages: Option<u64>,
+    /// Stop after this long, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    time: Option<Duration>,
+    /// Stop when the process has more than this much memory
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// Stop when nothing was handled for this long, such as 5s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle: Option<Duration>,
+    /// Stop with exit code 1 when a message is given up or rejected
+    #[arg(long)]
+    first_failure: bool,
+}
+
+impl LimitArgs {
+    pub(super) fn apply(self, limits: &mut crate::app::config::RunLimits) {
+        limits.messages = self.messages.or(limits.messages);
+        limits.time = self.time.or(limits.time);
+        limits.memory_mib = self.memory.or(limits.memory_mib);
+        limits.idle = self.idle.or(limits.idle);
+        limits.first_failure |= self.first_failure;
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration with a unit, such as 500ms, 30s, 2m, 1h"))
+}

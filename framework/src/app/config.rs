@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::broker::Names;
+use crate::bus::PublishSettings;
+use crate::codec::Limits;
+use crate::handler::{HeldLimits, Retry};
+use crate::inbound::SkewPolicy;
+use crate::message::Secret;
+
+/// How a process runs. Defaults, then what the code says, then the file, then the environment; see
+/// `docs/configuration.md`.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The broker's address, `amqp://…` or `amqps://…`; several separated by commas. `None`: in process.
+    pub broker: Option<Secret>,
+    /// A file with certificates (PEM) to trust for `amqps://`, beside the usual ones.
+    pub broker_ca: Option<PathBuf>,
+    /// The word in front of every exchange and queue. Default: `postrider`.
+    pub names: Names,
+    /// The most deliveries held per lane. Default: 64.
+    pub prefetch: u16,
+    /// The most `&self` handlers that run at once per lane. Default: 16.
+    pub concurrency: usize,
+    /// How long a handler may run. Default: 30 s.
+    pub timeout: Duration,
+    /// What happens when an attempt fails. Default: three attempts in place.
+    pub retry: Retry,
+    /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
+    pub skew: SkewPolicy,
+    /// Threads that run actors. Default: one per core.
+    pub arbiters: usize,
+    /// How long to try to reach the broker before giving up at the start. Default: 30 s.
+    pub start_timeout: Duration,
+    /// How long running handlers may take when the process stops. Default: 30 s.
+    pub stop_timeout: Duration,
+    /// Limits on publishing and requests.
+    pub publish: PublishSettings,
+    /// Limits on payloads.
+    pub limits: Limits,
+    /// Limits on what one handler holds until it succeeds.
+    pub held: HeldLimits,
+    /// Settings of single actors, by `service` or `service.queue`.
+    pub actors: BTreeMap<String, ActorOverrides>,
+    /// The services' own settings, by service; see `Setup::config`.
+    pub services: BTreeMap<String, toml::Table>,
+    /// When the process ends by itself.
+    pub run: RunLimits,
+}
+
+/// What file and environment may set for one actor. Never its guarantee or order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ActorOverrides {
+    /// The most deliveries held per lane.
+    pub prefetch: Option<u16>,
+    /// The most `&self` handlers that run at once per lane.
+    pub concurrency: Option<usize>,
+    /// How long a handler may run.
+    pub timeout: Option<Duration>,
+    /// The most attempts.
+    pub attempts: Option<u32>,
+}
+
+/// When a process ends by itself. Default: never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunLimits {
+    /// After this many handled messages.
+    pub messages: Option<u64>,
+    /// After this long.
+    pub time: Option<Duration>,
+    /// When the process has more than this many MiB of memory.
+    pub memory_mib: Option<u64>,
+    /// When nothing was handled for this long.
+    pub idle: Option<Duration>,
+    /// When a message is given up.
+    pub first_failure: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            broker: None,
+            broker_ca: None,
+            names: Names::default(),
+            prefetch: 64,
+            concurrency: 16,
+            timeout: Duration::from_secs(30),
+            retry: Retry::default(),
+            skew: SkewPolicy::default(),
+            arbiters: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+            publish: PublishSettings::default(),
+            limits: Limits::default(),
+            held: HeldLimits::default(),
+            actors: BTreeMap::new(),
+            services: BTreeMap::new(),
+            run: RunLimits::default(),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Which adapter an address is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
+use crate::app::builder::BrokerChoice;
+use crate::app::config::Config;
+use crate::broker::{Broker, BrokerError};
+
+/// The pause between two tries to reach the broker at the start.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Connects to the configured broker, trying until the start's time is over.
+///
+/// # Errors
+/// At once when the mistake is permanent.
+pub(super) async fn connect(config: &Config, choice: &BrokerChoice, name: &str, deadline: Instant) -> Result<Arc<dyn Broker>, BrokerError> {
+    let Some(address) = &config.broker else {
+        return Ok(match choice {
+            BrokerChoice::Shared(broker) => Arc::new(broker.connect()),
+            BrokerChoice::InProcess => {
+                tracing::info!(
+                    "using the in-process broker: only the services of this process are reachable, and messages end with it; set POSTRIDER_BROKER=amqp://… for RabbitMQ"
+                );
+                Arc::new(crate::adapter::in_process::InProcess::new().connect())
+            }
+        });
+    };
+    let mut settings = RabbitMqSettings::new(address.clone(), name);
+    settings.ca_file.clone_from(&config.broker_ca);
+    loop {
+        let error = match RabbitMq::connect(settings.clone()).await {
+            Ok(broker) => {
+                tracing::info!(broker = broker.describe(), "connected");
+                return Ok(Arc::new(broker));
+            }
+            Err(error) => error,
+        };
+        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
+            return Err(error);
+        }
+        tracing::warn!(%error, "trying again");
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,212 @@
+//! One actor of an app, its type forgotten, until it is launched on its arbiter.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor as _, Addr};
+use futures::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
+
+use crate::app::config::Config;
+use crate::broker::Broker;
+use crate::bus::{Bus, Counters};
+use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Middleware, Retry, Table};
+use crate::host::{ArbiterWatch, Core, Factory, Host, Settings, Stops};
+use crate::inbound::{ActorPlan, Bridge, BridgeSettings, LaneStates, in_place};
+use crate::message::Name;
+
+/// What a factory of state may use.
+#[derive(Clone)]
+pub struct Setup {
+    service: Name,
+    instance: Name,
+    bus: Bus,
+    config: toml::Table,
+}
+
+impl Setup {
+    /// The service's own settings: `[service.<name>]` in the file, `POSTRIDER_SERVICE__<NAME>__<FIELD>` in the
+    /// environment, whose values are texts unless they read as a number or a flag.
+    ///
+    /// # Errors
+    /// A permanent failure that names the service, and the field as far as serde does.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let read = |value: toml::Value| match value {
+            toml::Value::String(text) => {
+                let number = text.parse().map(toml::Value::Integer).ok();
+                number.or_else(|| text.parse().map(toml::Value::Boolean).ok()).unwrap_or(toml::Value::String(text))
+            }
+            other => other,
+        };
+        let table: toml::Table = self.config.clone().into_iter().map(|(name, value)| (name, read(value))).collect();
+        table.try_into().map_err(|error: toml::de::Error| {
+            Failure::permanent(format!("settings of service {:?}: {}", self.service.as_str(), error.message()))
+        })
+    }
+
+    /// Sends on behalf of the service, at once.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.service.as_str()
+    }
+
+    /// The running instance.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.instance.as_str()
+    }
+}
+
+pub(super) type Make<S> = Arc<dyn Fn(Setup) -> LocalBoxFuture<'static, Result<S, Failure>> + Send + Sync>;
+
+/// One handler for listings and checks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed {
+    pub(super) spec: HandlerSpec,
+    pub(super) exclusive: bool,
+}
+
+/// An actor of an app.
+pub(super) struct Entry {
+    pub(super) attributes: Attributes,
+    pub(super) handlers: Vec<Listed>,
+    pub(super) conflicts: Vec<(HandlerSpec, HandlerSpec)>,
+    pub(super) replicas: usize,
+    pub(super) arbiter: Option<String>,
+    pub(super) middleware: Vec<Arc<dyn Middleware>>,
+    pub(super) launch: LaunchActor,
+}
+
+pub(super) type LaunchActor = Arc<dyn Fn(Launch) -> LocalBoxFuture<'static, Result<Addr<Bridge>, String>> + Send + Sync>;
+
+/// What an actor is launched with, on its arbiter.
+pub(super) struct Launch {
+    pub(super) bus: Bus,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) plan: ActorPlan,
+    pub(super) effective: Effective,
+    pub(super) config: Arc<Config>,
+    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) watch: Arc<ArbiterWatch>,
+    pub(super) states: LaneStates,
+    pub(super) stops: Stops,
+}
+
+/// An actor's settings after all have spoken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Effective {
+    pub(super) prefetch: u16,
+    pub(super) prefetch_is_explicit: bool,
+    pub(super) concurrency: usize,
+    pub(super) timeout: Duration,
+    pub(super) retry: Retry,
+}
+
+impl Entry {
+    pub(super) fn new<S: Actor>(make: Make<S>) -> Self {
+        let mut table = Table::<S>::default();
+        S::handlers(&mut table);
+        let handlers = table.rows().iter().map(|row| Listed { spec: row.spec, exclusive: row.is_exclusive() }).collect();
+        Self {
+            attributes: S::attributes(),
+            handlers,
+            conflicts: table.conflicts(),
+            replicas: 1,
+            arbiter: None,
+            middleware: Vec::new(),
+            launch: Arc::new(move |launch| Box::pin(launch_actor(Arc::clone(&make), launch))),
+        }
+    }
+
+    /// `service`, or `service.queue` for a further actor of it.
+    pub(super) fn name(&self) -> String {
+        match self.attributes.queue {
+            None => self.attributes.service.to_owned(),
+            Some(queue) => format!("{}.{queue}", self.attributes.service),
+        }
+    }
+
+    pub(super) fn specs(&self) -> Vec<HandlerSpec> {
+        self.handlers.iter().map(|listed| listed.spec).collect()
+    }
+
+    pub(super) fn effective(&self, config: &Config) -> Effective {
+        let own = config.actors.get(&self.name()).copied().unwrap_or_default();
+        let attributes = &self.attributes;
+        let explicit = own.prefetch.or(attributes.prefetch);
+        let attempts = own.attempts.or(attributes.attempts).unwrap_or(config.retry.attempts);
+        Effective {
+            prefetch: explicit.unwrap_or(config.prefetch),
+            prefetch_is_explicit: explicit.is_some(),
+            concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
+            timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
+            retry: Retry { attempts, ..config.retry },
+        }
+    }
+}
+
+async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
+    let attributes = S::attributes();
+    let identity = Arc::clone(&launch.bus.identity);
+    let setup = Setup {
+        service: identity.service.clone(),
+        instance: identity.instance.clone(),
+        bus: launch.bus.clone(),
+        config: launch.config.services.get(attributes.service).cloned().unwrap_or_default(),
+    };
+    let factory: Factory<S> = Rc::new(move || make(setup.clone()));
+    let failed = |failure: Failure| format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service);
+    let state = factory().await.map_err(failed)?;
+    let mut table = Table::default();
+    S::handlers(&mut table);
+    let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
+    let Effective { prefetch, concurrency, timeout, retry, .. } = launch.effective;
+    let settings = Settings {
+        actor: attributes.actor,
+        waiter: format!("{}.{}@{}", attributes.service, attributes.actor, identity.instance),
+        timeout,
+        concurrency,
+        prefetch,
+        ordered: attributes.ordered,
+        retry,
+        held: launch.config.held,
+        confirm_timeout: launch.config.publish.confirm_timeout,
+        in_place,
+    };
+    let core = Core::new(
+        table,
+        state,
+        factory,
+        settings,
+        launch.bus.clone(),
+        launch.middleware,
+        Arc::clone(&launch.counters),
+        launch.watch,
+        launch.stops.clone(),
+    );
+    let host = Host::new(core).start();
+    let bridge = BridgeSettings {
+        broker: launch.broker,
+        mailbox: host.recipient(),
+        plan: launch.plan,
+        bus: launch.bus,
+        actor: attributes.actor,
+        handlers,
+        prefetch,
+        retry,
+        skew: launch.config.skew,
+        confirm_timeout: launch.config.publish.confirm_timeout,
+        stops: launch.stops,
+        states: launch.states,
+        counters: launch.counters,
+    };
+    Bridge::start(bridge).await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,372 @@
+//! Start: check, connect, declare, launch the actors on their arbiters, open all lanes.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::Addr;
+use actix_rt::{Arbiter, ArbiterHandle, System};
+use futures::future::{LocalBoxFuture, try_join_all};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::builder::App;
+use crate::app::check::{check, most_prefetch};
+use crate::app::config::Config;
+use crate::app::connect::connect;
+use crate::app::entry::{Entry, Launch};
+use crate::app::record;
+use crate::app::running::{Running, StartError, StopReport};
+use crate::app::stop::stop;
+use crate::broker::{Broker, BrokerError, Topology};
+use crate::bus::{Bus, Counters, Identity, Outlet};
+use crate::handler::Middleware;
+use crate::host::{ArbiterWatch, Stops, Watchdog};
+use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
+use crate::message::{MessageId, Name};
+
+/// The pause between two tries to declare at the start.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where actors run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// On arbiter threads of their own.
+    Arbiters,
+    /// On the calling thread, for tests with a paused clock.
+    Here,
+}
+
+/// What is to be stopped.
+pub(super) struct Launched {
+    pub(super) bus: Bus,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) bridges: Vec<Addr<Bridge>>,
+    pub(super) arbiters: Vec<Arbiter>,
+    pub(super) stops: Stops,
+    pub(super) counters: Arc<Counters>,
+    pub(super) states: LaneStates,
+    pub(super) config: Arc<Config>,
+    pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
+    pub(super) failure: Arc<Mutex<Option<String>>>,
+    pub(super) watchdog: Option<Watchdog>,
+}
+
+impl App {
+    /// Starts the app beside whatever else the program does, with what file and environment say. The actors run on
+    /// threads of their own; the caller may use any runtime.
+    ///
+    /// # Errors
+    /// Every problem that was found: in the configuration, in what the actors promise, at the broker.
+    pub async fn start(mut self) -> Result<Running, StartError> {
+        let environment: Vec<(String, String)> = std::env::vars().collect();
+        let file = self.config_file.clone();
+        super::read_config::read(&mut self.config, file.as_deref(), &environment).map_err(|problems| StartError { problems })?;
+        self.start_as_configured().await
+    }
+
+    /// Starts the app without a look at file and environment.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_as_configured(self) -> Result<Running, StartError> {
+        let (started, waiting) = oneshot::channel();
+        let run = move || System::new().block_on(life(self, Placement::Arbiters, started));
+        let thread = std::thread::Builder::new().name("postrider-system".into()).spawn(run);
+        let thread = thread.map_err(|error| StartError::from(format!("no thread for the actor system: {error}")))?;
+        let running = waiting.await.map_err(|_| StartError::from("the actor system ended while it started".to_owned()))??;
+        if let Ok(mut slot) = running.thread.lock() {
+            *slot = Some(thread);
+        }
+        Ok(running)
+    }
+}
+
+/// From start to stop.
+pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sender<Result<Running, StartError>>) {
+    let launched = match launch(app, placement).await {
+        Ok(launched) => launched,
+        Err(error) => {
+            // Whoever starts us may have given up; then nobody wants to hear of it.
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let (report, ended) = watch::channel(None);
+    let stop_request = CancellationToken::new();
+    let running = Running {
+        bus: launched.bus.clone(),
+        counters: Arc::clone(&launched.counters),
+        states: launched.states.clone(),
+        stop: stop_request.clone(),
+        ended,
+        thread: Mutex::new(None),
+    };
+    // If nobody takes it, it is dropped here and asks to stop.
+    let _ = started.send(Ok(running));
+    tokio::select! {
+        () = stop_request.cancelled() => {}
+        () = launched.stops.stop_app.cancelled() => {}
+    }
+    let outcome: StopReport = stop(launched).await;
+    report.send_replace(Some(outcome));
+}
+
+async fn launch(app: App, placement: Placement) -> Result<Launched, StartError> {
+    let config = Arc::new(app.config.clone());
+    let problems = check(&app, &config);
+    if !problems.is_empty() {
+        return Err(StartError { problems });
+    }
+    let deadline = Instant::now() + config.start_timeout;
+    let broker = connect(&config, &app.broker, &app.name, deadline).await?;
+    let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
+    if result.is_err() {
+        broker.close().await;
+    }
+    result
+}
+
+async fn launch_on(app: &App, placement: Placement, config: &Arc<Config>, broker: Arc<dyn Broker>, deadline: Instant) -> Result<Launched, StartError> {
+    let instance = new_instance();
+    let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
+    declare(&*broker, &combined(&plans, config), deadline).await?;
+    let counters = Arc::new(Counters::default());
+    let outlet = open_outlet(&*broker, config, &counters).await?;
+    let bus = Bus::new(Arc::clone(&outlet), Arc::new(identity(app, &app.name, &instance, config)), Arc::clone(&broker));
+    let threads = Threads::start(app, placement, config, &*broker, &outlet, &counters).await?;
+    let mut launched = Launched {
+        bus: bus.clone(),
+        broker: Arc::clone(&broker),
+        bridges: Vec::new(),
+        arbiters: threads.arbiters,
+        stops: Stops::default(),
+        counters,
+        states: LaneStates::default(),
+        config: Arc::clone(config),
+        on_ready: Vec::new(),
+        failure: Arc::default(),
+        watchdog: threads.watchdog,
+    };
+    let starting = launch_actors(app, &launched, &plans, &instance, &threads.seats);
+    launched.bridges = match timeout_at(deadline, try_join_all(starting)).await {
+        Ok(Ok(bridges)) => bridges,
+        Ok(Err(problem)) => return Err(give_up(launched, problem).await),
+        Err(_) => {
+            let waiting: Vec<String> = launched.states.snapshot().into_iter().filter(|lane| !lane.consuming)
+                .map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer"))).collect();
+            let problem = format!("not started within {:?}: still waiting for {}", config.start_timeout, waiting.join(", "));
+            return Err(give_up(launched, problem).await);
+        }
+    };
+    if let Err(error) = record::keep(&*broker, &outlet, config, app, &plans).await {
+        tracing::warn!(%error, "the topology was not recorded; `topology diff` will know of the last one only");
+    }
+    run_on_ready(app, &mut launched, &bus);
+    tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
+    Ok(launched)
+}
+
+/// What was started already is stopped before the problem is reported.
+async fn give_up(launched: Launched, problem: String) -> StartError {
+    launched.stops.abandon.cancel();
+    stop(launched).await;
+    problem.into()
+}
+
+fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
+    for run in &app.on_ready {
+        let (run, failure, stop) = (run(bus.clone()), Arc::clone(&launched.failure), launched.stops.stop_app.clone());
+        launched.on_ready.push(actix_rt::spawn(async move {
+            if let Err(error) = run.await {
+                tracing::error!(%error, "what runs once the app is ready failed; stopping");
+                if let Ok(mut failure) = failure.lock() {
+                    *failure = Some(error.to_string());
+                }
+                stop.cancel();
+            }
+        }));
+    }
+}
+
+async fn open_outlet(broker: &dyn Broker, config: &Config, counters: &Arc<Counters>) -> Result<Arc<Outlet>, BrokerError> {
+    Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::clone(counters)).await
+}
+
+/// One thread that runs actors: how to get work there, and what its actors share.
+#[derive(Clone)]
+struct Seat {
+    handle: Option<ArbiterHandle>,
+    watch: Arc<ArbiterWatch>,
+    outlet: Arc<Outlet>,
+}
+
+struct Threads {
+    arbiters: Vec<Arbiter>,
+    seats: Seats,
+    watchdog: Option<Watchdog>,
+}
+
+/// The arbiters: numbered ones for actors that name none, and named ones.
+struct Seats {
+    numbered: Vec<Seat>,
+    named: HashMap<String, Seat>,
+}
+
+impl Threads {
+    async fn start(app: &App, placement: Placement, config: &Config, broker: &dyn Broker, outlet: &Arc<Outlet>, counters: &Arc<Counters>) -> Result<Self, StartError> {
+        let mut seats = Seats { numbered: Vec::new(), named: HashMap::new() };
+        if placement == Placement::Here {
+            seats.numbered.push(Seat { handle: None, watch: ArbiterWatch::new("here"), outlet: Arc::clone(outlet) });
+            return Ok(Self { arbiters: Vec::new(), seats, watchdog: None });
+        }
+        let unnamed = app.entries.iter().filter(|entry| entry.arbiter.is_none()).map(|entry| entry.replicas).sum::<usize>();
+        let mut names: Vec<String> = (0..config.arbiters.min(unnamed)).map(|number| format!("arbiter-{number}")).collect();
+        let numbered = names.len();
+        for name in app.entries.iter().filter_map(|entry| entry.arbiter.clone()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let (mut arbiters, mut watches) = (Vec::new(), Vec::new());
+        for (index, name) in names.into_iter().enumerate() {
+            let arbiter = Arbiter::new();
+            let watch = ArbiterWatch::new(name.clone());
+            let handle = arbiter.handle();
+            handle.spawn(Arc::clone(&watch).beat());
+            let seat = Seat { handle: Some(handle), watch: Arc::clone(&watch), outlet: open_outlet(broker, config, counters).await? };
+            arbiters.push(arbiter);
+            watches.push(watch);
+            if index < numbered {
+                seats.numbered.push(seat);
+            } else {
+                seats.named.insert(name, seat);
+            }
+        }
+        let watchdog = Watchdog::start(watches).map_err(|error| format!("no thread for the watchdog: {error}"))?;
+        Ok(Self { arbiters, seats, watchdog: Some(watchdog) })
+    }
+}
+
+type Starting = LocalBoxFuture<'static, Result<Addr<Bridge>, String>>;
+
+fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: &str, seats: &Seats) -> Vec<Starting> {
+    let mut turn = 0;
+    let mut starting = Vec::new();
+    for (entry, plan) in app.entries.iter().zip(plans) {
+        for replica in 0..entry.replicas {
+            let named = entry.arbiter.as_ref().and_then(|name| seats.named.get(name));
+            let Some(seat) = named.or_else(|| seats.numbered.get(turn % seats.numbered.len().max(1))) else { continue };
+            turn += usize::from(named.is_none());
+            // A copy is an instance of its own: it has its own state and its own queue for instance-scoped events.
+            let instance = if replica == 0 { instance.to_owned() } else { format!("{instance}-{replica}") };
+            let plan = if replica == 0 { plan.clone() } else { plan_of(app, entry, &launched.config, &instance) };
+            let launch = actor_launch(app, entry, launched, plan, &instance, seat);
+            let run = Arc::clone(&entry.launch);
+            starting.push(Box::pin(on_arbiter(seat.handle.clone(), move || run(launch))) as Starting);
+        }
+    }
+    starting
+}
+
+fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, instance: &str, seat: &Seat) -> Launch {
+    let config = &launched.config;
+    let identity = identity(app, entry.attributes.service, instance, config);
+    let mut effective = entry.effective(config);
+    if let Some(most) = most_prefetch(entry, config).filter(|_| !effective.prefetch_is_explicit) {
+        effective.prefetch = effective.prefetch.min(most);
+    }
+    let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
+    Launch {
+        bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker)),
+        broker: Arc::clone(&launched.broker),
+        plan,
+        effective,
+        config: Arc::clone(config),
+        middleware: middleware.into(),
+        counters: Arc::clone(&launched.counters),
+        watch: Arc::clone(&seat.watch),
+        states: launched.states.clone(),
+        stops: launched.stops.clone(),
+    }
+}
+
+/// Runs something on an arbiter and brings its result back.
+async fn on_arbiter<T, F, R>(handle: Option<ArbiterHandle>, run: F) -> Result<T, String>
+where
+    T: Send + 'static,
+    F: FnOnce() -> R + Send + 'static,
+    R: Future<Output = Result<T, String>> + 'static,
+{
+    let (result, waiting) = oneshot::channel();
+    let spawn = move || {
+        actix_rt::spawn(async move {
+            // Whoever started us has given up.
+            let _ = result.send(run().await);
+        });
+    };
+    match handle {
+        Some(handle) => {
+            handle.spawn_fn(spawn);
+        }
+        None => spawn(),
+    }
+    waiting.await.unwrap_or_else(|_| Err("an actor ended while it started; its panic is in the log".into()))
+}
+
+fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
+    let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
+    let mut domains: Vec<String> = of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
+    if domains.is_empty() {
+        domains.push(service.to_owned());
+    }
+    Identity {
+        service: Name::from_wire(service),
+        instance: Name::from_wire(instance),
+        domains: domains.into(),
+        names: config.names.clone(),
+        media_type: app.media_type.clone(),
+        limits: config.limits,
+        propagate: app.propagate.clone().into(),
+        hooks: app.hooks.clone().into(),
+    }
+}
+
+/// One actor of each service answers its pings: the one without a queue of its own, or else the first.
+pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str) -> ActorPlan {
+    let mut of_service = app.entries.iter().filter(|other| other.attributes.service == entry.attributes.service);
+    let first = of_service.clone().next().map(Entry::name);
+    let main = of_service.find(|other| other.attributes.queue.is_none()).map(Entry::name);
+    let answers_ping = main.or(first).as_deref() == Some(entry.name().as_str());
+    plan(&entry.attributes, &entry.specs(), &config.names, instance, answers_ping)
+}
+
+/// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
+pub(super) fn combined(plans: &[ActorPlan], config: &Config) -> Topology {
+    let mut combined = shared_exchanges(&config.names);
+    for plan in plans {
+        combined.extend(plan.topology.clone());
+    }
+    combined.exchanges.sort_by_key(|exchange| exchange.arguments.get("alternate-exchange").is_none());
+    combined
+}
+
+async fn declare(broker: &dyn Broker, topology: &Topology, deadline: Instant) -> Result<(), BrokerError> {
+    loop {
+        let Err(error) = broker.declare(topology).await else { return Ok(()) };
+        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
+            return Err(error);
+        }
+        tracing::warn!(%error, "cannot declare; trying again");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A word that no other instance has.
+fn new_instance() -> String {
+    let id = MessageId::new();
+    let random = id.as_str().rsplit('-').next().unwrap_or("0");
+    format!("i{random}")
+}

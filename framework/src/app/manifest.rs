@@ -1,0 +1,68 @@
+use serde::Serialize;
+
+use crate::app::builder::App;
+use crate::app::config::Config;
+use crate::handler::{Guarantee, Lane, Scope};
+
+/// One handler, as `list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ManifestRow {
+    /// The service.
+    pub service: String,
+    /// The actor's type.
+    pub actor: String,
+    /// The key or pattern.
+    pub key: String,
+    /// Command, event, query or channel.
+    pub kind: String,
+    /// The queue its messages arrive through; `…` stands for what differs from instance to instance.
+    pub queue: String,
+    /// What is promised.
+    pub guarantee: Guarantee,
+    /// Who gets a copy.
+    pub scope: Scope,
+    /// `exclusive` (`&mut self`) or `concurrent` (`&self`).
+    pub mode: String,
+    /// The permission that the sender must have.
+    pub permission: Option<String>,
+    /// The method.
+    pub method: String,
+    /// Its file.
+    pub file: String,
+    /// Its line.
+    pub line: u32,
+}
+
+pub(super) fn manifest(app: &App) -> Vec<ManifestRow> {
+    manifest_in(app, &app.config)
+}
+
+pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
+    let rows = app.entries.iter().flat_map(|entry| {
+        let queue = config.names.queue(entry.attributes.service, entry.attributes.queue);
+        entry.handlers.iter().map(move |listed| {
+            let (attributes, spec) = (&entry.attributes, &listed.spec);
+            let queue = match spec.lane() {
+                Lane::Durable => queue.clone(),
+                Lane::Query => config.names.query_queue(&queue),
+                Lane::Instance => format!("{queue}.instance.…"),
+            };
+            ManifestRow {
+                service: attributes.service.to_owned(),
+                actor: attributes.actor.to_owned(),
+                key: spec.key.to_owned(),
+                kind: spec.kind.to_string(),
+                queue,
+                guarantee: if spec.lane() == Lane::Durable { attributes.guarantee } else { Guarantee::AtMostOnce },
+                scope: spec.scope,
+                mode: if listed.exclusive { "exclusive" } else { "concurrent" }.to_owned(),
+                permission: spec.permission.map(str::to_owned),
+                method: spec.method.to_owned(),
+                file: spec.file.to_owned(),
+                line: spec.line,
+            }
+        })
+    });
+    rows.collect()
+}

@@ -1,0 +1,28 @@
+//! Assembles and runs the process: what it consists of, its configuration, start, stop, and the command line.
+
+mod builder;
+mod check;
+mod cli;
+mod config;
+mod connect;
+mod entry;
+mod launch;
+mod limits;
+mod manifest;
+mod process;
+mod read_config;
+mod record;
+mod running;
+#[cfg(feature = "testing")]
+mod start_here;
+mod stop;
+mod topology_command;
+
+pub mod operator;
+
+pub use builder::{App, BrokerChoice};
+pub use config::{ActorOverrides, Config, RunLimits};
+pub use entry::Setup;
+pub use manifest::ManifestRow;
+pub use process::main;
+pub use running::{Health, Running, StartError, StopReport};

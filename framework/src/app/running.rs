@@ -1,0 +1,110 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::BrokerError;
+use crate::bus::{Bus, Counters, Stats};
+use crate::inbound::{LaneState, LaneStates};
+
+/// Why an app did not start: every problem that was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct StartError {
+    /// One sentence each, with the value and the remedy.
+    pub problems: Vec<String>,
+}
+
+impl From<BrokerError> for StartError {
+    fn from(error: BrokerError) -> Self {
+        Self { problems: vec![error.to_string()] }
+    }
+}
+
+impl From<String> for StartError {
+    fn from(problem: String) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+/// How an app stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Deliveries that went back to their queues unhandled.
+    pub given_back: u64,
+    /// Handlers that were dropped because they did not finish in time.
+    pub abandoned: bool,
+    /// Why the app stopped by itself, if something failed.
+    pub failure: Option<String>,
+}
+
+/// Whether an app can do its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether every lane consumes.
+    pub ready: bool,
+    /// The lanes.
+    pub lanes: Vec<LaneState>,
+}
+
+/// A started app. Dropping it stops the app without waiting.
+pub struct Running {
+    pub(super) bus: Bus,
+    pub(super) counters: Arc<Counters>,
+    pub(super) states: LaneStates,
+    pub(super) stop: CancellationToken,
+    pub(super) ended: watch::Receiver<Option<StopReport>>,
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Running {
+    /// Sends messages as the app.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// Whether every lane consumes.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let lanes = self.states.snapshot();
+        Health { ready: lanes.iter().all(|lane| lane.consuming), lanes }
+    }
+
+    /// Stops the app: no new deliveries, running handlers finish within `stop_timeout`, what they sent is confirmed,
+    /// the rest goes back. Calling it again waits for the same end. Cancel safe: the app goes on stopping.
+    pub async fn stop(&self) -> StopReport {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits until the app has stopped, be it by itself.
+    pub async fn ended(&self) -> StopReport {
+        let mut ended = self.ended.clone();
+        let report = match ended.wait_for(Option::is_some).await {
+            Ok(report) => report.clone().unwrap_or_default(),
+            Err(_) => StopReport { failure: Some("the app's thread ended unexpectedly".into()), ..StopReport::default() },
+        };
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It has said that it is done; joining takes as long as it needs to clear its table.
+            let _ = thread.join();
+        }
+        report
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,64 @@
+//! Stop: nothing new, finish what runs, confirm, flush, give the rest back, close, end the arbiters.
+
+use std::time::Duration;
+
+use actix_rt::Arbiter;
+use futures::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::app::launch::Launched;
+use crate::app::running::StopReport;
+use crate::inbound::AwaitStopped;
+
+/// How long dropping handlers, closing the broker and ending the threads may take, each.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(super) async fn stop(launched: Launched) -> StopReport {
+    let Launched { broker, bridges, arbiters, stops, config, on_ready, failure, watchdog, .. } = launched;
+    on_ready.iter().for_each(tokio::task::JoinHandle::abort);
+    stops.stopping.cancel();
+    let waiting = join_all(bridges.iter().map(|bridge| bridge.send(AwaitStopped)));
+    tokio::pin!(waiting);
+    let mut abandoned = false;
+    let stopped = match timeout(config.stop_timeout, &mut waiting).await {
+        Ok(stopped) => stopped,
+        Err(_) => {
+            abandoned = true;
+            stops.abandon.cancel();
+            timeout(GRACE, &mut waiting).await.unwrap_or_default()
+        }
+    };
+    stops.abandon.cancel();
+    let given_back = stopped.into_iter().map(|lanes| lanes.unwrap_or(0)).sum();
+    if timeout(GRACE, broker.close()).await.is_err() {
+        tracing::warn!("the broker did not answer to the closing of the connection");
+    }
+    drop(bridges);
+    end_arbiters(arbiters).await;
+    drop(watchdog);
+    tracing::info!(given_back, abandoned, "stopped");
+    let failure = failure.lock().map(|failure| failure.clone()).unwrap_or_default();
+    StopReport { given_back, abandoned, failure }
+}
+
+/// Joining blocks; a handler that never yields would hold it up for ever, so that somebody else waits for it.
+async fn end_arbiters(arbiters: Vec<Arbiter>) {
+    if arbiters.is_empty() {
+        return;
+    }
+    let (done, ended) = oneshot::channel();
+    let join = move || {
+        for arbiter in arbiters {
+            arbiter.stop();
+            let _ = arbiter.join();
+        }
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().name("postrider-join".into()).spawn(join).is_err() {
+        return;
+    }
+    if timeout(GRACE, ended).await.is_err() {
+        tracing::warn!("an arbiter is blocked by a handler and was left behind");
+    }
+}

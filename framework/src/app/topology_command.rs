@@ -1,0 +1,106 @@
+//! `topology show|apply|diff|gc`.
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::app::builder::App;
+use crate::app::cli::TopologyCommand;
+use crate::app::connect::connect;
+use crate::app::launch::{combined, plan_of};
+use crate::app::record;
+use crate::broker::{Binding, Broker, Queue, Topology};
+use crate::bus::{Counters, Outlet};
+use crate::inbound::ActorPlan;
+
+/// Everything of an app that outlives its process.
+fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
+    let mut topology = combined(plans, &app.config);
+    for (queue, bindings) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
+        topology.extend(Topology { queues: vec![queue], bindings, ..Topology::default() });
+    }
+    topology
+}
+
+/// Runs the command; the exit code.
+///
+/// # Errors
+/// One sentence.
+pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, String> {
+    let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, &app.config, "…")).collect();
+    let topology = lasting(app, &plans);
+    if let TopologyCommand::Show { json } = command {
+        show(&topology, *json);
+        return Ok(0);
+    }
+    let deadline = Instant::now() + app.config.start_timeout;
+    let broker = connect(&app.config, &app.broker, &app.name, deadline).await.map_err(|error| error.to_string())?;
+    let result = with_broker(app, &plans, &topology, command, &*broker).await;
+    broker.close().await;
+    result
+}
+
+async fn with_broker(app: &App, plans: &[ActorPlan], topology: &Topology, command: &TopologyCommand, broker: &dyn Broker) -> Result<u8, String> {
+    let text = |error: crate::broker::BrokerError| error.to_string();
+    let config = &app.config;
+    let counters = std::sync::Arc::new(Counters::default());
+    let outlet = Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
+    if let TopologyCommand::Apply = command {
+        broker.declare(topology).await.map_err(text)?;
+        record::keep(broker, &outlet, config, app, plans).await?;
+        println!("declared {} exchanges, {} queues, {} bindings", topology.exchanges.len(), topology.queues.len(), topology.bindings.len());
+        return Ok(0);
+    }
+    let mut found = 0;
+    for service in app.services() {
+        let present = record::present(app, plans, config, service);
+        let recorded = record::read(broker, &config.names, service).await.map_err(text)?;
+        let Some(recorded) = recorded else {
+            println!("{service}: nothing was declared before");
+            continue;
+        };
+        let stale = record::stale(&recorded, &present);
+        let missing: Vec<&Binding> = present.bindings.difference(&recorded.bindings).collect();
+        stale.iter().for_each(|binding| println!("{service}: stale    {}", record::shown(binding)));
+        missing.iter().for_each(|binding| println!("{service}: missing  {}", record::shown(binding)));
+        found += stale.len() + missing.len();
+        if matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty() {
+            let count = stale.len();
+            broker.remove(&Topology { bindings: stale, ..Topology::default() }).await.map_err(text)?;
+            record::replace(&outlet, &config.names, service, &present).await?;
+            println!("{service}: removed {count} stale bindings");
+        }
+    }
+    if found == 0 {
+        println!("nothing is stale");
+    }
+    Ok(u8::from(found > 0 && matches!(command, TopologyCommand::Diff)))
+}
+
+fn show(topology: &Topology, as_json: bool) {
+    let arguments = |headers: &crate::message::Headers| -> String {
+        let shown = headers.iter().map(|(name, value)| match value.as_text() {
+            Some(text) => format!("{name}={text}"),
+            None => format!("{name}={}", value.as_integer().map_or_else(|| format!("{value:?}"), |n| n.to_string())),
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    };
+    let kind = |queue: &Queue| if queue.exclusive { "exclusive" } else { "durable" };
+    if as_json {
+        let shown = json!({
+            "exchanges": topology.exchanges.iter().map(|e| json!({ "name": e.name, "type": e.kind.as_str(), "arguments": arguments(&e.arguments) })).collect::<Vec<_>>(),
+            "queues": topology.queues.iter().map(|q| json!({ "name": q.name, "kind": kind(q), "arguments": arguments(&q.arguments) })).collect::<Vec<_>>(),
+            "bindings": topology.bindings,
+        });
+        println!("{shown:#}");
+        return;
+    }
+    for exchange in &topology.exchanges {
+        println!("exchange {:<32} {:<7} {}", exchange.name, exchange.kind.as_str(), arguments(&exchange.arguments));
+    }
+    for queue in &topology.queues {
+        println!("queue    {:<32} {:<7} {}", queue.name, kind(queue), arguments(&queue.arguments));
+    }
+    for binding in &topology.bindings {
+        println!("binding  {}", record::shown(binding));
+    }
+}

@@ -1,0 +1,82 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::{Origin, Properties};
+
+/// What the broker handed over.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Exchange and routing key it was published with.
+    pub origin: Origin,
+    /// Whether it may have been handed over before. `false` proves a first delivery, `true` proves nothing.
+    pub redelivered: bool,
+    /// How often it was given back, where the queue counts.
+    pub delivery_count: Option<u32>,
+    /// Properties and headers.
+    pub properties: Properties,
+    /// The payload.
+    pub payload: Bytes,
+    /// The single-use right to settle it.
+    pub receipt: Receipt,
+}
+
+/// One open channel of an adapter, as far as settling goes. None of the methods blocks.
+pub trait DeliveryChannel: Send + Sync {
+    /// The delivery with this tag is done.
+    fn ack(&self, tag: u64);
+    /// The delivery with this tag goes back to its queue.
+    fn give_back(&self, tag: u64);
+    /// Whether the channel is open. On a closed one nothing is sent: the broker delivers again.
+    fn is_live(&self) -> bool;
+}
+
+/// The single-use right to settle a delivery. It knows the channel it came from and is consumed by settling;
+/// one that is dropped gives its delivery back.
+#[must_use = "a delivery that is not settled blocks its queue"]
+pub struct Receipt {
+    tag: u64,
+    channel: Option<Arc<dyn DeliveryChannel>>,
+}
+
+impl Receipt {
+    /// Made by adapters, once per delivery.
+    pub fn new(tag: u64, channel: Arc<dyn DeliveryChannel>) -> Self {
+        Self { tag, channel: Some(channel) }
+    }
+
+    /// The delivery is done; the broker forgets it.
+    pub fn ack(mut self) {
+        if let Some(channel) = self.channel.take() {
+            channel.ack(self.tag);
+        }
+    }
+
+    /// The delivery goes back to its queue for somebody else.
+    pub fn give_back(mut self) {
+        if let Some(channel) = self.channel.take() {
+            channel.give_back(self.tag);
+        }
+    }
+
+    /// Whether settling still reaches the broker. If not, the broker delivers the message again.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.is_live())
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel.take() {
+            channel.give_back(self.tag);
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").field("tag", &self.tag).finish_non_exhaustive()
+    }
+}

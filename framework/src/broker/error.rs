@@ -1,0 +1,116 @@
+use crate::broker::Exchange;
+
+/// What went wrong between us and the broker. The texts name the value and the remedy, never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The address is not one we can use.
+    #[error("broker address {address:?}: {reason}")]
+    Address {
+        /// The address without its password.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nobody answers there, or the connection broke while it was made.
+    #[error("cannot reach the broker at {address}: {reason}; is it running, and is POSTRIDER_BROKER right?")]
+    Unreachable {
+        /// The address without its password.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The broker refused user, password or virtual host.
+    #[error("the broker at {address} refused us: {reason}; check user, password and virtual host in POSTRIDER_BROKER")]
+    Refused {
+        /// The address without its password.
+        address: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// The user may not do this.
+    #[error("the broker does not allow it: {reason}; give the user configure, write and read permission on Postrider's names")]
+    Forbidden {
+        /// What the broker said.
+        reason: String,
+    },
+    /// Something with this name and other arguments stands already.
+    #[error("{what} exists with other arguments: {reason}; delete it when it is empty, or use another namespace or name")]
+    Inequivalent {
+        /// The exchange or queue.
+        what: String,
+        /// What the broker said: the argument and both values.
+        reason: String,
+    },
+    /// Another service owns the domain.
+    #[error("service {claimant:?} cannot own the domain {domain:?}: {reason}; use another domain, or run `postrider domain release {domain}` when its owner is gone for good")]
+    DomainOwned {
+        /// The domain.
+        domain: String,
+        /// The service that asked for it.
+        claimant: String,
+        /// Names the present owner.
+        reason: String,
+    },
+    /// Somebody else consumes the queue exclusively.
+    #[error("{what} is in use by another connection: {reason}")]
+    Locked {
+        /// The queue.
+        what: String,
+        /// What the broker said.
+        reason: String,
+    },
+    /// The connection or the channel is gone; a new one may work.
+    #[error("the connection to the broker was lost: {reason}")]
+    Lost {
+        /// What is known.
+        reason: String,
+    },
+    /// The broker refused the message or the request for good.
+    #[error("the broker refused: {reason}")]
+    Protocol {
+        /// What the broker said.
+        reason: String,
+    },
+    /// The time was not enough.
+    #[error("the broker did not answer within {seconds} s: {what}")]
+    TimedOut {
+        /// What was asked.
+        what: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// We closed the connection ourselves.
+    #[error("the app has stopped")]
+    Stopped,
+}
+
+impl BrokerError {
+    /// The error for an exchange that stands with other arguments: a claim of somebody else, or a plain mistake.
+    #[must_use]
+    pub fn inequivalent_exchange(exchange: &Exchange, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        let claim = exchange.name.split_once(".domain.").zip(exchange.arguments.text("alternate-exchange"));
+        match claim.and_then(|((_, domain), owner)| Some((domain, owner.split_once(".owner.")?.1))) {
+            Some((domain, claimant)) => {
+                Self::DomainOwned { domain: domain.to_owned(), claimant: claimant.to_owned(), reason }
+            }
+            None => Self::Inequivalent { what: format!("exchange {:?}", exchange.name), reason },
+        }
+    }
+
+    /// Whether trying again without changing anything is pointless.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Address { .. }
+            | Self::Refused { .. }
+            | Self::Forbidden { .. }
+            | Self::Inequivalent { .. }
+            | Self::DomainOwned { .. }
+            | Self::Protocol { .. }
+            | Self::Stopped => true,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::Locked { .. } => false,
+        }
+    }
+}

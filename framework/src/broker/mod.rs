@@ -1,0 +1,21 @@
+//! The port to the broker: what an adapter must do, and the values it does it with. No client library here.
+//!
+//! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the
+//! suite it must pass.
+
+mod delivery;
+mod error;
+mod names;
+mod port;
+mod topology;
+mod wire;
+
+pub use delivery::{Delivery, DeliveryChannel, Receipt};
+pub use error::BrokerError;
+pub use names::Names;
+pub use port::{
+    Addressed, Broker, Capabilities, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent, ReplySink,
+};
+pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
+pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};
+pub(crate) use wire::KIND;

@@ -1,0 +1,180 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::broker::{BrokerError, Delivery, Properties, Queue, Topology};
+
+/// What a broker can do by itself. An adapter states it; nobody asks for its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Durable queues and persistent messages outlive the broker's process.
+    pub survives_restart: bool,
+    /// Deliveries from quorum queues tell how often they were given back.
+    pub delivery_count: bool,
+    /// How long a delivery may stay unsettled before the broker takes the channel away.
+    pub consumer_timeout: Duration,
+}
+
+impl Capabilities {
+    /// States the capabilities of an adapter.
+    #[must_use]
+    pub const fn new(survives_restart: bool, delivery_count: bool, consumer_timeout: Duration) -> Self {
+        Self { survives_restart, delivery_count, consumer_timeout }
+    }
+}
+
+/// A message with its address: what a publisher sends.
+#[derive(Debug, Clone)]
+pub struct Addressed {
+    /// The exchange; empty for the default one, which routes to the queue named by the routing key.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+    /// Whether the broker returns the message when no queue takes it.
+    pub mandatory: bool,
+    /// Whether the sender waits for a reply on this publisher; the adapter then fills in `reply_to`.
+    pub awaits_reply: bool,
+    /// Properties and headers.
+    pub properties: Properties,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+/// The result of publishing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Publication {
+    /// The broker has the message, in a queue if one took it.
+    Confirmed,
+    /// The broker has it back: it was mandatory and no queue took it.
+    Returned,
+    /// The broker refused it, for example because a queue is full.
+    Rejected,
+    /// It was sent, and nobody knows whether the broker has it; the text says why.
+    Unknown(String),
+}
+
+/// What arrives for a sender that waits.
+#[derive(Debug)]
+pub enum ReplyEvent {
+    /// A reply.
+    Arrived {
+        /// Its properties.
+        properties: Box<Properties>,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// The connection is gone; no reply to an open request will come.
+    Lost,
+}
+
+/// Takes what arrives for senders that wait. Called on the adapter's thread; it must return at once.
+pub type ReplySink = Arc<dyn Fn(ReplyEvent) + Send + Sync>;
+
+/// What a consumer consumes.
+#[derive(Debug, Clone)]
+pub struct ConsumerSpec {
+    /// The queue, declared before it is consumed.
+    pub queue: Queue,
+    /// Bindings of that queue, and other things that must stand before the first delivery.
+    pub topology: Topology,
+    /// The most deliveries that may be unsettled at once.
+    pub prefetch: u16,
+}
+
+/// How a queue stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueState {
+    /// Messages ready to be delivered.
+    pub ready: u64,
+    /// Consumers, everybody's.
+    pub consumers: u64,
+}
+
+/// A broker: it connects, declares, and opens publishers and consumers.
+///
+/// All methods may be called from any thread and any tokio runtime. They are cancel safe: a dropped future
+/// leaves at worst something declared that nobody uses.
+pub trait Broker: Send + Sync + 'static {
+    /// What it can do by itself.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Where it is, for logs; without secrets.
+    fn describe(&self) -> String;
+
+    /// Declares exchanges, queues and bindings, in this order. Declaring what stands already changes nothing.
+    /// The exchanges and their bindings are declared again whenever a connection is new.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses; the error tells a permanent mistake from a passing one.
+    fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// Removes exactly these bindings, then these queues, then these exchanges. What is not there is no error.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
+
+    /// How a queue stands; `None` if there is no such queue.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>>;
+
+    /// Whether an exchange stands.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>>;
+
+    /// Opens a publisher with its own confirm channel. Replies to what it sends go to `replies`.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>>;
+
+    /// Declares what the consumer needs and starts it with its own channel. Each call is one channel epoch: when
+    /// the consumer ends, call again.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or refuses the queue: another with the same name and other arguments
+    /// stands already, or somebody else uses it exclusively.
+    fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>>;
+
+    /// Closes all connections. Open publications resolve, consumers end. Idempotent.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Publishes on one confirm channel.
+pub trait Publisher: Send + Sync {
+    /// Publishes a message; messages leave in the order in which the futures are first polled. While the
+    /// connection is down the message waits; after a reconnect an unconfirmed one is sent again with the same
+    /// id. All of it ends at the deadline, so the future always resolves.
+    ///
+    /// Dropping the future does not take the message back.
+    ///
+    /// # Errors
+    /// When the message was certainly not accepted: the broker cannot be reached until the deadline, or refuses
+    /// to take it at all.
+    fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>>;
+}
+
+/// Yields the deliveries of one queue during one channel epoch.
+pub trait Consumer: Send {
+    /// The next delivery. `None` after [`Consumer::cancel`] once nothing is left, an error when the channel, the
+    /// connection or the queue is gone; after either the consumer is done. Cancel safe.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>>;
+
+    /// Tells the broker to send no more. What it has sent already can still be pulled and settled.
+    fn cancel(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Closes the channel, after what was settled on it has been sent. The broker takes back what is unsettled.
+    /// Dropping the consumer does the same without waiting.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Whether the channel is open. Receipts of a closed one settle nothing.
+    fn is_live(&self) -> bool;
+}

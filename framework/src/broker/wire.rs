@@ -1,0 +1,215 @@
+//! Properties and headers on the network, and the way from an envelope to them and back. A header with its
+//! default value is not sent. See `docs/wire.md`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::broker::Names;
+use crate::message::{Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value};
+
+/// The most bytes of properties and headers that are sent; a frame of RabbitMQ's default size has 128 KiB.
+pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
+
+const PREFIX: &str = "postrider-";
+/// Written where the exchange does not tell the kind: on everything that goes straight to a queue.
+pub(crate) const KIND: &str = "postrider-kind";
+const INSTANCE: &str = "postrider-instance";
+const CAUSATION_ID: &str = "postrider-causation-id";
+const CONVERSATION_ID: &str = "postrider-conversation-id";
+const ATTEMPT: &str = "postrider-attempt";
+const TIMEOUT: &str = "postrider-timeout";
+const SKIP: &str = "postrider-skip";
+const RECIPIENTS: &str = "postrider-recipients";
+const SCHEMA_VERSION: &str = "postrider-schema-version";
+const CALL_PATH: &str = "postrider-call-path";
+const STATUS: &str = "postrider-status";
+
+/// The properties of AMQP 0-9-1 that we use, and the headers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Properties {
+    /// The media type of the payload.
+    pub content_type: Option<String>,
+    /// The message's own id.
+    pub message_id: Option<String>,
+    /// For a reply: the id of the request.
+    pub correlation_id: Option<String>,
+    /// The queue for the answer.
+    pub reply_to: Option<String>,
+    /// The key.
+    pub message_type: Option<String>,
+    /// The sending service.
+    pub app_id: Option<String>,
+    /// Seconds since 1970.
+    pub timestamp: Option<u64>,
+    /// Milliseconds that the message may wait in a queue, as text.
+    pub expiration: Option<String>,
+    /// Whether the message survives a restart of the broker, in a queue that does.
+    pub persistent: bool,
+    /// 0 to 255.
+    pub priority: Option<u8>,
+    /// The broker user that sent it, as a foreign client may set.
+    pub user_id: Option<String>,
+    /// Headers.
+    pub headers: Headers,
+}
+
+impl Properties {
+    /// About how many bytes they take on the network.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let texts = [
+            &self.content_type,
+            &self.message_id,
+            &self.correlation_id,
+            &self.reply_to,
+            &self.message_type,
+            &self.app_id,
+            &self.expiration,
+            &self.user_id,
+        ];
+        texts.into_iter().flatten().map(|text| 1 + text.len()).sum::<usize>() + 12 + self.headers.size()
+    }
+}
+
+/// The exchange and routing key a message was published with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
+/// The properties for an envelope. `reply_to` of a caller that waits is left to the adapter.
+#[must_use]
+pub fn seal(envelope: &Envelope) -> Properties {
+    let mut headers = envelope.headers.clone();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            headers.set(name, value);
+        }
+    };
+    let text = |id: &Option<MessageId>| id.as_ref().map(|id| Value::from(id.as_str()));
+    set(INSTANCE, envelope.instance.as_ref().map(|name| name.as_str().into()));
+    set(CAUSATION_ID, text(&envelope.causation_id));
+    set(CONVERSATION_ID, text(&envelope.conversation_id));
+    set(ATTEMPT, (envelope.attempt > 1).then(|| i64::from(envelope.attempt).into()));
+    set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
+    set(SKIP, envelope.skip.as_ref().map(|name| name.as_str().into()));
+    set(RECIPIENTS, list(envelope.recipients.iter().map(Name::as_str)));
+    set(SCHEMA_VERSION, (envelope.schema_version > 0).then(|| i64::from(envelope.schema_version).into()));
+    set(CALL_PATH, list(envelope.call_path.iter().map(String::as_str)));
+    set(STATUS, envelope.status.filter(|status| *status == Status::Error).map(|_| "error".into()));
+    Properties {
+        content_type: Some(envelope.media_type.to_string()),
+        message_id: Some(envelope.id.to_string()),
+        correlation_id: envelope.correlation_id.as_ref().map(ToString::to_string),
+        reply_to: match &envelope.reply_to {
+            Some(ReplyTo::Queue(queue)) => Some(queue.clone()),
+            Some(ReplyTo::Caller) | None => None,
+        },
+        message_type: Some(envelope.key.to_string()),
+        app_id: envelope.source.as_ref().map(ToString::to_string),
+        timestamp: envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
+        expiration: envelope.expiration.map(|expiration| millis(expiration).to_string()),
+        persistent: !envelope.transient,
+        priority: envelope.priority,
+        user_id: None,
+        headers,
+    }
+}
+
+/// The envelope in what arrived. Nothing but the routing key and, for a payload that is not bytes, the content
+/// type is required; what a foreign sender leaves out gets its default, and a header of ours with a value that
+/// makes no sense counts as left out.
+#[must_use]
+pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Names) -> Envelope {
+    let mut headers = properties.headers;
+    let mut take = |name: &str| headers.remove(name);
+    let kind = names.kind_of(&origin.exchange);
+    let told = take(KIND).and_then(|value| value.as_text().and_then(Kind::from_word));
+    let kind = kind.or(told).unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
+    let (target, key) = address(kind, origin, properties.message_type.as_deref());
+    let id = |value: Option<Value>| value.and_then(|value| value.as_text().map(MessageId::from));
+    let name = |value: Option<Value>| value.and_then(|value| value.as_text().map(Name::from_wire));
+    let number = |value: Option<Value>| value.and_then(|value| value.as_integer()).and_then(|n| u32::try_from(n).ok());
+    let media_type = properties.content_type.map_or(MediaType::BYTES, MediaType::new);
+    let mut envelope = Envelope::new(kind, key, media_type, payload);
+    if let Some(message_id) = properties.message_id {
+        envelope.id = message_id.into();
+    }
+    envelope.correlation_id = properties.correlation_id.map(MessageId::from);
+    envelope.causation_id = id(take(CAUSATION_ID));
+    envelope.conversation_id = id(take(CONVERSATION_ID));
+    envelope.reply_to = properties.reply_to.filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
+    envelope.source = properties.app_id.as_deref().map(Name::from_wire);
+    envelope.instance = name(take(INSTANCE));
+    envelope.target = target;
+    envelope.sent_at = properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    envelope.expiration = properties.expiration.and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    envelope.timeout = take(TIMEOUT).and_then(|value| value.as_integer()).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    envelope.transient = !properties.persistent;
+    envelope.priority = properties.priority;
+    envelope.attempt = number(take(ATTEMPT)).unwrap_or(1).max(1);
+    envelope.skip = name(take(SKIP));
+    envelope.recipients = texts(take(RECIPIENTS)).map(|text| Name::from_wire(&text)).collect();
+    envelope.schema_version = number(take(SCHEMA_VERSION)).unwrap_or(0);
+    envelope.call_path = texts(take(CALL_PATH)).collect();
+    let error = take(STATUS).is_some_and(|value| value.as_text() == Some("error"));
+    envelope.status = (kind == Kind::Reply).then_some(if error { Status::Error } else { Status::Ok });
+    envelope.headers = headers;
+    envelope
+}
+
+/// Whether a header's name is one that only Postrider writes.
+#[must_use]
+pub fn is_reserved_header(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// `invoice:ping` is `ping` for the service `invoice`. What came through the default exchange (a reply, a
+/// retry, a replay) was routed by its queue's name and has its key in `type`.
+fn address(kind: Kind, origin: &Origin, message_type: Option<&str>) -> (Option<Name>, Key) {
+    if origin.exchange.is_empty() {
+        return (None, Key::from_wire(message_type.unwrap_or(&origin.routing_key)));
+    }
+    match origin.routing_key.split_once(':') {
+        Some((service, key)) if kind != Kind::Event => (Some(Name::from_wire(service)), Key::from_wire(key)),
+        _ => (None, Key::from_wire(&origin.routing_key)),
+    }
+}
+
+fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Value> {
+    let values: Vec<Value> = texts.map(Value::from).collect();
+    (!values.is_empty()).then_some(Value::List(values))
+}
+
+fn texts(value: Option<Value>) -> impl Iterator<Item = String> {
+    let values = if let Some(Value::List(values)) = value { values } else { Vec::new() };
+    values.into_iter().filter_map(|value| value.as_text().map(str::to_owned))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_not_sent() {
+        let envelope = Envelope::new(Kind::Command, Key::from_wire("a.b"), MediaType::JSON, Bytes::new());
+        assert!(seal(&envelope).headers.is_empty(), "{:?}", seal(&envelope).headers);
+    }
+
+    #[test]
+    fn a_foreign_message_needs_only_routing_key_and_content_type() {
+        let origin = Origin { exchange: "postrider.command".into(), routing_key: "invoice.create".into() };
+        let properties = Properties { content_type: Some("application/json".into()), ..Properties::default() };
+        let envelope = open(&origin, properties, Bytes::from_static(b"{}"), &Names::default());
+        assert_eq!((envelope.kind, envelope.key.as_str(), envelope.attempt), (Kind::Command, "invoice.create", 1));
+        assert!(!envelope.id.as_str().is_empty());
+    }
+}

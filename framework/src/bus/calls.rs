@@ -1,0 +1,331 @@
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::broker::{Broker, BrokerError};
+use crate::bus::compose::{Address, as_request};
+use crate::bus::stamp::stamp;
+use crate::bus::{Identity, Options, Origin, Outgoing, Outlet, Payload, RequestError, SendError, Tap, TapFilter};
+use crate::codec;
+use crate::message::{Command, Envelope, Event, Kind, MessageId, ReplyTo, Request};
+
+/// Sends messages, from any thread. A call completes when the broker has accepted the message; it fails with a
+/// typed error within its time-out (default 30 s).
+///
+/// Every call has a twin that ends in `_with` and takes [`Options`]:
+/// `bus.publish_with(&event, |o| o.header("tenant", "acme"))`.
+///
+/// Dropping the future of a call stops waiting; the message may have left. To cancel a call before it leaves, use
+/// [`Options::cancellation`].
+#[derive(Clone)]
+pub struct Bus {
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) broker: Arc<dyn Broker>,
+}
+
+fn defaults(options: Options) -> Options {
+    options
+}
+
+impl Bus {
+    /// A bus that sends as `identity` through `outlet`.
+    #[must_use]
+    pub fn new(outlet: Arc<Outlet>, identity: Arc<Identity>, broker: Arc<dyn Broker>) -> Self {
+        Self { outlet, identity, broker }
+    }
+
+    /// Sends a command to its owner.
+    ///
+    /// # Errors
+    /// [`SendError`]; `Unroutable` when no service handles it.
+    pub async fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
+        self.send_with(command, defaults).await
+    }
+
+    /// [`Bus::send`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_with<M: Command + Serialize>(
+        &self,
+        command: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.finish(self.identity.typed(command, options(Options::default()), self.confirm_timeout())?).await
+    }
+
+    /// Publishes an event to its subscribers, however many there are.
+    ///
+    /// # Errors
+    /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
+    pub async fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
+        self.publish_with(event, defaults).await
+    }
+
+    /// [`Bus::publish`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_with<M: Event + Serialize>(
+        &self,
+        event: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.finish(self.identity.typed(event, options(Options::default()), self.confirm_timeout())?).await
+    }
+
+    /// Sends a command by its key.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_key_with(key, payload, defaults).await
+    }
+
+    /// [`Bus::send_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_key_with(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Command, key, service: None }, payload, options).await
+    }
+
+    /// Sends a command to a service by the service's name.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_to(&self, service: &str, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_to_with(service, key, payload, defaults).await
+    }
+
+    /// [`Bus::send_to`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_to_with(
+        &self,
+        service: &str,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Command, key, service: Some(service) }, payload, options).await
+    }
+
+    /// Publishes an event by its key.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.publish_key_with(key, payload, defaults).await
+    }
+
+    /// [`Bus::publish_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_key_with(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Event, key, service: None }, payload, options).await
+    }
+
+    /// Sends a message to a named channel of a named service.
+    ///
+    /// # Errors
+    /// [`SendError`]; `Unroutable` when the service has no such channel.
+    pub async fn send_channel(&self, service: &str, channel: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_channel_with(service, channel, payload, defaults).await
+    }
+
+    /// [`Bus::send_channel`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::send_channel`].
+    pub async fn send_channel_with(
+        &self,
+        service: &str,
+        channel: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Channel, key: channel, service: Some(service) }, payload, options).await
+    }
+
+    /// Sends a command or query and waits for its answer.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request<M>(&self, message: &M) -> Result<M::Reply, RequestError>
+    where
+        M: Request + Serialize,
+        M::Reply: DeserializeOwned,
+    {
+        self.request_with(message, defaults).await
+    }
+
+    /// [`Bus::request`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
+    pub async fn request_with<M>(&self, message: &M, options: impl FnOnce(Options) -> Options) -> Result<M::Reply, RequestError>
+    where
+        M: Request + Serialize,
+        M::Reply: DeserializeOwned,
+    {
+        let outgoing = self.identity.typed(message, options(Options::default()), self.request_timeout())?;
+        self.decode(self.await_reply(outgoing, None).await?)
+    }
+
+    /// Sends a request of either kind by its key: a query if a service has such a query, else a command.
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
+    pub async fn request_key<R: DeserializeOwned>(&self, key: &str, payload: Payload) -> Result<R, RequestError> {
+        self.request_key_with(key, payload, defaults).await
+    }
+
+    /// [`Bus::request_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
+    pub async fn request_key_with<R: DeserializeOwned>(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<R, RequestError> {
+        self.decode(self.request_raw(key, payload, options, None).await?)
+    }
+
+    /// Sends any envelope: one way, or, if its `reply_to` is [`ReplyTo::Caller`], waiting for the reply.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `WrongKind` when a reply is asked for something that cannot be answered.
+    pub async fn dispatch(&self, envelope: Envelope) -> Result<Option<Envelope>, RequestError> {
+        self.dispatch_with(envelope, defaults).await
+    }
+
+    /// [`Bus::dispatch`] with options. Only time-out, cancellation, skipping the sender and `as_owner` count here;
+    /// all else is in the envelope.
+    ///
+    /// # Errors
+    /// As [`Bus::dispatch`].
+    pub async fn dispatch_with(
+        &self,
+        envelope: Envelope,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<Option<Envelope>, RequestError> {
+        let options = options(Options::default());
+        let mut outgoing = self.identity.checked(envelope, options, self.confirm_timeout())?;
+        if outgoing.envelope.reply_to == Some(ReplyTo::Caller) {
+            as_request(&mut outgoing)?;
+            return self.await_reply(outgoing, None).await.map(Some);
+        }
+        self.finish(outgoing).await?;
+        Ok(None)
+    }
+
+    /// Listens to copies of messages on their way: a wire tap. Nothing is taken from anybody.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn tap(&self, filter: TapFilter) -> Result<Tap, BrokerError> {
+        Tap::open(&*self.broker, &self.identity.names, filter).await
+    }
+
+    pub(crate) async fn request_raw(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+        origin: Option<(&Origin, u32)>,
+    ) -> Result<Envelope, RequestError> {
+        let options = options(Options::default());
+        let service = options.recipients.first().cloned();
+        let compose = |kind| {
+            let mut options = options.clone();
+            options.recipients.truncate(if service.is_some() && options.recipients.len() == 1 { 0 } else { usize::MAX });
+            let service = service.as_deref().filter(|_| options.recipients.is_empty());
+            self.identity.keyed(&Address { kind, key, service }, payload.clone(), options, self.request_timeout())
+        };
+        let query = self.await_reply(compose(Kind::Query)?, origin).await;
+        match query {
+            // No service has such a query; a command of that key is the other thing that answers.
+            Err(RequestError::Send(SendError::Unroutable { .. })) => self.await_reply(compose(Kind::Command)?, origin).await,
+            other => other,
+        }
+    }
+
+    pub(crate) async fn await_reply(
+        &self,
+        mut outgoing: Outgoing,
+        origin: Option<(&Origin, u32)>,
+    ) -> Result<Envelope, RequestError> {
+        as_request(&mut outgoing)?;
+        if let Some((origin, ordinal)) = origin.filter(|_| !outgoing.explicit_id) {
+            outgoing.envelope.id = origin.causation_id.derived(ordinal);
+        }
+        let (patience, cancellation) = (outgoing.timeout, outgoing.cancellation.clone());
+        let envelope = stamp(outgoing, &self.identity, origin.map(|(origin, _)| origin))?;
+        let Some(token) = cancellation else { return self.outlet.request(envelope, patience).await };
+        if token.is_cancelled() {
+            return Err(RequestError::Cancelled);
+        }
+        tokio::select! {
+            () = token.cancelled() => Err(RequestError::Cancelled),
+            reply = self.outlet.request(envelope, patience) => reply,
+        }
+    }
+
+    pub(crate) fn decode<R: DeserializeOwned>(&self, reply: Envelope) -> Result<R, RequestError> {
+        codec::decode(&reply.payload, &reply.media_type, &self.identity.limits)
+            .map_err(|error| RequestError::Decode { key: reply.key.to_string(), error })
+    }
+
+    pub(crate) fn confirm_timeout(&self) -> std::time::Duration {
+        self.outlet.settings.confirm_timeout
+    }
+
+    pub(crate) fn request_timeout(&self) -> std::time::Duration {
+        self.outlet.settings.request_timeout
+    }
+
+    async fn by_key(
+        &self,
+        address: Address<'_>,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.finish(self.identity.keyed(&address, payload, options(Options::default()), self.confirm_timeout())?).await
+    }
+
+    async fn finish(&self, outgoing: Outgoing) -> Result<MessageId, SendError> {
+        let (patience, cancellation) = (outgoing.timeout, outgoing.cancellation.clone());
+        let envelope = stamp(outgoing, &self.identity, None)?;
+        let id = envelope.id.clone();
+        if cancellation.as_ref().is_some_and(tokio_util::sync::CancellationToken::is_cancelled) {
+            return Err(SendError::Cancelled);
+        }
+        let published = self.outlet.publish(envelope, Instant::now() + patience);
+        match cancellation {
+            None => published.await?,
+            Some(token) => tokio::select! {
+                () = token.cancelled() => return Err(SendError::Cancelled),
+                published = published => published?,
+            },
+        }
+        Ok(id)
+    }
+}

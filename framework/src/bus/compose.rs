@@ -1,0 +1,208 @@
+//! From what the caller says to an envelope: encode, check, apply options. Nothing is sent here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Names, is_reserved_header};
+use crate::bus::{Options, Payload, SendError};
+use crate::codec::{self, Limits};
+use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo};
+
+/// The most recipients of one message.
+const MAX_RECIPIENTS: usize = 64;
+
+/// Looks at every message before it is sent and may change or refuse it.
+pub type SendHook = Arc<dyn Fn(&mut Envelope) -> Result<(), Problem> + Send + Sync>;
+
+/// Who sends, and how it wants to be seen.
+#[derive(Clone)]
+pub struct Identity {
+    /// The service.
+    pub service: Name,
+    /// The running instance.
+    pub instance: Name,
+    /// The domains whose events it may publish.
+    pub domains: Arc<[String]>,
+    /// The namespace.
+    pub names: Names,
+    /// The encoding of typed messages that ask for none.
+    pub media_type: MediaType,
+    /// Limits on payloads.
+    pub limits: Limits,
+    /// Headers that are copied from the message being handled to everything it sends.
+    pub propagate: Arc<[String]>,
+    /// Middleware around sending, outermost first.
+    pub hooks: Arc<[SendHook]>,
+}
+
+/// A message about to be sent: its envelope, not stamped yet, and what only the sender needs to know.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The envelope.
+    pub envelope: Envelope,
+    pub(crate) timeout: Duration,
+    pub(crate) cancellation: Option<CancellationToken>,
+    pub(crate) as_owner: bool,
+    pub(crate) skip_sender: bool,
+    pub(crate) explicit_id: bool,
+}
+
+/// What a call names: kind, key and perhaps a service.
+pub(crate) struct Address<'a> {
+    pub kind: Kind,
+    pub key: &'a str,
+    pub service: Option<&'a str>,
+}
+
+impl Identity {
+    pub(crate) fn typed<M: Contract + Serialize>(
+        &self,
+        message: &M,
+        options: Options,
+        default_timeout: Duration,
+    ) -> Result<Outgoing, SendError> {
+        let media_type = options.media_type.clone().or(M::MEDIA_TYPE).unwrap_or_else(|| self.media_type.clone());
+        let payload = Payload { encoded: codec::encode(message, &media_type, &self.limits), media_type };
+        let address = Address { kind: M::KIND, key: M::KEY, service: None };
+        let mut options = options;
+        options.transient = options.transient.or(M::TRANSIENT.then_some(true));
+        let mut outgoing = self.keyed(&address, payload, options, default_timeout)?;
+        outgoing.envelope.schema_version = M::SCHEMA_VERSION;
+        Ok(outgoing)
+    }
+
+    pub(crate) fn keyed(
+        &self,
+        address: &Address<'_>,
+        payload: Payload,
+        options: Options,
+        default_timeout: Duration,
+    ) -> Result<Outgoing, SendError> {
+        let key = Key::new(address.key)?;
+        let bytes = payload.encoded?;
+        self.limits.check(&bytes, &payload.media_type)?;
+        let mut envelope = Envelope::new(address.kind, key, payload.media_type, bytes);
+        envelope.target = address.service.map(Name::new).transpose()?;
+        apply(&mut envelope, &options)?;
+        let timeout = options.timeout.unwrap_or(default_timeout);
+        if timeout.is_zero() {
+            return Err(zero_timeout());
+        }
+        Ok(Outgoing {
+            envelope,
+            timeout,
+            cancellation: options.cancellation,
+            as_owner: options.as_owner,
+            skip_sender: options.skip_sender,
+            explicit_id: options.id.is_some(),
+        })
+    }
+}
+
+fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
+    if let Some(name) = options.headers.iter().map(|(name, _)| name).find(|name| is_reserved_header(name)) {
+        return Err(SendError::Option {
+            option: "header",
+            reason: format!("{name:?} starts with \"postrider-\", which only Postrider writes; use another name"),
+        });
+    }
+    if options.recipients.len() > MAX_RECIPIENTS {
+        let reason = format!("{} recipients are too many; at most {MAX_RECIPIENTS} are allowed", options.recipients.len());
+        return Err(SendError::Option { option: "recipients", reason });
+    }
+    if envelope.target.is_some() && !options.recipients.is_empty() {
+        let reason = "the call names its service already; leave the recipients out".into();
+        return Err(SendError::Option { option: "recipients", reason });
+    }
+    envelope.headers = options.headers.clone();
+    if let Some(token) = &options.bearer {
+        envelope.headers.set(Envelope::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+    }
+    envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
+    envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
+    envelope.expiration = options.expiration;
+    envelope.priority = options.priority;
+    envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
+    if let Some(id) = &options.id {
+        envelope.id = id.clone();
+    }
+    Ok(())
+}
+
+/// Makes a request of an outgoing message.
+pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
+    let envelope = &mut outgoing.envelope;
+    if !matches!(envelope.kind, Kind::Command | Kind::Query) {
+        let reason = format!("a reply can be awaited for commands and queries, not for {}", envelope.kind);
+        return Err(SendError::WrongKind { reason });
+    }
+    if envelope.recipients.len() > 1 {
+        let reason = "a request takes one recipient, as one answer is awaited; publish an event to reach several".into();
+        return Err(SendError::Option { option: "recipients", reason });
+    }
+    envelope.reply_to = Some(ReplyTo::Caller);
+    if envelope.kind == Kind::Query {
+        // Nobody wants the answer to a query after its caller has given up; a command is still to be done.
+        envelope.timeout = Some(outgoing.timeout);
+        envelope.expiration = Some(envelope.expiration.map_or(outgoing.timeout, |given| given.min(outgoing.timeout)));
+    }
+    Ok(())
+}
+
+/// The reply to a message, addressed to whoever waits.
+pub(crate) fn reply_to(request: &Envelope, media_type: MediaType, payload: bytes::Bytes) -> Option<Envelope> {
+    let to = request.reply_to.clone()?;
+    let mut reply = Envelope::new(Kind::Reply, request.key.clone(), media_type, payload);
+    reply.reply_to = Some(to);
+    reply.correlation_id = Some(request.correlation_id.clone().unwrap_or_else(|| request.id.clone()));
+    reply.transient = true;
+    reply.headers = Headers::new();
+    Some(reply)
+}
+
+impl Identity {
+    /// Whether the service may publish events of this domain.
+    #[must_use]
+    pub fn owns(&self, domain: &str) -> bool {
+        self.domains.iter().any(|owned| owned == domain)
+    }
+}
+
+impl Identity {
+    /// An envelope that the caller made, with the options that are not part of it.
+    pub(crate) fn checked(
+        &self,
+        envelope: Envelope,
+        options: Options,
+        default_timeout: Duration,
+    ) -> Result<Outgoing, SendError> {
+        Key::new(envelope.key.as_str())?;
+        self.limits.check(&envelope.payload, &envelope.media_type)?;
+        if envelope.kind == Kind::Channel && envelope.target.is_none() {
+            return Err(SendError::WrongKind { reason: "a channel message needs the service it is for in `target`".into() });
+        }
+        if envelope.kind == Kind::Reply && !matches!(envelope.reply_to, Some(ReplyTo::Queue(_))) {
+            return Err(SendError::WrongKind { reason: "a reply needs the queue of whoever waits in `reply_to`".into() });
+        }
+        let timeout = options.timeout.unwrap_or(default_timeout);
+        if timeout.is_zero() {
+            return Err(zero_timeout());
+        }
+        Ok(Outgoing {
+            envelope,
+            timeout,
+            cancellation: options.cancellation,
+            as_owner: options.as_owner,
+            skip_sender: options.skip_sender,
+            explicit_id: true,
+        })
+    }
+}
+
+fn zero_timeout() -> SendError {
+    let reason = "zero would give up before it begins; leave it out for the default".into();
+    SendError::Option { option: "timeout", reason }
+}

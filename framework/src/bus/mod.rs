@@ -1,0 +1,28 @@
+//! Outbound flow: the calls, what they are stamped with, where they go, and the replies that come back.
+
+mod calls;
+mod compose;
+mod counters;
+mod error;
+mod options;
+mod outlet;
+mod payload;
+mod requests;
+mod route;
+mod stamp;
+mod tap;
+mod trace;
+
+pub use calls::Bus;
+pub(crate) use compose::{Address, reply_to};
+pub use compose::{Identity, Outgoing, SendHook};
+pub use counters::{Counters, Stats};
+pub use error::{RemoteError, RequestError, SendError};
+pub use options::Options;
+pub use outlet::{Outlet, PublishSettings};
+pub use payload::Payload;
+pub use route::{channel_key, route};
+pub use stamp::Origin;
+pub(crate) use stamp::stamp;
+pub use tap::{Tap, TapFilter};
+pub use trace::TraceContext;

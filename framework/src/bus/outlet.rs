@@ -1,0 +1,161 @@
+//! One confirm channel and the requests that wait on it: everything a thread sends goes through its outlet.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
+
+use crate::broker::{Addressed, Broker, BrokerError, Names, Publication, Publisher, ReplySink};
+use crate::bus::requests::{Requests, Waited};
+use crate::bus::route::route;
+use crate::bus::{Counters, RemoteError, RequestError, SendError};
+use crate::codec::{self, Limits};
+use crate::message::{Envelope, Kind, Problem, Status};
+
+/// Limits on publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishSettings {
+    /// How long a publication may take, reconnects included. Default: 30 s.
+    pub confirm_timeout: Duration,
+    /// How long a request waits unless it says otherwise. Default: 30 s.
+    pub request_timeout: Duration,
+    /// The most requests that may be open per outlet. Default: 4 096.
+    pub max_open_requests: usize,
+}
+
+impl Default for PublishSettings {
+    fn default() -> Self {
+        let patience = Duration::from_secs(30);
+        Self { confirm_timeout: patience, request_timeout: patience, max_open_requests: 4_096 }
+    }
+}
+
+/// Publishes envelopes and awaits replies on one confirm channel. One per arbiter thread, one for the rest.
+pub struct Outlet {
+    publisher: Arc<dyn Publisher>,
+    requests: Arc<Requests>,
+    counters: Arc<Counters>,
+    names: Names,
+    limits: Limits,
+    pub(crate) settings: PublishSettings,
+}
+
+impl Outlet {
+    /// Opens a publisher on the broker.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses.
+    pub async fn open(
+        broker: &dyn Broker,
+        names: Names,
+        limits: Limits,
+        settings: PublishSettings,
+        counters: Arc<Counters>,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let requests = Requests::new(settings.max_open_requests, names.clone(), Arc::clone(&counters));
+        let sink = Arc::clone(&requests);
+        let sink: ReplySink = Arc::new(move |event| sink.receive(event));
+        let publisher = broker.publisher(sink).await?;
+        Ok(Arc::new(Self { publisher, requests, counters, names, limits, settings }))
+    }
+
+    /// Publishes a stamped envelope and waits until the broker has accepted it. Messages leave in the order in
+    /// which the futures are first polled.
+    ///
+    /// # Errors
+    /// When nobody takes it, the broker refuses it, or the time is over.
+    pub fn publish(&self, envelope: Envelope, deadline: Instant) -> impl Future<Output = Result<(), SendError>> + 'static {
+        let span = tracing::debug_span!("send", key = %envelope.key, kind = %envelope.kind, message_id = %envelope.id,
+            service = envelope.source.as_ref().map(|name| name.as_str()));
+        let counters = Arc::clone(&self.counters);
+        let (kind, id) = (envelope.kind, envelope.id.clone());
+        let publications: Vec<_> = route(envelope, &self.names)
+            .into_iter()
+            .map(|addressed| (addressed.routing_key.clone(), self.publisher.publish(addressed, deadline)))
+            .collect();
+        async move {
+            let publications = publications.into_iter().map(|(key, publication)| async { (key, publication.await) });
+            for (key, publication) in join_all(publications).await {
+                judge(publication?, kind, key, &id, &counters)?;
+            }
+            Ok(())
+        }
+        .instrument(span)
+    }
+
+    /// Publishes a message that was received before, straight into a queue.
+    ///
+    /// # Errors
+    /// When the queue does not take it for certain.
+    pub async fn forward(&self, addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
+        let queue = addressed.routing_key.clone();
+        let publication = self.publisher.publish(addressed, deadline).await?;
+        judge(publication, Kind::Command, queue, &id, &self.counters)
+    }
+
+    /// Publishes a stamped request and waits for its reply until the deadline.
+    ///
+    /// # Errors
+    /// When it is not sent, the other side answers with an error, the connection breaks, or the time is over.
+    pub async fn request(&self, envelope: Envelope, patience: Duration) -> Result<Envelope, RequestError> {
+        let deadline = Instant::now() + patience;
+        let key = envelope.key.to_string();
+        let mut waiting = self
+            .requests
+            .open(envelope.id.as_str())
+            .map_err(|open| RequestError::TooManyOpen { open })?;
+        let published = self.publish(envelope, deadline);
+        tokio::pin!(published);
+        let waited = tokio::select! {
+            // The reply may overtake the confirm; a request whose confirm fails still fails at once.
+            waited = &mut waiting.answer => waited,
+            result = &mut published => {
+                result?;
+                match timeout_at(deadline, &mut waiting.answer).await {
+                    Ok(waited) => waited,
+                    Err(_) => return Err(RequestError::TimedOut { key, after: patience }),
+                }
+            }
+        };
+        match waited {
+            Ok(Waited::Reply(reply)) => self.read_status(*reply, key),
+            Ok(Waited::Lost) | Err(_) => Err(RequestError::ConnectionLost { key }),
+        }
+    }
+
+    fn read_status(&self, reply: Envelope, key: String) -> Result<Envelope, RequestError> {
+        if reply.status != Some(Status::Error) {
+            return Ok(reply);
+        }
+        let problem: Problem = codec::decode(&reply.payload, &reply.media_type, &self.limits)
+            .map_err(|error| RequestError::Decode { key: key.clone(), error })?;
+        if problem.code == Problem::WOULD_WAIT {
+            return Err(RequestError::WouldWaitForItself { key, text: problem.text });
+        }
+        let service = reply.source.map_or_else(|| "somebody".to_owned(), |name| name.to_string());
+        Err(RequestError::Remote(RemoteError { service, key, problem }))
+    }
+}
+
+fn judge(
+    publication: Publication,
+    kind: Kind,
+    key: String,
+    id: &crate::message::MessageId,
+    counters: &Counters,
+) -> Result<(), SendError> {
+    match publication {
+        Publication::Confirmed => {}
+        // An event without a subscriber is nothing wrong; it is only counted.
+        Publication::Returned if kind == Kind::Event => Counters::add(&counters.unrouted),
+        Publication::Returned => return Err(SendError::Unroutable { kind, key, id: id.clone() }),
+        Publication::Rejected => return Err(SendError::Rejected { kind, key, id: id.clone() }),
+        Publication::Unknown(reason) => return Err(SendError::Unknown { kind, key, id: id.clone(), reason }),
+    }
+    Counters::add(&counters.sent);
+    Ok(())
+}

@@ -1,0 +1,56 @@
+use crate::broker::{Binding, Broker, BrokerError, Consumer, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology, open};
+use crate::message::{Envelope, MessageId};
+
+/// The most messages that wait for a tap's reader; beyond it the oldest are dropped.
+const TAP_CAPACITY: i32 = 10_000;
+/// The most messages that are handed to a tap's reader at once.
+const TAP_PREFETCH: u16 = 256;
+
+/// Which messages a tap sees: patterns over keys, with `*` and `#`. A message sent to a service by name, and a
+/// channel message, has the key `<service>:<key>`, whose first word is `<service>:…`.
+#[derive(Debug, Clone)]
+pub struct TapFilter {
+    patterns: Vec<String>,
+}
+
+impl TapFilter {
+    /// All messages.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { patterns: vec!["#".into()] }
+    }
+
+    /// Messages whose key matches one of the patterns.
+    #[must_use]
+    pub fn patterns<S: Into<String>>(patterns: impl IntoIterator<Item = S>) -> Self {
+        Self { patterns: patterns.into_iter().map(Into::into).collect() }
+    }
+}
+
+/// A wire tap: copies of commands, events, queries and channel messages on their way. It never slows anybody down:
+/// its queue keeps the newest 10 000 messages, and ends with the tap.
+pub struct Tap {
+    consumer: Box<dyn Consumer>,
+    names: Names,
+}
+
+impl Tap {
+    pub(super) async fn open(broker: &dyn Broker, names: &Names, filter: TapFilter) -> Result<Self, BrokerError> {
+        let queue = Queue::exclusive(names.tap_queue(MessageId::new().as_str()))
+            .with("x-max-length", TAP_CAPACITY)
+            .with("x-overflow", "drop-head");
+        let bindings = filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
+        let exchanges = vec![Exchange::new(names.tap(), ExchangeKind::Topic)];
+        let topology = Topology { exchanges, queues: Vec::new(), bindings };
+        let consumer = broker.consume(&ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH }).await?;
+        Ok(Self { consumer, names: names.clone() })
+    }
+
+    /// The next message. `None` when the connection is gone; open a new tap then. Cancel safe.
+    pub async fn next(&mut self) -> Option<Envelope> {
+        let delivery = self.consumer.next().await?.ok()?;
+        let envelope = open(&delivery.origin, delivery.properties, delivery.payload, &self.names);
+        delivery.receipt.ack();
+        Some(envelope)
+    }
+}

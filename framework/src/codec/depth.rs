@@ -1,0 +1,141 @@
+//! How deep an encoded payload is nested, found without building anything and without recursion.
+
+use crate::codec::Codec;
+use crate::message::MediaType;
+
+/// Whether lists and maps in the payload are nested deeper than `most`. A payload that is not well formed
+/// is left to the decoder, which says what is wrong with it.
+pub(super) fn exceeds(payload: &[u8], media_type: &MediaType, most: usize) -> bool {
+    match Codec::for_media_type(media_type) {
+        Some(Codec::Json) => json(payload, most),
+        Some(Codec::Msgpack) => msgpack(payload, most),
+        _ => false,
+    }
+}
+
+fn json(payload: &[u8], most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for &byte in payload {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What one MessagePack marker announces.
+enum Item {
+    /// This many bytes of the value itself follow.
+    Scalar(usize),
+    /// This many items follow, one level deeper.
+    Nested(u64),
+}
+
+fn msgpack(payload: &[u8], most: usize) -> bool {
+    // How many items are still to come on each open level.
+    let mut open: Vec<u64> = Vec::new();
+    let mut rest = payload;
+    while let Some((item, after)) = read_item(rest) {
+        rest = after;
+        match item {
+            Item::Scalar(bytes) => match rest.get(bytes..) {
+                Some(after) => rest = after,
+                None => return false,
+            },
+            Item::Nested(items) => {
+                if open.len() >= most {
+                    return true;
+                }
+                open.push(items + 1);
+            }
+        }
+        // The item just read is done; so are the levels of which it was the last.
+        while let Some(left) = open.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                break;
+            }
+            open.pop();
+        }
+        if open.is_empty() {
+            return false;
+        }
+    }
+    false
+}
+
+/// Reads a marker and its length; see the MessagePack specification, "Formats".
+fn read_item(bytes: &[u8]) -> Option<(Item, &[u8])> {
+    let (&marker, rest) = bytes.split_first()?;
+    let sized = |width: usize, extra: u64| Some((Item::Scalar((big_endian(rest, width)? + extra) as usize), &rest[width..]));
+    let nested = |width: usize, each: u64| Some((Item::Nested(big_endian(rest, width)? * each), &rest[width..]));
+    match marker {
+        0x80..=0x8f => Some((Item::Nested(u64::from(marker & 0x0f) * 2), rest)),
+        0x90..=0x9f => Some((Item::Nested(u64::from(marker & 0x0f)), rest)),
+        0xa0..=0xbf => Some((Item::Scalar(usize::from(marker & 0x1f)), rest)),
+        0xc4 | 0xd9 => sized(1, 0),
+        0xc5 | 0xda => sized(2, 0),
+        0xc6 | 0xdb => sized(4, 0),
+        0xc7 => sized(1, 1),
+        0xc8 => sized(2, 1),
+        0xc9 => sized(4, 1),
+        0xcc | 0xd0 => Some((Item::Scalar(1), rest)),
+        0xcd | 0xd1 | 0xd4 => Some((Item::Scalar(2), rest)),
+        0xd5 => Some((Item::Scalar(3), rest)),
+        0xca | 0xce | 0xd2 => Some((Item::Scalar(4), rest)),
+        0xd6 => Some((Item::Scalar(5), rest)),
+        0xcb | 0xcf | 0xd3 => Some((Item::Scalar(8), rest)),
+        0xd7 => Some((Item::Scalar(9), rest)),
+        0xd8 => Some((Item::Scalar(17), rest)),
+        0xdc => nested(2, 1),
+        0xdd => nested(4, 1),
+        0xde => nested(2, 2),
+        0xdf => nested(4, 2),
+        _ => Some((Item::Scalar(0), rest)),
+    }
+}
+
+fn big_endian(bytes: &[u8], width: usize) -> Option<u64> {
+    Some(bytes.get(..width)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> serde_json::Value {
+        (0..depth).fold(serde_json::Value::from("x]{\""), |inner, level| {
+            if level % 2 == 0 { serde_json::json!([1, inner]) } else { serde_json::json!({ "k": inner, "l": 2.5 }) }
+        })
+    }
+
+    #[test]
+    fn depth_is_counted_alike_in_json_and_msgpack() {
+        for depth in 0..20 {
+            let value = nested(depth);
+            let json = serde_json::to_vec(&value).unwrap();
+            let msgpack = rmp_serde::to_vec_named(&value).unwrap();
+            for most in 0..20 {
+                assert_eq!(exceeds(&json, &MediaType::JSON, most), depth > most, "json {depth} {most}");
+                assert_eq!(exceeds(&msgpack, &MediaType::MSGPACK, most), depth > most, "msgpack {depth} {most}");
+            }
+        }
+    }
+}

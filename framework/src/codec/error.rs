@@ -1,0 +1,53 @@
+/// Why a value could not become a payload. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// There is no codec for the media type.
+    #[error("no codec for media type {media_type:?}; use application/msgpack, application/json, text/plain or application/octet-stream, or send the encoded bytes with Payload::bytes")]
+    UnknownMediaType {
+        /// The media type asked for.
+        media_type: String,
+    },
+    /// The value does not fit the encoding.
+    #[error("the value cannot be encoded as {media_type}: {error}")]
+    Value {
+        /// The media type asked for.
+        media_type: String,
+        /// What the codec said.
+        error: String,
+    },
+    /// The payload has too many bytes.
+    #[error("the payload has {bytes} bytes; at most {most} are allowed (max_payload_bytes)")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The payload is nested too deeply.
+    #[error("the payload is nested deeper than {most} levels (max_nesting)")]
+    TooDeep {
+        /// The limit.
+        most: usize,
+    },
+}
+
+/// Why a payload could not become a value. The texts never quote the payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// There is no codec for the content type.
+    #[error("no codec for content type {media_type:?}; send application/msgpack, application/json, text/plain or application/octet-stream")]
+    UnknownMediaType {
+        /// The content type of the message.
+        media_type: String,
+    },
+    /// The bytes are not such a value.
+    #[error("the payload is not what its content type {media_type} and the handler expect: {error}")]
+    Payload {
+        /// The content type of the message.
+        media_type: String,
+        /// What the codec said.
+        error: String,
+    },
+}

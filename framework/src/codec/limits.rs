@@ -1,0 +1,41 @@
+use crate::codec::{EncodeError, depth};
+use crate::message::MediaType;
+
+/// Limits on payloads, checked before a message leaves and before one is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of a payload. Default: 16 MiB, what RabbitMQ 4 accepts by default.
+    pub max_payload_bytes: usize,
+    /// The deepest nesting of lists and maps in a payload. Default: 100.
+    pub max_nesting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_payload_bytes: 16 * 1024 * 1024, max_nesting: 100 }
+    }
+}
+
+impl Limits {
+    /// Checks size and nesting of an encoded payload.
+    ///
+    /// # Errors
+    /// When a limit is exceeded; the text names the value, the limit and the setting.
+    pub fn check(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
+        if payload.len() > self.max_payload_bytes {
+            return Err(EncodeError::TooLarge { bytes: payload.len(), most: self.max_payload_bytes });
+        }
+        self.check_depth(payload, media_type)
+    }
+
+    pub(crate) fn check_depth(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
+        // Each level costs a byte, so that a short payload cannot be deep.
+        if payload.len() <= self.max_nesting {
+            return Ok(());
+        }
+        if depth::exceeds(payload, media_type, self.max_nesting) {
+            return Err(EncodeError::TooDeep { most: self.max_nesting });
+        }
+        Ok(())
+    }
+}

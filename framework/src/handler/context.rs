@@ -1,0 +1,381 @@
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Names;
+use crate::bus::{Address, Identity, Options, Origin, Outgoing, Payload, RequestError, SendError, stamp};
+use crate::codec::{self, Limits};
+use crate::handler::{HeldLimits, Work};
+use crate::message::{Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, Request, Value};
+
+/// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
+/// handler succeeds; requests are sent at once.
+///
+/// Every sending call has a twin that ends in `_with` and takes [`Options`].
+#[derive(Clone)]
+pub struct Context {
+    pub(super) envelope: Rc<Envelope>,
+    pub(super) work: Rc<Work>,
+}
+
+fn defaults(options: Options) -> Options {
+    options
+}
+
+impl Context {
+    /// A context for calling a handler in a unit test. It holds what the handler sends, see [`Context::sent`], and
+    /// answers requests from what [`Context::answering`] was given.
+    ///
+    /// ```
+    /// # use postrider::{Context, Payload};
+    /// let cx = Context::for_test();
+    /// cx.publish_key("invoice.created", Payload::json(&1)).unwrap();
+    /// assert_eq!(cx.sent()[0].key.as_str(), "invoice.created");
+    /// ```
+    #[must_use]
+    pub fn for_test() -> Self {
+        let message = Envelope::new(Kind::Command, Key::from_wire("test"), MediaType::MSGPACK, Bytes::new());
+        Self::for_test_with(message)
+    }
+
+    /// [`Context::for_test`] with a message of your making.
+    #[must_use]
+    pub fn for_test_with(message: Envelope) -> Self {
+        let identity = Arc::new(Identity {
+            service: Name::from_wire("test"),
+            instance: Name::from_wire("test"),
+            domains: Arc::new([]),
+            names: Names::default(),
+            media_type: MediaType::MSGPACK,
+            limits: Limits::default(),
+            propagate: Arc::new([]),
+            hooks: Arc::new([]),
+        });
+        let origin = Origin::of(&message, &identity, "test.test@test".into());
+        let limits = HeldLimits::default();
+        let work = Work::detached(identity, origin, CancellationToken::new(), CancellationToken::new(), limits);
+        Self { envelope: Rc::new(message), work: Rc::new(work) }
+    }
+
+    /// What a request for this key is answered in a unit test.
+    ///
+    /// # Panics
+    /// When the value cannot be encoded.
+    #[must_use]
+    pub fn answering<R: Serialize>(self, key: &str, reply: &R) -> Self {
+        #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
+        let bytes = codec::encode(reply, &MediaType::MSGPACK, &Limits::default()).expect("the answer can be encoded");
+        self.work.answers.borrow_mut().insert(key.to_owned(), (MediaType::MSGPACK, bytes));
+        self
+    }
+
+    /// What is held so far.
+    #[must_use]
+    pub fn sent(&self) -> Vec<Envelope> {
+        self.work.held.borrow().messages().to_vec()
+    }
+
+    /// The messages of one type that are held so far.
+    ///
+    /// # Panics
+    /// When a held message with this type's key is not one of this type.
+    #[must_use]
+    pub fn sent_of<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
+        let limits = Limits::default();
+        let held = self.sent().into_iter().filter(|envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY);
+        #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
+        held.map(|envelope| codec::decode(&envelope.payload, &envelope.media_type, &limits).expect("a message of this type"))
+            .collect()
+    }
+
+    /// Sends a command to its owner.
+    ///
+    /// # Errors
+    /// [`SendError`], when it cannot be encoded or may not be sent. What goes wrong on the way to the broker fails
+    /// the attempt after the handler.
+    pub fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
+        self.send_with(command, defaults)
+    }
+
+    /// [`Context::send`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_with<M: Command + Serialize>(
+        &self,
+        command: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.hold(self.work.identity.typed(command, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+    }
+
+    /// Publishes an event to its subscribers.
+    ///
+    /// # Errors
+    /// As [`Context::send`]; `NotOwner` when this service does not own the event's domain.
+    pub fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
+        self.publish_with(event, defaults)
+    }
+
+    /// [`Context::publish`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::publish`].
+    pub fn publish_with<M: Event + Serialize>(
+        &self,
+        event: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.hold(self.work.identity.typed(event, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+    }
+
+    /// Sends a command by its key.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_key_with(key, payload, defaults)
+    }
+
+    /// [`Context::send_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_key_with(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Command, key, service: None }, payload, options)
+    }
+
+    /// Sends a command to a service by the service's name.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_to(&self, service: &str, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_to_with(service, key, payload, defaults)
+    }
+
+    /// [`Context::send_to`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_to_with(
+        &self,
+        service: &str,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Command, key, service: Some(service) }, payload, options)
+    }
+
+    /// Publishes an event by its key.
+    ///
+    /// # Errors
+    /// As [`Context::publish`].
+    pub fn publish_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.publish_key_with(key, payload, defaults)
+    }
+
+    /// [`Context::publish_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::publish`].
+    pub fn publish_key_with(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Event, key, service: None }, payload, options)
+    }
+
+    /// Sends a message to a named channel of a named service.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_channel(&self, service: &str, channel: &str, payload: Payload) -> Result<MessageId, SendError> {
+        self.send_channel_with(service, channel, payload, defaults)
+    }
+
+    /// [`Context::send_channel`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_channel_with(
+        &self,
+        service: &str,
+        channel: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.by_key(Address { kind: Kind::Channel, key: channel, service: Some(service) }, payload, options)
+    }
+
+    /// Sends any one-way envelope.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn dispatch(&self, envelope: Envelope) -> Result<MessageId, SendError> {
+        self.hold(self.work.identity.checked(envelope, Options::default(), Options::UNUSED_TIMEOUT)?)
+    }
+
+    /// Sends a command or query at once and waits for its answer. A retry of this handler repeats the request with
+    /// the same id.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `WouldWaitForItself` when the answer could only come from somebody who waits for this one.
+    pub async fn request<M>(&self, message: &M) -> Result<M::Reply, RequestError>
+    where
+        M: Request + Serialize,
+        M::Reply: DeserializeOwned,
+    {
+        self.request_with(message, defaults).await
+    }
+
+    /// [`Context::request`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::request`].
+    pub async fn request_with<M>(&self, message: &M, options: impl FnOnce(Options) -> Options) -> Result<M::Reply, RequestError>
+    where
+        M: Request + Serialize,
+        M::Reply: DeserializeOwned,
+    {
+        let Some(bus) = &self.work.bus else { return self.canned(M::KIND, M::KEY) };
+        let outgoing = bus.identity.typed(message, options(Options::default()), bus.request_timeout())?;
+        bus.decode(bus.await_reply(outgoing, Some((&self.work.origin, self.next_ordinal()))).await?)
+    }
+
+    /// Sends a request by its key at once and waits for its answer: a query if a service has such a query, else a
+    /// command.
+    ///
+    /// # Errors
+    /// As [`Context::request`].
+    pub async fn request_key<R: DeserializeOwned>(&self, key: &str, payload: Payload) -> Result<R, RequestError> {
+        self.request_key_with(key, payload, defaults).await
+    }
+
+    /// [`Context::request_key`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::request`].
+    pub async fn request_key_with<R: DeserializeOwned>(
+        &self,
+        key: &str,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<R, RequestError> {
+        let Some(bus) = &self.work.bus else { return self.canned(Kind::Query, key) };
+        let origin = Some((&self.work.origin, self.next_ordinal()));
+        bus.decode(bus.request_raw(key, payload, options, origin).await?)
+    }
+
+    /// The message's id.
+    #[must_use]
+    pub fn id(&self) -> &MessageId {
+        &self.envelope.id
+    }
+
+    /// The message's key: for a handler with wildcards, the one that matched.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.envelope.key
+    }
+
+    /// The content type of the payload.
+    #[must_use]
+    pub fn media_type(&self) -> &MediaType {
+        &self.envelope.media_type
+    }
+
+    /// All that came with the message.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The user's headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.envelope.headers
+    }
+
+    /// One header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&Value> {
+        self.envelope.headers.get(name)
+    }
+
+    /// One header, if it is text.
+    #[must_use]
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        self.envelope.headers.text(name)
+    }
+
+    /// Which attempt this is, counted from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.envelope.attempt
+    }
+
+    /// The service that sent the message, if it said.
+    #[must_use]
+    pub fn sender(&self) -> Option<&Name> {
+        self.envelope.source.as_ref()
+    }
+
+    /// Fires when this attempt will be dropped soon, because the app stops.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.work.cancellation.clone()
+    }
+
+    /// Asks the process to stop, in its orderly way, after this handler.
+    pub fn stop_app(&self) {
+        self.work.stop_app.cancel();
+    }
+
+    fn by_key(
+        &self,
+        address: Address<'_>,
+        payload: Payload,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.hold(self.work.identity.keyed(&address, payload, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+    }
+
+    fn hold(&self, mut outgoing: Outgoing) -> Result<MessageId, SendError> {
+        // A handler in a unit test has no service; it may publish anything.
+        outgoing.as_owner |= self.work.bus.is_none();
+        if outgoing.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return Err(SendError::Cancelled);
+        }
+        let envelope = stamp(outgoing, &self.work.identity, Some(&self.work.origin))?;
+        let id = envelope.id.clone();
+        self.work.held.borrow_mut().push(envelope, self.work.limits)?;
+        Ok(id)
+    }
+
+    fn next_ordinal(&self) -> u32 {
+        let ordinal = self.work.requests.get() + 1;
+        self.work.requests.set(ordinal);
+        ordinal
+    }
+
+    fn canned<R: DeserializeOwned>(&self, kind: Kind, key: &str) -> Result<R, RequestError> {
+        let answers = self.work.answers.borrow();
+        let Some((media_type, bytes)) = answers.get(key) else {
+            return Err(SendError::Unroutable { kind, key: key.to_owned(), id: self.id().clone() }.into());
+        };
+        codec::decode(bytes, media_type, &Limits::default())
+            .map_err(|error| RequestError::Decode { key: key.to_owned(), error })
+    }
+}

@@ -1,0 +1,45 @@
+use crate::bus::SendError;
+use crate::message::Envelope;
+
+/// Limits on what one handler may hold until it succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLimits {
+    /// The most messages. Default: 10 000.
+    pub messages: usize,
+    /// The most payload bytes in all. Default: 16 MiB.
+    pub bytes: usize,
+}
+
+impl Default for HeldLimits {
+    fn default() -> Self {
+        Self { messages: 10_000, bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// Messages that leave only if the handler succeeds, in the order of the calls.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    messages: Vec<Envelope>,
+    bytes: usize,
+}
+
+impl Held {
+    pub(super) fn push(&mut self, envelope: Envelope, limits: HeldLimits) -> Result<(), SendError> {
+        let bytes = self.bytes + envelope.payload.len();
+        if self.messages.len() >= limits.messages || bytes > limits.bytes {
+            return Err(SendError::TooManyHeld { messages: limits.messages, bytes: limits.bytes });
+        }
+        self.bytes = bytes;
+        self.messages.push(envelope);
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Envelope> {
+        self.bytes = 0;
+        std::mem::take(&mut self.messages)
+    }
+
+    pub(super) fn messages(&self) -> &[Envelope] {
+        &self.messages
+    }
+}

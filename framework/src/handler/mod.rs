@@ -1,0 +1,26 @@
+//! What a service handles: the table of handlers, what a handler gets and what it gives back.
+
+mod authorization;
+mod context;
+mod decode;
+mod extract;
+mod failure;
+mod held;
+mod invocation;
+mod middleware;
+mod outcome;
+mod spec;
+mod table;
+
+pub mod private;
+
+pub use authorization::Authorization;
+pub use context::Context;
+pub use extract::FromContext;
+pub use failure::{Class, Failure, HandlerError};
+pub use held::HeldLimits;
+pub use invocation::{Invocation, Work};
+pub use middleware::{Middleware, Next};
+pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};
+pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Retry, Scope};
+pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};

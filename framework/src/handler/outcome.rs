@@ -1,0 +1,139 @@
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::handler::failure::{Class, HandlerError};
+use crate::message::{Envelope, Kind, MediaType, Problem};
+
+/// What the sender asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// Nothing back.
+    OneWay,
+    /// A reply.
+    Reply,
+    /// A reply, and no effect.
+    Query,
+}
+
+impl Asked {
+    /// What the sender of a message asked for.
+    #[must_use]
+    pub fn of(envelope: &Envelope) -> Self {
+        match envelope.kind {
+            Kind::Query => Self::Query,
+            _ if envelope.wants_reply() => Self::Reply,
+            _ => Self::OneWay,
+        }
+    }
+}
+
+/// How handling ended: the only value that travels from a handler back to the broker's side.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum Outcome {
+    /// The handler succeeded; the answer, if the sender waits for one.
+    Done(Option<Reply>),
+    /// It did not.
+    Failed(Failed),
+    /// There was nothing to do any more: nobody waits for the answer.
+    Expired,
+}
+
+/// An encoded answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// How it is encoded.
+    pub media_type: MediaType,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+/// Why handling did not end well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// What decides whether it is tried again.
+    pub class: FailureClass,
+    /// What the caller is told.
+    pub problem: Problem,
+    /// What the log is told.
+    pub log: String,
+}
+
+/// What decides whether a failed message is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureClass {
+    /// The service says no.
+    Rejected,
+    /// It will never succeed.
+    Permanent,
+    /// It may succeed later.
+    Transient,
+    /// The handler panicked.
+    Panic,
+    /// The handler took too long.
+    TimedOut,
+    /// Something of ours failed: a confirm, the broker. Counts no attempt.
+    Infrastructure,
+    /// The app stops.
+    Shutdown,
+    /// The payload cannot be decoded.
+    Undecodable,
+    /// No handler of this build takes the key.
+    NoHandler,
+}
+
+impl FailureClass {
+    /// The word for it in headers and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Permanent => "permanent",
+            Self::Transient => "transient",
+            Self::Panic => "panic",
+            Self::TimedOut => "timed_out",
+            Self::Infrastructure => "infrastructure",
+            Self::Shutdown => "shutdown",
+            Self::Undecodable => "undecodable",
+            Self::NoHandler => "no_handler",
+        }
+    }
+}
+
+impl Outcome {
+    /// A failure whose caller and log are told the same.
+    pub fn failed(class: FailureClass, code: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::Failed(Failed { class, problem: Problem::new(code, text.clone()), log: text })
+    }
+
+    /// The failure that a handler's error is.
+    pub fn from_error<E: HandlerError>(error: &E) -> Self {
+        let class = match error.class() {
+            Class::Transient => FailureClass::Transient,
+            Class::Permanent => FailureClass::Permanent,
+            Class::Rejected => FailureClass::Rejected,
+        };
+        let mut problem = Problem::new(error.code(), error.caller_text());
+        problem.details = error.details();
+        Self::Failed(Failed { class, problem, log: error.log_text() })
+    }
+
+    /// The word for it in logs and traces.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "ok",
+            Self::Expired => "expired",
+            Self::Failed(failed) => failed.class.as_str(),
+        }
+    }
+
+    /// Whether the handler succeeded.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+}

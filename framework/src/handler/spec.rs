@@ -1,0 +1,161 @@
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::handler::Table;
+use crate::message::Kind;
+
+/// A service actor: one annotated impl block. Implemented by `#[distributed(service = "…")]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service actor",
+    note = "annotate its impl block: `#[distributed(service = \"…\")] impl {Self} {{ … }}`"
+)]
+pub trait Actor: Sized + 'static {
+    /// What the impl block's attribute says.
+    fn attributes() -> Attributes;
+    /// Puts a row for each annotated method into the table.
+    fn handlers(table: &mut Table<Self>);
+}
+
+/// What is promised about the effect of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// A crash costs what was in the mailbox.
+    AtMostOnce,
+    /// Nothing is lost; a message may run twice.
+    AtLeastOnce,
+    /// An effect happens once within the inbox's retention; needs a store.
+    EffectivelyOnce,
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtMostOnce => "at_most_once",
+            Self::AtLeastOnce => "at_least_once",
+            Self::EffectivelyOnce => "effectively_once",
+        })
+    }
+}
+
+/// What happens when an attempt fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// How many attempts there are in all. Default: 3, in place, with the queue's order kept.
+    pub attempts: u32,
+    /// The pause before the second attempt; it doubles with each further one. Default: 50 ms.
+    #[serde(skip)]
+    pub pause: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, pause: Duration::from_millis(50) }
+    }
+}
+
+/// What the attribute of an impl block says. Absent values have the app's defaults.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes {
+    /// The type's name.
+    pub actor: &'static str,
+    /// The service it belongs to.
+    pub service: &'static str,
+    /// Its own queue, for a second actor of the service.
+    pub queue: Option<&'static str>,
+    /// The domains that the service owns.
+    pub domains: &'static [&'static str],
+    /// What is promised.
+    pub guarantee: Guarantee,
+    /// Whether the queue's order is kept across instances and retries.
+    pub ordered: bool,
+    /// The most deliveries held per lane.
+    pub prefetch: Option<u16>,
+    /// The most `&self` handlers that run at once per lane.
+    pub concurrency: Option<usize>,
+    /// How long a handler may run.
+    pub timeout: Option<Duration>,
+    /// The most attempts.
+    pub attempts: Option<u32>,
+}
+
+/// Who gets a copy of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One instance of the service.
+    Shared,
+    /// Every instance of the service, at most once across reconnects.
+    Instance,
+}
+
+/// One of an actor's up to three queues, each with its own channel, prefetch and permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Commands, events and channel messages.
+    Durable,
+    /// Queries.
+    Query,
+    /// Events for every instance.
+    Instance,
+}
+
+impl Lane {
+    /// All lanes, in the order of their indices.
+    pub const ALL: [Self; 3] = [Self::Durable, Self::Query, Self::Instance];
+
+    /// The lane's place in an array of lanes.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Durable => 0,
+            Self::Query => 1,
+            Self::Instance => 2,
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(["durable", "query", "instance"][self.index()])
+    }
+}
+
+/// What the attribute of a method says, and where the method stands.
+#[derive(Debug, Clone, Copy)]
+pub struct HandlerSpec {
+    /// Command, event, query or channel.
+    pub kind: Kind,
+    /// The key; for an event perhaps a pattern.
+    pub key: &'static str,
+    /// Who gets a copy.
+    pub scope: Scope,
+    /// The permission that the sender must have.
+    pub permission: Option<&'static str>,
+    /// The method.
+    pub method: &'static str,
+    /// Its file.
+    pub file: &'static str,
+    /// Its line.
+    pub line: u32,
+}
+
+impl HandlerSpec {
+    /// The lane its messages arrive on.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match (self.kind, self.scope) {
+            (Kind::Query, _) => Lane::Query,
+            (_, Scope::Instance) => Lane::Instance,
+            (_, Scope::Shared) => Lane::Durable,
+        }
+    }
+}
+
+impl fmt::Display for HandlerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}:{})", self.method, self.file, self.line)
+    }
+}

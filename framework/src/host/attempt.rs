@@ -1,0 +1,182 @@
+//! One attempt: check, extract, run, catch. The only place that runs handlers.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::bus::{Counters, Origin};
+use crate::codec;
+use crate::handler::{Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
+use crate::host::core::Core;
+use crate::host::deliver::{Deliver, Ticket};
+use crate::host::lane::stopping;
+use crate::host::state::Guard;
+use crate::message::{Envelope, Kind, MediaType, Problem};
+
+/// The key of the query that every service answers: is it there?
+pub(super) const PING: &str = "ping";
+
+/// A delivery on its way through its attempts.
+pub(super) struct Job {
+    pub(super) lane: Lane,
+    pub(super) envelope: Rc<Envelope>,
+    pub(super) received: Instant,
+    pub(super) ticket: Ticket,
+    pub(super) attempt: u32,
+    pub(super) uncounted: u32,
+}
+
+impl Job {
+    pub(super) fn new(deliver: Deliver) -> Self {
+        let Deliver { lane, envelope, received, ticket } = deliver;
+        Self { lane, attempt: envelope.attempt, uncounted: 0, envelope: Rc::new(envelope), received, ticket }
+    }
+
+    pub(super) fn finish(self, outcome: Outcome) {
+        self.ticket.finish(outcome, self.attempt);
+    }
+
+    /// What is left of the time for which the sender waits, if it said.
+    fn patience_left(&self) -> Option<Duration> {
+        self.envelope.timeout.map(|timeout| timeout.saturating_sub(self.received.elapsed()))
+    }
+}
+
+impl<S: 'static> Core<S> {
+    /// The outcome of deliveries that need neither state nor handler.
+    pub(super) fn answer_without_handler(&self, job: &Job) -> Option<Outcome> {
+        if self.stopping.is_cancelled() {
+            return Some(stopping());
+        }
+        let envelope = &job.envelope;
+        if envelope.call_path.contains(&self.settings.waiter) {
+            let path = envelope.call_path.join(" → ");
+            let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
+            Counters::add(&self.counters.rejected);
+            return Some(Outcome::failed(FailureClass::Rejected, Problem::WOULD_WAIT, text));
+        }
+        let is_ping = envelope.kind == Kind::Query && envelope.target.is_some() && envelope.key.as_str() == PING;
+        is_ping.then(|| self.pong(&envelope.media_type))
+    }
+
+    fn pong(&self, asked: &MediaType) -> Outcome {
+        let identity = &self.bus.identity;
+        let answer = [("service", identity.service.as_str()), ("instance", identity.instance.as_str())];
+        let answer: std::collections::BTreeMap<_, _> = answer.into_iter().collect();
+        let media_type = if codec::Codec::for_media_type(asked) == Some(codec::Codec::Json) { MediaType::JSON } else { MediaType::MSGPACK };
+        match codec::encode(&answer, &media_type, &identity.limits) {
+            Ok(payload) => Outcome::Done(Some(Reply { media_type, payload })),
+            Err(error) => Outcome::failed(FailureClass::Permanent, Problem::FAILED, error.to_string()),
+        }
+    }
+
+    /// Runs the handler once. What it wants to send comes back with the outcome, if it succeeded.
+    pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Vec<Envelope>) {
+        if !job.ticket.is_live() {
+            Counters::add(&self.counters.stale);
+            return (stopping(), Vec::new());
+        }
+        let patience = job.patience_left();
+        if patience.is_some_and(|left| left.is_zero()) {
+            return (Outcome::Expired, Vec::new());
+        }
+        let mut envelope = Rc::clone(&job.envelope);
+        if envelope.attempt != job.attempt {
+            Rc::make_mut(&mut envelope).attempt = job.attempt;
+        }
+        let origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
+        let span = self.span(row, job, &origin);
+        let work = Work::new(self.bus.clone(), origin, self.abandon.child_token(), self.stop_app.clone(), self.settings.held);
+        let mut invocation = Invocation::new(envelope, row.spec, work);
+        let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
+        let outcome = self.guarded(row, guard, &mut invocation, limit).instrument(span.clone()).await;
+        span.record("outcome", outcome.as_str());
+        if let Outcome::Failed(Failed { class, log, .. }) = &outcome {
+            let _entered = span.enter();
+            tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
+        }
+        let held = if outcome.is_done() { invocation.take_held() } else { Vec::new() };
+        (outcome, held)
+    }
+
+    fn span(&self, row: &Row<S>, job: &Job, origin: &Origin) -> tracing::Span {
+        let identity = &self.bus.identity;
+        tracing::info_span!(
+            "handle",
+            service = identity.service.as_str(),
+            actor = self.settings.actor,
+            handler = row.spec.method,
+            key = job.envelope.key.as_str(),
+            kind = job.envelope.kind.as_str(),
+            message_id = job.envelope.id.as_str(),
+            attempt = job.attempt,
+            trace = %origin.trace,
+            outcome = tracing::field::Empty,
+        )
+    }
+
+    /// Runs the handler with everything that can end it: a panic, the time, the app.
+    async fn guarded(&self, row: &Row<S>, guard: &mut Guard<S>, invocation: &mut Invocation, limit: Duration) -> Outcome {
+        let exclusive = row.is_exclusive();
+        let handler = self.watch.watched(row.spec, self.run(row, guard, invocation));
+        let handler = AssertUnwindSafe(handler).catch_unwind();
+        tokio::select! {
+            biased;
+            () = self.abandon.cancelled() => {
+                self.state.mark_broken();
+                stopping()
+            }
+            ended = tokio::time::timeout(limit, handler) => match ended {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panic)) => {
+                    self.state.mark_broken();
+                    let log = format!("the handler panicked: {}", panic_text(&*panic));
+                    let problem = Problem::new(Problem::PANICKED, "the handler panicked; the service's log says where");
+                    Outcome::Failed(Failed { class: FailureClass::Panic, problem, log })
+                }
+                Err(_) => {
+                    // What a dropped `&mut self` handler had half done cannot be trusted.
+                    if exclusive {
+                        self.state.mark_broken();
+                    }
+                    let text = format!("the handler did not finish within {limit:?}");
+                    Outcome::failed(FailureClass::TimedOut, Problem::TIMED_OUT, text)
+                }
+            },
+        }
+    }
+
+    fn run<'a>(&'a self, row: &'a Row<S>, guard: &'a mut Guard<S>, invocation: &'a mut Invocation) -> LocalBoxFuture<'a, Outcome> {
+        let middleware = &self.middleware[..];
+        match (guard, &row.run) {
+            (Guard::Exclusive(state), run) => match (state.as_mut(), run) {
+                (Some(state), Run::Exclusive(run)) if middleware.is_empty() => run(state, invocation),
+                (Some(state), run) => Box::pin(Next::exclusive(middleware, run, state).run(invocation)),
+                (None, _) => no_state(),
+            },
+            (Guard::Shared(state), run) => match (state.as_ref(), run) {
+                (Some(state), Run::Shared(run)) if middleware.is_empty() => run(state, invocation),
+                (Some(state), run) => Box::pin(Next::shared(middleware, run, state).run(invocation)),
+                (None, _) => no_state(),
+            },
+        }
+    }
+}
+
+/// Cannot be reached: the lock is only handed out with a state. Should it be, the message is given back.
+fn no_state<'a>() -> LocalBoxFuture<'a, Outcome> {
+    Box::pin(async { Outcome::failed(FailureClass::Infrastructure, Problem::FAILED, "the actor has no state") })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with a value that is no text")
+}

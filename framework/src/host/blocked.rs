@@ -1,0 +1,124 @@
+//! Names the handler that blocks an arbiter. Blocking code cannot be interrupted, but nobody should have to guess.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::handler::HandlerSpec;
+
+/// How long an arbiter may be silent before it counts as blocked.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
+/// How often an arbiter shows that it is alive.
+const BEAT: Duration = Duration::from_millis(200);
+
+/// One arbiter thread as seen from outside.
+pub struct ArbiterWatch {
+    name: String,
+    started: Instant,
+    /// Milliseconds since `started` of the last sign of life.
+    last_beat: AtomicU64,
+    running: Mutex<Option<HandlerSpec>>,
+    reported: AtomicBool,
+}
+
+impl ArbiterWatch {
+    /// A watch on the arbiter of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            started: Instant::now(),
+            last_beat: AtomicU64::new(0),
+            running: Mutex::new(None),
+            reported: AtomicBool::new(false),
+        })
+    }
+
+    /// Shows signs of life until it is dropped; runs on the arbiter.
+    pub async fn beat(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(BEAT);
+        loop {
+            ticks.tick().await;
+            let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.last_beat.store(now, Ordering::Relaxed);
+            self.reported.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Remembers which handler runs whenever the future is polled.
+    pub(super) fn watched<F: Future>(&self, spec: HandlerSpec, future: F) -> Watched<'_, F> {
+        Watched { watch: self, spec, future: Box::pin(future) }
+    }
+
+    fn set_running(&self, spec: Option<HandlerSpec>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+    }
+
+    fn report_if_blocked(&self) {
+        let silent = self.started.elapsed().saturating_sub(Duration::from_millis(self.last_beat.load(Ordering::Relaxed)));
+        if silent < BLOCKED_AFTER || self.reported.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let running = *self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let handler = running.map_or_else(|| "no handler".to_owned(), |spec| spec.to_string());
+        tracing::warn!(arbiter = %self.name, %handler, silent_ms = silent.as_millis() as u64,
+            "an arbiter is blocked: nothing else on this thread runs; move blocking work to `tokio::task::spawn_blocking`");
+    }
+}
+
+/// A handler's future that is named while it is polled.
+pub(super) struct Watched<'a, F> {
+    watch: &'a ArbiterWatch,
+    spec: HandlerSpec,
+    future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Watched<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.watch.set_running(Some(self.spec));
+        let polled = self.future.as_mut().poll(cx);
+        self.watch.set_running(None);
+        polled
+    }
+}
+
+/// The thread that looks at all arbiters of an app. It ends when it is dropped.
+pub struct Watchdog {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(watches: Vec<Arc<ArbiterWatch>>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("postrider-watchdog".into()).spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                watches.iter().for_each(|watch| watch.report_if_blocked());
+                std::thread::park_timeout(BEAT);
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It holds no lock and runs no foreign code that could have panicked.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,97 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Counters};
+use crate::handler::{Asked, HeldLimits, Middleware, Outcome, Retry, Table};
+use crate::host::blocked::ArbiterWatch;
+use crate::host::state::{Factory, StateCell};
+
+/// Whether a failed attempt is followed by another one in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// No: the outcome goes back to be settled.
+    No,
+    /// Yes, after this pause.
+    After(Duration),
+    /// Yes, after this pause, and the failed one does not count.
+    Uncounted(Duration),
+}
+
+/// Decides about another attempt in place: outcome, what was asked, the attempt's number, how many did not count.
+pub type InPlace = fn(&Outcome, Asked, u32, u32, &Retry) -> Again;
+
+/// How an actor handles.
+#[derive(Clone)]
+pub struct Settings {
+    /// The actor's type.
+    pub actor: &'static str,
+    /// How the actor appears in call paths: `service.actor@instance`.
+    pub waiter: String,
+    /// How long a handler may run.
+    pub timeout: Duration,
+    /// The most `&self` handlers that run at once per lane.
+    pub concurrency: usize,
+    /// The most deliveries held per lane.
+    pub prefetch: u16,
+    /// Whether the lock is held until what a handler sent is confirmed.
+    pub ordered: bool,
+    /// What happens when an attempt fails.
+    pub retry: Retry,
+    /// Limits on what a handler holds.
+    pub held: HeldLimits,
+    /// How long what a handler sent may take to be confirmed.
+    pub confirm_timeout: Duration,
+    /// Decides about attempts in place.
+    pub in_place: InPlace,
+}
+
+/// What all lanes of one actor share.
+pub struct Core<S> {
+    pub(super) table: Table<S>,
+    pub(super) state: StateCell<S>,
+    pub(super) settings: Settings,
+    pub(super) bus: Bus,
+    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) watch: Arc<ArbiterWatch>,
+    /// Fires when running handlers are to be dropped.
+    pub(super) abandon: CancellationToken,
+    /// Fires when nothing new is to be started.
+    pub(super) stopping: CancellationToken,
+    /// Asks the process to stop.
+    pub(super) stop_app: CancellationToken,
+}
+
+/// The tokens by which an actor is stopped, and by which it asks to stop.
+#[derive(Clone, Default)]
+pub struct Stops {
+    /// Fires when nothing new is to be started.
+    pub stopping: CancellationToken,
+    /// Fires when running handlers are to be dropped.
+    pub abandon: CancellationToken,
+    /// Asks the process to stop.
+    pub stop_app: CancellationToken,
+}
+
+impl<S: 'static> Core<S> {
+    /// Puts an actor together.
+    #[must_use]
+    #[allow(clippy::too_many_arguments, reason = "the parts of an actor, put together in one place only")]
+    pub fn new(
+        table: Table<S>,
+        state: S,
+        factory: Factory<S>,
+        settings: Settings,
+        bus: Bus,
+        middleware: Arc<[Arc<dyn Middleware>]>,
+        counters: Arc<Counters>,
+        watch: Arc<ArbiterWatch>,
+        stops: Stops,
+    ) -> Self {
+        let state = StateCell::new(state, factory, settings.actor);
+        let Stops { stopping, abandon, stop_app } = stops;
+        Self { table, state, settings, bus, middleware, counters, watch, abandon, stopping, stop_app }
+    }
+}

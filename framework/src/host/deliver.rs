@@ -1,0 +1,78 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::Message;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::handler::{FailureClass, Lane, Outcome};
+use crate::message::Envelope;
+
+/// A delivery as it enters the mailbox. The right to settle it stays behind: a handler cannot acknowledge.
+#[derive(Debug)]
+pub struct Deliver {
+    /// The lane it arrived on.
+    pub lane: Lane,
+    /// The message.
+    pub envelope: Envelope,
+    /// When it arrived.
+    pub received: Instant,
+    /// Where the outcome goes.
+    pub ticket: Ticket,
+}
+
+impl Message for Deliver {
+    type Result = ();
+}
+
+/// How handling a delivery ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The delivery's number on its lane.
+    pub number: u64,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The attempt it is the outcome of.
+    pub attempt: u32,
+}
+
+/// Brings the outcome of one delivery back to its lane. One that is dropped says that the app stops.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    live: Arc<AtomicBool>,
+    /// Never full: it has room for as many outcomes as there are permits.
+    done: Option<mpsc::Sender<Finished>>,
+}
+
+impl Ticket {
+    /// A ticket for the delivery with this number. `live` turns false when its channel closes.
+    #[must_use]
+    pub fn new(number: u64, live: Arc<AtomicBool>, done: mpsc::Sender<Finished>) -> Self {
+        Self { number, live, done: Some(done) }
+    }
+
+    /// Whether the delivery can still be settled.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Brings the outcome back.
+    pub fn finish(mut self, outcome: Outcome, attempt: u32) {
+        self.report(outcome, attempt);
+    }
+
+    fn report(&mut self, outcome: Outcome, attempt: u32) {
+        if let Some(done) = self.done.take() {
+            // A lane that is gone has given its deliveries back already.
+            let _ = done.try_send(Finished { number: self.number, outcome, attempt });
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.report(Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped"), 0);
+    }
+}

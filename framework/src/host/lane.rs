@@ -1,0 +1,174 @@
+//! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures::future::{JoinAll, LocalBoxFuture, join_all};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+
+use crate::broker::BrokerError;
+use crate::bus::{Counters, SendError};
+use crate::handler::{Asked, Failed, FailureClass, Outcome, Row};
+use crate::host::attempt::Job;
+use crate::host::core::{Again, Core};
+use crate::host::deliver::Deliver;
+use crate::host::state::Guard;
+use crate::message::Problem;
+
+type Sends = JoinAll<LocalBoxFuture<'static, Result<(), SendError>>>;
+
+/// Runs a lane until its mailbox is gone.
+pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver<Deliver>) {
+    let slots = Arc::new(Semaphore::new(core.settings.concurrency.max(1)));
+    while let Some(deliver) = queue.recv().await {
+        let job = Job::new(deliver);
+        if let Some(outcome) = core.answer_without_handler(&job) {
+            job.finish(outcome);
+            continue;
+        }
+        let found = core.table.find(job.lane, job.envelope.kind, job.envelope.key.as_str()).map(Rc::clone);
+        let Some(row) = found else {
+            Counters::add(&core.counters.no_handler);
+            let text = format!("no handler for {} {:?} in this build of the service", job.envelope.kind, job.envelope.key.as_str());
+            job.finish(Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text));
+            continue;
+        };
+        if row.is_exclusive() {
+            Rc::clone(&core).drive(row, job, None, None).await;
+            continue;
+        }
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Some(guard) = core.lock(&row).await else {
+            job.finish(stopping());
+            continue;
+        };
+        actix_rt::spawn(Rc::clone(&core).drive(row, job, Some(guard), Some(slot)));
+    }
+}
+
+pub(super) fn stopping() -> Outcome {
+    Outcome::failed(FailureClass::Shutdown, "shutdown", "the app stops")
+}
+
+impl<S: 'static> Core<S> {
+    /// The state for a row; `None` when the app drops what runs.
+    async fn lock(&self, row: &Row<S>) -> Option<Guard<S>> {
+        tokio::select! {
+            biased;
+            () = self.abandon.cancelled() => None,
+            guard = self.state.lock(row.is_exclusive()) => Some(guard),
+        }
+    }
+
+    /// All attempts in place. Returns when the handler has run for the last time and what it sent is on its way in
+    /// order, so that the lane can go on; confirms are awaited beside it, unless the actor is ordered.
+    async fn drive(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, mut guard: Option<Guard<S>>, slot: Option<OwnedSemaphorePermit>) {
+        // Bounded by the retry policy, and for what does not count by the life of the delivery's channel.
+        loop {
+            let mut held_guard = match guard.take() {
+                Some(guard) => guard,
+                None => match self.lock(&row).await {
+                    Some(guard) => guard,
+                    None => return job.finish(stopping()),
+                },
+            };
+            let (outcome, held) = self.attempt(&row, &mut held_guard, &job).await;
+            if !held.is_empty() {
+                let deadline = Instant::now() + self.settings.confirm_timeout;
+                let publish = |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
+                let mut sends: Sends = join_all(held.into_iter().map(publish));
+                // The first poll puts them into the channel's order, whatever the task's budget is.
+                let sent = tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await;
+                if self.settings.ordered || sent.is_ready() {
+                    let results = match sent {
+                        std::task::Poll::Ready(results) => results,
+                        std::task::Poll::Pending => sends.await,
+                    };
+                    let outcome = judge(outcome, results);
+                    drop(held_guard);
+                    if !self.pause_before_another(&outcome, &mut job).await {
+                        return job.finish(outcome);
+                    }
+                    continue;
+                }
+                drop(held_guard);
+                actix_rt::spawn(Rc::clone(&self).confirm(row, job, outcome, sends, slot));
+                return;
+            }
+            drop(held_guard);
+            if !self.pause_before_another(&outcome, &mut job).await {
+                return job.finish(outcome);
+            }
+        }
+    }
+
+    /// Awaits the confirms of what a handler sent. If one fails, so has the attempt.
+    async fn confirm(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, outcome: Outcome, sends: Sends, slot: Option<OwnedSemaphorePermit>) {
+        let outcome = judge(outcome, sends.await);
+        if !self.pause_before_another(&outcome, &mut job).await {
+            return job.finish(outcome);
+        }
+        let again: LocalBoxFuture<'static, ()> = Box::pin(self.drive(row, job, None, slot));
+        again.await;
+    }
+
+    /// Whether there is another attempt, after its pause.
+    async fn pause_before_another(&self, outcome: &Outcome, job: &mut Job) -> bool {
+        self.count(outcome);
+        if self.stopping.is_cancelled() || !job.ticket.is_live() {
+            return false;
+        }
+        let asked = Asked::of(&job.envelope);
+        let pause = match (self.settings.in_place)(outcome, asked, job.attempt, job.uncounted, &self.settings.retry) {
+            Again::No => return false,
+            Again::After(pause) => {
+                job.attempt += 1;
+                pause
+            }
+            Again::Uncounted(pause) => {
+                job.uncounted += 1;
+                pause
+            }
+        };
+        Counters::add(&self.counters.retried);
+        tokio::select! {
+            () = self.stopping.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let counters = &self.counters;
+        let Outcome::Failed(failed) = outcome else {
+            Counters::add(if outcome.is_done() { &counters.handled } else { &counters.expired });
+            return;
+        };
+        Counters::add(match failed.class {
+            FailureClass::Rejected => &counters.rejected,
+            FailureClass::Permanent => &counters.failed_permanent,
+            FailureClass::Transient => &counters.failed_transient,
+            FailureClass::Panic => &counters.panicked,
+            FailureClass::TimedOut => &counters.timed_out,
+            FailureClass::Infrastructure => &counters.infrastructure,
+            FailureClass::Undecodable => &counters.undecodable,
+            FailureClass::NoHandler => &counters.no_handler,
+            FailureClass::Shutdown => return,
+        });
+    }
+}
+
+/// The outcome of an attempt whose messages were published: its own if all are accepted.
+fn judge(outcome: Outcome, results: Vec<Result<(), SendError>>) -> Outcome {
+    let Some(error) = results.into_iter().find_map(Result::err) else { return outcome };
+    let class = match &error {
+        // The owner may only not have started yet.
+        SendError::Unroutable { .. } => FailureClass::Transient,
+        SendError::Rejected { .. } | SendError::Unknown { .. } => FailureClass::Infrastructure,
+        SendError::Broker(BrokerError::Stopped) => FailureClass::Shutdown,
+        SendError::Broker(error) if !error.is_permanent() => FailureClass::Infrastructure,
+        _ => FailureClass::Permanent,
+    };
+    let problem = Problem::new(Problem::FAILED, "what the service sent could not be delivered; its log says why");
+    Outcome::Failed(Failed { class, problem, log: format!("what the handler sent failed: {error}") })
+}

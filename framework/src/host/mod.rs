@@ -1,0 +1,15 @@
+//! The actix side: the actor that owns a service's state, its lanes and locks, and the one function that runs a handler.
+
+mod actor;
+mod attempt;
+mod blocked;
+mod core;
+mod deliver;
+mod lane;
+mod state;
+
+pub use actor::Host;
+pub use blocked::{ArbiterWatch, Watchdog};
+pub use core::{Again, Core, InPlace, Settings, Stops};
+pub use deliver::{Deliver, Finished, Ticket};
+pub use state::Factory;

@@ -1,0 +1,86 @@
+//! An actor's state behind its lock, and how it is made again.
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use crate::handler::Failure;
+
+/// Makes the state of an actor: at the start, and again after a panic or a time-out of an exclusive handler.
+pub type Factory<S> = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<S, Failure>>>;
+
+/// The first pause after a factory failed; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries of a factory.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The state, taken as a handler's receiver asks.
+pub(super) enum Guard<S> {
+    Shared(OwnedRwLockReadGuard<Option<S>>),
+    Exclusive(OwnedRwLockWriteGuard<Option<S>>),
+}
+
+/// The state behind a fair lock: who asks first gets it first.
+pub(super) struct StateCell<S> {
+    /// An `Arc`, because owned guards ask for one; it never leaves its thread.
+    lock: Arc<RwLock<Option<S>>>,
+    broken: Cell<bool>,
+    factory: Factory<S>,
+    actor: &'static str,
+}
+
+impl<S> StateCell<S> {
+    #[allow(clippy::arc_with_non_send_sync, reason = "tokio's owned guards take an Arc; state stays on its arbiter")]
+    pub(super) fn new(state: S, factory: Factory<S>, actor: &'static str) -> Self {
+        Self { lock: Arc::new(RwLock::new(Some(state))), broken: Cell::new(false), factory, actor }
+    }
+
+    /// The state can no longer be trusted; whoever takes the lock next makes it again.
+    pub(super) fn mark_broken(&self) {
+        self.broken.set(true);
+    }
+
+    /// Asks for the lock now, in the order of the calls, and makes the state again if it is broken.
+    pub(super) async fn lock(&self, exclusive: bool) -> Guard<S> {
+        if !exclusive && !self.broken.get() {
+            let guard = Arc::clone(&self.lock).read_owned().await;
+            if !self.broken.get() && guard.is_some() {
+                return Guard::Shared(guard);
+            }
+        }
+        let mut guard = Arc::clone(&self.lock).write_owned().await;
+        if self.broken.get() || guard.is_none() {
+            self.rebuild(&mut guard).await;
+        }
+        if exclusive { Guard::Exclusive(guard) } else { Guard::Shared(guard.downgrade()) }
+    }
+
+    /// Makes the state again, for as long as it takes: without state there is nothing an actor could do. The pause
+    /// between tries is bounded, and stopping the app drops this future.
+    async fn rebuild(&self, slot: &mut Option<S>) {
+        let old = slot.take();
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
+            tracing::error!(actor = self.actor, "dropping the broken state panicked");
+        }
+        let mut pause = FIRST_PAUSE;
+        while slot.is_none() {
+            match AssertUnwindSafe((self.factory)()).catch_unwind().await {
+                Ok(Ok(state)) => *slot = Some(state),
+                Ok(Err(failure)) => tracing::error!(actor = self.actor, error = %failure, ?pause, "the state cannot be made; trying again"),
+                Err(_) => tracing::error!(actor = self.actor, ?pause, "making the state panicked; trying again"),
+            }
+            if slot.is_none() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+        self.broken.set(false);
+        tracing::info!(actor = self.actor, "the state was made again");
+    }
+}

@@ -1,0 +1,112 @@
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
+use futures::future::join_all;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::broker::{Broker, BrokerError};
+use crate::bus::Bus;
+use crate::handler::{HandlerSpec, Retry};
+use crate::host::{Deliver, Stops};
+use crate::inbound::decide::SkewPolicy;
+use crate::inbound::lane::{LaneLoop, LaneSettings, LaneStates};
+use crate::inbound::settle::Settler;
+use crate::inbound::topology::ActorPlan;
+
+/// What a bridge needs.
+pub struct BridgeSettings {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// The mailbox of the host.
+    pub mailbox: Recipient<Deliver>,
+    /// Queues and bindings.
+    pub plan: ActorPlan,
+    /// What sends replies and dead letters.
+    pub bus: Bus,
+    /// The actor's type.
+    pub actor: &'static str,
+    /// Its handlers.
+    pub handlers: Rc<[HandlerSpec]>,
+    /// The most deliveries held per lane.
+    pub prefetch: u16,
+    /// What happens when an attempt fails.
+    pub retry: Retry,
+    /// What happens with keys that have no handler.
+    pub skew: SkewPolicy,
+    /// How long replies and dead letters may take to be confirmed.
+    pub confirm_timeout: Duration,
+    /// How it is stopped.
+    pub stops: Stops,
+    /// Where the lanes say whether they consume.
+    pub states: LaneStates,
+    /// What happened, counted.
+    pub counters: Arc<crate::bus::Counters>,
+}
+
+/// The bridge actor: joins an actor's queues to its mailbox. It lives on the same arbiter as the host.
+pub struct Bridge {
+    lanes: Vec<JoinHandle<u64>>,
+}
+
+impl Bridge {
+    /// Opens all lanes of an actor. Runs on the arbiter of the host.
+    ///
+    /// # Errors
+    /// When a lane can never be opened. Passing failures are waited out.
+    pub async fn start(settings: BridgeSettings) -> Result<actix::Addr<Self>, BrokerError> {
+        let settler = Settler {
+            bus: settings.bus.clone(),
+            counters: Arc::clone(&settings.counters),
+            actor: settings.actor,
+            queue: settings.plan.queue.as_str().into(),
+            dead_queue: settings.plan.dead_queue.as_str().into(),
+            confirm_timeout: settings.confirm_timeout,
+            stopping: settings.stops.stopping.clone(),
+            handlers: Rc::clone(&settings.handlers),
+        };
+        let (mut lanes, mut starting) = (Vec::new(), Vec::new());
+        for plan in settings.plan.lanes {
+            let (started, waiting) = oneshot::channel();
+            let lane = LaneLoop::new(LaneSettings {
+                broker: Arc::clone(&settings.broker),
+                mailbox: settings.mailbox.clone(),
+                plan,
+                prefetch: settings.prefetch,
+                retry: settings.retry,
+                skew: settings.skew,
+                settler: settler.clone(),
+                states: settings.states.clone(),
+                abandon: settings.stops.abandon.clone(),
+            });
+            lanes.push(actix_rt::spawn(lane.run(started)));
+            starting.push(waiting);
+        }
+        for waiting in starting {
+            waiting.await.unwrap_or(Err(BrokerError::Stopped))?;
+        }
+        Ok(Self { lanes }.start())
+    }
+}
+
+impl Actor for Bridge {
+    type Context = Context<Self>;
+}
+
+/// Waits until all lanes have stopped; the answer is how many deliveries they gave back.
+pub struct AwaitStopped;
+
+impl Message for AwaitStopped {
+    type Result = u64;
+}
+
+impl Handler<AwaitStopped> for Bridge {
+    type Result = ResponseFuture<u64>;
+
+    fn handle(&mut self, _: AwaitStopped, _: &mut Self::Context) -> Self::Result {
+        let lanes = std::mem::take(&mut self.lanes);
+        Box::pin(async move { join_all(lanes).await.into_iter().map(|lane| lane.unwrap_or(0)).sum() })
+    }
+}

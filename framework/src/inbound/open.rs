@@ -1,0 +1,84 @@
+//! What arrived becomes an envelope; messages that are not for this service or instance end here.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::broker::{self, Delivery, Properties, Receipt};
+use crate::bus::Identity;
+use crate::handler::Lane;
+use crate::message::{Envelope, Name};
+
+/// What arrived, as it arrived: whatever a handler or middleware changes, retries and dead letters have this.
+pub(super) struct Original {
+    pub(super) properties: Properties,
+    pub(super) payload: Bytes,
+}
+
+pub(super) struct Opened {
+    pub(super) envelope: Envelope,
+    pub(super) original: Rc<Original>,
+    pub(super) receipt: Receipt,
+}
+
+/// Opens a delivery; the receipt alone when somebody else is meant.
+pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
+    let Delivery { origin, properties, payload, receipt, .. } = delivery;
+    let envelope = broker::open(&origin, properties.clone(), payload.clone(), &identity.names);
+    if is_for_others(&envelope, lane, identity) {
+        return Err(receipt);
+    }
+    Ok(Opened { envelope, original: Rc::new(Original { properties, payload }), receipt })
+}
+
+fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
+    if !envelope.recipients.is_empty() && !envelope.recipients.contains(&identity.service) {
+        return true;
+    }
+    if envelope.skip.as_ref() != Some(&identity.service) {
+        return false;
+    }
+    // On a shared queue any instance would handle it for the whole service; on an instance's own queue only the
+    // instance that sent it is meant.
+    let sent_by_us = envelope.source.as_ref() == Some(&identity.service);
+    let same = |a: &Option<Name>, b: &Name| a.as_ref() == Some(b);
+    lane != Lane::Instance || !sent_by_us || same(&envelope.instance, &identity.instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::Names;
+    use crate::codec::Limits;
+    use crate::message::{Key, Kind, MediaType};
+
+    fn identity() -> Identity {
+        Identity {
+            service: Name::from_wire("orders"),
+            instance: Name::from_wire("i1"),
+            domains: Arc::new([]),
+            names: Names::default(),
+            media_type: MediaType::MSGPACK,
+            limits: Limits::default(),
+            propagate: Arc::new([]),
+            hooks: Arc::new([]),
+        }
+    }
+
+    #[test]
+    fn the_sender_is_skipped_by_service_on_shared_queues_and_by_instance_on_its_own() {
+        let skipped = |source: &str, instance: &str, lane| {
+            let mut envelope = Envelope::new(Kind::Event, Key::from_wire("a.b"), MediaType::JSON, Bytes::new());
+            envelope.source = Some(Name::from_wire(source));
+            envelope.instance = Some(Name::from_wire(instance));
+            envelope.skip = Some(Name::from_wire("orders"));
+            is_for_others(&envelope, lane, &identity())
+        };
+        assert!(skipped("orders", "i2", Lane::Durable));
+        assert!(!skipped("orders", "i2", Lane::Instance));
+        assert!(skipped("orders", "i1", Lane::Instance));
+        assert!(skipped("invoice", "i9", Lane::Instance));
+    }
+}

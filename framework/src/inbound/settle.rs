@@ -1,0 +1,147 @@
+//! Carries out what was decided about a delivery and consumes its receipt.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Addressed;
+use crate::bus::{Bus, Counters, reply_to};
+use crate::codec;
+use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
+use crate::inbound::decide::{End, Settlement};
+use crate::inbound::forward::{DeadLetter, dead_letter, skewed};
+use crate::inbound::open::Original;
+use crate::message::{Envelope, MediaType, Problem, Status};
+
+/// The pause before a message is given back because its dead letter could not be written.
+const PAUSE_AFTER_FAILED_FORWARD: Duration = Duration::from_secs(1);
+
+/// A delivery that is held: its receipt, and what is needed to settle it.
+pub(super) struct HeldDelivery {
+    pub(super) receipt: Option<crate::broker::Receipt>,
+    pub(super) original: Rc<Original>,
+    /// The envelope as it came, without its payload's second copy: bytes are shared.
+    pub(super) envelope: Rc<Envelope>,
+}
+
+/// How a receipt is to be used in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receive {
+    Ack,
+    GiveBack,
+}
+
+/// What settling needs of its actor.
+#[derive(Clone)]
+pub(super) struct Settler {
+    pub(super) bus: Bus,
+    pub(super) counters: Arc<Counters>,
+    pub(super) actor: &'static str,
+    pub(super) queue: Rc<str>,
+    pub(super) dead_queue: Rc<str>,
+    pub(super) confirm_timeout: Duration,
+    pub(super) stopping: CancellationToken,
+    pub(super) handlers: Rc<[HandlerSpec]>,
+}
+
+impl Settler {
+    /// Whether settling needs the network beside the receipt.
+    pub(super) fn needs_io(settlement: Settlement) -> bool {
+        settlement.answer || matches!(settlement.end, End::DeadLetter | End::Later(_))
+    }
+
+    /// Answers and forwards as decided, and says how to use the receipt. What is forwarded is confirmed first, so
+    /// that a message is in two places rather than in none.
+    pub(super) async fn settle(&self, settlement: Settlement, outcome: Outcome, attempt: u32, lane: Lane, held: &HeldDelivery) -> Receive {
+        if settlement.answer {
+            self.answer(&outcome, &held.envelope).await;
+        }
+        let forward = match settlement.end {
+            End::Ack => return Receive::Ack,
+            End::GiveBack => return Receive::GiveBack,
+            // The queue of an instance ends with it; there is no later for it.
+            End::Later(_) if lane == Lane::Instance => return Receive::Ack,
+            End::Later(pause) => {
+                tokio::select! {
+                    () = self.stopping.cancelled() => return Receive::GiveBack,
+                    () = tokio::time::sleep(pause) => skewed(&held.original, &held.envelope, &self.queue),
+                }
+            }
+            End::DeadLetter => self.dead_letter(&outcome, attempt, held),
+        };
+        let is_dead_letter = settlement.end == End::DeadLetter;
+        match self.forward(forward).await {
+            Ok(()) if is_dead_letter => {
+                Counters::add(&self.counters.dead_lettered);
+                Receive::Ack
+            }
+            Ok(()) => Receive::Ack,
+            Err(error) => {
+                tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, "a message could not be moved; it stays in its queue");
+                tokio::time::sleep(PAUSE_AFTER_FAILED_FORWARD).await;
+                Receive::GiveBack
+            }
+        }
+    }
+
+    fn dead_letter(&self, outcome: &Outcome, attempts: u32, held: &HeldDelivery) -> Addressed {
+        let unknown = Failed {
+            class: crate::handler::FailureClass::Permanent,
+            problem: Problem::new(Problem::FAILED, "no reason is known"),
+            log: "no reason is known".into(),
+        };
+        let failed = if let Outcome::Failed(failed) = outcome { failed } else { &unknown };
+        let service = self.bus.identity.service.as_str();
+        let handler = self.handler_of(&held.envelope);
+        tracing::error!(service, actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id, attempts,
+            reason = failed.class.as_str(), error = %failed.log, queue = %self.dead_queue, "message given up: dead-lettered");
+        let why = DeadLetter { service, actor: self.actor, handler, attempts, failed };
+        dead_letter(&held.original, &held.envelope, &self.dead_queue, &why)
+    }
+
+    fn handler_of(&self, envelope: &Envelope) -> Option<HandlerSpec> {
+        let takes = |spec: &&HandlerSpec| spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str());
+        self.handlers.iter().find(takes).copied()
+    }
+
+    async fn forward(&self, addressed: Addressed) -> Result<(), String> {
+        self.bus.outlet.forward(addressed, Instant::now() + self.confirm_timeout).await.map_err(|error| error.to_string())
+    }
+
+    /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the
+    /// delivery is not settled before its answer is on the way.
+    async fn answer(&self, outcome: &Outcome, request: &Envelope) {
+        let Some(mut reply) = self.reply(outcome, request) else { return };
+        let identity = &self.bus.identity;
+        reply.source = Some(identity.service.clone());
+        reply.instance = Some(identity.instance.clone());
+        reply.causation_id = Some(request.id.clone());
+        reply.conversation_id = Some(request.conversation_id.clone().unwrap_or_else(|| request.id.clone()));
+        let deadline = Instant::now() + self.confirm_timeout;
+        if let Err(error) = self.bus.outlet.publish(reply, deadline).await {
+            tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
+        }
+    }
+
+    fn reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {
+        match outcome {
+            Outcome::Done(Some(reply)) => {
+                let mut envelope = reply_to(request, reply.media_type.clone(), reply.payload.clone())?;
+                envelope.status = Some(Status::Ok);
+                Some(envelope)
+            }
+            Outcome::Failed(failed) => {
+                let json = codec::Codec::for_media_type(&request.media_type) == Some(codec::Codec::Json);
+                let media_type = if json { MediaType::JSON } else { MediaType::MSGPACK };
+                let payload = codec::encode(&failed.problem, &media_type, &self.bus.identity.limits).ok()?;
+                let mut envelope = reply_to(request, media_type, payload)?;
+                envelope.status = Some(Status::Error);
+                Some(envelope)
+            }
+            Outcome::Done(None) | Outcome::Expired => None,
+        }
+    }
+}

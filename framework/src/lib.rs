@@ -1,0 +1,99 @@
+//! Postrider makes a service an actor system: handler methods carry `#[distributed(command = "…")]`, a bridge actor maps
+//! their keys to RabbitMQ exchanges, and every delivery arrives in the actor's mailbox. With no broker configured the
+//! same binary runs on a broker inside the process.
+//!
+//! ```no_run
+//! use postrider::{App, Context, Failure, Payload, distributed};
+//!
+//! /// Memory is this instance's own and may be rebuilt at any time.
+//! #[derive(Default)]
+//! struct Invoicing {
+//!     issued: u64,
+//! }
+//!
+//! #[distributed(service = "invoice")]
+//! impl Invoicing {
+//!     #[distributed(command = "invoice.create")]
+//!     async fn create(&mut self, order: String, cx: &Context) -> Result<u64, Failure> {
+//!         self.issued += 1;
+//!         cx.publish_key("invoice.created", Payload::json(&order))?; // leaves only if this handler succeeds
+//!         Ok(self.issued) // the reply, if the caller awaits one
+//!     }
+//!
+//!     #[distributed(query = "invoice.issued")]
+//!     async fn issued(&self, _: ()) -> Result<u64, Failure> {
+//!         Ok(self.issued)
+//!     }
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     postrider::main(App::new("invoice").actor(Invoicing::default))
+//! }
+//! ```
+//!
+//! # The one idea
+//!
+//! Actor = mailbox = queue. A service actor has one mailbox; the broker queue of the same name is its durable end, and
+//! prefetch is its free space. A queue is first in, first out, and so is the mailbox. A slow actor simply stops the
+//! broker sending. A second instance competes for the same queue; another *service* has its own queue and its own copy.
+//! `&self` handlers run concurrently, `&mut self` handlers alone and in delivery order. Nobody writes a lock.
+//!
+//! # The flow
+//!
+//! ```text
+//! broker ─Delivery─▶ inbound ─Deliver─▶ host ─Invocation─▶ handler
+//! broker ◀─ack, retry, dead letter─ inbound ◀─Outcome─ host
+//! handler ─Outgoing─▶ bus ─Envelope─▶ route ─▶ broker ─▶ Publication
+//! ```
+//!
+//! # The parts, in reading order
+//!
+//! [`message`] values that travel · [`codec`] values to bytes · [`broker`] the port · [`bus`] how messages are sent ·
+//! [`handler`] what a handler gets and gives · [`host`] the actor that owns the state · [`inbound`] the bridge ·
+//! [`app`] the process · [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `tls` | yes | `amqps://` through rustls |
+//! | `testing` | no | [`testing`]: `TestApp`, `#[postrider::test]`, conformance suites |
+//!
+//! # What it is not
+//!
+//! No broker that outgrows one process, no other runtime than actix and tokio, no global order, no exactly-once
+//! *delivery*, no hidden reflection: what a service handles is a table one can print.
+
+pub mod message;
+
+pub mod codec;
+
+pub mod broker;
+
+pub mod bus;
+
+pub mod handler;
+
+pub mod host;
+
+pub mod inbound;
+
+pub mod app;
+
+pub mod adapter;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use app::{App, Config, Running, Setup, StartError, main};
+pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
+pub use handler::{Authorization, Context, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome};
+pub use message::{Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
+
+pub use postrider_macros::{Command, Event, HandlerError, Query, distributed, test};
+
+pub use bytes::Bytes;
+pub use tokio_util::sync::CancellationToken;
+
+#[doc(hidden)]
+pub use handler::private;

@@ -1,0 +1,147 @@
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::message::id::MessageId;
+use crate::message::key::{Key, Name};
+use crate::message::kind::Kind;
+use crate::message::media_type::MediaType;
+use crate::message::value::Headers;
+
+/// Where an answer goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// To the bus that sends the message: the sender waits for it.
+    Caller,
+    /// To the queue of this name.
+    Queue(String),
+}
+
+/// Whether a reply brings a result or a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The payload is the result.
+    Ok,
+    /// The payload is a problem.
+    Error,
+}
+
+/// Headers and payload bytes: the only shape that crosses a process.
+///
+/// `Debug` shows neither the payload nor secrets.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// Command, event, query, channel message or reply.
+    pub kind: Kind,
+    /// The routing key; for a channel message the channel, for a reply the key of what it answers.
+    pub key: Key,
+    /// The message's own id, unique to it.
+    pub id: MessageId,
+    /// How the payload is encoded.
+    pub media_type: MediaType,
+    /// The encoded message.
+    pub payload: Bytes,
+    /// For a reply: the id of the request.
+    pub correlation_id: Option<MessageId>,
+    /// The message whose handling sent this one.
+    pub causation_id: Option<MessageId>,
+    /// The first message of the whole exchange, carried across all hops.
+    pub conversation_id: Option<MessageId>,
+    /// Where an answer goes; absent for a one-way message.
+    pub reply_to: Option<ReplyTo>,
+    /// The sending service.
+    pub source: Option<Name>,
+    /// The sending instance.
+    pub instance: Option<Name>,
+    /// The service a command or query is sent to by name; required for channel messages.
+    pub target: Option<Name>,
+    /// When it was sent, to the second.
+    pub sent_at: Option<SystemTime>,
+    /// How long it may wait in a queue.
+    pub expiration: Option<Duration>,
+    /// From receipt on, how long the sender still waits for the answer.
+    pub timeout: Option<Duration>,
+    /// Whether a broker restart may lose it.
+    pub transient: bool,
+    /// 0 to 255; what it does depends on the queue. See `docs/wire.md`.
+    pub priority: Option<u8>,
+    /// Which attempt at handling it this is, counted from 1.
+    pub attempt: u32,
+    /// A service that must not handle it.
+    pub skip: Option<Name>,
+    /// The only services that may handle it; empty for all.
+    pub recipients: Vec<Name>,
+    /// The version of the payload's shape; 0 if the sender keeps none.
+    pub schema_version: u32,
+    /// `service.actor@instance` of everybody who waits for the answer to this message.
+    pub call_path: Vec<String>,
+    /// For a reply: result or problem.
+    pub status: Option<Status>,
+    /// The user's own headers, trace context and bearer token among them.
+    pub headers: Headers,
+}
+
+impl Envelope {
+    /// The header that carries a bearer token.
+    pub const AUTHORIZATION: &str = "authorization";
+
+    /// A one-way message with a new id and nothing but what is given.
+    #[must_use]
+    pub fn new(kind: Kind, key: Key, media_type: MediaType, payload: Bytes) -> Self {
+        Self {
+            kind,
+            key,
+            id: MessageId::new(),
+            media_type,
+            payload,
+            correlation_id: None,
+            causation_id: None,
+            conversation_id: None,
+            reply_to: None,
+            source: None,
+            instance: None,
+            target: None,
+            sent_at: None,
+            expiration: None,
+            timeout: None,
+            transient: false,
+            priority: None,
+            attempt: 1,
+            skip: None,
+            recipients: Vec::new(),
+            schema_version: 0,
+            call_path: Vec::new(),
+            status: None,
+            headers: Headers::new(),
+        }
+    }
+
+    /// The token of an `authorization: Bearer …` header.
+    #[must_use]
+    pub fn bearer_token(&self) -> Option<&str> {
+        self.headers.text(Self::AUTHORIZATION)?.strip_prefix("Bearer ")
+    }
+
+    /// Whether the sender waits for an answer.
+    #[must_use]
+    pub fn wants_reply(&self) -> bool {
+        self.reply_to.is_some()
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("kind", &self.kind)
+            .field("key", &self.key.as_str())
+            .field("id", &self.id.as_str())
+            .field("media_type", &self.media_type.as_str())
+            .field("payload_bytes", &self.payload.len())
+            .field("source", &self.source)
+            .field("attempt", &self.attempt)
+            .field("headers", &self.headers)
+            .finish_non_exhaustive()
+    }
+}

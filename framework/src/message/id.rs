@@ -1,0 +1,55 @@
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+/// Identifies a message. Ours are UUIDs of version 7; a foreign sender may use any text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(Arc<str>);
+
+impl MessageId {
+    /// A new, unique id that sorts by the time it was made.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        Self(Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
+    }
+
+    /// The id of the `ordinal`-th request made while handling this message: the same at every attempt,
+    /// so that a retried handler repeats its requests instead of making new ones.
+    #[must_use]
+    pub fn derived(&self, ordinal: u32) -> Self {
+        let name = format!("{}/{ordinal}", self.0);
+        Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string().into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for MessageId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<&str> for MessageId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for MessageId {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

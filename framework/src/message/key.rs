@@ -1,0 +1,76 @@
+use std::fmt;
+use std::sync::Arc;
+
+use postrider_grammar::{NameError, check_key, check_service, domain};
+
+/// A routing key: words joined by dots. Its first word is the domain that one service owns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// Checks and takes a key.
+    ///
+    /// # Errors
+    /// When the text is not words `[a-z][a-z0-9-]*` joined by dots, or has more than 200 bytes.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check_key(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Takes a key as it came from the network; a foreign sender may have used other characters.
+    #[must_use]
+    pub fn from_wire(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first word.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        domain(&self.0)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a service or of one running instance of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Checks and takes the name of a service.
+    ///
+    /// # Errors
+    /// When the text is not one word `[a-z][a-z0-9-]*` of at most 60 bytes.
+    pub fn new(text: &str) -> Result<Self, NameError> {
+        check_service(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Takes a name as it came from the network or was made by us.
+    #[must_use]
+    pub fn from_wire(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

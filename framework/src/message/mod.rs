@@ -1,0 +1,21 @@
+//! Values that travel: kinds, keys, headers and the envelope. No I/O, no async.
+
+mod contract;
+mod envelope;
+mod id;
+mod key;
+mod kind;
+mod media_type;
+mod problem;
+mod secret;
+mod value;
+
+pub use contract::{Command, Contract, Event, Query, Request};
+pub use envelope::{Envelope, ReplyTo, Status};
+pub use id::MessageId;
+pub use key::{Key, Name};
+pub use kind::Kind;
+pub use media_type::MediaType;
+pub use problem::Problem;
+pub use secret::Secret;
+pub use value::{Headers, Value};

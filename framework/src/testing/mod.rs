@@ -1,0 +1,39 @@
+//! For the tests of services, and of adapters for other brokers. Behind the feature `testing`.
+//!
+//! ```
+//! use postrider::testing::TestApp;
+//! use postrider::{App, Context, Failure, Payload, distributed};
+//!
+//! #[derive(Default)]
+//! struct Counting(u64);
+//!
+//! #[distributed(service = "counting")]
+//! impl Counting {
+//!     #[distributed(command = "counting.count")]
+//!     async fn count(&mut self, by: u64, cx: &Context) -> Result<(), Failure> {
+//!         self.0 += by;
+//!         cx.publish_key("counting.counted", Payload::json(&self.0))?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! postrider::testing::run(async {
+//!     let test = TestApp::start(App::new("counting").actor(Counting::default)).await;
+//!     test.bus().send_key("counting.count", Payload::json(&2)).await.unwrap();
+//!     test.settled().await;
+//!     assert_eq!(test.log().keys(), ["counting.count", "counting.counted"]);
+//! });
+//! ```
+
+pub mod conformance;
+mod test_app;
+
+pub use test_app::{Log, TestApp};
+
+/// Runs a test that may start actors. `#[postrider::test]` does it for you.
+///
+/// # Panics
+/// As the test does.
+pub fn run<F: Future>(test: F) -> F::Output {
+    actix_rt::System::new().block_on(test)
+}

@@ -1,0 +1,16 @@
+//! The rules for the names that Postrider writes on the network: words, routing keys, event patterns
+//! and queue names. The framework checks them at run time, `#[distributed]` at compile time; both ask here.
+//!
+//! ```
+//! use postrider_grammar::{check_key, matches, patterns_overlap};
+//!
+//! assert!(check_key("invoice.create").is_ok());
+//! assert!(matches("payment.*", "payment.taken"));
+//! assert!(patterns_overlap("payment.*", "*.taken"));
+//! ```
+
+mod name;
+mod pattern;
+
+pub use name::{MAX_KEY_BYTES, NameError, RESERVED_QUEUES, check_key, check_queue, check_service, domain};
+pub use pattern::{check_pattern, is_wildcard, matches, patterns_overlap};

@@ -1,0 +1,154 @@
+//! Our own picture of an annotated impl block.
+
+use syn::spanned::Spanned;
+use syn::{Attribute, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, ReceiverKind, ReturnType, Type};
+
+use crate::attr::{ImplWords, MethodWords};
+use crate::mistakes::Mistakes;
+
+pub struct Actor {
+    pub words: ImplWords,
+    /// The block as it is emitted: without our attributes.
+    pub item: ItemImpl,
+    pub handlers: Vec<Handler>,
+}
+
+pub struct Handler {
+    pub kind: Ident,
+    pub key: LitStr,
+    pub instance: bool,
+    pub permission: Option<LitStr>,
+    pub method: Ident,
+    pub cfgs: Vec<Attribute>,
+    pub exclusive: bool,
+    pub message: Type,
+    pub parameters: Vec<Parameter>,
+    pub output: Type,
+}
+
+pub struct Parameter {
+    pub ty: Type,
+    pub by_reference: bool,
+}
+
+impl Actor {
+    pub fn read(words: ImplWords, mut item: ItemImpl, mistakes: &mut Mistakes) -> Self {
+        if let Some((path, _)) = &item.trait_ {
+            mistakes.at(path, "`#[distributed]` goes on an inherent impl block: `impl Type { … }` without a trait");
+        }
+        let mut handlers = Vec::new();
+        for member in &mut item.items {
+            if let ImplItem::Fn(method) = member {
+                handlers.extend(read_method(method, mistakes));
+            }
+        }
+        Self { words, item, handlers }
+    }
+}
+
+/// Takes our attribute off a method, and makes a handler of it if it has one.
+fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handler> {
+    let mut ours = Vec::new();
+    method.attrs.retain(|attribute| {
+        let is_ours = attribute.path().segments.last().is_some_and(|segment| segment.ident == "distributed");
+        if is_ours {
+            ours.push(attribute.clone());
+        } else {
+            refuse_cfg_attr(attribute, mistakes);
+        }
+        !is_ours
+    });
+    let attribute = ours.first()?;
+    if let Some(second) = ours.get(1) {
+        mistakes.at(second, "a method has one `#[distributed(…)]`; write a second method for the other key");
+    }
+    let Meta::List(list) = &attribute.meta else {
+        mistakes.at(attribute, "say what the method handles: `#[distributed(command = \"…\")]`, or `event`, `query`, `channel`");
+        return None;
+    };
+    let mut here = Mistakes::default();
+    let words = MethodWords::read(list.tokens.clone(), &mut here);
+    let signature = read_signature(method, &mut here);
+    let handler = words.kind.zip(signature).map(|((kind, key), signature)| Handler {
+        kind,
+        key,
+        instance: words.instance,
+        permission: words.permission,
+        method: method.sig.ident.clone(),
+        cfgs: method.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect(),
+        exclusive: signature.exclusive,
+        message: signature.message,
+        parameters: signature.parameters,
+        output: signature.output,
+    });
+    let fine = here.is_empty();
+    mistakes.absorb(here);
+    handler.filter(|_| fine)
+}
+
+fn refuse_cfg_attr(attribute: &Attribute, mistakes: &mut Mistakes) {
+    if !attribute.path().is_ident("cfg_attr") {
+        return;
+    }
+    if let Meta::List(list) = &attribute.meta && list.tokens.to_string().contains("distributed") {
+        let text = "`cfg_attr(…, distributed(…))` cannot be seen by the impl block's attribute; write two methods with `#[cfg(…)]` and a plain `#[distributed(…)]` each";
+        mistakes.at(attribute, text);
+    }
+}
+
+struct Signature {
+    exclusive: bool,
+    message: Type,
+    parameters: Vec<Parameter>,
+    output: Type,
+}
+
+fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signature> {
+    let signature = &method.sig;
+    if signature.asyncness.is_none() {
+        mistakes.at(signature.fn_token, "a handler is an `async fn`");
+    }
+    if signature.generics.type_params().next().is_some() || signature.generics.const_params().next().is_some() {
+        mistakes.at(&signature.generics, "a handler has no type parameters: its message must be one type");
+    }
+    let mut inputs = signature.inputs.iter();
+    let exclusive = match inputs.next() {
+        Some(FnArg::Receiver(receiver)) => match &receiver.kind {
+            ReceiverKind::Reference(_, _, mutability) => mutability.is_some(),
+            _ => {
+                mistakes.at(receiver, "a handler takes `&self` (beside others) or `&mut self` (alone), as the actor keeps its state");
+                false
+            }
+        },
+        _ => {
+            mistakes.at(&signature.ident, "a handler takes `&self` (beside others) or `&mut self` (alone) as its first parameter");
+            return None;
+        }
+    };
+    let types: Vec<&Type> = inputs.filter_map(|input| if let FnArg::Typed(typed) = input { Some(&*typed.ty) } else { None }).collect();
+    for ty in types.iter().filter(|ty| matches!(ty, Type::ImplTrait(_))) {
+        mistakes.at(ty, "a handler's parameters have named types");
+    }
+    let Some((message, rest)) = types.split_first() else {
+        mistakes.at(&signature.ident, "a handler takes the message as its first parameter after `self`: `message: MyMessage`, or `_: ()` for none");
+        return None;
+    };
+    if let Type::Reference(reference) = message {
+        mistakes.at(reference, "the first parameter after `self` is the message, taken by value; `&Context` comes after it");
+    }
+    let parameters = rest.iter().map(|ty| read_parameter(ty)).collect();
+    let output = match &signature.output {
+        ReturnType::Default => syn::parse_quote_spanned!(signature.span()=> ()),
+        ReturnType::Type(_, ty) => (**ty).clone(),
+    };
+    Some(Signature { exclusive, message: (*message).clone(), parameters, output })
+}
+
+fn read_parameter(ty: &Type) -> Parameter {
+    match ty {
+        Type::Reference(reference) if reference.mutability.is_none() => {
+            Parameter { ty: (*reference.elem).clone(), by_reference: true }
+        }
+        other => Parameter { ty: other.clone(), by_reference: false },
+    }
+}

@@ -1,0 +1,220 @@
+//! What the attributes say, word by word.
+
+use std::time::Duration;
+
+use proc_macro2::TokenStream;
+use syn::parse::{Parse, ParseStream};
+use syn::punctuated::Punctuated;
+use syn::{Expr, ExprArray, ExprLit, ExprPath, Ident, Lit, LitStr, Token};
+
+use crate::mistakes::Mistakes;
+
+/// `name = value`, or `name` alone.
+pub struct Word {
+    pub name: Ident,
+    pub value: Option<Expr>,
+}
+
+impl Parse for Word {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let name = input.parse()?;
+        let value = if input.parse::<Option<Token![=]>>()?.is_some() { Some(input.parse()?) } else { None };
+        Ok(Self { name, value })
+    }
+}
+
+pub fn words(tokens: TokenStream, mistakes: &mut Mistakes) -> Vec<Word> {
+    use syn::parse::Parser;
+    match Punctuated::<Word, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(words) => words.into_iter().collect(),
+        Err(error) => {
+            mistakes.add(error);
+            Vec::new()
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct ImplWords {
+    pub service: Option<LitStr>,
+    pub queue: Option<LitStr>,
+    pub domains: Option<Vec<LitStr>>,
+    pub guarantee: Option<Ident>,
+    pub ordered: bool,
+    pub prefetch: Option<u16>,
+    pub concurrency: Option<usize>,
+    pub timeout: Option<Duration>,
+    pub attempts: Option<u32>,
+}
+
+const IMPL_WORDS: &str = "service, queue, domains, guarantee, ordered, prefetch, concurrency, timeout, retry";
+
+impl ImplWords {
+    pub fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
+        let mut read = Self::default();
+        for word in words(tokens, mistakes) {
+            read.word(&word, mistakes);
+        }
+        read
+    }
+
+    fn word(&mut self, word: &Word, mistakes: &mut Mistakes) {
+        match word.name.to_string().as_str() {
+            "service" => self.service = text(word, mistakes),
+            "queue" => self.queue = text(word, mistakes),
+            "domains" => self.domains = texts(word, mistakes),
+            "guarantee" => self.guarantee = guarantee(word, mistakes),
+            "ordered" => self.ordered = flag(word, mistakes),
+            "prefetch" => self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16),
+            "concurrency" => self.concurrency = number(word, 10_000, mistakes).map(|n| n as usize),
+            "timeout" => self.timeout = duration(word, mistakes),
+            "retry" => self.attempts = retry(word, mistakes),
+            kind @ ("command" | "event" | "query" | "channel") => mistakes.at(
+                &word.name,
+                format!("`{kind}` belongs on a method; the impl block takes `#[distributed(service = \"…\")]`"),
+            ),
+            other => mistakes.at(&word.name, format!("`{other}` is not known here; an impl block takes: {IMPL_WORDS}")),
+        }
+    }
+}
+
+/// One method's attribute.
+#[derive(Default)]
+pub struct MethodWords {
+    pub kind: Option<(Ident, LitStr)>,
+    pub instance: bool,
+    pub permission: Option<LitStr>,
+}
+
+impl MethodWords {
+    pub fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
+        let mut read = Self::default();
+        let place = tokens.clone();
+        for word in words(tokens, mistakes) {
+            read.word(&word, mistakes);
+        }
+        if read.kind.is_none() && mistakes.is_empty() {
+            mistakes.at(place, "say what the method handles: `command = \"…\"`, `event = \"…\"`, `query = \"…\"` or `channel = \"…\"`");
+        }
+        read
+    }
+
+    fn word(&mut self, word: &Word, mistakes: &mut Mistakes) {
+        match word.name.to_string().as_str() {
+            "command" | "event" | "query" | "channel" => {
+                if self.kind.is_some() {
+                    mistakes.at(&word.name, "a method handles one kind; write a second method for the other");
+                }
+                self.kind = text(word, mistakes).map(|key| (word.name.clone(), key));
+            }
+            "scope" => match text(word, mistakes) {
+                Some(scope) if scope.value() == "instance" => self.instance = true,
+                Some(scope) => mistakes.at(scope, "the scope is \"instance\" (every instance gets a copy) or left out (one instance does)"),
+                None => {}
+            },
+            "permission" => self.permission = text(word, mistakes),
+            "service" => mistakes.at(&word.name, "`service` belongs on the impl block: `#[distributed(service = \"…\")] impl …`"),
+            other => {
+                let known = "command, event, query, channel, scope, permission";
+                mistakes.at(&word.name, format!("`{other}` is not known here; a method takes: {known}"));
+            }
+        }
+    }
+}
+
+pub fn text(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
+    match &word.value {
+        Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Some(text.clone()),
+        _ => {
+            mistakes.at(&word.name, format!("write `{} = \"…\"`", word.name));
+            None
+        }
+    }
+}
+
+fn texts(word: &Word, mistakes: &mut Mistakes) -> Option<Vec<LitStr>> {
+    let as_text = |expr: &Expr| match expr {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.clone()),
+        _ => None,
+    };
+    let read = match &word.value {
+        Some(Expr::Array(ExprArray { elems, .. })) => elems.iter().map(as_text).collect::<Option<Vec<_>>>(),
+        _ => None,
+    };
+    if read.as_ref().is_none_or(Vec::is_empty) {
+        mistakes.at(&word.name, format!("write `{} = [\"…\", \"…\"]`", word.name));
+    }
+    read
+}
+
+pub fn flag(word: &Word, mistakes: &mut Mistakes) -> bool {
+    match &word.value {
+        None => true,
+        Some(Expr::Lit(ExprLit { lit: Lit::Bool(flag), .. })) => flag.value,
+        Some(other) => {
+            mistakes.at(other, format!("write `{0} = true`, `{0} = false`, or `{0}` alone", word.name));
+            false
+        }
+    }
+}
+
+pub fn number(word: &Word, most: u64, mistakes: &mut Mistakes) -> Option<u64> {
+    let read = match &word.value {
+        Some(Expr::Lit(ExprLit { lit: Lit::Int(number), .. })) => number.base10_parse::<u64>().ok(),
+        _ => None,
+    };
+    let read = read.filter(|number| (1..=most).contains(number));
+    if read.is_none() {
+        mistakes.at(&word.name, format!("write `{} = n` with a number from 1 to {most}", word.name));
+    }
+    read
+}
+
+fn guarantee(word: &Word, mistakes: &mut Mistakes) -> Option<Ident> {
+    let name = match &word.value {
+        Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Some(text.value()),
+        Some(Expr::Path(ExprPath { path, .. })) => path.get_ident().map(ToString::to_string),
+        _ => None,
+    };
+    let variant = match name.as_deref() {
+        Some("at_most_once") => "AtMostOnce",
+        Some("at_least_once") => "AtLeastOnce",
+        Some("effectively_once") => "EffectivelyOnce",
+        _ => {
+            mistakes.at(&word.name, "the guarantee is `at_most_once`, `at_least_once` (the default) or `effectively_once`");
+            return None;
+        }
+    };
+    Some(Ident::new(variant, word.name.span()))
+}
+
+fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<u32> {
+    let text = text(word, mistakes)?;
+    match text.value().as_str() {
+        "blocking" => Some(3),
+        "none" => Some(1),
+        _ => {
+            mistakes.at(text, "retry is \"blocking\" (three attempts in place, the default) or \"none\" (one attempt)");
+            None
+        }
+    }
+}
+
+fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
+    let text = text(word, mistakes)?;
+    let written = text.value();
+    let digits = written.len() - written.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = written.split_at(digits);
+    let millis = match unit.trim() {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let read = number.parse::<u64>().ok().zip(millis).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms > 0);
+    if read.is_none() {
+        mistakes.at(text, "write a duration above zero with its unit: \"500ms\", \"30s\", \"2m\", \"1h\"");
+    }
+    read.map(Duration::from_millis)
+}

@@ -1,0 +1,141 @@
+//! `#[derive(Command)]`, `#[derive(Event)]`, `#[derive(Query)]`.
+
+use postrider_grammar::check_key;
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::{DeriveInput, LitStr, Meta, Token, Type};
+
+use crate::attr::{Word, flag, number, text};
+use crate::mistakes::Mistakes;
+
+#[derive(Default)]
+struct Words {
+    key: Option<LitStr>,
+    reply: Option<Type>,
+    transient: bool,
+    media_type: Option<LitStr>,
+    schema_version: u32,
+}
+
+/// `reply = Type` beside words with expressions.
+enum Part {
+    Reply(syn::Ident, Box<Type>),
+    Word(Word),
+}
+
+impl syn::parse::Parse for Part {
+    fn parse(input: syn::parse::ParseStream<'_>) -> syn::Result<Self> {
+        let ahead = input.fork();
+        let name: syn::Ident = ahead.parse()?;
+        if name == "reply" && ahead.parse::<Option<Token![=]>>()?.is_some() {
+            input.parse::<syn::Ident>()?;
+            input.parse::<Token![=]>()?;
+            return Ok(Self::Reply(name, input.parse()?));
+        }
+        Ok(Self::Word(input.parse()?))
+    }
+}
+
+pub fn derive(contract: &str, item: TokenStream) -> TokenStream {
+    let input: DeriveInput = match syn::parse2(item) {
+        Ok(input) => input,
+        Err(error) => return error.to_compile_error(),
+    };
+    let mut mistakes = Mistakes::default();
+    let words = read(contract, &input, &mut mistakes);
+    check(contract, &input, &words, &mut mistakes);
+    if !mistakes.is_empty() {
+        return mistakes.into_tokens();
+    }
+    expand(contract, &input, &words)
+}
+
+fn read(contract: &str, input: &DeriveInput, mistakes: &mut Mistakes) -> Words {
+    let mut words = Words::default();
+    for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("message")) {
+        let Meta::List(list) = &attribute.meta else {
+            mistakes.at(attribute, "write `#[message(key = \"…\")]`");
+            continue;
+        };
+        match Punctuated::<Part, Token![,]>::parse_terminated.parse2(list.tokens.clone()) {
+            Ok(parts) => parts.into_iter().for_each(|part| words.take(contract, part, mistakes)),
+            Err(error) => mistakes.add(error),
+        }
+    }
+    words
+}
+
+impl Words {
+    fn take(&mut self, contract: &str, part: Part, mistakes: &mut Mistakes) {
+        let word = match part {
+            Part::Reply(name, _) if contract == "Event" => {
+                mistakes.at(name, "nobody answers an event; a command or query has a reply");
+                return;
+            }
+            Part::Reply(_, ty) => {
+                self.reply = Some(*ty);
+                return;
+            }
+            Part::Word(word) => word,
+        };
+        match word.name.to_string().as_str() {
+            "key" => self.key = text(&word, mistakes),
+            "transient" => self.transient = flag(&word, mistakes),
+            "media_type" => self.media_type = text(&word, mistakes),
+            "schema_version" => self.schema_version = number(&word, u32::MAX.into(), mistakes).unwrap_or(0) as u32,
+            other => mistakes.at(
+                &word.name,
+                format!("`{other}` is not known here; a message has: key, reply, transient, media_type, schema_version"),
+            ),
+        }
+    }
+}
+
+fn check(contract: &str, input: &DeriveInput, words: &Words, mistakes: &mut Mistakes) {
+    match &words.key {
+        None if mistakes.is_empty() => mistakes.at(&input.ident, "give the message its key: `#[message(key = \"service.verb\")]`"),
+        None => {}
+        Some(key) => {
+            if let Err(error) = check_key(&key.value()) {
+                mistakes.at(key, error);
+            }
+        }
+    }
+    if contract == "Query" && words.reply.is_none() && mistakes.is_empty() {
+        mistakes.at(&input.ident, "a query has an answer: `#[message(key = \"…\", reply = Answer)]`");
+    }
+}
+
+fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
+    let name = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    let trait_name = format_ident!("{contract}");
+    let (key, transient, schema_version) = (&words.key, words.transient, words.schema_version);
+    let media_type = words.media_type.as_ref().map(|media_type| {
+        quote! {
+            const MEDIA_TYPE: ::core::option::Option<::postrider::private::MediaType> =
+                ::core::option::Option::Some(::postrider::private::MediaType::from_static(#media_type));
+        }
+    });
+    let reply = words.reply.as_ref().map_or_else(|| quote!(()), |ty| quote!(#ty));
+    let request = (contract != "Event").then(|| {
+        quote! {
+            impl #impl_generics ::postrider::private::Request for #name #type_generics #where_clause {
+                type Reply = #reply;
+            }
+        }
+    });
+    quote! {
+        impl #impl_generics ::postrider::private::Contract for #name #type_generics #where_clause {
+            const KEY: &'static str = #key;
+            const KIND: ::postrider::private::Kind = ::postrider::private::Kind::#trait_name;
+            const TRANSIENT: bool = #transient;
+            const SCHEMA_VERSION: u32 = #schema_version;
+            #media_type
+        }
+        impl #impl_generics ::postrider::private::#trait_name for #name #type_generics #where_clause {}
+        #request
+    }
+}

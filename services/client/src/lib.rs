@@ -1,0 +1,120 @@
+//! A customer with a few parcels: places orders, and prints what it hears of them until all of them are done.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use contracts::{CustomerNotified, InvoiceCreated, OrderPlaced, ParcelDispatched, PaymentTaken, PlaceOrder};
+use postrider::{App, Bus, Context, Failure, distributed};
+
+/// Where the parcels go.
+const PARCELS: [(&str, u32); 3] = [("Harbour 1", 400), ("Mill Lane 12", 2_300), ("Station Road 5", 1_000)];
+
+/// What is known of one order.
+#[derive(Default)]
+struct Known {
+    placed: bool,
+    invoice: Option<String>,
+    paid: bool,
+    parcel: Option<String>,
+    told: usize,
+}
+
+impl Known {
+    /// The customer is told twice: that the order was taken, and that the parcel has left.
+    fn is_done(&self) -> bool {
+        self.placed && self.invoice.is_some() && self.paid && self.parcel.is_some() && self.told >= 2
+    }
+}
+
+/// What the customer knows of its orders, all of it from received messages.
+pub struct Desk {
+    orders: BTreeMap<u64, Known>,
+}
+
+#[distributed(service = "client")]
+impl Desk {
+    #[distributed(event = "orders.placed")]
+    async fn placed(&mut self, order: OrderPlaced, cx: &Context) {
+        println!("order {}: taken, {} g to {} for {}", order.order, order.grams, order.address, euros(order.price));
+        self.know(order.order, |known| known.placed = true);
+        self.stop_when_done(cx);
+    }
+
+    #[distributed(event = "invoice.created")]
+    async fn invoiced(&mut self, invoice: InvoiceCreated, cx: &Context) {
+        println!("order {}: invoice {} over {}", invoice.order, invoice.invoice, euros(invoice.amount));
+        self.know(invoice.order, |known| known.invoice = Some(invoice.invoice));
+        self.stop_when_done(cx);
+    }
+
+    #[distributed(event = "payment.taken")]
+    async fn paid(&mut self, payment: PaymentTaken, cx: &Context) {
+        println!("order {}: {} paid", payment.order, euros(payment.amount));
+        self.know(payment.order, |known| known.paid = true);
+        self.stop_when_done(cx);
+    }
+
+    #[distributed(event = "shipping.dispatched")]
+    async fn dispatched(&mut self, parcel: ParcelDispatched, cx: &Context) {
+        println!("order {}: parcel {} has left", parcel.order, parcel.parcel);
+        self.know(parcel.order, |known| known.parcel = Some(parcel.parcel));
+        self.stop_when_done(cx);
+    }
+
+    #[distributed(event = "notification.sent")]
+    async fn notified(&mut self, notice: CustomerNotified, cx: &Context) {
+        println!("order {}: told \"{}\"", notice.order, notice.text);
+        self.know(notice.order, |known| known.told += 1);
+        self.stop_when_done(cx);
+    }
+}
+
+impl Desk {
+    /// A desk that waits for news of these orders.
+    fn waiting_for(orders: impl Iterator<Item = u64>) -> Self {
+        Self { orders: orders.map(|order| (order, Known::default())).collect() }
+    }
+
+    /// News of somebody else's order is only printed.
+    fn know(&mut self, order: u64, news: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.orders.get_mut(&order) {
+            news(known);
+        }
+    }
+
+    fn stop_when_done(&self, cx: &Context) {
+        if !self.orders.values().all(Known::is_done) {
+            return;
+        }
+        for (order, known) in &self.orders {
+            let (invoice, parcel) = (known.invoice.as_deref().unwrap_or_default(), known.parcel.as_deref().unwrap_or_default());
+            println!("order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way");
+        }
+        cx.stop_app();
+    }
+}
+
+/// Places the orders.
+async fn place_orders(bus: &Bus, first: u64) -> Result<(), Failure> {
+    for (order, (address, grams)) in (first..).zip(PARCELS) {
+        bus.send(&PlaceOrder { order, address: address.into(), grams }).await?;
+    }
+    Ok(())
+}
+
+/// A number that no earlier run has used: the other services may remember its orders.
+fn first_order() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_secs() % 1_000_000 * 10 + 1
+}
+
+fn euros(cents: u64) -> String {
+    format!("{}.{:02} EUR", cents / 100, cents % 100)
+}
+
+/// The customer as an app of its own.
+pub fn app(app: App) -> App {
+    let first = first_order();
+    let orders = first..first + PARCELS.len() as u64;
+    app.actor(move || Desk::waiting_for(orders.clone())).on_ready(async move |bus: &Bus| place_orders(bus, first).await)
+}

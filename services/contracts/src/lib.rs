@@ -1,0 +1,96 @@
+//! What the services of the delivery company say to each other. Nothing but types: two services that share a contract
+//! share no code.
+
+use postrider::{Command, Event, Query};
+use serde::{Deserialize, Serialize};
+
+/// The number of an order, chosen by whoever places it, so that placing it twice is placing it once.
+pub type OrderNumber = u64;
+
+/// An amount of money in cents.
+pub type Cents = u64;
+
+/// Asks the office to take an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+#[message(key = "orders.place")]
+pub struct PlaceOrder {
+    /// Its number.
+    pub order: OrderNumber,
+    /// Where the parcel goes.
+    pub address: String,
+    /// What it weighs.
+    pub grams: u32,
+}
+
+/// The office has taken an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[message(key = "orders.placed")]
+pub struct OrderPlaced {
+    /// Its number.
+    pub order: OrderNumber,
+    /// Where the parcel goes.
+    pub address: String,
+    /// What it weighs.
+    pub grams: u32,
+    /// What it costs.
+    pub price: Cents,
+}
+
+/// Asks for the invoice of an order. Asking again brings the same invoice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
+#[message(key = "invoice.create", reply = InvoiceCreated)]
+pub struct CreateInvoice {
+    /// The order.
+    pub order: OrderNumber,
+    /// What it costs.
+    pub amount: Cents,
+}
+
+/// An invoice was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[message(key = "invoice.created")]
+pub struct InvoiceCreated {
+    /// The invoice's number.
+    pub invoice: String,
+    /// The order.
+    pub order: OrderNumber,
+    /// What is to be paid.
+    pub amount: Cents,
+}
+
+/// How many invoices were written since the service started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Query)]
+#[message(key = "invoice.issued", reply = u64)]
+pub struct IssuedInvoices;
+
+/// An invoice was paid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[message(key = "payment.taken")]
+pub struct PaymentTaken {
+    /// The invoice.
+    pub invoice: String,
+    /// The order.
+    pub order: OrderNumber,
+    /// What was paid.
+    pub amount: Cents,
+}
+
+/// A parcel has left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[message(key = "shipping.dispatched")]
+pub struct ParcelDispatched {
+    /// The order.
+    pub order: OrderNumber,
+    /// The number under which the parcel can be followed.
+    pub parcel: String,
+}
+
+/// The customer was told something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
+#[message(key = "notification.sent")]
+pub struct CustomerNotified {
+    /// The order.
+    pub order: OrderNumber,
+    /// What the customer was told.
+    pub text: String,
+}

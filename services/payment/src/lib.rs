@@ -1,0 +1,44 @@
+//! The cashier: takes the money for every invoice.
+
+use std::collections::HashSet;
+
+use contracts::{InvoiceCreated, PaymentTaken};
+use postrider::{App, Context, Failure, distributed};
+
+/// Remembers what is paid, so that a message that comes twice takes the money once. Only as long as the process lives:
+/// what must survive belongs in a store.
+#[derive(Default)]
+pub struct Payments {
+    paid: HashSet<String>,
+}
+
+#[distributed(service = "payment")]
+impl Payments {
+    #[distributed(event = "invoice.created")]
+    async fn invoice_created(&mut self, invoice: InvoiceCreated, cx: &Context) -> Result<(), Failure> {
+        if !self.paid.insert(invoice.invoice.clone()) {
+            return Ok(());
+        }
+        cx.publish(&PaymentTaken { invoice: invoice.invoice, order: invoice.order, amount: invoice.amount })?;
+        Ok(())
+    }
+}
+
+/// The service as an app of its own.
+pub fn app(app: App) -> App {
+    app.actor(Payments::default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[postrider::test]
+    async fn an_invoice_that_comes_twice_is_paid_once() {
+        let (mut payments, cx) = (Payments::default(), Context::for_test());
+        let invoice = InvoiceCreated { invoice: "INV-00007".into(), order: 7, amount: 470 };
+        payments.invoice_created(invoice.clone(), &cx).await.unwrap();
+        payments.invoice_created(invoice, &cx).await.unwrap();
+        assert_eq!(cx.sent_of::<PaymentTaken>().len(), 1);
+    }
+}
