@@ -82,10 +82,22 @@ mod tests {
     #[test]
     fn wildcards_match_as_a_topic_exchange_does() {
         for (pattern, key, expected) in [
-            ("a.b", "a.b", true), ("a.*", "a.b", true), ("a.*", "a", false), ("a.*", "a.b.c", false),
-            ("a.#", "a", true), ("a.#", "a.b.c", true), ("#", "", true), ("*", "", false),
-            ("#.c", "a.b.c", true), ("#.c", "c", true), ("a.#.c", "a.c", true), ("a.#.c", "a.b.b.c", true),
-            ("a.#.c", "a.b", false), ("*.*", "a.b", true), ("#.#", "a", true), ("#.*.#", "", false),
+            ("a.b", "a.b", true),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.*", "a.b.c", false),
+            ("a.#", "a", true),
+            ("a.#", "a.b.c", true),
+            ("#", "", true),
+            ("*", "", false),
+            ("#.c", "a.b.c", true),
+            ("#.c", "c", true),
+            ("a.#.c", "a.c", true),
+            ("a.#.c", "a.b.b.c", true),
+            ("a.#.c", "a.b", false),
+            ("*.*", "a.b", true),
+            ("#.#", "a", true),
+            ("#.*.#", "", false),
             ("a.*.c", "a..c", true),
         ] {
             assert_eq!(matches(pattern, key), expected, "{pattern} against {key}");
@@ -95,9 +107,17 @@ mod tests {
     #[test]
     fn patterns_that_share_a_key_overlap() {
         for (a, b, expected) in [
-            ("a.*", "a.b", true), ("a.*", "*.b", true), ("a.#", "a", true), ("a.#", "#.b", true),
-            ("a.*", "b.*", false), ("a.*", "a.*.c", false), ("#", "x.y", true), ("a.b.#", "a.c.#", false),
-            ("a.#.c", "a.b", false), ("*.b.#", "a.#.c", true), ("#.x", "#.y", false),
+            ("a.*", "a.b", true),
+            ("a.*", "*.b", true),
+            ("a.#", "a", true),
+            ("a.#", "#.b", true),
+            ("a.*", "b.*", false),
+            ("a.*", "a.*.c", false),
+            ("#", "x.y", true),
+            ("a.b.#", "a.c.#", false),
+            ("a.#.c", "a.b", false),
+            ("*.b.#", "a.#.c", true),
+            ("#.x", "#.y", false),
         ] {
             assert_eq!(patterns_overlap(a, b), expected, "{a} with {b}");
             assert_eq!(patterns_overlap(b, a), expected, "{b} with {a}");

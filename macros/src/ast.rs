@@ -63,7 +63,10 @@ fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handl
         mistakes.at(second, "a method has one `#[distributed(…)]`; write a second method for the other key");
     }
     let Meta::List(list) = &attribute.meta else {
-        mistakes.at(attribute, "say what the method handles: `#[distributed(command = \"…\")]`, or `event`, `query`, `channel`");
+        mistakes.at(
+            attribute,
+            "say what the method handles: `#[distributed(command = \"…\")]`, or `event`, `query`, `channel`",
+        );
         return None;
     };
     let mut here = Mistakes::default();
@@ -90,7 +93,9 @@ fn refuse_cfg_attr(attribute: &Attribute, mistakes: &mut Mistakes) {
     if !attribute.path().is_ident("cfg_attr") {
         return;
     }
-    if let Meta::List(list) = &attribute.meta && list.tokens.to_string().contains("distributed") {
+    if let Meta::List(list) = &attribute.meta
+        && list.tokens.to_string().contains("distributed")
+    {
         let text = "`cfg_attr(…, distributed(…))` cannot be seen by the impl block's attribute; write two methods with `#[cfg(…)]` and a plain `#[distributed(…)]` each";
         mistakes.at(attribute, text);
     }
@@ -116,16 +121,23 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
         Some(FnArg::Receiver(receiver)) => match &receiver.kind {
             ReceiverKind::Reference(_, _, mutability) => mutability.is_some(),
             _ => {
-                mistakes.at(receiver, "a handler takes `&self` (beside others) or `&mut self` (alone), as the actor keeps its state");
+                mistakes.at(
+                    receiver,
+                    "a handler takes `&self` (beside others) or `&mut self` (alone), as the actor keeps its state",
+                );
                 false
             }
         },
         _ => {
-            mistakes.at(&signature.ident, "a handler takes `&self` (beside others) or `&mut self` (alone) as its first parameter");
+            mistakes.at(
+                &signature.ident,
+                "a handler takes `&self` (beside others) or `&mut self` (alone) as its first parameter",
+            );
             return None;
         }
     };
-    let types: Vec<&Type> = inputs.filter_map(|input| if let FnArg::Typed(typed) = input { Some(&*typed.ty) } else { None }).collect();
+    let types: Vec<&Type> =
+        inputs.filter_map(|input| if let FnArg::Typed(typed) = input { Some(&*typed.ty) } else { None }).collect();
     for ty in types.iter().filter(|ty| matches!(ty, Type::ImplTrait(_))) {
         mistakes.at(ty, "a handler's parameters have named types");
     }
@@ -134,7 +146,10 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
         return None;
     };
     if let Type::Reference(reference) = message {
-        mistakes.at(reference, "the first parameter after `self` is the message, taken by value; `&Context` comes after it");
+        mistakes.at(
+            reference,
+            "the first parameter after `self` is the message, taken by value; `&Context` comes after it",
+        );
     }
     let parameters = rest.iter().map(|ty| read_parameter(ty)).collect();
     let output = match &signature.output {

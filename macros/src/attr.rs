@@ -94,7 +94,10 @@ impl MethodWords {
             read.word(&word, mistakes);
         }
         if read.kind.is_none() && mistakes.is_empty() {
-            mistakes.at(place, "say what the method handles: `command = \"…\"`, `event = \"…\"`, `query = \"…\"` or `channel = \"…\"`");
+            mistakes.at(
+                place,
+                "say what the method handles: `command = \"…\"`, `event = \"…\"`, `query = \"…\"` or `channel = \"…\"`",
+            );
         }
         read
     }
@@ -109,11 +112,16 @@ impl MethodWords {
             }
             "scope" => match text(word, mistakes) {
                 Some(scope) if scope.value() == "instance" => self.instance = true,
-                Some(scope) => mistakes.at(scope, "the scope is \"instance\" (every instance gets a copy) or left out (one instance does)"),
+                Some(scope) => mistakes.at(
+                    scope,
+                    "the scope is \"instance\" (every instance gets a copy) or left out (one instance does)",
+                ),
                 None => {}
             },
             "permission" => self.permission = text(word, mistakes),
-            "service" => mistakes.at(&word.name, "`service` belongs on the impl block: `#[distributed(service = \"…\")] impl …`"),
+            "service" => {
+                mistakes.at(&word.name, "`service` belongs on the impl block: `#[distributed(service = \"…\")] impl …`")
+            }
             other => {
                 let known = "command, event, query, channel, scope, permission";
                 mistakes.at(&word.name, format!("`{other}` is not known here; a method takes: {known}"));
@@ -181,7 +189,8 @@ fn guarantee(word: &Word, mistakes: &mut Mistakes) -> Option<Ident> {
         Some("at_least_once") => "AtLeastOnce",
         Some("effectively_once") => "EffectivelyOnce",
         _ => {
-            mistakes.at(&word.name, "the guarantee is `at_most_once`, `at_least_once` (the default) or `effectively_once`");
+            mistakes
+                .at(&word.name, "the guarantee is `at_most_once`, `at_least_once` (the default) or `effectively_once`");
             return None;
         }
     };
@@ -212,7 +221,8 @@ fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
         "h" => Some(3_600_000),
         _ => None,
     };
-    let read = number.parse::<u64>().ok().zip(millis).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms > 0);
+    let read =
+        number.parse::<u64>().ok().zip(millis).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms > 0);
     if read.is_none() {
         mistakes.at(text, "write a duration above zero with its unit: \"500ms\", \"30s\", \"2m\", \"1h\"");
     }

@@ -20,26 +20,36 @@ pub fn check(actor: &Actor, mistakes: &mut Mistakes) {
 fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
     let words = &actor.words;
     match &words.service {
-        None => mistakes.at(&actor.item.self_ty, "say which service this actor belongs to: `#[distributed(service = \"…\")]`"),
+        None => mistakes
+            .at(&actor.item.self_ty, "say which service this actor belongs to: `#[distributed(service = \"…\")]`"),
         Some(service) => {
             if let Err(error) = check_service(&service.value()) {
                 mistakes.at(service, error);
             }
         }
     }
-    if let Some(queue) = &words.queue && let Err(error) = check_queue(&queue.value()) {
+    if let Some(queue) = &words.queue
+        && let Err(error) = check_queue(&queue.value())
+    {
         mistakes.at(queue, error);
     }
     for domain in words.domains.iter().flatten() {
         if check_service(&domain.value()).is_err() {
-            mistakes.at(domain, "a domain is the first word of a key: one word of a-z, 0-9 and '-', such as \"invoice\"");
+            mistakes
+                .at(domain, "a domain is the first word of a key: one word of a-z, 0-9 and '-', such as \"invoice\"");
         }
     }
     if words.ordered && words.guarantee.as_ref().is_some_and(|guarantee| guarantee == "AtMostOnce") {
-        mistakes.at(&actor.item.self_ty, "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep");
+        mistakes.at(
+            &actor.item.self_ty,
+            "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep",
+        );
     }
     if actor.handlers.is_empty() && mistakes.is_empty() {
-        mistakes.at(&actor.item.self_ty, "no method is annotated; write `#[distributed(command = \"…\")]` (or event, query, channel) on one");
+        mistakes.at(
+            &actor.item.self_ty,
+            "no method is annotated; write `#[distributed(command = \"…\")]` (or event, query, channel) on one",
+        );
     }
 }
 
@@ -59,7 +69,8 @@ fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
         return;
     }
     if handler.instance && kind != "event" {
-        mistakes.at(&handler.kind, "only events go to every instance; a command, query or channel message is handled once");
+        mistakes
+            .at(&handler.kind, "only events go to every instance; a command, query or channel message is handled once");
     }
     let owned = owned_domains(actor);
     let needs_owner = kind == "command" || kind == "query";

@@ -87,7 +87,9 @@ impl Words {
             "schema_version" => self.schema_version = number(&word, u32::MAX.into(), mistakes).unwrap_or(0) as u32,
             other => mistakes.at(
                 &word.name,
-                format!("`{other}` is not known here; a message has: key, reply, transient, media_type, schema_version"),
+                format!(
+                    "`{other}` is not known here; a message has: key, reply, transient, media_type, schema_version"
+                ),
             ),
         }
     }
@@ -95,7 +97,9 @@ impl Words {
 
 fn check(contract: &str, input: &DeriveInput, words: &Words, mistakes: &mut Mistakes) {
     match &words.key {
-        None if mistakes.is_empty() => mistakes.at(&input.ident, "give the message its key: `#[message(key = \"service.verb\")]`"),
+        None if mistakes.is_empty() => {
+            mistakes.at(&input.ident, "give the message its key: `#[message(key = \"service.verb\")]`")
+        }
         None => {}
         Some(key) => {
             if let Err(error) = check_key(&key.value()) {

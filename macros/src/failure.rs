@@ -72,7 +72,9 @@ pub fn derive(item: TokenStream) -> TokenStream {
 }
 
 fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> Option<Meaning> {
-    let ours = |attribute: &&Attribute| ["transient", "permanent", "rejected"].iter().any(|word| attribute.path().is_ident(word));
+    let ours = |attribute: &&Attribute| {
+        ["transient", "permanent", "rejected"].iter().any(|word| attribute.path().is_ident(word))
+    };
     let mut found = attributes.iter().filter(ours);
     let Some(attribute) = found.next() else {
         mistakes.at(place, WRITE);
@@ -82,7 +84,13 @@ fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> 
         mistakes.at(second, "one meaning is enough: an error is transient, permanent or rejected");
     }
     let rejected = attribute.path().is_ident("rejected");
-    let class = if rejected { "Rejected" } else if attribute.path().is_ident("permanent") { "Permanent" } else { "Transient" };
+    let class = if rejected {
+        "Rejected"
+    } else if attribute.path().is_ident("permanent") {
+        "Permanent"
+    } else {
+        "Transient"
+    };
     let mut meaning = Meaning { class: Ident::new(class, place.span()), code: None, from: false };
     if let Meta::List(list) = &attribute.meta {
         for word in words(list.tokens.clone(), mistakes) {
@@ -99,7 +107,12 @@ fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> 
     Some(meaning)
 }
 
-fn conversion(input: &DeriveInput, constructor: &TokenStream, fields: &Fields, mistakes: &mut Mistakes) -> Option<TokenStream> {
+fn conversion(
+    input: &DeriveInput,
+    constructor: &TokenStream,
+    fields: &Fields,
+    mistakes: &mut Mistakes,
+) -> Option<TokenStream> {
     let Fields::Unnamed(unnamed) = fields else {
         mistakes.at(&input.ident, "`from` needs a variant with one unnamed field, such as `Send(SendError)`");
         return None;

@@ -13,7 +13,8 @@ pub fn expand(attribute: TokenStream, item: TokenStream) -> TokenStream {
         return syn::Error::new_spanned(attribute, "`#[postrider::test]` takes nothing").to_compile_error();
     }
     if function.sig.asyncness.take().is_none() {
-        return syn::Error::new_spanned(function.sig.fn_token, "`#[postrider::test]` goes on an `async fn`").to_compile_error();
+        return syn::Error::new_spanned(function.sig.fn_token, "`#[postrider::test]` goes on an `async fn`")
+            .to_compile_error();
     }
     let (attributes, visibility, signature, body) = (&function.attrs, &function.vis, &function.sig, &function.block);
     quote! {

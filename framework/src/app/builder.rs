@@ -110,7 +110,8 @@ impl App {
     pub fn replicas(self, replicas: usize) -> Self {
         self.of_last_actor("replicas", |entry| {
             entry.replicas = replicas;
-            (replicas == 0).then(|| format!("{}: zero replicas would handle nothing; leave the actor out instead", entry.name()))
+            (replicas == 0)
+                .then(|| format!("{}: zero replicas would handle nothing; leave the actor out instead", entry.name()))
         })
     }
 

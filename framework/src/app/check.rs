@@ -55,7 +55,9 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
         ));
     }
     let effective = entry.effective(config);
-    if let Some(most) = most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most) {
+    if let Some(most) =
+        most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most)
+    {
         problems.push(format!(
             "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {CONSUMER_TIMEOUT:?}; set prefetch to {most} or less, or shorten the time-out",
             attributes.actor, effective.prefetch, effective.timeout
@@ -100,7 +102,9 @@ fn check_domains(app: &App, problems: &mut Vec<String>) {
         for &domain in entry.attributes.domains {
             let owner = *owners.entry(domain).or_insert(service);
             if owner != service {
-                problems.push(format!("services {owner:?} and {service:?} both want to own the domain {domain:?}; only one can"));
+                problems.push(format!(
+                    "services {owner:?} and {service:?} both want to own the domain {domain:?}; only one can"
+                ));
             }
         }
     }

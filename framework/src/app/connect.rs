@@ -17,7 +17,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// At once when the mistake is permanent.
-pub(super) async fn connect(config: &Config, choice: &BrokerChoice, name: &str, deadline: Instant) -> Result<Arc<dyn Broker>, BrokerError> {
+pub(super) async fn connect(
+    config: &Config,
+    choice: &BrokerChoice,
+    name: &str,
+    deadline: Instant,
+) -> Result<Arc<dyn Broker>, BrokerError> {
     let Some(address) = &config.broker else {
         return Ok(match choice {
             BrokerChoice::Shared(broker) => Arc::new(broker.connect()),

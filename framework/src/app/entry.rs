@@ -84,7 +84,8 @@ pub(super) struct Entry {
     pub(super) launch: LaunchActor,
 }
 
-pub(super) type LaunchActor = Arc<dyn Fn(Launch) -> LocalBoxFuture<'static, Result<Addr<Bridge>, String>> + Send + Sync>;
+pub(super) type LaunchActor =
+    Arc<dyn Fn(Launch) -> LocalBoxFuture<'static, Result<Addr<Bridge>, String>> + Send + Sync>;
 
 /// What an actor is launched with, on its arbiter.
 pub(super) struct Launch {
@@ -114,7 +115,8 @@ impl Entry {
     pub(super) fn new<S: Actor>(make: Make<S>) -> Self {
         let mut table = Table::<S>::default();
         S::handlers(&mut table);
-        let handlers = table.rows().iter().map(|row| Listed { spec: row.spec, exclusive: row.is_exclusive() }).collect();
+        let handlers =
+            table.rows().iter().map(|row| Listed { spec: row.spec, exclusive: row.is_exclusive() }).collect();
         Self {
             attributes: S::attributes(),
             handlers,
@@ -163,7 +165,9 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         config: launch.config.services.get(attributes.service).cloned().unwrap_or_default(),
     };
     let factory: Factory<S> = Rc::new(move || make(setup.clone()));
-    let failed = |failure: Failure| format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service);
+    let failed = |failure: Failure| {
+        format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service)
+    };
     let state = factory().await.map_err(failed)?;
     let mut table = Table::default();
     S::handlers(&mut table);

@@ -63,7 +63,8 @@ impl App {
     pub async fn start(mut self) -> Result<Running, StartError> {
         let environment: Vec<(String, String)> = std::env::vars().collect();
         let file = self.config_file.clone();
-        super::read_config::read(&mut self.config, file.as_deref(), &environment).map_err(|problems| StartError { problems })?;
+        super::read_config::read(&mut self.config, file.as_deref(), &environment)
+            .map_err(|problems| StartError { problems })?;
         self.start_as_configured().await
     }
 
@@ -76,7 +77,8 @@ impl App {
         let run = move || System::new().block_on(life(self, Placement::Arbiters, started));
         let thread = std::thread::Builder::new().name("postrider-system".into()).spawn(run);
         let thread = thread.map_err(|error| StartError::from(format!("no thread for the actor system: {error}")))?;
-        let running = waiting.await.map_err(|_| StartError::from("the actor system ended while it started".to_owned()))??;
+        let running =
+            waiting.await.map_err(|_| StartError::from("the actor system ended while it started".to_owned()))??;
         if let Ok(mut slot) = running.thread.lock() {
             *slot = Some(thread);
         }
@@ -129,7 +131,13 @@ async fn launch(app: App, placement: Placement) -> Result<Launched, StartError> 
     result
 }
 
-async fn launch_on(app: &App, placement: Placement, config: &Arc<Config>, broker: Arc<dyn Broker>, deadline: Instant) -> Result<Launched, StartError> {
+async fn launch_on(
+    app: &App,
+    placement: Placement,
+    config: &Arc<Config>,
+    broker: Arc<dyn Broker>,
+    deadline: Instant,
+) -> Result<Launched, StartError> {
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
     declare(&*broker, &combined(&plans, config), deadline).await?;
@@ -155,9 +163,15 @@ async fn launch_on(app: &App, placement: Placement, config: &Arc<Config>, broker
         Ok(Ok(bridges)) => bridges,
         Ok(Err(problem)) => return Err(give_up(launched, problem).await),
         Err(_) => {
-            let waiting: Vec<String> = launched.states.snapshot().into_iter().filter(|lane| !lane.consuming)
-                .map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer"))).collect();
-            let problem = format!("not started within {:?}: still waiting for {}", config.start_timeout, waiting.join(", "));
+            let waiting: Vec<String> = launched
+                .states
+                .snapshot()
+                .into_iter()
+                .filter(|lane| !lane.consuming)
+                .map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer")))
+                .collect();
+            let problem =
+                format!("not started within {:?}: still waiting for {}", config.start_timeout, waiting.join(", "));
             return Err(give_up(launched, problem).await);
         }
     };
@@ -191,7 +205,11 @@ fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
     }
 }
 
-async fn open_outlet(broker: &dyn Broker, config: &Config, counters: &Arc<Counters>) -> Result<Arc<Outlet>, BrokerError> {
+async fn open_outlet(
+    broker: &dyn Broker,
+    config: &Config,
+    counters: &Arc<Counters>,
+) -> Result<Arc<Outlet>, BrokerError> {
     Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::clone(counters)).await
 }
 
@@ -216,14 +234,23 @@ struct Seats {
 }
 
 impl Threads {
-    async fn start(app: &App, placement: Placement, config: &Config, broker: &dyn Broker, outlet: &Arc<Outlet>, counters: &Arc<Counters>) -> Result<Self, StartError> {
+    async fn start(
+        app: &App,
+        placement: Placement,
+        config: &Config,
+        broker: &dyn Broker,
+        outlet: &Arc<Outlet>,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, StartError> {
         let mut seats = Seats { numbered: Vec::new(), named: HashMap::new() };
         if placement == Placement::Here {
             seats.numbered.push(Seat { handle: None, watch: ArbiterWatch::new("here"), outlet: Arc::clone(outlet) });
             return Ok(Self { arbiters: Vec::new(), seats, watchdog: None });
         }
-        let unnamed = app.entries.iter().filter(|entry| entry.arbiter.is_none()).map(|entry| entry.replicas).sum::<usize>();
-        let mut names: Vec<String> = (0..config.arbiters.min(unnamed)).map(|number| format!("arbiter-{number}")).collect();
+        let unnamed =
+            app.entries.iter().filter(|entry| entry.arbiter.is_none()).map(|entry| entry.replicas).sum::<usize>();
+        let mut names: Vec<String> =
+            (0..config.arbiters.min(unnamed)).map(|number| format!("arbiter-{number}")).collect();
         let numbered = names.len();
         for name in app.entries.iter().filter_map(|entry| entry.arbiter.clone()) {
             if !names.contains(&name) {
@@ -236,7 +263,11 @@ impl Threads {
             let watch = ArbiterWatch::new(name.clone());
             let handle = arbiter.handle();
             handle.spawn(Arc::clone(&watch).beat());
-            let seat = Seat { handle: Some(handle), watch: Arc::clone(&watch), outlet: open_outlet(broker, config, counters).await? };
+            let seat = Seat {
+                handle: Some(handle),
+                watch: Arc::clone(&watch),
+                outlet: open_outlet(broker, config, counters).await?,
+            };
             arbiters.push(arbiter);
             watches.push(watch);
             if index < numbered {
@@ -318,7 +349,8 @@ where
 
 fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
     let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
-    let mut domains: Vec<String> = of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
+    let mut domains: Vec<String> =
+        of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
     if domains.is_empty() {
         domains.push(service.to_owned());
     }

@@ -131,7 +131,8 @@ struct MessageArgs {
 impl MessageArgs {
     fn payload(&self) -> Result<Payload, String> {
         if let Some(json) = &self.json {
-            let value: serde_json::Value = serde_json::from_str(json).map_err(|error| format!("--json: not JSON: {error}"))?;
+            let value: serde_json::Value =
+                serde_json::from_str(json).map_err(|error| format!("--json: not JSON: {error}"))?;
             return Ok(Payload::json(&value));
         }
         if let Some(text) = &self.text {
@@ -147,7 +148,8 @@ impl MessageArgs {
     fn options(&self) -> Result<Options, String> {
         let mut options = Options::default().timeout(self.timeout);
         for header in &self.headers {
-            let (name, value) = header.split_once('=').ok_or_else(|| format!("--header {header:?}: write name=value"))?;
+            let (name, value) =
+                header.split_once('=').ok_or_else(|| format!("--header {header:?}: write name=value"))?;
             options = options.header(name, value);
         }
         if let Some(id) = &self.id {
@@ -161,7 +163,7 @@ impl MessageArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(&cli.common);
+    start_log(&cli.common, "error,lapin=off");
     match on_runtime(run(cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(problem)) | Err(problem) => failed("postrider", &[problem]),
@@ -171,7 +173,8 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), String> {
     let mut config = Config::default();
     let environment: Vec<(String, String)> = std::env::vars().collect();
-    read_config::read(&mut config, cli.common.config.as_deref(), &environment).map_err(|problems| problems.join("\n"))?;
+    read_config::read(&mut config, cli.common.config.as_deref(), &environment)
+        .map_err(|problems| problems.join("\n"))?;
     if let Some(broker) = cli.common.broker {
         config.broker = Some(Secret::new(broker));
     }
@@ -179,7 +182,8 @@ async fn run(cli: Cli) -> Result<(), String> {
         return Err("no broker: say --broker amqp://user:password@host/vhost or set POSTRIDER_BROKER".into());
     }
     let deadline = Instant::now() + REACH;
-    let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline).await.map_err(|error| error.to_string())?;
+    let broker =
+        connect(&config, &BrokerChoice::default(), "postrider", deadline).await.map_err(|error| error.to_string())?;
     let bus = open_bus(&config, &broker).await.map_err(|error| error.to_string());
     let result = match bus {
         Ok(bus) => obey(cli.command, &config, &bus, &*broker).await,
@@ -191,7 +195,9 @@ async fn run(cli: Cli) -> Result<(), String> {
 
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>) -> Result<Bus, BrokerError> {
     broker.declare(&crate::inbound::shared_exchanges(&config.names)).await?;
-    let outlet = Outlet::open(&**broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default())).await?;
+    let outlet =
+        Outlet::open(&**broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
+            .await?;
     let identity = Identity {
         service: Name::from_wire("operator"),
         instance: Name::from_wire("operator"),
@@ -226,7 +232,10 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         }
         Command::Request { key, message } => {
             let options = message.options()?;
-            let reply = bus.request_raw(&key, message.payload()?, |_| options, None).await.map_err(|error| error.to_string())?;
+            let reply = bus
+                .request_raw(&key, message.payload()?, |_| options, None)
+                .await
+                .map_err(|error| error.to_string())?;
             println!("{}", shown(&reply));
             Ok(())
         }
@@ -277,8 +286,10 @@ async fn tap(bus: &Bus, patterns: Vec<String>, messages: Option<u64>) -> Result<
 fn shown(envelope: &Envelope) -> String {
     let limits = codec::Limits::default();
     match Codec::for_media_type(&envelope.media_type) {
-        Some(Codec::Json | Codec::Msgpack) => codec::decode::<serde_json::Value>(&envelope.payload, &envelope.media_type, &limits)
-            .map_or_else(|error| format!("({error})"), |value| value.to_string()),
+        Some(Codec::Json | Codec::Msgpack) => {
+            codec::decode::<serde_json::Value>(&envelope.payload, &envelope.media_type, &limits)
+                .map_or_else(|error| format!("({error})"), |value| value.to_string())
+        }
         Some(Codec::Text) => String::from_utf8_lossy(&envelope.payload).into_owned(),
         _ => format!("({} bytes of {})", envelope.payload.len(), envelope.media_type),
     }
@@ -292,7 +303,8 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
             continue;
         }
         // Declaring it as its owner would changes nothing if it is, and is refused if it is somebody else's.
-        let exchange = Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout).with("alternate-exchange", names.owner(&claim.service));
+        let exchange = Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout)
+            .with("alternate-exchange", names.owner(&claim.service));
         match broker.declare(&Topology { exchanges: vec![exchange], ..Topology::default() }).await {
             Ok(()) => standing.push(claim),
             Err(BrokerError::DomainOwned { .. }) => {}

@@ -19,7 +19,7 @@ use crate::message::Secret;
 pub fn main(mut app: App) -> ExitCode {
     let name = app.name.clone();
     let cli = Cli::parse();
-    start_log(&cli.common);
+    start_log(&cli.common, "warn,postrider=info,lapin=off");
     if let Err(problems) = configure(&mut app, &cli.common) {
         return failed(&name, &problems);
     }
@@ -47,16 +47,18 @@ pub(super) fn on_runtime<F: Future>(future: F) -> Result<F::Output, String> {
     runtime.map(|runtime| runtime.block_on(future)).map_err(|error| format!("no runtime: {error}"))
 }
 
-pub(super) fn start_log(common: &Common) {
+/// Starts the log on the standard error. What the broker's client logs by itself is in our own errors already.
+pub(super) fn start_log(common: &Common, quiet: &str) {
     let level = match common.verbose {
-        0 => "warn,postrider=info",
-        1 => "info,postrider=debug",
-        2 => "info,postrider=trace",
+        0 => quiet,
+        1 => "info,postrider=debug,lapin=off",
+        2 => "info,postrider=trace,lapin=warn",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("POSTRIDER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // A program that has a log already keeps it.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }
 
 fn configure(app: &mut App, common: &Common) -> Result<(), Vec<String>> {
@@ -144,7 +146,15 @@ fn print_table(rows: &[ManifestRow]) {
     let lines = rows.iter().map(|row| {
         let place = format!("{}:{}", row.file, row.line);
         let method = format!("{}::{}", row.actor, row.method);
-        [row.key.clone(), row.kind.clone(), row.queue.clone(), row.guarantee.to_string(), row.mode.clone(), method, place]
+        [
+            row.key.clone(),
+            row.kind.clone(),
+            row.queue.clone(),
+            row.guarantee.to_string(),
+            row.mode.clone(),
+            method,
+            place,
+        ]
     });
     let lines: Vec<[String; 7]> = std::iter::once(head).chain(lines).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);

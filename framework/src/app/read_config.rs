@@ -20,10 +20,16 @@ const NOT_SETTINGS: [&str; 2] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG"];
 ///
 /// # Errors
 /// All problems, each naming the setting, the value and what to write.
-pub(super) fn read(config: &mut Config, file: Option<&Path>, environment: &[(String, String)]) -> Result<(), Vec<String>> {
+pub(super) fn read(
+    config: &mut Config,
+    file: Option<&Path>,
+    environment: &[(String, String)],
+) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
     let mut table = read_file(file, environment, &mut problems);
-    for (name, value) in environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name.as_str())) {
+    for (name, value) in
+        environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name.as_str()))
+    {
         insert(&mut table, name, value, &mut problems);
     }
     let mut reader = Reader { problems };
@@ -34,7 +40,8 @@ pub(super) fn read(config: &mut Config, file: Option<&Path>, environment: &[(Str
 }
 
 fn read_file(file: Option<&Path>, environment: &[(String, String)], problems: &mut Vec<String>) -> Table {
-    let named = environment.iter().find(|(name, _)| name == "POSTRIDER_CONFIG").map(|(_, path)| Path::new(path.as_str()));
+    let named =
+        environment.iter().find(|(name, _)| name == "POSTRIDER_CONFIG").map(|(_, path)| Path::new(path.as_str()));
     let path = file.or(named);
     if path.is_none() && !Path::new(DEFAULT_FILE).exists() {
         return Table::new();
@@ -65,7 +72,9 @@ fn insert(table: &mut Table, variable: &str, value: &str, problems: &mut Vec<Str
             return;
         }
         [group, name, field] => (group, name.replace('_', "-"), field),
-        [group, name, queue, field] => (group, format!("{}.{}", name.replace('_', "-"), queue.replace('_', "-")), field),
+        [group, name, queue, field] => {
+            (group, format!("{}.{}", name.replace('_', "-"), queue.replace('_', "-")), field)
+        }
         _ => {
             problems.push(format!("{variable}: write POSTRIDER_SETTING, POSTRIDER_ACTOR__SERVICE__SETTING or POSTRIDER_SERVICE__NAME__SETTING"));
             return;
@@ -102,8 +111,12 @@ impl Reader {
             "stop_timeout" => self.duration(name, &value, |d| config.stop_timeout = d),
             "confirm_timeout" => self.duration(name, &value, |d| config.publish.confirm_timeout = d),
             "request_timeout" => self.duration(name, &value, |d| config.publish.request_timeout = d),
-            "max_open_requests" => self.number(name, &value, 1_000_000, |n| config.publish.max_open_requests = n as usize),
-            "max_payload_bytes" => self.number(name, &value, 128 * 1024 * 1024, |n| config.limits.max_payload_bytes = n as usize),
+            "max_open_requests" => {
+                self.number(name, &value, 1_000_000, |n| config.publish.max_open_requests = n as usize)
+            }
+            "max_payload_bytes" => {
+                self.number(name, &value, 128 * 1024 * 1024, |n| config.limits.max_payload_bytes = n as usize)
+            }
             "max_nesting" => self.number(name, &value, 1_000, |n| config.limits.max_nesting = n as usize),
             "max_held_messages" => self.number(name, &value, 1_000_000, |n| config.held.messages = n as usize),
             "max_held_bytes" => self.number(name, &value, 1 << 30, |n| config.held.bytes = n as usize),
@@ -150,8 +163,12 @@ impl Reader {
                 "concurrency" => self.number(&name, &value, 10_000, |n| overrides.concurrency = Some(n as usize)),
                 "timeout" => self.duration(&name, &value, |d| overrides.timeout = Some(d)),
                 "retry_attempts" => self.number(&name, &value, 100, |n| overrides.attempts = Some(n as u32)),
-                "guarantee" | "ordered" => self.problems.push(format!("{name}: a promise is made in the code, in #[distributed(…)], and cannot be configured")),
-                _ => self.problems.push(format!("{name}: an actor has prefetch, concurrency, timeout and retry_attempts")),
+                "guarantee" | "ordered" => self.problems.push(format!(
+                    "{name}: a promise is made in the code, in #[distributed(…)], and cannot be configured"
+                )),
+                _ => self
+                    .problems
+                    .push(format!("{name}: an actor has prefetch, concurrency, timeout and retry_attempts")),
             }
         }
         config.actors.insert(actor.to_owned(), overrides);
@@ -189,7 +206,9 @@ impl Reader {
     fn duration(&mut self, name: &str, value: &Value, set: impl FnOnce(Duration)) {
         match value.as_str().and_then(parse_duration) {
             Some(duration) => set(duration),
-            None => self.problems.push(format!("{name}: {value} is not a duration above zero with a unit, such as \"500ms\", \"30s\", \"2m\", \"1h\"")),
+            None => self.problems.push(format!(
+                "{name}: {value} is not a duration above zero with a unit, such as \"500ms\", \"30s\", \"2m\", \"1h\""
+            )),
         }
     }
 }

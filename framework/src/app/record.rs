@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout};
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::launch::combined;
-use crate::broker::{Addressed, Binding, Broker, BrokerError, ConsumerSpec, Destination, Names, Properties, Queue, Topology};
+use crate::broker::{
+    Addressed, Binding, Broker, BrokerError, ConsumerSpec, Destination, Names, Properties, Queue, Topology,
+};
 use crate::bus::Outlet;
 use crate::inbound::ActorPlan;
 use crate::message::{Headers, MediaType};
@@ -46,7 +48,12 @@ fn claims_queue(names: &Names) -> Queue {
 pub(super) fn present(app: &App, plans: &[ActorPlan], config: &Config, service: &str) -> Record {
     let of_service = app.entries.iter().zip(plans).filter(|(entry, _)| entry.attributes.service == service);
     let own: Vec<ActorPlan> = of_service.map(|(_, plan)| plan.clone()).collect();
-    let mut bindings: BTreeSet<Binding> = own.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()).flat_map(|(_, bindings)| bindings).collect();
+    let mut bindings: BTreeSet<Binding> = own
+        .iter()
+        .flat_map(|plan| &plan.lanes)
+        .filter_map(|lane| lane.lasting())
+        .flat_map(|(_, bindings)| bindings)
+        .collect();
     // The tap of the event exchange belongs to everybody.
     let event_tap = combined(&[], config).bindings;
     bindings.extend(combined(&own, config).bindings.into_iter().filter(|binding| !event_tap.contains(binding)));
@@ -64,7 +71,13 @@ pub(super) fn stale(recorded: &Record, present: &Record) -> Vec<Binding> {
 }
 
 /// Writes what stands now, stale bindings included until they are removed, and what is claimed.
-pub(super) async fn keep(broker: &dyn Broker, outlet: &Outlet, config: &Config, app: &App, plans: &[ActorPlan]) -> Result<(), String> {
+pub(super) async fn keep(
+    broker: &dyn Broker,
+    outlet: &Outlet,
+    config: &Config,
+    app: &App,
+    plans: &[ActorPlan],
+) -> Result<(), String> {
     for service in app.services() {
         let mut record = present(app, plans, config, service);
         let recorded = read(broker, &config.names, service).await.map_err(|error| error.to_string())?;

@@ -92,7 +92,9 @@ impl Running {
         let mut ended = self.ended.clone();
         let report = match ended.wait_for(Option::is_some).await {
             Ok(report) => report.clone().unwrap_or_default(),
-            Err(_) => StopReport { failure: Some("the app's thread ended unexpectedly".into()), ..StopReport::default() },
+            Err(_) => {
+                StopReport { failure: Some("the app's thread ended unexpectedly".into()), ..StopReport::default() }
+            }
         };
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {

@@ -39,15 +39,27 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
     result
 }
 
-async fn with_broker(app: &App, plans: &[ActorPlan], topology: &Topology, command: &TopologyCommand, broker: &dyn Broker) -> Result<u8, String> {
+async fn with_broker(
+    app: &App,
+    plans: &[ActorPlan],
+    topology: &Topology,
+    command: &TopologyCommand,
+    broker: &dyn Broker,
+) -> Result<u8, String> {
     let text = |error: crate::broker::BrokerError| error.to_string();
     let config = &app.config;
     let counters = std::sync::Arc::new(Counters::default());
-    let outlet = Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
+    let outlet =
+        Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
     if let TopologyCommand::Apply = command {
         broker.declare(topology).await.map_err(text)?;
         record::keep(broker, &outlet, config, app, plans).await?;
-        println!("declared {} exchanges, {} queues, {} bindings", topology.exchanges.len(), topology.queues.len(), topology.bindings.len());
+        println!(
+            "declared {} exchanges, {} queues, {} bindings",
+            topology.exchanges.len(),
+            topology.queues.len(),
+            topology.bindings.len()
+        );
         return Ok(0);
     }
     let mut found = 0;

@@ -29,13 +29,17 @@ pub enum BrokerError {
         reason: String,
     },
     /// The user may not do this.
-    #[error("the broker does not allow it: {reason}; give the user configure, write and read permission on Postrider's names")]
+    #[error(
+        "the broker does not allow it: {reason}; give the user configure, write and read permission on Postrider's names"
+    )]
     Forbidden {
         /// What the broker said.
         reason: String,
     },
     /// Something with this name and other arguments stands already.
-    #[error("{what} exists with other arguments: {reason}; delete it when it is empty, or use another namespace or name")]
+    #[error(
+        "{what} exists with other arguments: {reason}; delete it when it is empty, or use another namespace or name"
+    )]
     Inequivalent {
         /// The exchange or queue.
         what: String,
@@ -43,7 +47,9 @@ pub enum BrokerError {
         reason: String,
     },
     /// Another service owns the domain.
-    #[error("service {claimant:?} cannot own the domain {domain:?}: {reason}; use another domain, or run `postrider domain release {domain}` when its owner is gone for good")]
+    #[error(
+        "service {claimant:?} cannot own the domain {domain:?}: {reason}; use another domain, or run `postrider domain release {domain}` when its owner is gone for good"
+    )]
     DomainOwned {
         /// The domain.
         domain: String,

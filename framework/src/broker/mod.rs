@@ -17,5 +17,5 @@ pub use port::{
     Addressed, Broker, Capabilities, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
-pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};
 pub(crate) use wire::KIND;
+pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

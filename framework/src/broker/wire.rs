@@ -146,9 +146,13 @@ pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Nam
     envelope.source = properties.app_id.as_deref().map(Name::from_wire);
     envelope.instance = name(take(INSTANCE));
     envelope.target = target;
-    envelope.sent_at = properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    envelope.sent_at =
+        properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     envelope.expiration = properties.expiration.and_then(|text| text.parse().ok()).map(Duration::from_millis);
-    envelope.timeout = take(TIMEOUT).and_then(|value| value.as_integer()).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    envelope.timeout = take(TIMEOUT)
+        .and_then(|value| value.as_integer())
+        .and_then(|ms| u64::try_from(ms).ok())
+        .map(Duration::from_millis);
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
     envelope.attempt = number(take(ATTEMPT)).unwrap_or(1).max(1);

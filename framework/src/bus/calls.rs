@@ -179,7 +179,11 @@ impl Bus {
     ///
     /// # Errors
     /// As [`Bus::request`].
-    pub async fn request_with<M>(&self, message: &M, options: impl FnOnce(Options) -> Options) -> Result<M::Reply, RequestError>
+    pub async fn request_with<M>(
+        &self,
+        message: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<M::Reply, RequestError>
     where
         M: Request + Serialize,
         M::Reply: DeserializeOwned,
@@ -256,14 +260,20 @@ impl Bus {
         let service = options.recipients.first().cloned();
         let compose = |kind| {
             let mut options = options.clone();
-            options.recipients.truncate(if service.is_some() && options.recipients.len() == 1 { 0 } else { usize::MAX });
+            options.recipients.truncate(if service.is_some() && options.recipients.len() == 1 {
+                0
+            } else {
+                usize::MAX
+            });
             let service = service.as_deref().filter(|_| options.recipients.is_empty());
             self.identity.keyed(&Address { kind, key, service }, payload.clone(), options, self.request_timeout())
         };
         let query = self.await_reply(compose(Kind::Query)?, origin).await;
         match query {
             // No service has such a query; a command of that key is the other thing that answers.
-            Err(RequestError::Send(SendError::Unroutable { .. })) => self.await_reply(compose(Kind::Command)?, origin).await,
+            Err(RequestError::Send(SendError::Unroutable { .. })) => {
+                self.await_reply(compose(Kind::Command)?, origin).await
+            }
             other => other,
         }
     }

@@ -110,7 +110,8 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
         });
     }
     if options.recipients.len() > MAX_RECIPIENTS {
-        let reason = format!("{} recipients are too many; at most {MAX_RECIPIENTS} are allowed", options.recipients.len());
+        let reason =
+            format!("{} recipients are too many; at most {MAX_RECIPIENTS} are allowed", options.recipients.len());
         return Err(SendError::Option { option: "recipients", reason });
     }
     if envelope.target.is_some() && !options.recipients.is_empty() {
@@ -140,7 +141,8 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
         return Err(SendError::WrongKind { reason });
     }
     if envelope.recipients.len() > 1 {
-        let reason = "a request takes one recipient, as one answer is awaited; publish an event to reach several".into();
+        let reason =
+            "a request takes one recipient, as one answer is awaited; publish an event to reach several".into();
         return Err(SendError::Option { option: "recipients", reason });
     }
     envelope.reply_to = Some(ReplyTo::Caller);
@@ -182,10 +184,14 @@ impl Identity {
         Key::new(envelope.key.as_str())?;
         self.limits.check(&envelope.payload, &envelope.media_type)?;
         if envelope.kind == Kind::Channel && envelope.target.is_none() {
-            return Err(SendError::WrongKind { reason: "a channel message needs the service it is for in `target`".into() });
+            return Err(SendError::WrongKind {
+                reason: "a channel message needs the service it is for in `target`".into(),
+            });
         }
         if envelope.kind == Kind::Reply && !matches!(envelope.reply_to, Some(ReplyTo::Queue(_))) {
-            return Err(SendError::WrongKind { reason: "a reply needs the queue of whoever waits in `reply_to`".into() });
+            return Err(SendError::WrongKind {
+                reason: "a reply needs the queue of whoever waits in `reply_to`".into(),
+            });
         }
         let timeout = options.timeout.unwrap_or(default_timeout);
         if timeout.is_zero() {

@@ -11,7 +11,9 @@ use crate::message::{Kind, MessageId, Problem};
 #[non_exhaustive]
 pub enum SendError {
     /// No queue takes it.
-    #[error("{kind} {key:?} (message {id}) reached nobody: no queue takes it; is the service that handles it deployed?")]
+    #[error(
+        "{kind} {key:?} (message {id}) reached nobody: no queue takes it; is the service that handles it deployed?"
+    )]
     Unroutable {
         /// Its kind.
         kind: Kind,
@@ -59,7 +61,9 @@ pub enum SendError {
         reason: String,
     },
     /// The sender does not own the event's domain.
-    #[error("service {service:?} may not publish {key:?}: it does not own the domain {domain:?}; publish from the owner, or say `as_owner` if this program must")]
+    #[error(
+        "service {service:?} may not publish {key:?}: it does not own the domain {domain:?}; publish from the owner, or say `as_owner` if this program must"
+    )]
     NotOwner {
         /// The sending service.
         service: String,
@@ -85,7 +89,9 @@ pub enum SendError {
         most: usize,
     },
     /// A handler holds too many messages.
-    #[error("a handler may hold at most {messages} messages and {bytes} bytes until it succeeds; send in smaller portions")]
+    #[error(
+        "a handler may hold at most {messages} messages and {bytes} bytes until it succeeds; send in smaller portions"
+    )]
     TooManyHeld {
         /// The limit in messages.
         messages: usize,

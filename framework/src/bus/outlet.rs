@@ -67,7 +67,11 @@ impl Outlet {
     ///
     /// # Errors
     /// When nobody takes it, the broker refuses it, or the time is over.
-    pub fn publish(&self, envelope: Envelope, deadline: Instant) -> impl Future<Output = Result<(), SendError>> + 'static {
+    pub fn publish(
+        &self,
+        envelope: Envelope,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), SendError>> + 'static {
         let span = tracing::debug_span!("send", key = %envelope.key, kind = %envelope.kind, message_id = %envelope.id,
             service = envelope.source.as_ref().map(|name| name.as_str()));
         let counters = Arc::clone(&self.counters);
@@ -104,10 +108,8 @@ impl Outlet {
     pub async fn request(&self, envelope: Envelope, patience: Duration) -> Result<Envelope, RequestError> {
         let deadline = Instant::now() + patience;
         let key = envelope.key.to_string();
-        let mut waiting = self
-            .requests
-            .open(envelope.id.as_str())
-            .map_err(|open| RequestError::TooManyOpen { open })?;
+        let mut waiting =
+            self.requests.open(envelope.id.as_str()).map_err(|open| RequestError::TooManyOpen { open })?;
         let published = self.publish(envelope, deadline);
         tokio::pin!(published);
         let waited = tokio::select! {

@@ -1,4 +1,6 @@
-use crate::broker::{Binding, Broker, BrokerError, Consumer, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology, open};
+use crate::broker::{
+    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology, open,
+};
 use crate::message::{Envelope, MessageId};
 
 /// The most messages that wait for a tap's reader; beyond it the oldest are dropped.
@@ -39,7 +41,8 @@ impl Tap {
         let queue = Queue::exclusive(names.tap_queue(MessageId::new().as_str()))
             .with("x-max-length", TAP_CAPACITY)
             .with("x-overflow", "drop-head");
-        let bindings = filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
+        let bindings =
+            filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
         let exchanges = vec![Exchange::new(names.tap(), ExchangeKind::Topic)];
         let topology = Topology { exchanges, queues: Vec::new(), bindings };
         let consumer = broker.consume(&ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH }).await?;

@@ -84,7 +84,8 @@ fn msgpack(payload: &[u8], most: usize) -> bool {
 /// Reads a marker and its length; see the MessagePack specification, "Formats".
 fn read_item(bytes: &[u8]) -> Option<(Item, &[u8])> {
     let (&marker, rest) = bytes.split_first()?;
-    let sized = |width: usize, extra: u64| Some((Item::Scalar((big_endian(rest, width)? + extra) as usize), &rest[width..]));
+    let sized =
+        |width: usize, extra: u64| Some((Item::Scalar((big_endian(rest, width)? + extra) as usize), &rest[width..]));
     let nested = |width: usize, each: u64| Some((Item::Nested(big_endian(rest, width)? * each), &rest[width..]));
     match marker {
         0x80..=0x8f => Some((Item::Nested(u64::from(marker & 0x0f) * 2), rest)),

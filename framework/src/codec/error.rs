@@ -3,7 +3,9 @@
 #[non_exhaustive]
 pub enum EncodeError {
     /// There is no codec for the media type.
-    #[error("no codec for media type {media_type:?}; use application/msgpack, application/json, text/plain or application/octet-stream, or send the encoded bytes with Payload::bytes")]
+    #[error(
+        "no codec for media type {media_type:?}; use application/msgpack, application/json, text/plain or application/octet-stream, or send the encoded bytes with Payload::bytes"
+    )]
     UnknownMediaType {
         /// The media type asked for.
         media_type: String,
@@ -37,7 +39,9 @@ pub enum EncodeError {
 #[non_exhaustive]
 pub enum DecodeError {
     /// There is no codec for the content type.
-    #[error("no codec for content type {media_type:?}; send application/msgpack, application/json, text/plain or application/octet-stream")]
+    #[error(
+        "no codec for content type {media_type:?}; send application/msgpack, application/json, text/plain or application/octet-stream"
+    )]
     UnknownMediaType {
         /// The content type of the message.
         media_type: String,

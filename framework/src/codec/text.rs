@@ -1,8 +1,8 @@
 //! Text: a value that serde sees as one string.
 
+use serde::Serialize;
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
-use serde::Serialize;
 
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     match serde_json::to_value(value) {
@@ -13,7 +13,8 @@ pub(super) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
 }
 
 pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
-    let text = std::str::from_utf8(payload).map_err(|error| format!("not UTF-8 after {} bytes", error.valid_up_to()))?;
+    let text =
+        std::str::from_utf8(payload).map_err(|error| format!("not UTF-8 after {} bytes", error.valid_up_to()))?;
     let deserializer: StrDeserializer<'_, Error> = text.into_deserializer();
     T::deserialize(deserializer).map_err(|_| "the handler's type cannot be read from text".into())
 }

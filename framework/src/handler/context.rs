@@ -10,7 +10,9 @@ use crate::broker::Names;
 use crate::bus::{Address, Identity, Options, Origin, Outgoing, Payload, RequestError, SendError, stamp};
 use crate::codec::{self, Limits};
 use crate::handler::{HeldLimits, Work};
-use crate::message::{Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, Request, Value};
+use crate::message::{
+    Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, Request, Value,
+};
 
 /// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
 /// handler succeeds; requests are sent at once.
@@ -86,10 +88,13 @@ impl Context {
     #[must_use]
     pub fn sent_of<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
         let limits = Limits::default();
-        let held = self.sent().into_iter().filter(|envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY);
+        let held =
+            self.sent().into_iter().filter(|envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY);
         #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
-        held.map(|envelope| codec::decode(&envelope.payload, &envelope.media_type, &limits).expect("a message of this type"))
-            .collect()
+        held.map(|envelope| {
+            codec::decode(&envelope.payload, &envelope.media_type, &limits).expect("a message of this type")
+        })
+        .collect()
     }
 
     /// Sends a command to its owner.
@@ -244,7 +249,11 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::request`].
-    pub async fn request_with<M>(&self, message: &M, options: impl FnOnce(Options) -> Options) -> Result<M::Reply, RequestError>
+    pub async fn request_with<M>(
+        &self,
+        message: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<M::Reply, RequestError>
     where
         M: Request + Serialize,
         M::Reply: DeserializeOwned,

@@ -16,7 +16,11 @@ pub(super) fn text(payload: &Bytes, media_type: &MediaType, limits: &Limits) -> 
 }
 
 /// Reads any other parameter by content type.
-pub(super) fn typed<T: DeserializeOwned>(payload: &Bytes, media_type: &MediaType, limits: &Limits) -> Result<T, Problem> {
+pub(super) fn typed<T: DeserializeOwned>(
+    payload: &Bytes,
+    media_type: &MediaType,
+    limits: &Limits,
+) -> Result<T, Problem> {
     codec::decode(payload, media_type, limits).map_err(|error| undecodable(error.to_string()))
 }
 

@@ -33,8 +33,17 @@ pub struct Work {
 impl Work {
     /// The work of an attempt made by a running actor.
     #[must_use]
-    pub fn new(bus: Bus, origin: Origin, cancellation: CancellationToken, stop_app: CancellationToken, limits: HeldLimits) -> Self {
-        Self { bus: Some(bus.clone()), ..Self::detached(Arc::clone(&bus.identity), origin, cancellation, stop_app, limits) }
+    pub fn new(
+        bus: Bus,
+        origin: Origin,
+        cancellation: CancellationToken,
+        stop_app: CancellationToken,
+        limits: HeldLimits,
+    ) -> Self {
+        Self {
+            bus: Some(bus.clone()),
+            ..Self::detached(Arc::clone(&bus.identity), origin, cancellation, stop_app, limits)
+        }
     }
 
     pub(super) fn detached(

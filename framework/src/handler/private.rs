@@ -12,7 +12,7 @@ pub use crate::message::{Command, Contract, Event, Kind, MediaType, Query, Reque
 pub use bytes::Bytes;
 
 use crate::codec::{self, Codec};
-use crate::handler::{Failed, FailureClass, Failure, Reply, decode};
+use crate::handler::{Failed, Failure, FailureClass, Reply, decode};
 use crate::message::Problem;
 
 /// A parameter that carries the message.
@@ -120,7 +120,9 @@ fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
     };
     match codec::encode(value, &media_type, &identity.limits) {
         Ok(payload) => Outcome::Done(Some(Reply { media_type, payload })),
-        Err(error) => Outcome::failed(FailureClass::Permanent, Problem::FAILED, format!("the answer cannot be sent: {error}")),
+        Err(error) => {
+            Outcome::failed(FailureClass::Permanent, Problem::FAILED, format!("the answer cannot be sent: {error}"))
+        }
     }
 }
 

@@ -3,10 +3,10 @@ use std::rc::Rc;
 use actix::{Actor, Context, Handler};
 use tokio::sync::mpsc;
 
+use crate::handler::Lane;
 use crate::host::core::Core;
 use crate::host::deliver::Deliver;
 use crate::host::lane;
-use crate::handler::Lane;
 
 /// The actix actor that owns a service's state. Its mailbox takes deliveries and sorts them to the lanes; it never
 /// waits, so that a flood for one actor does not hold up its neighbours on the arbiter.

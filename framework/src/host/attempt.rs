@@ -68,7 +68,11 @@ impl<S: 'static> Core<S> {
         let identity = &self.bus.identity;
         let answer = [("service", identity.service.as_str()), ("instance", identity.instance.as_str())];
         let answer: std::collections::BTreeMap<_, _> = answer.into_iter().collect();
-        let media_type = if codec::Codec::for_media_type(asked) == Some(codec::Codec::Json) { MediaType::JSON } else { MediaType::MSGPACK };
+        let media_type = if codec::Codec::for_media_type(asked) == Some(codec::Codec::Json) {
+            MediaType::JSON
+        } else {
+            MediaType::MSGPACK
+        };
         match codec::encode(&answer, &media_type, &identity.limits) {
             Ok(payload) => Outcome::Done(Some(Reply { media_type, payload })),
             Err(error) => Outcome::failed(FailureClass::Permanent, Problem::FAILED, error.to_string()),
@@ -91,7 +95,8 @@ impl<S: 'static> Core<S> {
         }
         let origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
         let span = self.span(row, job, &origin);
-        let work = Work::new(self.bus.clone(), origin, self.abandon.child_token(), self.stop_app.clone(), self.settings.held);
+        let work =
+            Work::new(self.bus.clone(), origin, self.abandon.child_token(), self.stop_app.clone(), self.settings.held);
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
         let outcome = self.guarded(row, guard, &mut invocation, limit).instrument(span.clone()).await;
@@ -121,7 +126,13 @@ impl<S: 'static> Core<S> {
     }
 
     /// Runs the handler with everything that can end it: a panic, the time, the app.
-    async fn guarded(&self, row: &Row<S>, guard: &mut Guard<S>, invocation: &mut Invocation, limit: Duration) -> Outcome {
+    async fn guarded(
+        &self,
+        row: &Row<S>,
+        guard: &mut Guard<S>,
+        invocation: &mut Invocation,
+        limit: Duration,
+    ) -> Outcome {
         let exclusive = row.is_exclusive();
         let handler = self.watch.watched(row.spec, self.run(row, guard, invocation));
         let handler = AssertUnwindSafe(handler).catch_unwind();
@@ -151,7 +162,12 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    fn run<'a>(&'a self, row: &'a Row<S>, guard: &'a mut Guard<S>, invocation: &'a mut Invocation) -> LocalBoxFuture<'a, Outcome> {
+    fn run<'a>(
+        &'a self,
+        row: &'a Row<S>,
+        guard: &'a mut Guard<S>,
+        invocation: &'a mut Invocation,
+    ) -> LocalBoxFuture<'a, Outcome> {
         let middleware = &self.middleware[..];
         match (guard, &row.run) {
             (Guard::Exclusive(state), run) => match (state.as_mut(), run) {

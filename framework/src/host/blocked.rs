@@ -59,7 +59,8 @@ impl ArbiterWatch {
     }
 
     fn report_if_blocked(&self) {
-        let silent = self.started.elapsed().saturating_sub(Duration::from_millis(self.last_beat.load(Ordering::Relaxed)));
+        let silent =
+            self.started.elapsed().saturating_sub(Duration::from_millis(self.last_beat.load(Ordering::Relaxed)));
         if silent < BLOCKED_AFTER || self.reported.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -30,7 +30,11 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
         let found = core.table.find(job.lane, job.envelope.kind, job.envelope.key.as_str()).map(Rc::clone);
         let Some(row) = found else {
             Counters::add(&core.counters.no_handler);
-            let text = format!("no handler for {} {:?} in this build of the service", job.envelope.kind, job.envelope.key.as_str());
+            let text = format!(
+                "no handler for {} {:?} in this build of the service",
+                job.envelope.kind,
+                job.envelope.key.as_str()
+            );
             job.finish(Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text));
             continue;
         };
@@ -63,7 +67,13 @@ impl<S: 'static> Core<S> {
 
     /// All attempts in place. Returns when the handler has run for the last time and what it sent is on its way in
     /// order, so that the lane can go on; confirms are awaited beside it, unless the actor is ordered.
-    async fn drive(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, mut guard: Option<Guard<S>>, slot: Option<OwnedSemaphorePermit>) {
+    async fn drive(
+        self: Rc<Self>,
+        row: Rc<Row<S>>,
+        mut job: Job,
+        mut guard: Option<Guard<S>>,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
         // Bounded by the retry policy, and for what does not count by the life of the delivery's channel.
         loop {
             let mut held_guard = match guard.take() {
@@ -76,7 +86,8 @@ impl<S: 'static> Core<S> {
             let (outcome, held) = self.attempt(&row, &mut held_guard, &job).await;
             if !held.is_empty() {
                 let deadline = Instant::now() + self.settings.confirm_timeout;
-                let publish = |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
+                let publish =
+                    |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
                 let mut sends: Sends = join_all(held.into_iter().map(publish));
                 // The first poll puts them into the channel's order, whatever the task's budget is.
                 let sent = tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await;
@@ -104,7 +115,14 @@ impl<S: 'static> Core<S> {
     }
 
     /// Awaits the confirms of what a handler sent. If one fails, so has the attempt.
-    async fn confirm(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, outcome: Outcome, sends: Sends, slot: Option<OwnedSemaphorePermit>) {
+    async fn confirm(
+        self: Rc<Self>,
+        row: Rc<Row<S>>,
+        mut job: Job,
+        outcome: Outcome,
+        sends: Sends,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
         let outcome = judge(outcome, sends.await);
         if !self.pause_before_another(&outcome, &mut job).await {
             return job.finish(outcome);

@@ -72,7 +72,9 @@ impl<S> StateCell<S> {
         while slot.is_none() {
             match AssertUnwindSafe((self.factory)()).catch_unwind().await {
                 Ok(Ok(state)) => *slot = Some(state),
-                Ok(Err(failure)) => tracing::error!(actor = self.actor, error = %failure, ?pause, "the state cannot be made; trying again"),
+                Ok(Err(failure)) => {
+                    tracing::error!(actor = self.actor, error = %failure, ?pause, "the state cannot be made; trying again")
+                }
                 Err(_) => tracing::error!(actor = self.actor, ?pause, "making the state panicked; trying again"),
             }
             if slot.is_none() {

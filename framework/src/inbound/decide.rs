@@ -88,7 +88,9 @@ pub fn decide(
         FailureClass::Infrastructure if asked == Asked::Query => settle(true, End::Ack),
         FailureClass::Infrastructure => settle(false, End::GiveBack),
         FailureClass::Rejected if asked != Asked::OneWay => settle(true, End::Ack),
-        FailureClass::NoHandler if asked != Asked::Query && skewed_for < skew.window => settle(false, End::Later(skew.pause)),
+        FailureClass::NoHandler if asked != Asked::Query && skewed_for < skew.window => {
+            settle(false, End::Later(skew.pause))
+        }
         // The attempts were cut short, because the app stops: somebody else has the rest of them.
         FailureClass::Transient | FailureClass::Panic | FailureClass::TimedOut
             if asked != Asked::Query && attempt < retry.attempts =>
@@ -151,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_key_without_handler_is_dead_lettered_after_the_window() {
-        let decide_at = |age| decide(&failed(F::NoHandler), Asked::OneWay, 1, &Retry::default(), age, &SkewPolicy::default()).end;
+        let decide_at =
+            |age| decide(&failed(F::NoHandler), Asked::OneWay, 1, &Retry::default(), age, &SkewPolicy::default()).end;
         assert_eq!(decide_at(Duration::from_secs(599)), End::Later(Duration::from_secs(5)));
         assert_eq!(decide_at(Duration::from_secs(600)), End::DeadLetter);
     }

@@ -19,7 +19,8 @@ const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
     let mut properties = original.properties.clone();
     let headers = &mut properties.headers;
-    headers.retain(|name| !STRIPPED.contains(&name) && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    headers
+        .retain(|name| !STRIPPED.contains(&name) && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
         headers.set("postrider-original-expiration", expiration);

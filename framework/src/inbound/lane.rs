@@ -106,7 +106,19 @@ impl LaneLoop {
         let state = settings.states.add(settings.plan.queue_name());
         let counters = Arc::clone(&settings.settler.counters);
         let live = Arc::new(AtomicBool::new(false));
-        Self { settings, counters, state, held: HashMap::new(), next_number: 0, done, outcomes, settle, settled, live, given_back: 0 }
+        Self {
+            settings,
+            counters,
+            state,
+            held: HashMap::new(),
+            next_number: 0,
+            done,
+            outcomes,
+            settle,
+            settled,
+            live,
+            given_back: 0,
+        }
     }
 
     /// Consumes until the app stops; each turn is one channel epoch. `started` hears of the first consumer, or of
@@ -139,7 +151,9 @@ impl LaneLoop {
                 }
                 Err(error) => {
                     self.settings.states.set(self.state, false, Some(error.to_string()));
-                    if error.is_permanent() && let Some(started) = started.take() {
+                    if error.is_permanent()
+                        && let Some(started) = started.take()
+                    {
                         let _ = started.send(Err(error));
                         return self.given_back;
                     }
@@ -170,7 +184,10 @@ impl LaneLoop {
                     break false;
                 }
                 Event::Pulled(None) => {
-                    tracing::warn!(queue = self.settings.plan.queue_name(), "the consumer was cancelled by the broker; opening it again");
+                    tracing::warn!(
+                        queue = self.settings.plan.queue_name(),
+                        "the consumer was cancelled by the broker; opening it again"
+                    );
                     break false;
                 }
                 Event::Finished(finished) => self.finished(finished),
@@ -225,7 +242,12 @@ impl LaneLoop {
         Counters::sub(&self.counters.permits);
         let ticket = Ticket::new(number, Arc::clone(&self.live), self.done.clone());
         // A mailbox that is gone drops the ticket, which gives the delivery back.
-        self.settings.mailbox.do_send(Deliver { lane: self.settings.plan.lane, envelope, received: Instant::now(), ticket });
+        self.settings.mailbox.do_send(Deliver {
+            lane: self.settings.plan.lane,
+            envelope,
+            received: Instant::now(),
+            ticket,
+        });
     }
 
     fn finished(&mut self, finished: Finished) {
@@ -239,10 +261,12 @@ impl LaneLoop {
         let age = skewed_for(&held.original.properties);
         let settlement = decide(&outcome, asked, attempt, &self.settings.retry, age, &self.settings.skew);
         if !Settler::needs_io(settlement) {
-            let receive = if settlement.end == crate::inbound::decide::End::Ack { Receive::Ack } else { Receive::GiveBack };
+            let receive =
+                if settlement.end == crate::inbound::decide::End::Ack { Receive::Ack } else { Receive::GiveBack };
             return self.release(number, receive);
         }
-        let held = HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Rc::clone(&held.envelope) };
+        let held =
+            HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Rc::clone(&held.envelope) };
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         actix_rt::spawn(async move {
             let receive = settler.settle(settlement, outcome, attempt, lane, &held).await;
@@ -290,4 +314,3 @@ impl Drop for LaneLoop {
         self.live.store(false, Ordering::Release);
     }
 }
-

@@ -55,7 +55,14 @@ impl Settler {
 
     /// Answers and forwards as decided, and says how to use the receipt. What is forwarded is confirmed first, so
     /// that a message is in two places rather than in none.
-    pub(super) async fn settle(&self, settlement: Settlement, outcome: Outcome, attempt: u32, lane: Lane, held: &HeldDelivery) -> Receive {
+    pub(super) async fn settle(
+        &self,
+        settlement: Settlement,
+        outcome: Outcome,
+        attempt: u32,
+        lane: Lane,
+        held: &HeldDelivery,
+    ) -> Receive {
         if settlement.answer {
             self.answer(&outcome, &held.envelope).await;
         }
@@ -103,12 +110,18 @@ impl Settler {
     }
 
     fn handler_of(&self, envelope: &Envelope) -> Option<HandlerSpec> {
-        let takes = |spec: &&HandlerSpec| spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str());
+        let takes = |spec: &&HandlerSpec| {
+            spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str())
+        };
         self.handlers.iter().find(takes).copied()
     }
 
     async fn forward(&self, addressed: Addressed) -> Result<(), String> {
-        self.bus.outlet.forward(addressed, Instant::now() + self.confirm_timeout).await.map_err(|error| error.to_string())
+        self.bus
+            .outlet
+            .forward(addressed, Instant::now() + self.confirm_timeout)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the

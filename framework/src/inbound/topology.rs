@@ -77,7 +77,13 @@ pub fn shared_exchanges(names: &Names) -> Topology {
 
 /// What an actor needs. `answers_ping` for one actor per service.
 #[must_use]
-pub fn plan(attributes: &Attributes, handlers: &[HandlerSpec], names: &Names, instance: &str, answers_ping: bool) -> ActorPlan {
+pub fn plan(
+    attributes: &Attributes,
+    handlers: &[HandlerSpec],
+    names: &Names,
+    instance: &str,
+    answers_ping: bool,
+) -> ActorPlan {
     let service = attributes.service;
     let queue = names.queue(service, attributes.queue);
     let dead_queue = names.dead_queue(&queue);
@@ -86,7 +92,8 @@ pub fn plan(attributes: &Attributes, handlers: &[HandlerSpec], names: &Names, in
     topology.queues.push(Queue::quorum(&dead_queue));
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
-        let mut sources: Vec<_> = handlers.iter().filter(|spec| spec.lane() == lane).flat_map(|spec| sources(spec, service, names)).collect();
+        let mut sources: Vec<_> =
+            handlers.iter().filter(|spec| spec.lane() == lane).flat_map(|spec| sources(spec, service, names)).collect();
         if lane == Lane::Query && answers_ping {
             sources.push((names.exchange(Kind::Query), channel_key(service, "ping")));
         }
@@ -104,7 +111,8 @@ pub fn plan(attributes: &Attributes, handlers: &[HandlerSpec], names: &Names, in
 /// The claim of a domain is an exchange that only its owner can declare, because its arguments name the owner.
 fn claims(attributes: &Attributes, names: &Names) -> Topology {
     let claim = |domain: &&str| {
-        Exchange::new(names.domain(domain), ExchangeKind::Fanout).with("alternate-exchange", names.owner(attributes.service))
+        Exchange::new(names.domain(domain), ExchangeKind::Fanout)
+            .with("alternate-exchange", names.owner(attributes.service))
     };
     Topology { exchanges: attributes.domains.iter().map(claim).collect(), ..Topology::default() }
 }
@@ -128,13 +136,21 @@ fn tap(sources: &[(String, String)], names: &Names, topology: &mut Topology) {
     }
 }
 
-fn lane_queue(lane: Lane, attributes: &Attributes, queue: &str, dead_queue: &str, names: &Names, instance: &str) -> Queue {
+fn lane_queue(
+    lane: Lane,
+    attributes: &Attributes,
+    queue: &str,
+    dead_queue: &str,
+    names: &Names,
+    instance: &str,
+) -> Queue {
     match (lane, attributes.guarantee) {
         (Lane::Query, _) => Queue::classic(names.query_queue(queue)),
         (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
         (Lane::Durable, Guarantee::AtMostOnce) => Queue::classic(queue),
         (Lane::Durable, Guarantee::AtLeastOnce | Guarantee::EffectivelyOnce) => {
-            let durable = Queue::quorum(queue).with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", dead_queue);
+            let durable =
+                Queue::quorum(queue).with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", dead_queue);
             if attributes.ordered { durable.with("x-single-active-consumer", true) } else { durable }
         }
     }

@@ -40,7 +40,11 @@ impl Problem {
     /// A problem without details. Code and text are cut to 100 and 2 000 bytes.
     #[must_use]
     pub fn new(code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { code: cut(code.into(), MAX_CODE_BYTES), text: cut(text.into(), MAX_TEXT_BYTES), details: BTreeMap::new() }
+        Self {
+            code: cut(code.into(), MAX_CODE_BYTES),
+            text: cut(text.into(), MAX_TEXT_BYTES),
+            details: BTreeMap::new(),
+        }
     }
 
     /// The same with one more detail.

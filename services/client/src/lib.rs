@@ -87,7 +87,8 @@ impl Desk {
             return;
         }
         for (order, known) in &self.orders {
-            let (invoice, parcel) = (known.invoice.as_deref().unwrap_or_default(), known.parcel.as_deref().unwrap_or_default());
+            let (invoice, parcel) =
+                (known.invoice.as_deref().unwrap_or_default(), known.parcel.as_deref().unwrap_or_default());
             println!("order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way");
         }
         cx.stop_app();

@@ -71,7 +71,9 @@ impl Channel {
     fn settle(&self, tag: u64, back: bool) {
         let mut state = self.inner.lock();
         let Some(queue) = state.queues.get_mut(&self.queue) else { return };
-        let Some(message) = queue.subscriber(self.id).and_then(|subscriber| subscriber.unsettled.remove(&tag)) else { return };
+        let Some(message) = queue.subscriber(self.id).and_then(|subscriber| subscriber.unsettled.remove(&tag)) else {
+            return;
+        };
         let evicted = if back { queue.take_back(message) } else { None };
         state.settle_evicted(&self.queue, evicted.into_iter().collect(), 0);
         state.dispatch(&self.queue);
@@ -143,7 +145,9 @@ impl Consumer for InProcessConsumer {
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let mut state = self.channel.inner.lock();
-            if let Some(subscriber) = state.queues.get_mut(&self.channel.queue).and_then(|queue| queue.subscriber(self.channel.id)) {
+            if let Some(subscriber) =
+                state.queues.get_mut(&self.channel.queue).and_then(|queue| queue.subscriber(self.channel.id))
+            {
                 subscriber.cancelled = true;
             }
             state.dispatch(&self.channel.queue);

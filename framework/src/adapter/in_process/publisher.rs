@@ -29,7 +29,10 @@ impl Replies {
     pub(super) fn register(&self, number: u64, sink: ReplySink) -> String {
         let token = Arc::new(());
         let address = format!("{REPLY_PREFIX}{number}.{:p}", Arc::as_ptr(&token));
-        waiting().lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone(), (Arc::downgrade(&token), sink));
+        waiting()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(address.clone(), (Arc::downgrade(&token), sink));
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).push((address.clone(), token));
         address
     }
@@ -80,7 +83,10 @@ impl Publisher for InProcessPublisher {
 
 fn reply(message: Addressed) -> Publication {
     let waiting = waiting().lock().unwrap_or_else(PoisonError::into_inner);
-    let sink = waiting.get(&message.routing_key).filter(|(token, _)| token.strong_count() > 0).map(|(_, sink)| Arc::clone(sink));
+    let sink = waiting
+        .get(&message.routing_key)
+        .filter(|(token, _)| token.strong_count() > 0)
+        .map(|(_, sink)| Arc::clone(sink));
     drop(waiting);
     match sink {
         Some(sink) => {

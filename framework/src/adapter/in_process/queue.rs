@@ -71,7 +71,8 @@ impl QueueState {
 
     /// Puts a message at the end; the oldest leave when there are too many.
     pub(super) fn push(&mut self, mut message: Message, now: Instant) -> Vec<Evicted> {
-        let own = message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        let own =
+            message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
         let queue = self.limit("x-message-ttl").map(|millis| Duration::from_millis(millis as u64));
         message.expires = own.into_iter().chain(queue).min().map(|ttl| now + ttl);
         self.ready.push_back(message);
@@ -108,12 +109,15 @@ impl QueueState {
 
     fn subscriber_with_room(&mut self) -> Option<usize> {
         let count = self.subscribers.len();
-        let has_room = |subscriber: &Subscriber| !subscriber.cancelled && subscriber.unsettled.len() < subscriber.prefetch;
+        let has_room =
+            |subscriber: &Subscriber| !subscriber.cancelled && subscriber.unsettled.len() < subscriber.prefetch;
         if self.declared.arguments.get("x-single-active-consumer") == Some(&true.into()) {
             let active = self.subscribers.iter().position(|subscriber| !subscriber.cancelled)?;
             return has_room(&self.subscribers[active]).then_some(active);
         }
-        let turn = (0..count).map(|step| (self.next_subscriber + step) % count).find(|&index| has_room(&self.subscribers[index]))?;
+        let turn = (0..count)
+            .map(|step| (self.next_subscriber + step) % count)
+            .find(|&index| has_room(&self.subscribers[index]))?;
         self.next_subscriber = (turn + 1) % count;
         Some(turn)
     }
@@ -136,7 +140,11 @@ impl QueueState {
 
     /// The subscribers of one session.
     pub(super) fn subscribers_of(&self, session: u64) -> Vec<u64> {
-        self.subscribers.iter().filter(|subscriber| subscriber.session == session).map(|subscriber| subscriber.id).collect()
+        self.subscribers
+            .iter()
+            .filter(|subscriber| subscriber.session == session)
+            .map(|subscriber| subscriber.id)
+            .collect()
     }
 
     /// Removes a subscriber; what it had not settled goes back in order.

@@ -7,7 +7,9 @@ use futures::future::BoxFuture;
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::consumer;
 use crate::adapter::in_process::publisher::{InProcessPublisher, Replies};
-use crate::broker::{Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology};
+use crate::broker::{
+    Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology,
+};
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
 pub struct Session {
@@ -32,8 +34,12 @@ impl Session {
             return;
         }
         let mut state = self.inner.lock();
-        let exclusive: Vec<String> =
-            state.queues.values().filter(|queue| queue.owner == Some(self.id)).map(|queue| queue.declared.name.clone()).collect();
+        let exclusive: Vec<String> = state
+            .queues
+            .values()
+            .filter(|queue| queue.owner == Some(self.id))
+            .map(|queue| queue.declared.name.clone())
+            .collect();
         exclusive.iter().for_each(|queue| state.delete_queue(queue));
         state.close_session(self.id);
         drop(state);
@@ -72,10 +78,10 @@ impl Broker for Session {
             self.open()?;
             let mut state = self.inner.lock();
             state.dispatch(queue);
-            Ok(state.queues.get(queue).map(|queue| QueueState {
-                ready: queue.ready.len() as u64,
-                consumers: queue.subscribers.len() as u64,
-            }))
+            Ok(state
+                .queues
+                .get(queue)
+                .map(|queue| QueueState { ready: queue.ready.len() as u64, consumers: queue.subscribers.len() as u64 }))
         })
     }
 

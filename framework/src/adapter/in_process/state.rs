@@ -51,7 +51,11 @@ impl State {
         let reason = if standing.declared.kind == exchange.kind {
             difference(&exchange.arguments, &standing.declared.arguments)
         } else {
-            Some(format!("type: received {:?} but current is {:?}", exchange.kind.as_str(), standing.declared.kind.as_str()))
+            Some(format!(
+                "type: received {:?} but current is {:?}",
+                exchange.kind.as_str(),
+                standing.declared.kind.as_str()
+            ))
         };
         match reason {
             None => Ok(()),
@@ -79,7 +83,9 @@ impl State {
     fn bind(&mut self, binding: &Binding) -> Result<(), BrokerError> {
         let missing = match &binding.destination {
             Destination::Queue(queue) => (!self.queues.contains_key(queue)).then(|| format!("no queue {queue:?}")),
-            Destination::Exchange(name) => (!self.exchanges.contains_key(name)).then(|| format!("no exchange {name:?}")),
+            Destination::Exchange(name) => {
+                (!self.exchanges.contains_key(name)).then(|| format!("no exchange {name:?}"))
+            }
         };
         if let Some(reason) = missing {
             return Err(BrokerError::Protocol { reason });

@@ -19,9 +19,12 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Reads `amqp://user:password@host1,host2:5673/vhost`, or several such addresses separated by commas.
     pub(super) fn parse(settings: &RabbitMqSettings) -> Result<Self, BrokerError> {
-        let nodes = split(settings.address.reveal()).iter().map(|address| node(address)).collect::<Result<Vec<_>, _>>()?;
+        let nodes =
+            split(settings.address.reveal()).iter().map(|address| node(address)).collect::<Result<Vec<_>, _>>()?;
         let read = |path: &std::path::PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| wrong(&path.display().to_string(), format!("the certificates cannot be read: {error}")))
+            std::fs::read_to_string(path).map_err(|error| {
+                wrong(&path.display().to_string(), format!("the certificates cannot be read: {error}"))
+            })
         };
         let ca = settings.ca_file.as_ref().map(read).transpose()?;
         if let Some(node) = nodes.iter().find(|node| node.scheme == AMQPScheme::AMQPS && !cfg_tls::AVAILABLE) {
@@ -53,7 +56,10 @@ mod cfg_tls {
 /// An address without its password.
 pub(super) fn shown(uri: &AMQPUri) -> String {
     let vhost = if uri.vhost == "/" { "" } else { &uri.vhost };
-    format!("{}://{}@{}:{}/{vhost}", uri.scheme, uri.authority.userinfo.username, uri.authority.host, uri.authority.port)
+    format!(
+        "{}://{}@{}:{}/{vhost}",
+        uri.scheme, uri.authority.userinfo.username, uri.authority.host, uri.authority.port
+    )
 }
 
 /// One address per host.
@@ -78,8 +84,13 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
         return Err(wrong(&without_password, format!("{scheme:?} is not a scheme we know; write amqp:// or amqps://")));
     }
     // The parser's own text could quote the password.
-    let mut uri = AMQPUri::from_str(address)
-        .map_err(|_| wrong(&without_password, "it cannot be read; write it as amqp://user:password@host:port/vhost and percent-encode special characters".into()))?;
+    let mut uri = AMQPUri::from_str(address).map_err(|_| {
+        wrong(
+            &without_password,
+            "it cannot be read; write it as amqp://user:password@host:port/vhost and percent-encode special characters"
+                .into(),
+        )
+    })?;
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if let Some(end) = host.strip_prefix('[').and(host.find(']')) {
@@ -118,17 +129,26 @@ mod tests {
     fn several_hosts_share_user_password_and_vhost() {
         let addresses = parse("amqp://u:p%40@a,b:5673,c/orders?heartbeat=3").unwrap();
         assert_eq!(addresses.shown(), "amqp://u@a:5672/orders,amqp://u@b:5673/orders,amqp://u@c:5672/orders");
-        assert!(addresses.nodes.iter().all(|node| node.authority.userinfo.password == "p@" && node.query.heartbeat == Some(3)));
+        assert!(
+            addresses
+                .nodes
+                .iter()
+                .all(|node| node.authority.userinfo.password == "p@" && node.query.heartbeat == Some(3))
+        );
     }
 
     #[test]
     fn several_whole_addresses_and_ipv6_are_read() {
-        assert_eq!(parse("amqp://a,amqp://[::1]:5673/").unwrap().shown(), "amqp://guest@a:5672/,amqp://guest@[::1]:5673/");
+        assert_eq!(
+            parse("amqp://a,amqp://[::1]:5673/").unwrap().shown(),
+            "amqp://guest@a:5672/,amqp://guest@[::1]:5673/"
+        );
     }
 
     #[test]
     fn wrong_addresses_are_named_without_their_password() {
-        for address in ["localhost", "http://u:hunter2@h", "amqp://u:hunter2@h:port", "u:hunter2@h", "amqp:u:hunter2@h"] {
+        for address in ["localhost", "http://u:hunter2@h", "amqp://u:hunter2@h:port", "u:hunter2@h", "amqp:u:hunter2@h"]
+        {
             let error = parse(address).map(|_| ()).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
             assert!(error.contains("amqp"), "{error}");

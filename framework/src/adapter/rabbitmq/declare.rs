@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
@@ -16,7 +16,10 @@ use crate::adapter::rabbitmq::properties::{short, table_to_client};
 use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, QueueState, Topology};
 
 /// Waits for an answer of the broker, not for ever.
-pub(super) async fn answered<T>(what: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<lapin::Result<T>, BrokerError> {
+pub(super) async fn answered<T>(
+    what: &str,
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> Result<lapin::Result<T>, BrokerError> {
     timeout(ANSWER_TIMEOUT, answer)
         .await
         .map_err(|_| BrokerError::TimedOut { what: what.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() })
@@ -74,7 +77,8 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
 }
 
 async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), BrokerError> {
-    let options = QueueDeclareOptions { durable: !queue.exclusive, exclusive: queue.exclusive, ..QueueDeclareOptions::default() };
+    let options =
+        QueueDeclareOptions { durable: !queue.exclusive, exclusive: queue.exclusive, ..QueueDeclareOptions::default() };
     let arguments = table_to_client(queue.arguments.clone())?;
     let name = short("a queue's name", &queue.name)?;
     let declared = answered("declare a queue", channel.queue_declare(name, options, arguments)).await?;
@@ -86,12 +90,17 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
     let bound = match &binding.destination {
         Destination::Queue(queue) => {
             let queue = short("a queue's name", queue)?;
-            answered("bind a queue", channel.queue_bind(queue, source, key, QueueBindOptions::default(), FieldTable::default())).await?
+            answered(
+                "bind a queue",
+                channel.queue_bind(queue, source, key, QueueBindOptions::default(), FieldTable::default()),
+            )
+            .await?
         }
         Destination::Exchange(exchange) => {
             let exchange = short("an exchange's name", exchange)?;
             let options = ExchangeBindOptions::default();
-            answered("bind an exchange", channel.exchange_bind(exchange, source, key, options, FieldTable::default())).await?
+            answered("bind an exchange", channel.exchange_bind(exchange, source, key, options, FieldTable::default()))
+                .await?
         }
     };
     bound.map_err(|error| on_channel(&error))
@@ -106,7 +115,8 @@ pub(super) async fn remove(connection: &Connection, topology: &Topology) -> Resu
 
 async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
     for binding in &topology.bindings {
-        let (source, key) = (short("an exchange's name", &binding.source)?, short("a routing key", &binding.routing_key)?);
+        let (source, key) =
+            (short("an exchange's name", &binding.source)?, short("a routing key", &binding.routing_key)?);
         let unbound = match &binding.destination {
             Destination::Queue(queue) => {
                 let queue = short("a queue's name", queue)?;
@@ -115,7 +125,11 @@ async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerE
             Destination::Exchange(exchange) => {
                 let exchange = short("an exchange's name", exchange)?;
                 let options = ExchangeUnbindOptions::default();
-                answered("unbind an exchange", channel.exchange_unbind(exchange, source, key, options, FieldTable::default())).await?
+                answered(
+                    "unbind an exchange",
+                    channel.exchange_unbind(exchange, source, key, options, FieldTable::default()),
+                )
+                .await?
             }
         };
         unbound.map_err(|error| on_channel(&error))?;
@@ -127,7 +141,8 @@ async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerE
     }
     for exchange in &topology.exchanges {
         let name = short("an exchange's name", &exchange.name)?;
-        let deleted = answered("delete an exchange", channel.exchange_delete(name, ExchangeDeleteOptions::default())).await?;
+        let deleted =
+            answered("delete an exchange", channel.exchange_delete(name, ExchangeDeleteOptions::default())).await?;
         deleted.map_err(|error| on_channel(&error))?;
     }
     Ok(())
@@ -140,7 +155,9 @@ pub(super) async fn inspect(connection: &Connection, queue: &str) -> Result<Opti
     let found = answered("look at a queue", channel.queue_declare(name, options, FieldTable::default())).await?;
     done(&channel).await;
     match found {
-        Ok(queue) => Ok(Some(QueueState { ready: queue.message_count().into(), consumers: queue.consumer_count().into() })),
+        Ok(queue) => {
+            Ok(Some(QueueState { ready: queue.message_count().into(), consumers: queue.consumer_count().into() }))
+        }
         Err(error) if code(&error) == Some(404) => Ok(None),
         Err(error) => Err(declaring(&error, format!("queue {queue:?}"))),
     }
@@ -150,7 +167,11 @@ pub(super) async fn exchange_stands(connection: &Connection, exchange: &str) -> 
     let channel = channel(connection).await?;
     let options = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
     let name = short("an exchange's name", exchange)?;
-    let found = answered("look at an exchange", channel.exchange_declare(name, lapin::ExchangeKind::Fanout, options, FieldTable::default())).await?;
+    let found = answered(
+        "look at an exchange",
+        channel.exchange_declare(name, lapin::ExchangeKind::Fanout, options, FieldTable::default()),
+    )
+    .await?;
     done(&channel).await;
     match found {
         Ok(()) => Ok(true),

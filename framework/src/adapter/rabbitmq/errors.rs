@@ -14,7 +14,7 @@ pub(super) fn code(error: &Error) -> Option<u16> {
 
 fn said(error: &Error) -> String {
     match error.kind() {
-        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        ErrorKind::ProtocolError(error) => error.get_message().as_str().trim_end_matches('.').to_owned(),
         ErrorKind::IOError(error) => error.to_string(),
         ErrorKind::MissingHeartbeatError => "no heartbeat came".into(),
         ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) => "the connection is closed".into(),

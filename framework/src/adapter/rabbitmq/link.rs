@@ -44,7 +44,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(addresses: Addresses, name: String, handle: Handle, lasting: Option<Arc<Mutex<Topology>>>) -> Arc<Self> {
+    pub(super) fn new(
+        addresses: Addresses,
+        name: String,
+        handle: Handle,
+        lasting: Option<Arc<Mutex<Topology>>>,
+    ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         Arc::new(Self { addresses, name, handle, state, lasting })
     }
@@ -70,14 +75,18 @@ impl Link {
             Ok(_) => Err(BrokerError::Stopped),
             Err(_) => match &*self.state.borrow() {
                 LinkState::Down(error) => Err(error.clone()),
-                LinkState::Up(..) | LinkState::Closed => Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() }),
+                LinkState::Up(..) | LinkState::Closed => {
+                    Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() })
+                }
             },
         }
     }
 
     /// Closes the connection in good order.
     pub(super) async fn close(&self) {
-        if let LinkState::Up(connection, _) = self.state.send_replace(LinkState::Closed) && connection.status().connected() {
+        if let LinkState::Up(connection, _) = self.state.send_replace(LinkState::Closed)
+            && connection.status().connected()
+        {
             // The broker notices the end of the connection also without being told.
             let _ = timeout(ANSWER_TIMEOUT, connection.close(200, "OK".into())).await;
         }
@@ -142,7 +151,8 @@ impl Link {
             let address = shown(uri);
             let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
             let runtime = Runtime::tokio_with_handle(self.handle.clone());
-            let connecting_to = Connection::connect_uri_with_config(uri.clone(), properties, self.addresses.tls(), runtime);
+            let connecting_to =
+                Connection::connect_uri_with_config(uri.clone(), properties, self.addresses.tls(), runtime);
             let error = match timeout(ANSWER_TIMEOUT, connecting_to).await {
                 Ok(Ok(connection)) => match self.prepare(&connection).await {
                     Ok(()) => return Ok(Arc::new(connection)),
@@ -188,6 +198,8 @@ async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>) {
 
 /// Between half of the pause and all of it, so that many clients do not come back at the same moment.
 fn jittered(pause: Duration) -> Duration {
-    let chance = MessageId::new().as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1_000;
+    let chance =
+        MessageId::new().as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+            % 1_000;
     pause / 2 + pause / 2 * chance / 1_000
 }

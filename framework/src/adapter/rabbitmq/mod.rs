@@ -19,7 +19,9 @@ use tokio::runtime::Runtime;
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publisher::RabbitPublisher;
-use crate::broker::{Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology};
+use crate::broker::{
+    Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology,
+};
 use crate::message::Secret;
 
 /// How long the broker may take to answer one request of ours.
@@ -75,7 +77,12 @@ impl RabbitMq {
         let lasting = Arc::<Mutex<Topology>>::default();
         let handle = runtime.handle().clone();
         let mut broker = Self {
-            publishing: Link::new(addresses.clone(), format!("{} (publishing)", settings.name), handle.clone(), Some(Arc::clone(&lasting))),
+            publishing: Link::new(
+                addresses.clone(),
+                format!("{} (publishing)", settings.name),
+                handle.clone(),
+                Some(Arc::clone(&lasting)),
+            ),
             consuming: Link::new(addresses, format!("{} (consuming)", settings.name), handle, None),
             lasting,
             shown,
@@ -125,7 +132,8 @@ impl Broker for RabbitMq {
             declare::declare(&connection, topology).await?;
             if let Ok(mut lasting) = self.lasting.lock() {
                 // Queues are declared by whoever consumes them.
-                let bindings = topology.bindings.iter().filter(|binding| declare::joins_exchanges(binding)).cloned().collect();
+                let bindings =
+                    topology.bindings.iter().filter(|binding| declare::joins_exchanges(binding)).cloned().collect();
                 lasting.extend(Topology { exchanges: topology.exchanges.clone(), queues: Vec::new(), bindings });
             }
             Ok(())

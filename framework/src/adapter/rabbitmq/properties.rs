@@ -10,7 +10,11 @@ use crate::message::{Headers, Value};
 /// A text of at most 255 bytes.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(text).map_err(|_| BrokerError::Protocol {
-        reason: format!("{what} has {} bytes; AMQP allows at most 255: {:?}…", text.len(), text.chars().take(40).collect::<String>()),
+        reason: format!(
+            "{what} has {} bytes; AMQP allows at most 255: {:?}…",
+            text.len(),
+            text.chars().take(40).collect::<String>()
+        ),
     })
 }
 
@@ -158,7 +162,8 @@ mod tests {
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
-                prop::collection::btree_map("[a-z]{1,8}", inner, 0..4).prop_map(|table| Value::Table(table.into_iter().collect())),
+                prop::collection::btree_map("[a-z]{1,8}", inner, 0..4)
+                    .prop_map(|table| Value::Table(table.into_iter().collect())),
             ]
         })
     }

@@ -149,7 +149,9 @@ impl Owner {
             };
             let opened = async {
                 let channel = declare::channel(&connection).await?;
-                answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default())).await?.map_err(|error| on_channel(&error))?;
+                answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default()))
+                    .await?
+                    .map_err(|error| on_channel(&error))?;
                 Ok::<_, BrokerError>(channel)
             };
             let end = match opened.await {
@@ -198,7 +200,8 @@ impl Owner {
     fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        let stopped = |job: Job| if job.sent { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) };
+        let stopped =
+            |job: Job| if job.sent { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) };
         self.waiting.drain(..).for_each(stopped);
         while let Ok(job) = self.queue.try_recv() {
             stopped(job);
@@ -217,7 +220,13 @@ struct Epoch {
 
 impl Epoch {
     fn new(channel: Channel) -> Self {
-        Self { channel, next: 0, in_flight: std::collections::BTreeMap::new(), confirms: FuturesUnordered::new(), replies: None }
+        Self {
+            channel,
+            next: 0,
+            in_flight: std::collections::BTreeMap::new(),
+            confirms: FuturesUnordered::new(),
+            replies: None,
+        }
     }
 
     /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
@@ -317,7 +326,9 @@ impl Epoch {
                     settled.push((number, Publication::Rejected));
                 }
                 // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
-                Ok(Confirmation::NotRequested) => settled.push((number, Publication::Unknown("the channel has no confirms".into()))),
+                Ok(Confirmation::NotRequested) => {
+                    settled.push((number, Publication::Unknown("the channel has no confirms".into())))
+                }
                 Err(error) => lost = Some(error),
             }
         }
