@@ -86,6 +86,7 @@ pub mod adapter;
 pub mod testing;
 
 pub use app::{App, Config, Running, Setup, StartError, main};
+pub use broker::BrokerError;
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
 pub use handler::{Authorization, Context, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome};
 pub use message::{Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};

@@ -18,8 +18,16 @@ pub struct Word {
 impl Parse for Word {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let name = input.parse()?;
-        let value = if input.parse::<Option<Token![=]>>()?.is_some() { Some(input.parse()?) } else { None };
+        let value = if input.parse::<Option<Token![=]>>()?.is_some() { Some(ungrouped(input.parse()?)) } else { None };
         Ok(Self { name, value })
+    }
+}
+
+/// A literal that a `macro_rules` macro passes on comes in an invisible group.
+fn ungrouped(expr: Expr) -> Expr {
+    match expr {
+        Expr::Group(group) => ungrouped(*group.expr),
+        other => other,
     }
 }
 

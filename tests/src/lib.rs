@@ -1,1 +1,5 @@
+//! Fixtures of the test suites: brokers to test on, and what every test needs.
+#![allow(clippy::expect_used, clippy::panic, reason = "fixtures fail tests by panicking")]
 
+pub mod node;
+pub mod world;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{Actor as _, Addr};
 use futures::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::app::config::Config;
 use crate::broker::Broker;
@@ -93,6 +94,7 @@ pub(super) struct Launch {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) plan: ActorPlan,
     pub(super) effective: Effective,
+    pub(super) concurrency: watch::Receiver<usize>,
     pub(super) config: Arc<Config>,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(super) counters: Arc<Counters>,
@@ -172,12 +174,12 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let mut table = Table::default();
     S::handlers(&mut table);
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
-    let Effective { prefetch, concurrency, timeout, retry, .. } = launch.effective;
+    let Effective { prefetch, timeout, retry, .. } = launch.effective;
     let settings = Settings {
         actor: attributes.actor,
         waiter: format!("{}.{}@{}", attributes.service, attributes.actor, identity.instance),
         timeout,
-        concurrency,
+        concurrency: launch.concurrency,
         prefetch,
         ordered: attributes.ordered,
         retry,

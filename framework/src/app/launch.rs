@@ -1,12 +1,11 @@
 //! Start: check, connect, declare, launch the actors on their arbiters, open all lanes.
 
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Addr;
-use actix_rt::{Arbiter, ArbiterHandle, System};
+use actix_rt::{Arbiter, System};
 use futures::future::{LocalBoxFuture, try_join_all};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -20,10 +19,11 @@ use crate::app::entry::{Entry, Launch};
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
+use crate::app::threads::{Seat, Seats, Threads, on_arbiter, open_outlet};
 use crate::broker::{Broker, BrokerError, Topology};
-use crate::bus::{Bus, Counters, Identity, Outlet};
+use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
-use crate::host::{ArbiterWatch, Stops, Watchdog};
+use crate::host::{Stops, Watchdog};
 use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
 use crate::message::{MessageId, Name};
 
@@ -49,6 +49,7 @@ pub(super) struct Launched {
     pub(super) counters: Arc<Counters>,
     pub(super) states: LaneStates,
     pub(super) config: Arc<Config>,
+    pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,
@@ -99,6 +100,8 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
     let (report, ended) = watch::channel(None);
     let stop_request = CancellationToken::new();
     let running = Running {
+        concurrency: Arc::clone(&launched.concurrency),
+        connection: launched.broker.connection(),
         bus: launched.bus.clone(),
         counters: Arc::clone(&launched.counters),
         states: launched.states.clone(),
@@ -154,6 +157,12 @@ async fn launch_on(
         counters,
         states: LaneStates::default(),
         config: Arc::clone(config),
+        concurrency: Arc::new(
+            app.entries
+                .iter()
+                .map(|entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0))
+                .collect(),
+        ),
         on_ready: Vec::new(),
         failure: Arc::default(),
         watchdog: threads.watchdog,
@@ -205,82 +214,6 @@ fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
     }
 }
 
-async fn open_outlet(
-    broker: &dyn Broker,
-    config: &Config,
-    counters: &Arc<Counters>,
-) -> Result<Arc<Outlet>, BrokerError> {
-    Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::clone(counters)).await
-}
-
-/// One thread that runs actors: how to get work there, and what its actors share.
-#[derive(Clone)]
-struct Seat {
-    handle: Option<ArbiterHandle>,
-    watch: Arc<ArbiterWatch>,
-    outlet: Arc<Outlet>,
-}
-
-struct Threads {
-    arbiters: Vec<Arbiter>,
-    seats: Seats,
-    watchdog: Option<Watchdog>,
-}
-
-/// The arbiters: numbered ones for actors that name none, and named ones.
-struct Seats {
-    numbered: Vec<Seat>,
-    named: HashMap<String, Seat>,
-}
-
-impl Threads {
-    async fn start(
-        app: &App,
-        placement: Placement,
-        config: &Config,
-        broker: &dyn Broker,
-        outlet: &Arc<Outlet>,
-        counters: &Arc<Counters>,
-    ) -> Result<Self, StartError> {
-        let mut seats = Seats { numbered: Vec::new(), named: HashMap::new() };
-        if placement == Placement::Here {
-            seats.numbered.push(Seat { handle: None, watch: ArbiterWatch::new("here"), outlet: Arc::clone(outlet) });
-            return Ok(Self { arbiters: Vec::new(), seats, watchdog: None });
-        }
-        let unnamed =
-            app.entries.iter().filter(|entry| entry.arbiter.is_none()).map(|entry| entry.replicas).sum::<usize>();
-        let mut names: Vec<String> =
-            (0..config.arbiters.min(unnamed)).map(|number| format!("arbiter-{number}")).collect();
-        let numbered = names.len();
-        for name in app.entries.iter().filter_map(|entry| entry.arbiter.clone()) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        let (mut arbiters, mut watches) = (Vec::new(), Vec::new());
-        for (index, name) in names.into_iter().enumerate() {
-            let arbiter = Arbiter::new();
-            let watch = ArbiterWatch::new(name.clone());
-            let handle = arbiter.handle();
-            handle.spawn(Arc::clone(&watch).beat());
-            let seat = Seat {
-                handle: Some(handle),
-                watch: Arc::clone(&watch),
-                outlet: open_outlet(broker, config, counters).await?,
-            };
-            arbiters.push(arbiter);
-            watches.push(watch);
-            if index < numbered {
-                seats.numbered.push(seat);
-            } else {
-                seats.named.insert(name, seat);
-            }
-        }
-        let watchdog = Watchdog::start(watches).map_err(|error| format!("no thread for the watchdog: {error}"))?;
-        Ok(Self { arbiters, seats, watchdog: Some(watchdog) })
-    }
-}
-
 type Starting = LocalBoxFuture<'static, Result<Addr<Bridge>, String>>;
 
 fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: &str, seats: &Seats) -> Vec<Starting> {
@@ -315,6 +248,10 @@ fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, 
         broker: Arc::clone(&launched.broker),
         plan,
         effective,
+        concurrency: launched
+            .concurrency
+            .get(&entry.name())
+            .map_or_else(|| watch::channel(effective.concurrency).1, watch::Sender::subscribe),
         config: Arc::clone(config),
         middleware: middleware.into(),
         counters: Arc::clone(&launched.counters),
@@ -322,29 +259,6 @@ fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, 
         states: launched.states.clone(),
         stops: launched.stops.clone(),
     }
-}
-
-/// Runs something on an arbiter and brings its result back.
-async fn on_arbiter<T, F, R>(handle: Option<ArbiterHandle>, run: F) -> Result<T, String>
-where
-    T: Send + 'static,
-    F: FnOnce() -> R + Send + 'static,
-    R: Future<Output = Result<T, String>> + 'static,
-{
-    let (result, waiting) = oneshot::channel();
-    let spawn = move || {
-        actix_rt::spawn(async move {
-            // Whoever started us has given up.
-            let _ = result.send(run().await);
-        });
-    };
-    match handle {
-        Some(handle) => {
-            handle.spawn_fn(spawn);
-        }
-        None => spawn(),
-    }
-    waiting.await.unwrap_or_else(|_| Err("an actor ended while it started; its panic is in the log".into()))
 }
 
 fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {

@@ -16,6 +16,7 @@ mod running;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;
+mod threads;
 mod topology_command;
 
 pub mod operator;

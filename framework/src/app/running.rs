@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, ConnectionState};
 use crate::bus::{Bus, Counters, Stats};
 use crate::inbound::{LaneState, LaneStates};
 
@@ -55,6 +56,8 @@ pub struct Running {
     pub(super) bus: Bus,
     pub(super) counters: Arc<Counters>,
     pub(super) states: LaneStates,
+    pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
+    pub(super) connection: watch::Receiver<ConnectionState>,
     pub(super) stop: CancellationToken,
     pub(super) ended: watch::Receiver<Option<StopReport>>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
@@ -78,6 +81,26 @@ impl Running {
     pub fn health(&self) -> Health {
         let lanes = self.states.snapshot();
         Health { ready: lanes.iter().all(|lane| lane.consuming), lanes }
+    }
+
+    /// Changes how many `&self` handlers of an actor run at once per lane, from now on. Actors are named by `service`, or
+    /// `service.queue` for a further actor of a service. More than there are is not interrupted; zero counts as one.
+    ///
+    /// # Errors
+    /// When there is no such actor; the text names those that are there.
+    pub fn set_concurrency(&self, actor: &str, concurrency: usize) -> Result<(), String> {
+        let Some(sender) = self.concurrency.get(actor) else {
+            let known: Vec<&String> = self.concurrency.keys().collect();
+            return Err(format!("there is no actor {actor:?} here; this app has {known:?}"));
+        };
+        sender.send_replace(concurrency);
+        Ok(())
+    }
+
+    /// How the connection to the broker stands. Each observer has a receiver of its own and misses no epoch.
+    #[must_use]
+    pub fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.connection.clone()
     }
 
     /// Stops the app: no new deliveries, running handlers finish within `stop_timeout`, what they sent is confirmed,

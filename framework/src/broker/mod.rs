@@ -13,8 +13,11 @@ mod wire;
 pub use delivery::{Delivery, DeliveryChannel, Receipt};
 pub use error::BrokerError;
 pub use names::Names;
+pub use postrider_grammar::matches;
+
 pub use port::{
-    Addressed, Broker, Capabilities, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent, ReplySink,
+    Addressed, Broker, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState,
+    ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::KIND;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{BrokerError, Delivery, Properties, Queue, Topology};
@@ -85,6 +86,15 @@ pub struct ConsumerSpec {
     pub prefetch: u16,
 }
 
+/// How a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// Whether it is there.
+    pub up: bool,
+    /// How often it has been made.
+    pub epoch: u64,
+}
+
 /// How a queue stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueState {
@@ -104,6 +114,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Where it is, for logs; without secrets.
     fn describe(&self) -> String;
+
+    /// How the connection for publishing stands, now and later.
+    fn connection(&self) -> watch::Receiver<ConnectionState>;
 
     /// Declares exchanges, queues and bindings, in this order. Declaring what stands already changes nothing.
     /// The exchanges and their bindings are declared again whenever a connection is new.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters};
@@ -32,7 +33,7 @@ pub struct Settings {
     /// How long a handler may run.
     pub timeout: Duration,
     /// The most `&self` handlers that run at once per lane.
-    pub concurrency: usize,
+    pub concurrency: watch::Receiver<usize>,
     /// The most deliveries held per lane.
     pub prefetch: u16,
     /// Whether the lock is held until what a handler sent is confirmed.

@@ -1,10 +1,9 @@
 //! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use futures::future::{JoinAll, LocalBoxFuture, join_all};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::broker::BrokerError;
@@ -13,6 +12,7 @@ use crate::handler::{Asked, Failed, FailureClass, Outcome, Row};
 use crate::host::attempt::Job;
 use crate::host::core::{Again, Core};
 use crate::host::deliver::Deliver;
+use crate::host::limit::{Slot, Slots};
 use crate::host::state::Guard;
 use crate::message::Problem;
 
@@ -20,7 +20,7 @@ type Sends = JoinAll<LocalBoxFuture<'static, Result<(), SendError>>>;
 
 /// Runs a lane until its mailbox is gone.
 pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver<Deliver>) {
-    let slots = Arc::new(Semaphore::new(core.settings.concurrency.max(1)));
+    let mut slots = Slots::new(core.settings.concurrency.clone());
     while let Some(deliver) = queue.recv().await {
         let job = Job::new(deliver);
         if let Some(outcome) = core.answer_without_handler(&job) {
@@ -42,7 +42,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
             Rc::clone(&core).drive(row, job, None, None).await;
             continue;
         }
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let slot = slots.take().await;
         let Some(guard) = core.lock(&row).await else {
             job.finish(stopping());
             continue;
@@ -67,13 +67,7 @@ impl<S: 'static> Core<S> {
 
     /// All attempts in place. Returns when the handler has run for the last time and what it sent is on its way in
     /// order, so that the lane can go on; confirms are awaited beside it, unless the actor is ordered.
-    async fn drive(
-        self: Rc<Self>,
-        row: Rc<Row<S>>,
-        mut job: Job,
-        mut guard: Option<Guard<S>>,
-        slot: Option<OwnedSemaphorePermit>,
-    ) {
+    async fn drive(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, mut guard: Option<Guard<S>>, slot: Option<Slot>) {
         // Bounded by the retry policy, and for what does not count by the life of the delivery's channel.
         loop {
             let mut held_guard = match guard.take() {
@@ -121,7 +115,7 @@ impl<S: 'static> Core<S> {
         mut job: Job,
         outcome: Outcome,
         sends: Sends,
-        slot: Option<OwnedSemaphorePermit>,
+        slot: Option<Slot>,
     ) {
         let outcome = judge(outcome, sends.await);
         if !self.pause_before_another(&outcome, &mut job).await {

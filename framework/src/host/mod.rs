@@ -6,6 +6,7 @@ mod blocked;
 mod core;
 mod deliver;
 mod lane;
+mod limit;
 mod state;
 
 pub use actor::Host;

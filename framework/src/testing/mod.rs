@@ -24,6 +24,7 @@
 //!     assert_eq!(test.log().keys(), ["counting.count", "counting.counted"]);
 //! });
 //! ```
+#![allow(clippy::expect_used, clippy::panic, reason = "what tests call fails by panicking")]
 
 pub mod conformance;
 mod test_app;

@@ -3,12 +3,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::consumer;
 use crate::adapter::in_process::publisher::{InProcessPublisher, Replies};
 use crate::broker::{
-    Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
+    Topology,
 };
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
@@ -16,13 +18,20 @@ pub struct Session {
     inner: Arc<Inner>,
     id: u64,
     closed: Arc<AtomicBool>,
+    connection: watch::Sender<ConnectionState>,
     replies: Replies,
 }
 
 impl Session {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let id = inner.lock().next_id();
-        Self { inner, id, closed: Arc::new(AtomicBool::new(false)), replies: Replies::default() }
+        Self {
+            inner,
+            id,
+            closed: Arc::new(AtomicBool::new(false)),
+            connection: watch::channel(ConnectionState { up: true, epoch: 1 }).0,
+            replies: Replies::default(),
+        }
     }
 
     fn open(&self) -> Result<(), BrokerError> {
@@ -43,6 +52,7 @@ impl Session {
         exclusive.iter().for_each(|queue| state.delete_queue(queue));
         state.close_session(self.id);
         drop(state);
+        self.connection.send_replace(ConnectionState { up: false, epoch: 1 });
         self.replies.lose_all();
         self.inner.changed();
     }
@@ -55,6 +65,10 @@ impl Broker for Session {
 
     fn describe(&self) -> String {
         "in-process broker".into()
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.connection.subscribe()
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {

@@ -14,7 +14,7 @@ use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::address::{Addresses, shown};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::connecting;
-use crate::broker::{BrokerError, Topology};
+use crate::broker::{BrokerError, ConnectionState, Topology};
 use crate::message::MessageId;
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
@@ -39,6 +39,7 @@ pub(super) struct Link {
     name: String,
     pub(super) handle: Handle,
     state: watch::Sender<LinkState>,
+    shown: watch::Sender<ConnectionState>,
     /// What must stand before the link counts as up again.
     lasting: Option<Arc<Mutex<Topology>>>,
 }
@@ -51,15 +52,20 @@ impl Link {
         lasting: Option<Arc<Mutex<Topology>>>,
     ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
-        Arc::new(Self { addresses, name, handle, state, lasting })
+        let shown = watch::channel(ConnectionState { up: false, epoch: 0 }).0;
+        Arc::new(Self { addresses, name, handle, state, shown, lasting })
     }
 
     /// Connects for the first time, and keeps the link up from then on.
     pub(super) async fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
         let connection = self.connect().await?;
-        self.state.send_replace(LinkState::Up(Arc::clone(&connection), 1));
+        self.replace(LinkState::Up(Arc::clone(&connection), 1));
         self.handle.spawn(Arc::clone(self).keep_up(connection));
         Ok(())
+    }
+
+    pub(super) fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.shown.subscribe()
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<LinkState> {
@@ -135,6 +141,10 @@ impl Link {
 
     /// Sets a new state, unless the link was closed meanwhile.
     fn replace(&self, new: LinkState) {
+        self.shown.send_modify(|shown| match &new {
+            LinkState::Up(_, epoch) => *shown = ConnectionState { up: true, epoch: *epoch },
+            LinkState::Down(_) | LinkState::Closed => shown.up = false,
+        });
         self.state.send_if_modified(|state| {
             let open = !matches!(state, LinkState::Closed);
             if open {

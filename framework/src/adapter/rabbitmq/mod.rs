@@ -5,6 +5,7 @@ mod address;
 mod consumer;
 mod declare;
 mod errors;
+mod job;
 mod link;
 mod properties;
 mod publisher;
@@ -15,12 +16,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publisher::RabbitPublisher;
 use crate::broker::{
-    Broker, BrokerError, Capabilities, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink, Topology,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
+    Topology,
 };
 use crate::message::Secret;
 
@@ -124,6 +127,10 @@ impl Broker for RabbitMq {
 
     fn describe(&self) -> String {
         self.shown.clone()
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        self.publishing.connection()
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {

@@ -10,14 +10,15 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare::{self, answered};
 use crate::adapter::rabbitmq::errors::{code, on_channel};
+use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::adapter::rabbitmq::properties::{from_client, short, to_client};
+use crate::adapter::rabbitmq::properties::from_client;
 use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
 
 /// The most messages that wait for the owner of the channel; more wait in their callers.
@@ -26,27 +27,6 @@ const QUEUE: usize = 1_024;
 const MAX_UNCONFIRMED: usize = 1_024;
 /// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
 const MAX_STRIKES: u8 = 3;
-/// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
-
-type Outcome = Result<Publication, BrokerError>;
-
-/// A message on its way.
-struct Job {
-    exchange: ShortString,
-    routing_key: ShortString,
-    mandatory: bool,
-    awaits_reply: bool,
-    message_id: Option<ShortString>,
-    properties: BasicProperties,
-    payload: Bytes,
-    deadline: Instant,
-    /// Whether it has ever been sent.
-    sent: bool,
-    strikes: u8,
-    result: oneshot::Sender<Outcome>,
-}
-
 pub(super) struct RabbitPublisher {
     jobs: mpsc::Sender<Job>,
 }
@@ -65,51 +45,13 @@ impl Publisher for RabbitPublisher {
         let jobs = self.jobs.clone();
         Box::pin(async move {
             let (result, outcome) = oneshot::channel();
-            let job = job(message, deadline, result)?;
+            let job = Job::new(message, deadline, result)?;
             match timeout_at(deadline, jobs.send(job)).await {
                 Ok(Ok(())) => outcome.await.unwrap_or(Err(BrokerError::Stopped)),
                 Ok(Err(_)) => Err(BrokerError::Stopped),
                 Err(_) => Err(BrokerError::TimedOut { what: "take a message".into(), seconds: 0 }),
             }
         })
-    }
-}
-
-fn job(message: Addressed, deadline: Instant, result: oneshot::Sender<Outcome>) -> Result<Job, BrokerError> {
-    let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
-    if awaits_reply {
-        properties.reply_to = Some(REPLY_QUEUE.into());
-    }
-    let properties = to_client(properties)?;
-    Ok(Job {
-        exchange: short("an exchange's name", &exchange)?,
-        routing_key: short("a routing key", &routing_key)?,
-        mandatory,
-        awaits_reply,
-        message_id: properties.message_id().clone(),
-        properties,
-        payload,
-        deadline,
-        sent: false,
-        strikes: 0,
-        result,
-    })
-}
-
-impl Job {
-    fn resolve(self, outcome: Outcome) {
-        // Whoever published has stopped waiting.
-        let _ = self.result.send(outcome);
-    }
-
-    /// The end of a message whose time is over.
-    fn too_late(self, why: &str) {
-        let outcome = if self.sent {
-            Ok(Publication::Unknown(format!("{why}, and no confirm came in time")))
-        } else {
-            Err(BrokerError::Lost { reason: format!("{why}, and the message could not be sent in time") })
-        };
-        self.resolve(outcome);
     }
 }
 

@@ -1,0 +1,73 @@
+//! A message on its way to the confirm channel.
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::ShortString;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::properties::{short, to_client};
+use crate::broker::{Addressed, BrokerError, Publication};
+
+/// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
+pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
+
+pub(super) type Outcome = Result<Publication, BrokerError>;
+
+/// A message on its way.
+pub(super) struct Job {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) mandatory: bool,
+    pub(super) awaits_reply: bool,
+    pub(super) message_id: Option<ShortString>,
+    pub(super) properties: BasicProperties,
+    pub(super) payload: Bytes,
+    pub(super) deadline: Instant,
+    /// Whether it has ever been sent.
+    pub(super) sent: bool,
+    pub(super) strikes: u8,
+    pub(super) result: oneshot::Sender<Outcome>,
+}
+
+impl Job {
+    pub(super) fn new(
+        message: Addressed,
+        deadline: Instant,
+        result: oneshot::Sender<Outcome>,
+    ) -> Result<Self, BrokerError> {
+        let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
+        if awaits_reply {
+            properties.reply_to = Some(REPLY_QUEUE.into());
+        }
+        let properties = to_client(properties)?;
+        Ok(Self {
+            exchange: short("an exchange's name", &exchange)?,
+            routing_key: short("a routing key", &routing_key)?,
+            mandatory,
+            awaits_reply,
+            message_id: properties.message_id().clone(),
+            properties,
+            payload,
+            deadline,
+            sent: false,
+            strikes: 0,
+            result,
+        })
+    }
+
+    pub(super) fn resolve(self, outcome: Outcome) {
+        // Whoever published has stopped waiting.
+        let _ = self.result.send(outcome);
+    }
+
+    /// The end of a message whose time is over.
+    pub(super) fn too_late(self, why: &str) {
+        let outcome = if self.sent {
+            Ok(Publication::Unknown(format!("{why}, and no confirm came in time")))
+        } else {
+            Err(BrokerError::Lost { reason: format!("{why}, and the message could not be sent in time") })
+        };
+        self.resolve(outcome);
+    }
+}

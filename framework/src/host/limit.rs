@@ -1,0 +1,48 @@
+//! How many handlers run at once on a lane. The limit can change while they do.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, watch};
+
+/// The places of one lane.
+pub(super) struct Slots {
+    most: watch::Receiver<usize>,
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    running: Cell<usize>,
+    freed: Notify,
+}
+
+/// One place; dropping it frees it.
+pub(super) struct Slot(Rc<Shared>);
+
+impl Slots {
+    pub(super) fn new(most: watch::Receiver<usize>) -> Self {
+        Self { most, shared: Rc::new(Shared { running: Cell::new(0), freed: Notify::new() }) }
+    }
+
+    /// Takes a place, waiting until there is one.
+    pub(super) async fn take(&mut self) -> Slot {
+        loop {
+            let running = self.shared.running.get();
+            if running < (*self.most.borrow_and_update()).max(1) {
+                self.shared.running.set(running + 1);
+                return Slot(Rc::clone(&self.shared));
+            }
+            tokio::select! {
+                () = self.shared.freed.notified() => {}
+                Ok(()) = self.most.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use crate::broker::{
+    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Properties,
+    Publication, Publisher, Queue, Topology,
+};
+use crate::message::MessageId;
+
+/// How long something that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long nothing must happen to count as not happening.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// Two connections to one broker, and names that nobody else uses.
+pub struct Bench {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) other: Arc<dyn Broker>,
+    prefix: String,
+}
+
+impl Bench {
+    /// Two separate connections to the same broker.
+    #[must_use]
+    pub fn new(broker: Arc<dyn Broker>, other: Arc<dyn Broker>) -> Self {
+        let id = MessageId::new();
+        let prefix = format!("c{}", id.as_str().rsplit('-').next().unwrap_or_default());
+        Self { broker, other, prefix }
+    }
+
+    pub(super) fn name(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    pub(super) fn exchange(&self, name: &str, kind: ExchangeKind) -> Exchange {
+        Exchange::new(self.name(name), kind)
+    }
+
+    pub(super) fn queue(&self, name: &str) -> Queue {
+        Queue::quorum(self.name(name))
+    }
+
+    pub(super) async fn declare(&self, topology: Topology) {
+        self.broker.declare(&topology).await.expect("what is declared stands");
+    }
+
+    /// Declares queues that are reached through the default exchange.
+    pub(super) async fn declare_queues(&self, queues: &[&Queue]) {
+        self.declare(Topology { queues: queues.iter().map(|queue| (*queue).clone()).collect(), ..Topology::default() })
+            .await;
+    }
+
+    pub(super) async fn publisher(&self) -> Arc<dyn Publisher> {
+        self.broker.publisher(Arc::new(|_| {})).await.expect("a publisher opens")
+    }
+
+    pub(super) async fn publish(
+        &self,
+        publisher: &Arc<dyn Publisher>,
+        exchange: &str,
+        key: &str,
+        payload: &str,
+    ) -> Publication {
+        self.try_publish(publisher, addressed(exchange, key, payload)).await.expect("the message is taken")
+    }
+
+    pub(super) async fn try_publish(
+        &self,
+        publisher: &Arc<dyn Publisher>,
+        message: Addressed,
+    ) -> Result<Publication, BrokerError> {
+        let publishing = publisher.publish(message, Instant::now() + PATIENCE);
+        timeout(PATIENCE * 2, publishing).await.expect("a publication resolves by its deadline")
+    }
+
+    pub(super) async fn consume(&self, queue: &Queue, prefetch: u16) -> Box<dyn Consumer> {
+        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch };
+        self.broker.consume(&spec).await.expect("a consumer opens")
+    }
+
+    pub(super) fn bind(&self, exchange: &Exchange, key: &str, queue: &Queue) -> Binding {
+        Binding::to_queue(&exchange.name, key, &queue.name)
+    }
+
+    /// The payloads that are in a queue, in order, taken out of it.
+    pub(super) async fn drain(&self, queue: &Queue) -> Vec<String> {
+        let mut consumer = self.consume(queue, 100).await;
+        let mut payloads = Vec::new();
+        while let Some(delivery) = next_within(&mut consumer, SILENCE).await {
+            payloads.push(text(&delivery));
+            delivery.receipt.ack();
+        }
+        consumer.close().await;
+        payloads
+    }
+}
+
+pub(super) fn addressed(exchange: &str, key: &str, payload: &str) -> Addressed {
+    Addressed {
+        exchange: exchange.to_owned(),
+        routing_key: key.to_owned(),
+        mandatory: true,
+        awaits_reply: false,
+        properties: Properties {
+            message_id: Some(MessageId::new().to_string()),
+            content_type: Some("text/plain".into()),
+            persistent: true,
+            ..Properties::default()
+        },
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+pub(super) fn text(delivery: &Delivery) -> String {
+    String::from_utf8_lossy(&delivery.payload).into_owned()
+}
+
+/// The next delivery, which must come.
+pub(super) async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    next_within(consumer, PATIENCE).await.expect("a delivery comes")
+}
+
+/// That no delivery comes.
+pub(super) async fn nothing(consumer: &mut Box<dyn Consumer>) {
+    let extra = next_within(consumer, SILENCE).await;
+    assert!(extra.is_none(), "a delivery that must not come: {extra:?}");
+}
+
+async fn next_within(consumer: &mut Box<dyn Consumer>, patience: Duration) -> Option<Delivery> {
+    match timeout(patience, consumer.next()).await {
+        Ok(Some(Ok(delivery))) => Some(delivery),
+        Ok(Some(Err(error))) => panic!("the consumer failed: {error}"),
+        Ok(None) | Err(_) => None,
+    }
+}
+
+pub(super) fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort();
+    texts
+}

@@ -1,0 +1,81 @@
+//! The suite that every broker adapter passes: RabbitMQ's, and the in-process broker with the same capabilities.
+//!
+//! An adapter's own test is a few lines:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use postrider::adapter::in_process::InProcess;
+//! use postrider::testing::conformance::{Bench, scenarios};
+//!
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! for scenario in scenarios() {
+//!     let broker = InProcess::new();
+//!     let bench = Bench::new(Arc::new(broker.connect()), Arc::new(broker.connect()));
+//!     runtime.block_on(scenario.run(bench));
+//! }
+//! ```
+
+mod bench;
+mod consuming;
+mod declaring;
+mod publishing;
+
+use futures::future::BoxFuture;
+
+pub use bench::Bench;
+
+/// One behaviour that an adapter must show.
+pub struct Scenario {
+    /// The behaviour, as a fact.
+    pub name: &'static str,
+    run: fn(Bench) -> BoxFuture<'static, ()>,
+}
+
+impl Scenario {
+    /// Runs it.
+    ///
+    /// # Panics
+    /// When the adapter behaves otherwise; the text says how.
+    pub async fn run(&self, bench: Bench) {
+        (self.run)(bench).await;
+    }
+}
+
+macro_rules! scenarios {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        vec![$(Scenario { name: stringify!($name), run: |bench| Box::pin($module::$name(bench)) }),*]
+    };
+}
+
+/// All scenarios.
+#[must_use]
+pub fn scenarios() -> Vec<Scenario> {
+    scenarios![
+        publishing::a_direct_exchange_routes_by_the_exact_key,
+        publishing::a_topic_exchange_routes_by_wildcards,
+        publishing::a_fanout_exchange_ignores_the_key,
+        publishing::exchanges_pass_messages_on_and_each_queue_gets_one_copy,
+        publishing::a_mandatory_message_that_nobody_takes_is_returned,
+        publishing::a_message_that_is_not_mandatory_is_confirmed_without_a_queue,
+        publishing::a_full_queue_rejects,
+        publishing::properties_headers_and_payload_arrive_as_they_left,
+        publishing::payloads_of_no_one_and_a_million_bytes_arrive,
+        publishing::a_reply_reaches_the_publisher_that_awaits_it,
+        publishing::publishing_after_closing_is_an_error_at_once,
+        consuming::a_queue_is_first_in_first_out,
+        consuming::competing_consumers_get_each_message_once,
+        consuming::prefetch_bounds_what_is_unsettled,
+        consuming::what_a_closed_consumer_had_not_settled_comes_again,
+        consuming::what_is_given_back_comes_again_and_is_counted,
+        consuming::an_expired_message_is_not_delivered,
+        consuming::a_cancelled_consumer_gets_no_more,
+        consuming::one_of_two_consumers_is_active_where_the_queue_says_so,
+        consuming::a_short_queue_keeps_the_newest,
+        declaring::declaring_twice_changes_nothing,
+        declaring::other_arguments_are_refused_with_both_values_and_other_queues_go_on,
+        declaring::a_claimed_domain_is_refused_to_another_service,
+        declaring::an_exclusive_queue_belongs_to_one_connection,
+        declaring::a_removed_binding_routes_no_more,
+        declaring::a_queue_tells_how_it_stands,
+    ]
+}

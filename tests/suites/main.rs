@@ -1,0 +1,33 @@
+//! The behaviours that Postrider is trusted for, each on both brokers where it applies. Needs `AMQP_URL`; run
+//! `cargo xtask test`.
+
+/// Writes each test twice: `in_process::name` and `rabbitmq::name`.
+macro_rules! on_both_brokers {
+    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        mod in_process {
+            #[allow(unused_imports)]
+            use super::*;
+            $($(#[$meta])* #[test] fn $name() { let $world = postrider_tests::world::World::in_process(); postrider_tests::world::run(async move $body) })*
+        }
+        mod rabbitmq {
+            #[allow(unused_imports)]
+            use super::*;
+            $($(#[$meta])* #[test] fn $name() { let $world = postrider_tests::world::World::rabbitmq(); postrider_tests::world::run(async move $body) })*
+        }
+    };
+}
+
+mod concurrency;
+mod conformance;
+mod envelope;
+mod failures;
+mod lifecycle;
+mod messages;
+mod middleware;
+mod on_rabbitmq;
+mod ownership;
+mod patterns;
+mod reconnect;
+mod requests;
+mod routing;
+mod topology;

@@ -1,0 +1,280 @@
+//! Requests and their replies.
+
+use std::time::Duration;
+
+use postrider::broker::Properties;
+use postrider::{App, CancellationToken, Context, Failure, Options, Payload, RequestError, SendError, distributed};
+use postrider_tests::world::{Seen, eventually};
+use tokio::sync::Semaphore;
+
+use crate::messages::{Count, Echo, Note};
+
+/// Handlers wait for this where a test says so.
+#[derive(Clone)]
+struct Gate(std::sync::Arc<Semaphore>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(std::sync::Arc::new(Semaphore::new(0)))
+    }
+}
+
+impl Gate {
+    async fn pass(&self) {
+        self.0.acquire().await.unwrap().forget();
+    }
+
+    fn open(&self, times: usize) {
+        self.0.add_permits(times);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Alpha {
+    seen: Seen<String>,
+    gate: Gate,
+}
+
+impl Alpha {
+    fn app(&self) -> App {
+        let alpha = self.clone();
+        App::new("alpha").actor(move || alpha.clone())
+    }
+}
+
+#[distributed(service = "alpha")]
+impl Alpha {
+    #[distributed(command = "alpha.note")]
+    async fn note(&self, note: Note) -> Result<String, Failure> {
+        self.seen.add(note.text.clone());
+        match note.text.as_str() {
+            "rejected" => Err(Failure::rejected("no", "not today").with_detail("day", "Sunday")),
+            "transient" => Err(Failure::transient("the database is away")),
+            "permanent" => Err(Failure::permanent("the disk is gone")),
+            _ => Ok(note.text),
+        }
+    }
+
+    #[distributed(query = "alpha.echo")]
+    async fn echo(&self, echo: Echo) -> Result<String, Failure> {
+        match echo.text.as_str() {
+            "slow" => self.gate.pass().await,
+            "failing" => return Err(Failure::transient("the cache is cold")),
+            _ => {}
+        }
+        self.seen.add(echo.text.clone());
+        Ok(echo.text)
+    }
+
+    #[distributed(query = "alpha.count")]
+    async fn count(&mut self, _: Count) -> Result<u64, Failure> {
+        self.gate.pass().await;
+        Ok(self.seen.count() as u64)
+    }
+
+    #[distributed(command = "alpha.work")]
+    async fn work(&mut self, text: String) {
+        self.gate.pass().await;
+        self.seen.add(text);
+    }
+
+    #[distributed(query = "alpha.itself")]
+    async fn itself(&self, _: (), cx: &Context) -> Result<String, Failure> {
+        let error = cx.request(&Echo { text: "x".into() }).await.expect_err("it cannot answer itself");
+        Ok(format!("{}", matches!(error, RequestError::WouldWaitForItself { .. })))
+    }
+
+    #[distributed(query = "alpha.circle")]
+    async fn circle(&self, _: (), cx: &Context) -> Result<String, Failure> {
+        Ok(cx.request_key::<String>("beta.back", Payload::msgpack(&())).await?)
+    }
+}
+
+#[derive(Default)]
+struct Beta;
+
+#[distributed(service = "beta")]
+impl Beta {
+    #[distributed(query = "beta.back")]
+    async fn back(&self, _: (), cx: &Context) -> Result<String, Failure> {
+        let error = cx.request(&Echo { text: "x".into() }).await.expect_err("alpha waits for us");
+        Ok(format!("{}: {error}", matches!(error, RequestError::WouldWaitForItself { .. })))
+    }
+
+    #[distributed(query = "beta.through")]
+    async fn through(&self, text: String, cx: &Context) -> Result<String, Failure> {
+        Ok(cx.request(&Echo { text }).await?)
+    }
+}
+
+fn echo(text: &str) -> Echo {
+    Echo { text: text.into() }
+}
+
+on_both_brokers! {
+    /// T110
+    async fn a_request_times_out_and_its_late_reply_is_counted(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        // A command is handled even when its caller has given up.
+        let bus = client.bus().clone();
+        let options = |o: Options| o.timeout(Duration::from_millis(200));
+        let error = bus.request_key_with::<()>("alpha.work", Payload::msgpack("late"), options).await.unwrap_err();
+        assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+        assert!(error.to_string().contains("alpha.work"), "{error}");
+        alpha.gate.open(1);
+        eventually("the late reply is counted", || client.stats().late_replies == 1).await;
+        assert_eq!(alpha.seen.all(), ["late"]);
+    }
+
+    async fn a_time_out_of_zero_is_refused(world: World) {
+        let client = world.client().await;
+        let error = client.bus().request_with(&Count, |o| o.timeout(Duration::ZERO)).await.unwrap_err();
+        assert!(matches!(error, RequestError::Send(SendError::Option { option: "timeout", .. })), "{error:?}");
+    }
+
+    /// T111
+    async fn a_failing_handler_answers_with_a_typed_error(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let RequestError::Remote(error) = client.bus().request(&Note::new("rejected")).await.unwrap_err() else { panic!("no remote error") };
+        assert_eq!((error.service.as_str(), error.problem.code.as_str(), error.problem.text.as_str()), ("alpha", "no", "not today"));
+        assert_eq!(error.problem.details["day"], "Sunday");
+        let RequestError::Remote(error) = client.bus().request(&echo("failing")).await.unwrap_err() else { panic!("no remote error") };
+        assert_eq!(error.problem.code, "failed");
+        assert!(!error.to_string().contains("cache"), "what is for the log stays in the log: {error}");
+        let RequestError::Remote(error) = client.bus().request(&Note::new("transient")).await.unwrap_err() else { panic!("no remote error") };
+        assert_eq!(error.problem.code, "failed");
+        assert_eq!(alpha.seen.all(), ["rejected", "transient", "transient", "transient"], "queries are not repeated, commands three times");
+        assert_eq!((running.stats().rejected, running.stats().failed_transient), (1, 4));
+    }
+
+    /// T112
+    async fn a_thousand_concurrent_requests_never_swap_replies(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let requests = (0..1_000).map(|number| {
+            let bus = client.bus().clone();
+            async move { (number, bus.request(&echo(&number.to_string())).await.unwrap()) }
+        });
+        for (number, reply) in futures::future::join_all(requests).await {
+            assert_eq!(reply, number.to_string());
+        }
+    }
+
+    /// T114 and T163
+    async fn a_query_whose_caller_has_given_up_is_not_run(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let blocked = tokio::spawn({ let bus = client.bus().clone(); async move { bus.request(&Count).await } });
+        eventually("the first query runs", || running.stats().in_flight == 1).await;
+        let error = client.bus().request_with(&echo("expired"), |o| o.timeout(Duration::from_millis(100))).await.unwrap_err();
+        assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+        alpha.gate.open(1);
+        blocked.await.unwrap().unwrap();
+        eventually("it is dropped and counted", || running.stats().expired == 1).await;
+        assert_eq!(alpha.seen.count(), 0);
+    }
+
+    /// T171
+    async fn queries_wait_for_at_most_the_running_command(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        for number in 0..256 {
+            client.bus().send_key("alpha.work", Payload::msgpack(&number.to_string())).await.unwrap();
+        }
+        eventually("the commands wait", || running.stats().in_flight > 10).await;
+        let queries = (0..64).map(|number| {
+            let bus = client.bus().clone();
+            tokio::spawn(async move { bus.request(&echo(&format!("query {number}"))).await })
+        });
+        let queries: Vec<_> = queries.collect();
+        eventually("the queries have arrived", || running.stats().in_flight > 64).await;
+        // One command ends; then all queries are answered although 255 commands wait.
+        alpha.gate.open(1);
+        for query in queries {
+            query.await.unwrap().unwrap();
+        }
+        let commands = alpha.seen.all().iter().filter(|text| !text.starts_with("query")).count();
+        assert!(commands <= 2, "{commands} commands ran before the queries");
+        alpha.gate.open(255);
+        eventually("all commands are handled", || running.stats().handled == 256 + 64).await;
+    }
+
+    /// T172
+    async fn a_circle_of_requests_is_refused_at_once(world: World) {
+        let alpha = Alpha::default();
+        let _alpha = world.start(alpha.app()).await;
+        let _beta = world.start(App::new("beta").actor(Beta::default)).await;
+        let client = world.client().await;
+        let itself: String = client.bus().request_key("alpha.itself", Payload::msgpack(&())).await.unwrap();
+        assert_eq!(itself, "true");
+        let circle: String = client.bus().request_key("alpha.circle", Payload::msgpack(&())).await.unwrap();
+        assert!(circle.starts_with("true") && circle.contains("alpha.Alpha@") && circle.contains("beta.Beta@"), "{circle}");
+        let through: String = client.bus().request_key("beta.through", Payload::msgpack("y")).await.unwrap();
+        assert_eq!(through, "y", "a line is no circle");
+    }
+
+    async fn a_cancelled_request_stops_waiting(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let token = CancellationToken::new();
+        let slow = echo("slow");
+        let cancelled = client.bus().request_with(&slow, |o| o.cancellation(token.clone()));
+        let (result, ()) = tokio::join!(cancelled, async { token.cancel() });
+        assert!(matches!(result, Err(RequestError::Cancelled)), "{result:?}");
+        let error = client.bus().send_with(&Note::new("never"), |o| o.cancellation(token)).await.unwrap_err();
+        assert_eq!(error, SendError::Cancelled);
+        alpha.gate.open(1);
+        client.bus().request(&Note::new("after")).await.unwrap();
+        assert!(!alpha.seen.all().contains(&"never".to_owned()));
+    }
+
+    /// A foreign client sets routing key, content type and its own reply queue; no header of ours.
+    async fn a_foreign_client_gets_its_reply(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let queue = postrider::broker::Queue::classic(format!("{}.foreign", world.names.namespace()));
+        let broker = world.broker().await;
+        let declared = postrider::broker::Topology { queues: vec![queue.clone()], ..Default::default() };
+        broker.declare(&declared).await.unwrap();
+        let properties = Properties {
+            content_type: Some("application/json".into()),
+            reply_to: Some(queue.name.clone()),
+            message_id: Some("my-id".into()),
+            ..Properties::default()
+        };
+        let exchange = world.names.exchange(postrider::Kind::Command);
+        world.publish_foreign(&exchange, "alpha.note", properties.clone(), "{\"text\":\"hello\"}").await;
+        let with_correlation = Properties { correlation_id: Some("mine".into()), ..properties };
+        world.publish_foreign(&exchange, "alpha.note", with_correlation, "{\"text\":\"rejected\"}").await;
+        let replies = world.take(queue, 2).await;
+        let find = |id: &str| replies.iter().find(|reply| reply.correlation_id.as_ref().is_some_and(|c| c.as_str() == id)).unwrap();
+        assert_eq!(&find("my-id").payload[..], b"\"hello\"");
+        assert_eq!(find("mine").status, Some(postrider::message::Status::Error));
+        assert!(String::from_utf8_lossy(&find("mine").payload).contains("not today"));
+    }
+
+    async fn dispatch_waits_when_the_envelope_asks_for_a_reply(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let key = postrider::message::Key::new("alpha.note").unwrap();
+        let payload = "{\"text\":\"by hand\"}";
+        let mut envelope = postrider::Envelope::new(postrider::Kind::Command, key, postrider::MediaType::JSON, payload.into());
+        assert!(client.bus().dispatch(envelope.clone()).await.unwrap().is_none());
+        envelope.reply_to = Some(postrider::message::ReplyTo::Caller);
+        envelope.id = postrider::MessageId::new();
+        let reply = client.bus().dispatch(envelope.clone()).await.unwrap().unwrap();
+        assert_eq!(&reply.payload[..], b"\"by hand\"");
+        envelope.kind = postrider::Kind::Event;
+        let error = client.bus().dispatch(envelope).await.unwrap_err();
+        assert!(matches!(error, RequestError::Send(SendError::WrongKind { .. })), "{error:?}");
+    }
+}

@@ -1,0 +1,144 @@
+//! The suites, in the order in which they run.
+
+/// What a suite needs besides Rust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// The program `cargo-deny`.
+    CargoDeny,
+    /// A RabbitMQ.
+    Broker,
+    /// A RabbitMQ, and a Python that has pika.
+    BrokerAndPython,
+    /// `docker-compose` or docker's plugin; its words stand before those of the suite.
+    Compose,
+}
+
+/// A part of the checks that can be run alone.
+#[derive(Debug)]
+pub struct Suite {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub needs: Needs,
+    /// Command lines, run one after another.
+    pub runs: &'static [&'static str],
+    pub environment: &'static [(&'static str, &'static str)],
+}
+
+/// Cheap ones first, so that most mistakes show early.
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "format",
+        about: "every file has the form that rustfmt gives it",
+        needs: Needs::Nothing,
+        runs: &["cargo fmt --all --check"],
+        environment: &[],
+    },
+    Suite {
+        name: "clippy",
+        about: "no compiler or clippy warning in any target",
+        needs: Needs::Nothing,
+        runs: &["cargo clippy --workspace --all-targets --all-features -- -D warnings"],
+        environment: &[],
+    },
+    Suite {
+        name: "tidy",
+        about: "the repository keeps its own rules for files and texts",
+        needs: Needs::Nothing,
+        runs: &["cargo test -p postrider-tests --test tidy"],
+        environment: &[],
+    },
+    Suite {
+        name: "deny",
+        about: "dependencies have accepted licences and sources",
+        needs: Needs::CargoDeny,
+        runs: &["cargo deny check bans licenses sources"],
+        environment: &[],
+    },
+    Suite {
+        name: "unit",
+        about: "unit tests of all packages",
+        needs: Needs::Nothing,
+        runs: &["cargo test --workspace --lib --bins --all-features"],
+        environment: &[],
+    },
+    Suite {
+        name: "ui",
+        about: "what the compiler says to wrong uses of the macros",
+        needs: Needs::Nothing,
+        runs: &["cargo test -p postrider-tests --test ui"],
+        environment: &[],
+    },
+    Suite {
+        name: "doc",
+        about: "documentation builds without a warning, and its examples work",
+        needs: Needs::Nothing,
+        runs: &["cargo doc --workspace --no-deps --all-features", "cargo test --workspace --doc --all-features"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    Suite {
+        name: "suites",
+        about: "services over RabbitMQ, also when it fails",
+        needs: Needs::Broker,
+        runs: &["cargo build --workspace --bins --examples", "cargo test -p postrider-tests --test suites"],
+        environment: &[],
+    },
+    Suite {
+        name: "examples",
+        about: "the examples do what their texts say",
+        needs: Needs::BrokerAndPython,
+        runs: &["cargo test -p postrider-tests --test examples"],
+        environment: &[],
+    },
+    Suite {
+        name: "compose",
+        about: "docker-compose.yml is valid",
+        needs: Needs::Compose,
+        runs: &["config -q"],
+        environment: &[],
+    },
+];
+
+impl Suite {
+    /// The command lines as a person would write them.
+    pub fn lines(&self) -> Vec<String> {
+        let prefix = if self.needs == Needs::Compose { "docker-compose " } else { "" };
+        let variables: String = self.environment.iter().map(|(name, value)| format!("{name}={value:?} ")).collect();
+        self.runs.iter().map(|line| format!("{variables}{prefix}{line}")).collect()
+    }
+}
+
+/// The named suites in their usual order; all of them when none is named.
+pub fn choose(names: &[String]) -> Result<Vec<&'static Suite>, String> {
+    if let Some(unknown) = names.iter().find(|name| SUITES.iter().all(|suite| suite.name != name.as_str())) {
+        let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        return Err(format!("no suite is called {unknown:?}; there are: {}", known.join(", ")));
+    }
+    let chosen = |suite: &&Suite| names.is_empty() || names.iter().any(|name| name == suite.name);
+    Ok(SUITES.iter().filter(chosen).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(chosen: &[&Suite]) -> Vec<&'static str> {
+        chosen.iter().map(|suite| suite.name).collect()
+    }
+
+    #[test]
+    fn all_suites_run_when_none_is_named() {
+        assert_eq!(choose(&[]).unwrap().len(), SUITES.len());
+    }
+
+    #[test]
+    fn named_suites_keep_the_usual_order() {
+        assert_eq!(names(&choose(&["unit".into(), "format".into(), "unit".into()]).unwrap()), ["format", "unit"]);
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = choose(&["unit".into(), "units".into()]).unwrap_err();
+        assert!(error.contains("\"units\"") && error.contains("format, clippy, tidy"), "{error}");
+    }
+}
