@@ -266,6 +266,10 @@ pub async fn eventually_async<F: Future<Output = bool>>(what: &str, mut holds: i
 /// # Panics
 /// As the test does, or when it takes longer than three minutes.
 pub fn run<F: Future>(test: F) -> F::Output {
+    if let Ok(filter) = std::env::var("POSTRIDER_LOG") {
+        // Another test of this process may have started the log already.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime

@@ -65,11 +65,26 @@ impl Alpha {
         self.seen.add(format!("{text} ends"));
         self.leave();
     }
+}
 
-    #[distributed(query = "alpha.tick")]
+/// Only shared handlers, so that any prefetch goes.
+#[derive(Clone)]
+struct Crowd(Alpha);
+
+#[distributed(service = "crowd", concurrency = 2000, prefetch = 2000)]
+impl Crowd {
+    #[distributed(command = "crowd.beside")]
+    async fn beside(&self, text: String) {
+        self.0.enter();
+        self.0.gate.acquire().await.unwrap().forget();
+        self.0.leave();
+        self.0.seen.add(text);
+    }
+
+    #[distributed(query = "crowd.tick")]
     async fn tick(&self, _: ()) -> Result<u64, Failure> {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(self.seen.count() as u64)
+        Ok(self.0.seen.count() as u64)
     }
 }
 
@@ -181,16 +196,12 @@ on_both_brokers! {
     /// T161
     async fn many_slow_messages_in_flight_leave_the_actor_responsive(world: World) {
         let alpha = Alpha::default();
-        let app = alpha.app().configure(|config| {
-            let overrides = config.actors.entry("alpha".into()).or_default();
-            overrides.prefetch = Some(2_000);
-            overrides.concurrency = Some(2_000);
-        });
-        let running = world.start(app).await;
-        send(&running, "alpha.beside", 2_000).await;
+        let crowd = Crowd(alpha.clone());
+        let running = world.start(App::new("crowd").actor(move || crowd.clone())).await;
+        send(&running, "crowd.beside", 2_000).await;
         eventually("two thousand run", || alpha.running() == 2_000).await;
         for _ in 0..20 {
-            running.bus().request_key::<u64>("alpha.tick", Payload::msgpack(&())).await.unwrap();
+            running.bus().request_key::<u64>("crowd.tick", Payload::msgpack(&())).await.unwrap();
         }
         alpha.gate.add_permits(2_000);
         alpha.seen.reach(2_000).await;

@@ -84,7 +84,7 @@ fn messages_sent_while_the_broker_restarts_are_handled_afterwards() {
         });
         seen.reach(50).await;
         let mut node = node;
-        node.kill().unwrap();
+        node.stop().unwrap();
         node.restart().unwrap();
         let accepted = sending.await.unwrap();
         assert!(accepted.len() > 100, "{} were accepted", accepted.len());

@@ -42,7 +42,8 @@ impl Alpha {
     }
 }
 
-#[distributed(service = "alpha")]
+// With this time-out 64 exclusive messages may be held.
+#[distributed(service = "alpha", timeout = "20s")]
 impl Alpha {
     #[distributed(command = "alpha.note")]
     async fn note(&self, note: Note) -> Result<String, Failure> {
@@ -172,7 +173,7 @@ on_both_brokers! {
         let client = world.client().await;
         let blocked = tokio::spawn({ let bus = client.bus().clone(); async move { bus.request(&Count).await } });
         eventually("the first query runs", || running.stats().in_flight == 1).await;
-        let error = client.bus().request_with(&echo("expired"), |o| o.timeout(Duration::from_millis(100))).await.unwrap_err();
+        let error = client.bus().request_with(&echo("expired"), |o| o.timeout(Duration::from_secs(1))).await.unwrap_err();
         assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
         alpha.gate.open(1);
         blocked.await.unwrap().unwrap();
@@ -188,13 +189,13 @@ on_both_brokers! {
         for number in 0..256 {
             client.bus().send_key("alpha.work", Payload::msgpack(&number.to_string())).await.unwrap();
         }
-        eventually("the commands wait", || running.stats().in_flight > 10).await;
+        eventually("the commands wait", || running.stats().in_flight == 64).await;
         let queries = (0..64).map(|number| {
             let bus = client.bus().clone();
             tokio::spawn(async move { bus.request(&echo(&format!("query {number}"))).await })
         });
         let queries: Vec<_> = queries.collect();
-        eventually("the queries have arrived", || running.stats().in_flight > 64).await;
+        eventually("the queries have arrived", || running.stats().in_flight == 64 + 64).await;
         // One command ends; then all queries are answered although 255 commands wait.
         alpha.gate.open(1);
         for query in queries {

@@ -175,7 +175,7 @@ impl<S: 'static> Core<S> {
                 (Some(state), run) => Box::pin(Next::exclusive(middleware, run, state).run(invocation)),
                 (None, _) => no_state(),
             },
-            (Guard::Shared(state), run) => match (state.as_ref(), run) {
+            (Guard::Shared(state), run) => match ((***state).as_ref(), run) {
                 (Some(state), Run::Shared(run)) if middleware.is_empty() => run(state, invocation),
                 (Some(state), run) => Box::pin(Next::shared(middleware, run, state).run(invocation)),
                 (None, _) => no_state(),

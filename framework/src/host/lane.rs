@@ -21,10 +21,12 @@ type Sends = JoinAll<LocalBoxFuture<'static, Result<(), SendError>>>;
 /// Runs a lane until its mailbox is gone.
 pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver<Deliver>) {
     let mut slots = Slots::new(core.settings.concurrency.clone());
+    let mut batch = Batch::none();
     while let Some(deliver) = queue.recv().await {
         let job = Job::new(deliver);
         if let Some(outcome) = core.answer_without_handler(&job) {
             job.finish(outcome);
+            batch.pass();
             continue;
         }
         let found = core.table.find(job.lane, job.envelope.kind, job.envelope.key.as_str()).map(Rc::clone);
@@ -36,18 +38,67 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
                 job.envelope.key.as_str()
             );
             job.finish(Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text));
+            batch.pass();
             continue;
         };
         if row.is_exclusive() {
+            batch.end();
             Rc::clone(&core).drive(row, job, None, None).await;
             continue;
         }
         let slot = slots.take().await;
-        let Some(guard) = core.lock(&row).await else {
-            job.finish(stopping());
-            continue;
+        let shared = batch.take(|guard| guard.share());
+        let guard = match shared {
+            Some(guard) => guard,
+            None => match core.lock(&row).await {
+                Some(guard) => {
+                    batch.begin(guard.share(), queue.len());
+                    guard
+                }
+                None => {
+                    job.finish(stopping());
+                    continue;
+                }
+            },
         };
         actix_rt::spawn(Rc::clone(&core).drive(row, job, Some(guard), Some(slot)));
+    }
+}
+
+/// Messages that were waiting already when the lane got shared state take it together: otherwise each query would wait
+/// for one more of the commands that wait as well. Those that come later ask for the lock again, so that nobody starves.
+struct Batch<S> {
+    guard: Option<Guard<S>>,
+    left: usize,
+}
+
+impl<S> Batch<S> {
+    const fn none() -> Self {
+        Self { guard: None, left: 0 }
+    }
+
+    /// The shared state, for one more message. It is let go with the last one.
+    fn take(&mut self, share: impl FnOnce(&Guard<S>) -> Option<Guard<S>>) -> Option<Guard<S>> {
+        self.left = self.left.checked_sub(1)?;
+        if self.left == 0 { self.guard.take() } else { self.guard.as_ref().and_then(share) }
+    }
+
+    fn begin(&mut self, guard: Option<Guard<S>>, waiting: usize) {
+        *self = if waiting == 0 { Self::none() } else { Self { guard, left: waiting } };
+    }
+
+    fn end(&mut self) {
+        *self = Self::none();
+    }
+
+    /// A message of the batch that needs no state after all.
+    fn pass(&mut self) {
+        if self.left > 0 {
+            self.left -= 1;
+        }
+        if self.left == 0 {
+            self.end();
+        }
     }
 }
 

@@ -22,8 +22,19 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The state, taken as a handler's receiver asks.
 pub(super) enum Guard<S> {
-    Shared(OwnedRwLockReadGuard<Option<S>>),
+    /// Several handlers of one batch share it.
+    Shared(Rc<OwnedRwLockReadGuard<Option<S>>>),
     Exclusive(OwnedRwLockWriteGuard<Option<S>>),
+}
+
+impl<S> Guard<S> {
+    /// Another handle on shared state.
+    pub(super) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Shared(guard) => Some(Self::Shared(Rc::clone(guard))),
+            Self::Exclusive(_) => None,
+        }
+    }
 }
 
 /// The state behind a fair lock: who asks first gets it first.
@@ -51,14 +62,14 @@ impl<S> StateCell<S> {
         if !exclusive && !self.broken.get() {
             let guard = Arc::clone(&self.lock).read_owned().await;
             if !self.broken.get() && guard.is_some() {
-                return Guard::Shared(guard);
+                return Guard::Shared(Rc::new(guard));
             }
         }
         let mut guard = Arc::clone(&self.lock).write_owned().await;
         if self.broken.get() || guard.is_none() {
             self.rebuild(&mut guard).await;
         }
-        if exclusive { Guard::Exclusive(guard) } else { Guard::Shared(guard.downgrade()) }
+        if exclusive { Guard::Exclusive(guard) } else { Guard::Shared(Rc::new(guard.downgrade())) }
     }
 
     /// Makes the state again, for as long as it takes: without state there is nothing an actor could do. The pause

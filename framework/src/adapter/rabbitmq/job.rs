@@ -24,8 +24,8 @@ pub(super) struct Job {
     pub(super) properties: BasicProperties,
     pub(super) payload: Bytes,
     pub(super) deadline: Instant,
-    /// Whether it has ever been sent.
-    pub(super) sent: bool,
+    /// How often it was sent.
+    pub(super) sent: u32,
     pub(super) strikes: u8,
     pub(super) result: oneshot::Sender<Outcome>,
 }
@@ -50,7 +50,7 @@ impl Job {
             properties,
             payload,
             deadline,
-            sent: false,
+            sent: 0,
             strikes: 0,
             result,
         })
@@ -63,7 +63,7 @@ impl Job {
 
     /// The end of a message whose time is over.
     pub(super) fn too_late(self, why: &str) {
-        let outcome = if self.sent {
+        let outcome = if self.sent > 0 {
             Ok(Publication::Unknown(format!("{why}, and no confirm came in time")))
         } else {
             Err(BrokerError::Lost { reason: format!("{why}, and the message could not be sent in time") })

@@ -103,7 +103,8 @@ impl Link {
         self.state.send_replace(LinkState::Closed);
     }
 
-    fn is_closed(&self) -> bool {
+    /// Whether we have closed it.
+    pub(super) fn is_closed(&self) -> bool {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }
 

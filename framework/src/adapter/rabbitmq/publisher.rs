@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare::{self, answered};
-use crate::adapter::rabbitmq::errors::{code, on_channel};
+use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
 use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::adapter::rabbitmq::properties::from_client;
@@ -29,21 +29,25 @@ const MAX_UNCONFIRMED: usize = 1_024;
 const MAX_STRIKES: u8 = 3;
 pub(super) struct RabbitPublisher {
     jobs: mpsc::Sender<Job>,
+    link: Arc<Link>,
 }
 
 impl RabbitPublisher {
     pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        handle.spawn(Owner { link, replies, queue, waiting: VecDeque::new() }.run());
-        Self { jobs }
+        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new() }.run());
+        Self { jobs, link }
     }
 }
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        let jobs = self.jobs.clone();
+        let (jobs, link) = (self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
+            if link.is_closed() {
+                return Err(BrokerError::Stopped);
+            }
             let (result, outcome) = oneshot::channel();
             let job = Job::new(message, deadline, result)?;
             match timeout_at(deadline, jobs.send(job)).await {
@@ -142,8 +146,9 @@ impl Owner {
     fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        let stopped =
-            |job: Job| if job.sent { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) };
+        let stopped = |job: Job| {
+            if job.sent > 0 { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) }
+        };
         self.waiting.drain(..).for_each(stopped);
         while let Ok(job) = self.queue.try_recv() {
             stopped(job);
@@ -227,7 +232,7 @@ impl Epoch {
 
     /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
     fn send(&mut self, mut job: Job) {
-        job.sent = true;
+        job.sent += 1;
         let number = self.next;
         self.next += 1;
         let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.properties.clone());
@@ -271,7 +276,12 @@ impl Epoch {
                 Ok(Confirmation::NotRequested) => {
                     settled.push((number, Publication::Unknown("the channel has no confirms".into())))
                 }
-                Err(error) => lost = Some(error),
+                Err(error) => {
+                    if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
+                        job.sent -= 1;
+                    }
+                    lost = Some(error);
+                }
             }
         }
         for (number, publication) in settled {
