@@ -90,7 +90,7 @@ fn check_pair(first: &Handler, second: &Handler, mistakes: &mut Mistakes) {
     let kind = first.kind.to_string();
     // Methods under `#[cfg]` may exclude each other; a constant in the expansion looks at those that remain.
     let conditional = !first.cfgs.is_empty() || !second.cfgs.is_empty();
-    if kind != second.kind.to_string() || first.instance != second.instance || conditional {
+    if second.kind != kind || first.instance != second.instance || conditional {
         return;
     }
     if a == b {

@@ -41,7 +41,8 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
             batch.pass();
             continue;
         };
-        if row.is_exclusive() {
+        // An ordered actor finishes one message before it begins the next, whatever its handler takes.
+        if row.is_exclusive() || core.settings.ordered {
             batch.end();
             Rc::clone(&core).drive(row, job, None, None).await;
             continue;

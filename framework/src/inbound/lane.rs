@@ -77,7 +77,7 @@ pub(super) struct LaneSettings {
 
 /// Everything that can wake a lane.
 enum Event {
-    Pulled(Option<Result<Delivery, BrokerError>>),
+    Pulled(Option<Result<Box<Delivery>, BrokerError>>),
     Finished(Finished),
     Settled(u64, Receive),
     Stop,
@@ -178,7 +178,7 @@ impl LaneLoop {
                 break true;
             }
             match self.next_event(&mut consumer, stopping, self.held.len() < permits).await {
-                Event::Pulled(Some(Ok(delivery))) => self.hand_over(delivery),
+                Event::Pulled(Some(Ok(delivery))) => self.hand_over(*delivery),
                 Event::Pulled(Some(Err(error))) => {
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
                     break false;
@@ -216,7 +216,7 @@ impl LaneLoop {
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
-            pulled = consumer.next(), if permit && !stopping => Event::Pulled(pulled),
+            pulled = consumer.next(), if permit && !stopping => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
         }
     }
 

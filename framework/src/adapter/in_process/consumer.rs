@@ -115,7 +115,7 @@ impl InProcessConsumer {
         let Some(tag) = subscriber.outbox.pop_front() else {
             return subscriber.cancelled.then_some(None);
         };
-        let Some(message) = subscriber.unsettled.get(&tag).cloned() else { return None };
+        let message = subscriber.unsettled.get(&tag).cloned()?;
         Some(Some(Ok(Delivery {
             origin: message.origin,
             redelivered: message.redelivered,

@@ -50,7 +50,8 @@ impl Publisher for RabbitPublisher {
             }
             let (result, outcome) = oneshot::channel();
             let job = Job::new(message, deadline, result)?;
-            match timeout_at(deadline, jobs.send(job)).await {
+            // Unconstrained: a task whose budget is used up would let the next message pass.
+            match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
                 Ok(Ok(())) => outcome.await.unwrap_or(Err(BrokerError::Stopped)),
                 Ok(Err(_)) => Err(BrokerError::Stopped),
                 Err(_) => Err(BrokerError::TimedOut { what: "take a message".into(), seconds: 0 }),
