@@ -362,7 +362,7 @@ fn rabbitmq() -> String {
 
 /// The Python that `cargo xtask test` has found, or one that is there.
 fn python_with_pika() -> String {
-    let named = std::env::var("POSTRIDER_TEST_PYTHON").ok();
+    let named = std::env::var("PYTHON_WITH_PIKA").ok();
     let mut pythons = named.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));
     let has_pika = |python: &String| {
         Command::new(python).args(["-c", "import pika"]).output().is_ok_and(|output| output.status.success())

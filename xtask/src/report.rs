@@ -18,7 +18,7 @@ const LINE_LIMIT: Duration = Duration::from_secs(3600);
 /// How long the installation of `cargo-deny` may take: it is built from source.
 const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
 /// Names the Python that runs the tests' scripts.
-const PYTHON_VARIABLE: &str = "POSTRIDER_TEST_PYTHON";
+const PYTHON_VARIABLE: &str = "PYTHON_WITH_PIKA";
 
 /// What the suites share.
 #[derive(Default)]

@@ -60,6 +60,8 @@ pub struct App {
     pub(super) media_type: MediaType,
     pub(super) broker: BrokerChoice,
     pub(super) on_ready: Vec<OnReady>,
+    /// The one whose end stops the process.
+    pub(super) ends: Option<usize>,
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
     pub(super) problems: Vec<String>,
@@ -77,6 +79,7 @@ impl App {
             media_type: MediaType::MSGPACK,
             broker: BrokerChoice::default(),
             on_ready: Vec::new(),
+            ends: None,
             config: Config::default(),
             config_file: None,
             problems: Vec::new(),
@@ -181,6 +184,17 @@ impl App {
             let run = Arc::clone(&run);
             Box::pin(async move { run(&bus).await })
         }));
+        self
+    }
+
+    /// Runs this once all actors consume, and stops the process when it ends: for programs that do something and are done.
+    /// If it fails, the exit code says so.
+    pub fn until<F>(mut self, run: F) -> Self
+    where
+        F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,
+    {
+        self = self.on_ready(run);
+        self.ends = Some(self.on_ready.len() - 1);
         self
     }
 

@@ -200,7 +200,8 @@ async fn give_up(launched: Launched, problem: String) -> StartError {
 }
 
 fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
-    for run in &app.on_ready {
+    for (index, run) in app.on_ready.iter().enumerate() {
+        let ends = app.ends == Some(index);
         let (run, failure, stop) = (run(bus.clone()), Arc::clone(&launched.failure), launched.stops.stop_app.clone());
         launched.on_ready.push(actix_rt::spawn(async move {
             if let Err(error) = run.await {
@@ -208,6 +209,8 @@ fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
                 if let Ok(mut failure) = failure.lock() {
                     *failure = Some(error.to_string());
                 }
+                stop.cancel();
+            } else if ends {
                 stop.cancel();
             }
         }));

@@ -145,7 +145,7 @@ impl TestApp {
         self.log.all().into_iter().filter(is_dead).collect()
     }
 
-    /// What happened in all apps, added up where it can be: of the first app.
+    /// What happened in the first app; `running()` has the others.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.running[0].stats()
