@@ -240,7 +240,7 @@ mod tests {
     fn the_environment_sets_single_actors_and_services() {
         let mut config = Config::default();
         let variables = environment(&[
-            ("POSTRIDER_BROKER", "amqp://u:secret@h"),
+            ("POSTRIDER_BROKER", "amqp://u:hunter2@h"),
             ("POSTRIDER_ACTOR__ORDER_DESK__PREFETCH", "8"),
             ("POSTRIDER_ACTOR__INVOICE__AUDIT__TIMEOUT", "2m"),
             ("POSTRIDER_SERVICE__CLIENT__ORDERS", "5"),
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(config.actors["order-desk"].prefetch, Some(8));
         assert_eq!(config.actors["invoice.audit"].timeout, Some(Duration::from_secs(120)));
         assert_eq!(config.services["client"]["orders"].as_str(), Some("5"));
-        assert!(!format!("{config:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

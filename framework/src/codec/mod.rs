@@ -94,3 +94,66 @@ fn without_value(error: &serde_json::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1.0e12_f64..1.0e12).prop_map(Value::from),
+            ".{0,30}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".{0,8}", inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_survives_json_and_msgpack(value in value()) {
+            for media_type in [MediaType::JSON, MediaType::MSGPACK, MediaType::new("application/vnd.x+json; charset=utf-8")] {
+                let bytes = encode(&value, &media_type, &Limits::default()).unwrap();
+                prop_assert_eq!(&decode::<Value>(&bytes, &media_type, &Limits::default()).unwrap(), &value);
+            }
+        }
+
+        #[test]
+        fn any_text_survives_every_codec(text in ".{0,200}") {
+            for media_type in [MediaType::JSON, MediaType::MSGPACK, MediaType::TEXT, MediaType::BYTES] {
+                let bytes = encode(&text, &media_type, &Limits::default()).unwrap();
+                prop_assert_eq!(&decode::<String>(&bytes, &media_type, &Limits::default()).unwrap(), &text);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_codec_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), most in 0_usize..8) {
+            let limits = Limits { max_payload_bytes: 200, max_nesting: most };
+            for media_type in [MediaType::JSON, MediaType::MSGPACK, MediaType::TEXT, MediaType::BYTES, MediaType::new("x/y")] {
+                let _ = (decode::<Value>(&bytes, &media_type, &limits), limits.check(&bytes, &media_type));
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_content_type_and_never_quote_the_payload() {
+        let error = decode::<u64>(b"\"hunter2\"", &MediaType::JSON, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("application/json") && !error.contains("hunter2"), "{error}");
+        let packed = rmp_serde::to_vec("hunter2").unwrap();
+        let error = decode::<u64>(&packed, &MediaType::MSGPACK, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("application/msgpack") && !error.contains("hunter2"), "{error}");
+        let error = encode(&1_u8, &MediaType::TEXT, &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("text/plain"), "{error}");
+    }
+}

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation};
@@ -265,17 +266,10 @@ impl Epoch {
         let (mut settled, mut lost) = (Vec::with_capacity(ready.len()), None);
         for (number, result) in ready {
             match result {
-                Ok(Confirmation::Ack(returned)) => {
+                Ok(confirmation) => {
+                    let (publication, returned) = publication(confirmation);
                     self.returned(returned);
-                    settled.push((number, Publication::Confirmed));
-                }
-                Ok(Confirmation::Nack(returned)) => {
-                    self.returned(returned);
-                    settled.push((number, Publication::Rejected));
-                }
-                // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
-                Ok(Confirmation::NotRequested) => {
-                    settled.push((number, Publication::Unknown("the channel has no confirms".into())))
+                    settled.push((number, publication));
                 }
                 Err(error) => {
                     if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
@@ -297,7 +291,7 @@ impl Epoch {
         }
     }
 
-    fn returned(&mut self, returned: Option<lapin::message::BasicReturnMessage>) {
+    fn returned(&mut self, returned: Option<BasicReturnMessage>) {
         let Some(returned) = returned else { return };
         let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
         let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
@@ -355,10 +349,32 @@ async fn open_replies(channel: Channel) -> Result<lapin::Consumer, BrokerError> 
     answered("consume replies", consuming).await?.map_err(|error| on_channel(&error))
 }
 
+/// What a confirm says of its own message, and a message that came back with it, which may be another one.
+fn publication(confirmation: Confirmation) -> (Publication, Option<BasicReturnMessage>) {
+    match confirmation {
+        Confirmation::Ack(returned) => (Publication::Confirmed, returned),
+        Confirmation::Nack(returned) => (Publication::Rejected, returned),
+        // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
+        Confirmation::NotRequested => (Publication::Unknown("the channel has no confirms".into()), None),
+    }
+}
+
 /// The next reply; for ever if none are awaited.
 async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
     let Some(consumer) = replies else { return std::future::pending().await };
     let delivery = consumer.next().await?.ok()?;
     let properties = Box::new(from_client(&delivery.properties));
     Some(ReplyEvent::Arrived { properties, payload: Bytes::from(delivery.data) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_without_confirms_is_never_a_success() {
+        assert!(matches!(publication(Confirmation::NotRequested), (Publication::Unknown(_), None)));
+        assert_eq!(publication(Confirmation::Nack(None)).0, Publication::Rejected);
+        assert_eq!(publication(Confirmation::Ack(None)).0, Publication::Confirmed);
+    }
 }
