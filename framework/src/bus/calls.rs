@@ -256,17 +256,12 @@ impl Bus {
         options: impl FnOnce(Options) -> Options,
         origin: Option<(&Origin, u32)>,
     ) -> Result<Envelope, RequestError> {
-        let options = options(Options::default());
-        let service = options.recipients.first().cloned();
+        let mut options = options(Options::default());
+        // One recipient is the service that is asked by name; more than one is refused further on.
+        let service = if options.recipients.len() == 1 { options.recipients.pop() } else { None };
         let compose = |kind| {
-            let mut options = options.clone();
-            options.recipients.truncate(if service.is_some() && options.recipients.len() == 1 {
-                0
-            } else {
-                usize::MAX
-            });
-            let service = service.as_deref().filter(|_| options.recipients.is_empty());
-            self.identity.keyed(&Address { kind, key, service }, payload.clone(), options, self.request_timeout())
+            let address = Address { kind, key, service: service.as_deref() };
+            self.identity.keyed(&address, payload.clone(), options.clone(), self.request_timeout())
         };
         let query = self.await_reply(compose(Kind::Query)?, origin).await;
         match query {

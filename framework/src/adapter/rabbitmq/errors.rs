@@ -27,6 +27,12 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     let (address, reason) = (address.to_owned(), said(error));
     match code(error) {
         Some(403 | 530) => BrokerError::Refused { address, reason },
+        _ if reason.contains("certificate") => {
+            let reason = format!(
+                "{reason}; if its authority is your own, name the file with its certificate in POSTRIDER_BROKER_CA"
+            );
+            BrokerError::Refused { address, reason }
+        }
         _ => BrokerError::Unreachable { address, reason },
     }
 }

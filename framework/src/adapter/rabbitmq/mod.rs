@@ -186,3 +186,31 @@ impl Broker for RabbitMq {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn first_byte_sent_to(scheme: &str) -> u8 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("{scheme}://u:hunter2@localhost:{}", listener.local_addr().unwrap().port());
+        let listening = async {
+            let mut first = [0];
+            listener.accept().await.unwrap().0.read_exact(&mut first).await.unwrap();
+            first[0]
+        };
+        tokio::select! {
+            first = listening => first,
+            result = RabbitMq::connect(RabbitMqSettings::new(Secret::new(address), "test")) => panic!("{:?}", result.map(|_| ())),
+        }
+    }
+
+    #[tokio::test]
+    async fn amqps_begins_with_a_tls_handshake_and_amqp_with_its_header() {
+        assert_eq!(first_byte_sent_to("amqps").await, 0x16);
+        assert_eq!(first_byte_sent_to("amqp").await, b'A');
+    }
+}
