@@ -1,10 +1,13 @@
 //! Our own picture of an annotated impl block.
 
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, ReceiverKind, ReturnType, Type};
+use syn::{
+    Attribute, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind, ReturnType, Type,
+};
 
 use crate::attr::{ImplWords, MethodWords};
 use crate::mistakes::Mistakes;
+use crate::tokens::{borrows, mentions, ungrouped};
 
 pub struct Actor {
     pub words: ImplWords,
@@ -53,24 +56,15 @@ fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handl
         let is_ours = attribute.path().segments.last().is_some_and(|segment| segment.ident == "distributed");
         if is_ours {
             ours.push(attribute.clone());
-        } else {
-            refuse_cfg_attr(attribute, mistakes);
         }
-        !is_ours
+        !is_ours && !is_hidden(attribute, mistakes)
     });
     let attribute = ours.first()?;
     if let Some(second) = ours.get(1) {
         mistakes.at(second, "a method has one `#[distributed(…)]`; write a second method for the other key");
     }
-    let Meta::List(list) = &attribute.meta else {
-        mistakes.at(
-            attribute,
-            "say what the method handles: `#[distributed(command = \"…\")]`, or `event`, `query`, `channel`",
-        );
-        return None;
-    };
     let mut here = Mistakes::default();
-    let words = MethodWords::read(list.tokens.clone(), &mut here);
+    let words = MethodWords::read(attribute, &mut here);
     let signature = read_signature(method, &mut here);
     let handler = words.kind.zip(signature).map(|((kind, key), signature)| Handler {
         kind,
@@ -89,16 +83,17 @@ fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handl
     handler.filter(|_| fine)
 }
 
-fn refuse_cfg_attr(attribute: &Attribute, mistakes: &mut Mistakes) {
-    if !attribute.path().is_ident("cfg_attr") {
-        return;
-    }
-    if let Meta::List(list) = &attribute.meta
-        && list.tokens.to_string().contains("distributed")
-    {
+/// Whether the attribute is ours inside a `cfg_attr`, which is a mistake.
+fn is_hidden(attribute: &Attribute, mistakes: &mut Mistakes) -> bool {
+    let hidden = match &attribute.meta {
+        Meta::List(list) => list.path.is_ident("cfg_attr") && mentions(&list.tokens, "distributed"),
+        _ => false,
+    };
+    if hidden {
         let text = "`cfg_attr(…, distributed(…))` cannot be seen by the impl block's attribute; write two methods with `#[cfg(…)]` and a plain `#[distributed(…)]` each";
         mistakes.at(attribute, text);
     }
+    hidden
 }
 
 struct Signature {
@@ -111,23 +106,14 @@ struct Signature {
 fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signature> {
     let signature = &method.sig;
     if signature.asyncness.is_none() {
-        mistakes.at(signature.fn_token, "a handler is an `async fn`");
+        mistakes.at(signature.fn_token, "a handler is an `async fn`; write `async` in front");
     }
     if signature.generics.type_params().next().is_some() || signature.generics.const_params().next().is_some() {
         mistakes.at(&signature.generics, "a handler has no type parameters: its message must be one type");
     }
     let mut inputs = signature.inputs.iter();
     let exclusive = match inputs.next() {
-        Some(FnArg::Receiver(receiver)) => match &receiver.kind {
-            ReceiverKind::Reference(_, _, mutability) => mutability.is_some(),
-            _ => {
-                mistakes.at(
-                    receiver,
-                    "a handler takes `&self` (beside others) or `&mut self` (alone), as the actor keeps its state",
-                );
-                false
-            }
-        },
+        Some(FnArg::Receiver(receiver)) => read_receiver(receiver, mistakes),
         _ => {
             mistakes.at(
                 &signature.ident,
@@ -136,22 +122,18 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
             return None;
         }
     };
-    let types: Vec<&Type> =
-        inputs.filter_map(|input| if let FnArg::Typed(typed) = input { Some(&*typed.ty) } else { None }).collect();
+    let types: Vec<&Type> = inputs
+        .filter_map(|input| if let FnArg::Typed(typed) = input { Some(ungrouped(&typed.ty)) } else { None })
+        .collect();
     for ty in types.iter().filter(|ty| matches!(ty, Type::ImplTrait(_))) {
-        mistakes.at(ty, "a handler's parameters have named types");
+        mistakes.at(ty, "write the name of a type: a handler's parameters have one type each");
     }
     let Some((message, rest)) = types.split_first() else {
         mistakes.at(&signature.ident, "a handler takes the message as its first parameter after `self`: `message: MyMessage`, or `_: ()` for none");
         return None;
     };
-    if let Type::Reference(reference) = message {
-        mistakes.at(
-            reference,
-            "the first parameter after `self` is the message, taken by value; `&Context` comes after it",
-        );
-    }
-    let parameters = rest.iter().map(|ty| read_parameter(ty)).collect();
+    check_message(message, mistakes);
+    let parameters = rest.iter().map(|ty| read_parameter(ty, mistakes)).collect();
     let output = match &signature.output {
         ReturnType::Default => syn::parse_quote_spanned!(signature.span()=> ()),
         ReturnType::Type(_, ty) => (**ty).clone(),
@@ -159,11 +141,34 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
     Some(Signature { exclusive, message: (*message).clone(), parameters, output })
 }
 
-fn read_parameter(ty: &Type) -> Parameter {
-    match ty {
-        Type::Reference(reference) if reference.mutability.is_none() => {
-            Parameter { ty: (*reference.elem).clone(), by_reference: true }
-        }
-        other => Parameter { ty: other.clone(), by_reference: false },
+/// Whether the handler takes the actor exclusively.
+fn read_receiver(receiver: &Receiver, mistakes: &mut Mistakes) -> bool {
+    if let ReceiverKind::Reference(_, _, mutability) = &receiver.kind {
+        return mutability.is_some();
     }
+    mistakes
+        .at(receiver, "a handler takes `&self` (beside others) or `&mut self` (alone), as the actor keeps its state");
+    false
+}
+
+fn check_message(message: &Type, mistakes: &mut Mistakes) {
+    if let Type::Reference(reference) = message {
+        mistakes.at(
+            reference,
+            "the first parameter after `self` is the message, taken by value; `&Context` comes after it",
+        );
+    } else if borrows(message) {
+        mistakes.at(
+            message,
+            "a message owns its data: use a type that borrows nothing (`String` rather than `&str`), or write `'static` for a lifetime that `Cow` fields need",
+        );
+    }
+}
+
+fn read_parameter(ty: &Type, mistakes: &mut Mistakes) -> Parameter {
+    let Type::Reference(reference) = ty else { return Parameter { ty: ty.clone(), by_reference: false } };
+    if reference.mutability.is_some() {
+        mistakes.at(ty, "nothing but `self` is taken by `&mut`; write `&Context`");
+    }
+    Parameter { ty: ungrouped(&reference.elem).clone(), by_reference: true }
 }

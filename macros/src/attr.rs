@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Expr, ExprArray, ExprLit, ExprPath, Ident, Lit, LitStr, Token};
+use syn::{Attribute, Expr, ExprArray, ExprLit, ExprPath, Ident, Lit, LitStr, Meta, Token};
 
 use crate::mistakes::Mistakes;
 
@@ -23,6 +24,24 @@ impl Parse for Word {
     }
 }
 
+/// A part of an attribute.
+pub trait Named {
+    fn name(&self) -> &Ident;
+}
+
+impl Named for Word {
+    fn name(&self) -> &Ident {
+        &self.name
+    }
+}
+
+impl Word {
+    /// Where to underline a wrong value: the value, or the word if there is none.
+    fn place(&self) -> TokenStream {
+        self.value.as_ref().map_or_else(|| self.name.to_token_stream(), ToTokens::to_token_stream)
+    }
+}
+
 /// A literal that a `macro_rules` macro passes on comes in an invisible group.
 fn ungrouped(expr: Expr) -> Expr {
     match expr {
@@ -31,24 +50,46 @@ fn ungrouped(expr: Expr) -> Expr {
     }
 }
 
-pub fn words(tokens: TokenStream, mistakes: &mut Mistakes) -> Vec<Word> {
+/// The parts of an attribute, each once; `None` if they cannot be read. `example` is what to write for a lone value.
+pub fn parts<P: Parse + Named>(tokens: TokenStream, example: &str, mistakes: &mut Mistakes) -> Option<Vec<P>> {
     use syn::parse::Parser;
-    match Punctuated::<Word, Token![,]>::parse_terminated.parse2(tokens) {
-        Ok(words) => words.into_iter().collect(),
+    if let Some(TokenTree::Literal(value)) = tokens.clone().into_iter().next() {
+        mistakes.at(value, format!("say what this is: `{example}`"));
+        return None;
+    }
+    match Punctuated::<P, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(parts) => Some(first_of_each(parts, mistakes)),
         Err(error) => {
             mistakes.add(error);
-            Vec::new()
+            None
         }
     }
+}
+
+/// Refuses parts that are said again.
+pub fn first_of_each<P: Named>(parts: impl IntoIterator<Item = P>, mistakes: &mut Mistakes) -> Vec<P> {
+    let mut firsts: Vec<P> = Vec::new();
+    for part in parts {
+        let name = part.name();
+        if firsts.iter().any(|first| first.name() == name) {
+            mistakes.at(name, format!("`{name}` is written twice; keep one of them"));
+        } else {
+            firsts.push(part);
+        }
+    }
+    firsts
 }
 
 #[derive(Default)]
 pub struct ImplWords {
     pub service: Option<LitStr>,
+    /// Nobody tried to write `service`.
+    pub service_missing: bool,
     pub queue: Option<LitStr>,
     pub domains: Option<Vec<LitStr>>,
     pub guarantee: Option<Ident>,
-    pub ordered: bool,
+    /// The word itself, if it is said.
+    pub ordered: Option<Ident>,
     pub prefetch: Option<u16>,
     pub concurrency: Option<usize>,
     pub timeout: Option<Duration>,
@@ -60,8 +101,10 @@ const IMPL_WORDS: &str = "service, queue, domains, guarantee, ordered, prefetch,
 impl ImplWords {
     pub fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
         let mut read = Self::default();
-        for word in words(tokens, mistakes) {
-            read.word(&word, mistakes);
+        let words = parts::<Word>(tokens, "service = \"invoice\"", mistakes);
+        read.service_missing = words.as_ref().is_some_and(|words| words.iter().all(|word| word.name != "service"));
+        for word in words.iter().flatten() {
+            read.word(word, mistakes);
         }
         read
     }
@@ -70,9 +113,9 @@ impl ImplWords {
         match word.name.to_string().as_str() {
             "service" => self.service = text(word, mistakes),
             "queue" => self.queue = text(word, mistakes),
-            "domains" => self.domains = texts(word, mistakes),
+            "domains" => self.domains = Some(texts(word, mistakes)),
             "guarantee" => self.guarantee = guarantee(word, mistakes),
-            "ordered" => self.ordered = flag(word, mistakes),
+            "ordered" => self.ordered = flag(word, mistakes).then(|| word.name.clone()),
             "prefetch" => self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16),
             "concurrency" => self.concurrency = number(word, 10_000, mistakes).map(|n| n as usize),
             "timeout" => self.timeout = duration(word, mistakes),
@@ -95,15 +138,15 @@ pub struct MethodWords {
 }
 
 impl MethodWords {
-    pub fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
+    pub fn read(attribute: &Attribute, mistakes: &mut Mistakes) -> Self {
         let mut read = Self::default();
-        let place = tokens.clone();
-        for word in words(tokens, mistakes) {
-            read.word(&word, mistakes);
+        let tokens = if let Meta::List(list) = &attribute.meta { list.tokens.clone() } else { TokenStream::new() };
+        for word in parts::<Word>(tokens, "command = \"invoice.create\"", mistakes).iter().flatten() {
+            read.word(word, mistakes);
         }
         if read.kind.is_none() && mistakes.is_empty() {
             mistakes.at(
-                place,
+                attribute,
                 "say what the method handles: `command = \"…\"`, `event = \"…\"`, `query = \"…\"` or `channel = \"…\"`",
             );
         }
@@ -142,23 +185,25 @@ pub fn text(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
     match &word.value {
         Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => Some(text.clone()),
         _ => {
-            mistakes.at(&word.name, format!("write `{} = \"…\"`", word.name));
+            mistakes.at(word.place(), format!("write `{} = \"…\"`", word.name));
             None
         }
     }
 }
 
-fn texts(word: &Word, mistakes: &mut Mistakes) -> Option<Vec<LitStr>> {
-    let as_text = |expr: &Expr| match expr {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.clone()),
+/// The texts of a list; none of them if there is a mistake.
+fn texts(word: &Word, mistakes: &mut Mistakes) -> Vec<LitStr> {
+    let as_text = |expr: &Expr| match ungrouped(expr.clone()) {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text),
         _ => None,
     };
     let read = match &word.value {
         Some(Expr::Array(ExprArray { elems, .. })) => elems.iter().map(as_text).collect::<Option<Vec<_>>>(),
         _ => None,
     };
-    if read.as_ref().is_none_or(Vec::is_empty) {
-        mistakes.at(&word.name, format!("write `{} = [\"…\", \"…\"]`", word.name));
+    let read = read.unwrap_or_default();
+    if read.is_empty() {
+        mistakes.at(word.place(), format!("write `{} = [\"…\", \"…\"]`", word.name));
     }
     read
 }
@@ -181,7 +226,7 @@ pub fn number(word: &Word, most: u64, mistakes: &mut Mistakes) -> Option<u64> {
     };
     let read = read.filter(|number| (1..=most).contains(number));
     if read.is_none() {
-        mistakes.at(&word.name, format!("write `{} = n` with a number from 1 to {most}", word.name));
+        mistakes.at(word.place(), format!("write `{} = n` with a number from 1 to {most}", word.name));
     }
     read
 }
@@ -197,8 +242,10 @@ fn guarantee(word: &Word, mistakes: &mut Mistakes) -> Option<Ident> {
         Some("at_least_once") => "AtLeastOnce",
         Some("effectively_once") => "EffectivelyOnce",
         _ => {
-            mistakes
-                .at(&word.name, "the guarantee is `at_most_once`, `at_least_once` (the default) or `effectively_once`");
+            mistakes.at(
+                word.place(),
+                "the guarantee is `at_most_once`, `at_least_once` (the default) or `effectively_once`",
+            );
             return None;
         }
     };
@@ -218,8 +265,10 @@ fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<u32> {
 }
 
 fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
-    let text = text(word, mistakes)?;
-    let written = text.value();
+    let written = match &word.value {
+        Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => text.value(),
+        _ => String::new(),
+    };
     let digits = written.len() - written.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = written.split_at(digits);
     let millis = match unit.trim() {
@@ -232,7 +281,8 @@ fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
     let read =
         number.parse::<u64>().ok().zip(millis).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms > 0);
     if read.is_none() {
-        mistakes.at(text, "write a duration above zero with its unit: \"500ms\", \"30s\", \"2m\", \"1h\"");
+        let text = "write a duration above zero with its unit: \"500ms\", \"30s\", \"2m\", \"1h\"";
+        mistakes.at(word.place(), text);
     }
     read.map(Duration::from_millis)
 }

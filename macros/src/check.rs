@@ -4,6 +4,7 @@ use postrider_grammar::{check_key, check_pattern, check_queue, check_service, do
 
 use crate::ast::{Actor, Handler};
 use crate::mistakes::Mistakes;
+use crate::tokens::borrows;
 
 pub fn check(actor: &Actor, mistakes: &mut Mistakes) {
     check_block(actor, mistakes);
@@ -19,14 +20,16 @@ pub fn check(actor: &Actor, mistakes: &mut Mistakes) {
 
 fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
     let words = &actor.words;
-    match &words.service {
-        None => mistakes
-            .at(&actor.item.self_ty, "say which service this actor belongs to: `#[distributed(service = \"…\")]`"),
-        Some(service) => {
-            if let Err(error) = check_service(&service.value()) {
-                mistakes.at(service, error);
-            }
-        }
+    if borrows(&actor.item.self_ty) {
+        mistakes.at(&actor.item.self_ty, "an actor borrows nothing: it owns its state for as long as the app runs");
+    }
+    if words.service_missing {
+        mistakes.at(&actor.item.self_ty, "say which service this actor belongs to: `#[distributed(service = \"…\")]`");
+    }
+    if let Some(service) = &words.service
+        && let Err(error) = check_service(&service.value())
+    {
+        mistakes.at(service, error);
     }
     if let Some(queue) = &words.queue
         && let Err(error) = check_queue(&queue.value())
@@ -39,9 +42,11 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
                 .at(domain, "a domain is the first word of a key: one word of a-z, 0-9 and '-', such as \"invoice\"");
         }
     }
-    if words.ordered && words.guarantee.as_ref().is_some_and(|guarantee| guarantee == "AtMostOnce") {
+    if let Some(ordered) = &words.ordered
+        && words.guarantee.as_ref().is_some_and(|guarantee| guarantee == "AtMostOnce")
+    {
         mistakes.at(
-            &actor.item.self_ty,
+            ordered,
             "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep",
         );
     }
@@ -53,11 +58,13 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
     }
 }
 
+/// The domains that the block owns; none if a mistake leaves that open.
 fn owned_domains(actor: &Actor) -> Vec<String> {
-    match &actor.words.domains {
+    let domains: Vec<String> = match &actor.words.domains {
         Some(domains) => domains.iter().map(syn::LitStr::value).collect(),
         None => actor.words.service.iter().map(syn::LitStr::value).collect(),
-    }
+    };
+    if domains.iter().all(|domain| check_service(domain).is_ok()) { domains } else { Vec::new() }
 }
 
 fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
@@ -86,22 +93,35 @@ fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
 }
 
 fn check_pair(first: &Handler, second: &Handler, mistakes: &mut Mistakes) {
-    let (a, b) = (first.key.value(), second.key.value());
-    let kind = first.kind.to_string();
-    // Methods under `#[cfg]` may exclude each other; a constant in the expansion looks at those that remain.
-    let conditional = !first.cfgs.is_empty() || !second.cfgs.is_empty();
-    if second.kind != kind || first.instance != second.instance || conditional {
+    // Methods under `#[cfg]` may exclude each other; the expansion complains about those that remain.
+    if !first.cfgs.is_empty() || !second.cfgs.is_empty() {
         return;
     }
+    let Some(text) = conflict(first, second) else { return };
+    if first.key.value() == second.key.value() {
+        mistakes.at(&first.key, text.clone());
+    }
+    mistakes.at(&second.key, text);
+}
+
+/// Why two methods cannot both be handlers of one actor.
+pub fn conflict(first: &Handler, second: &Handler) -> Option<String> {
+    let (a, b) = (first.key.value(), second.key.value());
+    let kind = &first.kind;
+    if *kind != second.kind || first.instance != second.instance {
+        return None;
+    }
     if a == b {
-        let text = |other: &Handler| format!("two handlers for {kind} {a:?}: the other one is `{}`", other.method);
-        mistakes.at(&first.key, text(second));
-        mistakes.at(&second.key, text(first));
-    } else if kind == "event" && (is_wildcard(&a) || is_wildcard(&b)) && patterns_overlap(&a, &b) {
-        let text = format!(
+        return Some(format!(
+            "`{}` and `{}` both handle the {kind} {a:?}; a message goes to one method",
+            first.method, second.method
+        ));
+    }
+    let overlap = *kind == "event" && (is_wildcard(&a) || is_wildcard(&b)) && patterns_overlap(&a, &b);
+    overlap.then(|| {
+        format!(
             "some keys match both {a:?} (`{}`) and {b:?}, and which handler comes first would be chance; narrow one of them, or put this handler into a second actor with `queue = \"…\"`",
             first.method
-        );
-        mistakes.at(&second.key, text);
-    }
+        )
+    })
 }

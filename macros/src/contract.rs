@@ -3,11 +3,9 @@
 use postrider_grammar::check_key;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::parse::Parser;
-use syn::punctuated::Punctuated;
-use syn::{DeriveInput, LitStr, Meta, Token, Type};
+use syn::{DeriveInput, Ident, LitStr, Meta, Token, Type};
 
-use crate::attr::{Word, flag, number, text};
+use crate::attr::{Named, Word, first_of_each, flag, number, parts, text};
 use crate::mistakes::Mistakes;
 
 #[derive(Default)]
@@ -21,20 +19,31 @@ struct Words {
 
 /// `reply = Type` beside words with expressions.
 enum Part {
-    Reply(syn::Ident, Box<Type>),
+    Reply(Ident, Box<Type>),
     Word(Word),
 }
 
 impl syn::parse::Parse for Part {
     fn parse(input: syn::parse::ParseStream<'_>) -> syn::Result<Self> {
         let ahead = input.fork();
-        let name: syn::Ident = ahead.parse()?;
-        if name == "reply" && ahead.parse::<Option<Token![=]>>()?.is_some() {
-            input.parse::<syn::Ident>()?;
+        if let Ok(name) = ahead.parse::<Ident>()
+            && name == "reply"
+            && ahead.peek(Token![=])
+        {
+            input.parse::<Ident>()?;
             input.parse::<Token![=]>()?;
             return Ok(Self::Reply(name, input.parse()?));
         }
         Ok(Self::Word(input.parse()?))
+    }
+}
+
+impl Named for Part {
+    fn name(&self) -> &Ident {
+        match self {
+            Self::Reply(name, _) => name,
+            Self::Word(word) => &word.name,
+        }
     }
 }
 
@@ -44,25 +53,26 @@ pub fn derive(contract: &str, item: TokenStream) -> TokenStream {
         Err(error) => return error.to_compile_error(),
     };
     let mut mistakes = Mistakes::default();
-    let words = read(contract, &input, &mut mistakes);
-    check(contract, &input, &words, &mut mistakes);
-    if !mistakes.is_empty() {
-        return mistakes.into_tokens();
-    }
-    expand(contract, &input, &words)
+    let mut words = read(contract, &input, &mut mistakes);
+    check(contract, &input, &mut words, &mut mistakes);
+    // With mistakes the type is a contract all the same, so that nobody hears that it is none.
+    let implementation = expand(contract, &input, &words);
+    let mistakes = mistakes.into_tokens();
+    quote! { #implementation #mistakes }
 }
 
 fn read(contract: &str, input: &DeriveInput, mistakes: &mut Mistakes) -> Words {
-    let mut words = Words::default();
+    let mut read = Vec::new();
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("message")) {
         let Meta::List(list) = &attribute.meta else {
             mistakes.at(attribute, "write `#[message(key = \"…\")]`");
             continue;
         };
-        match Punctuated::<Part, Token![,]>::parse_terminated.parse2(list.tokens.clone()) {
-            Ok(parts) => parts.into_iter().for_each(|part| words.take(contract, part, mistakes)),
-            Err(error) => mistakes.add(error),
-        }
+        read.extend(parts::<Part>(list.tokens.clone(), "key = \"invoice.create\"", mistakes).into_iter().flatten());
+    }
+    let mut words = Words::default();
+    for part in first_of_each(read, mistakes) {
+        words.take(contract, part, mistakes);
     }
     words
 }
@@ -95,20 +105,17 @@ impl Words {
     }
 }
 
-fn check(contract: &str, input: &DeriveInput, words: &Words, mistakes: &mut Mistakes) {
-    match &words.key {
-        None if mistakes.is_empty() => {
-            mistakes.at(&input.ident, "give the message its key: `#[message(key = \"service.verb\")]`")
+fn check(contract: &str, input: &DeriveInput, words: &mut Words, mistakes: &mut Mistakes) {
+    if let Some(key) = &words.key {
+        if let Err(error) = check_key(&key.value()) {
+            mistakes.at(key, error);
+            words.key = None;
         }
-        None => {}
-        Some(key) => {
-            if let Err(error) = check_key(&key.value()) {
-                mistakes.at(key, error);
-            }
-        }
+    } else if mistakes.is_empty() {
+        mistakes.at(&input.ident, "give the message its key: `#[message(key = \"service.verb\")]`");
     }
     if contract == "Query" && words.reply.is_none() && mistakes.is_empty() {
-        mistakes.at(&input.ident, "a query has an answer: `#[message(key = \"…\", reply = Answer)]`");
+        mistakes.at(&input.ident, "say what answers the query: `#[message(key = \"…\", reply = Answer)]`");
     }
 }
 
@@ -116,19 +123,27 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     let trait_name = format_ident!("{contract}");
-    let (key, transient, schema_version) = (&words.key, words.transient, words.schema_version);
+    let (transient, schema_version) = (words.transient, words.schema_version);
+    // An empty key is one with a mistake; no handler is compared with it.
+    let key = words.key.as_ref().map_or_else(|| quote!(""), |key| quote!(#key));
     let media_type = words.media_type.as_ref().map(|media_type| {
         quote! {
             const MEDIA_TYPE: ::core::option::Option<::postrider::private::MediaType> =
                 ::core::option::Option::Some(::postrider::private::MediaType::from_static(#media_type));
         }
     });
-    let reply = words.reply.as_ref().map_or_else(|| quote!(()), |ty| quote!(#ty));
-    let request = (contract != "Event").then(|| {
+    // A query whose reply is not known is no query: any type put here would not be the one its callers expect.
+    let reply = words.reply.as_ref().map(|ty| quote!(#ty)).or_else(|| (contract == "Command").then(|| quote!(())));
+    let answered = reply.map(|reply| {
         quote! {
             impl #impl_generics ::postrider::private::Request for #name #type_generics #where_clause {
                 type Reply = #reply;
             }
+        }
+    });
+    let kind = (contract == "Event" || answered.is_some()).then(|| {
+        quote! {
+            impl #impl_generics ::postrider::private::#trait_name for #name #type_generics #where_clause {}
         }
     });
     quote! {
@@ -139,7 +154,7 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
             const SCHEMA_VERSION: u32 = #schema_version;
             #media_type
         }
-        impl #impl_generics ::postrider::private::#trait_name for #name #type_generics #where_clause {}
-        #request
+        #kind
+        #answered
     }
 }

@@ -3,43 +3,70 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Item, ItemImpl, Type};
+use syn::{ImplItemFn, Item, ItemImpl, Type};
 
 use crate::ast::{Actor, Handler};
 use crate::attr::ImplWords;
-use crate::check::check;
+use crate::check::{check, conflict};
 use crate::mistakes::Mistakes;
+use crate::tokens::{borrows, mentions};
 
 pub fn distributed(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let Ok(block) = syn::parse2::<ItemImpl>(item.clone()) else {
-        return not_a_block(item);
+    let block = match syn::parse2::<ItemImpl>(item.clone()) {
+        Ok(block) => block,
+        Err(error) => return not_a_block(item, error),
     };
     let words = ImplWords::read(attribute, &mut mistakes);
     let actor = Actor::read(words, block, &mut mistakes);
     check(&actor, &mut mistakes);
     let block = &actor.item;
-    if !mistakes.is_empty() {
-        let mistakes = mistakes.into_tokens();
-        return quote! { #block #mistakes };
-    }
-    let implementation = implementation(&actor);
-    quote! { #block #implementation }
+    let implementation = if mistakes.is_empty() { implementation(&actor) } else { stand_in(&actor) };
+    let mistakes = mistakes.into_tokens();
+    quote! { #block #implementation #mistakes }
 }
 
-fn not_a_block(item: TokenStream) -> TokenStream {
-    let text = if syn::parse2::<syn::ImplItemFn>(item.clone()).is_ok() {
+fn not_a_block(item: TokenStream, unreadable: syn::Error) -> TokenStream {
+    const GOES: &str = "`#[distributed(service = \"…\")]` goes on an impl block: `#[distributed(service = \"invoice\")] impl Invoicing { … }`";
+    let error = match (syn::parse2::<ImplItemFn>(item.clone()), syn::parse2::<Item>(item.clone())) {
+        (Ok(method), _) => not_in_a_block(&method),
+        (_, Ok(Item::Struct(item))) => syn::Error::new(item.ident.span(), GOES),
+        (_, Ok(Item::Enum(item))) => syn::Error::new(item.ident.span(), GOES),
+        (_, Ok(Item::Trait(item))) => syn::Error::new(item.ident.span(), GOES),
+        (_, Ok(item)) => syn::Error::new(item.span(), GOES),
+        // The item breaks off; of a block and its method we say the same, which the compiler shows once.
+        (Err(error), Err(_)) if item.clone().into_iter().any(|token| token.to_string() == "fn") => error,
+        (Err(_), Err(_)) => unreadable,
+    };
+    let error = error.to_compile_error();
+    quote! { #item #error }
+}
+
+fn not_in_a_block(method: &ImplItemFn) -> syn::Error {
+    let text = if method.sig.receiver().is_some() {
         "`#[distributed(…)]` on a method needs `#[distributed(service = \"…\")]` on its impl block"
     } else {
-        "`#[distributed(service = \"…\")]` goes on an impl block: `#[distributed(service = \"invoice\")] impl Invoicing { … }`"
+        "`#[distributed(…)]` goes on a method with `&self` or `&mut self`, in an impl block with `#[distributed(service = \"…\")]`"
     };
-    let place = match syn::parse2::<Item>(item.clone()) {
-        Ok(Item::Struct(item)) => item.ident.span(),
-        Ok(Item::Fn(item)) => item.sig.ident.span(),
-        _ => item.span(),
-    };
-    let error = syn::Error::new(place, text).to_compile_error();
-    quote! { #item #error }
+    syn::Error::new(method.sig.ident.span(), text)
+}
+
+/// With mistakes the type is an actor all the same, so that nobody hears that it is none.
+fn stand_in(actor: &Actor) -> TokenStream {
+    if actor.item.trait_.is_some() || borrows(&actor.item.self_ty) {
+        return TokenStream::new();
+    }
+    let (impl_generics, _, where_clause) = actor.item.generics.split_for_impl();
+    let ty = &actor.item.self_ty;
+    quote! {
+        impl #impl_generics ::postrider::private::Actor for #ty #where_clause {
+            fn attributes() -> ::postrider::private::Attributes {
+                ::core::unreachable!()
+            }
+
+            fn handlers(_: &mut ::postrider::private::Table<Self>) {}
+        }
+    }
 }
 
 fn implementation(actor: &Actor) -> TokenStream {
@@ -49,7 +76,7 @@ fn implementation(actor: &Actor) -> TokenStream {
     let rows = actor.handlers.iter().map(row);
     let concrete = generics.params.is_empty();
     let checks = actor.handlers.iter().filter(|_| concrete).map(contract_checks);
-    let duplicates = duplicate_check(actor);
+    let conflicts = conflicts_under_cfg(actor);
     quote! {
         #[allow(clippy::all, clippy::pedantic)]
         impl #impl_generics ::postrider::private::Actor for #ty #where_clause {
@@ -59,7 +86,7 @@ fn implementation(actor: &Actor) -> TokenStream {
 
             fn handlers(table: &mut ::postrider::private::Table<Self>) {
                 #(#checks)*
-                #duplicates
+                #conflicts
                 #(#rows)*
             }
         }
@@ -76,7 +103,7 @@ fn attributes(actor: &Actor) -> TokenStream {
         None => quote! { &[#service] },
     };
     let guarantee = words.guarantee.clone().unwrap_or_else(|| format_ident!("AtLeastOnce"));
-    let (ordered, prefetch, concurrency) = (words.ordered, option(words.prefetch), option(words.concurrency));
+    let (ordered, prefetch, concurrency) = (words.ordered.is_some(), option(words.prefetch), option(words.concurrency));
     let timeout = option(words.timeout.map(|timeout| {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         quote! { ::core::time::Duration::from_millis(#millis) }
@@ -131,13 +158,15 @@ fn row(handler: &Handler) -> TokenStream {
     let name = method.to_string();
     let line = quote_spanned!(method.span()=> ::core::line!());
     let names: Vec<_> = (0..handler.parameters.len()).map(|index| format_ident!("parameter_{index}")).collect();
+    // Our variables are named by our own tokens: those with the place of a type may not see them.
+    let context = format_ident!("context");
     let parameters = handler.parameters.iter().zip(&names).map(|(parameter, name)| {
         let ty = &parameter.ty;
         if parameter.by_reference {
-            return quote_spanned!(ty.span()=> let #name = <#ty as ::postrider::private::ByReference>::by_reference(&context););
+            return quote_spanned!(ty.span()=> let #name = <#ty as ::postrider::private::ByReference>::by_reference(&#context););
         }
         quote_spanned! {ty.span()=>
-            let #name = match <#ty as ::postrider::private::FromContext>::from_context(&context).await {
+            let #name = match <#ty as ::postrider::private::FromContext>::from_context(&#context).await {
                 ::core::result::Result::Ok(value) => value,
                 ::core::result::Result::Err(failure) => return ::postrider::private::not_extracted(&failure),
             };
@@ -163,7 +192,7 @@ fn row(handler: &Handler) -> TokenStream {
                     ::core::result::Result::Err(outcome) => return outcome,
                 };
                 #[allow(unused_variables)]
-                let context = invocation.context();
+                let #context = invocation.context();
                 #(#parameters)*
                 let result = Self::#method(state, message, #(#names),*).await;
                 #returned(result, invocation)
@@ -175,15 +204,16 @@ fn row(handler: &Handler) -> TokenStream {
 /// `Bytes` and `String` are read raw. Whether a type of that name is the one we mean is for the compiler to find out:
 /// the inherent method of ours wins over the trait's.
 fn read_message(message: &Type) -> TokenStream {
+    let invocation = format_ident!("invocation");
     let last = if let Type::Path(path) = message { path.path.segments.last() } else { None };
     if last.is_some_and(|segment| segment.ident == "Bytes" || segment.ident == "String") {
         return quote_spanned! {message.span()=> {
             #[allow(unused_imports)]
             use ::postrider::private::ReadTyped as _;
-            ::postrider::private::Read::<#message>::NEW.read(invocation)
+            ::postrider::private::Read::<#message>::NEW.read(#invocation)
         }};
     }
-    quote_spanned!(message.span()=> ::postrider::private::typed::<#message>(invocation))
+    quote_spanned!(message.span()=> ::postrider::private::typed::<#message>(#invocation))
 }
 
 /// Compares key, kind and answer with the contract of the message, if it has one.
@@ -191,13 +221,16 @@ fn contract_checks(handler: &Handler) -> TokenStream {
     let Handler { key, cfgs, message, output, method, .. } = handler;
     let kind_value = kind(handler);
     let (kind, shown) = (&handler.kind, quote!(#message).to_string());
-    let raw = if let Type::Path(path) = message { path.path.get_ident().map(ToString::to_string) } else { None };
-    if raw.as_deref() == Some("Self") || quote!(#message #output).to_string().contains("Self") {
+    // A constant cannot name the `Self` of the block around it.
+    if mentions(message, "Self") || mentions(output, "Self") {
         return TokenStream::new();
     }
-    let wrong_key = format!("the key of `{method}` differs from the key in the contract of `{shown}`");
-    let wrong_kind = format!("`{method}` handles a {kind}, but the contract of `{shown}` is of another kind");
-    let wrong_reply = format!("`{method}` does not answer what the contract of `{shown}` promises with `reply = …`");
+    let wrong_key = format!("`{method}` has another key than the contract of `{shown}`; write the contract's key here");
+    let wrong_kind =
+        format!("`{method}` handles a {kind}, but `{shown}` is a contract of another kind; write its kind here");
+    let wrong_reply = format!(
+        "the answer of `{method}` is not the one in the contract of `{shown}`: its `reply = …`, or `()` without one"
+    );
     // A pattern matches many keys; the contract names one of them.
     let key_check = (!postrider_grammar::is_wildcard(&key.value())).then(|| {
         quote_spanned! {key.span()=>
@@ -232,18 +265,16 @@ fn contract_checks(handler: &Handler) -> TokenStream {
     quote! { #key_check #kind_check #reply_check }
 }
 
-/// Methods under `#[cfg]` are only compared when it is known which of them remain.
-fn duplicate_check(actor: &Actor) -> TokenStream {
-    let rows = actor.handlers.iter().map(|handler| {
-        let (cfgs, key) = (&handler.cfgs, &handler.key);
-        let kind = format!("{} {}", handler.kind, if handler.instance { "instance" } else { "shared" });
-        quote! { #(#cfgs)* (#kind, #key) }
-    });
-    let ty = &actor.item.self_ty;
-    quote_spanned! {ty.span()=>
-        const _: () = assert!(
-            !::postrider::private::has_duplicate(&[#(#rows),*]),
-            "two handlers that are both compiled in have the same kind and key"
-        );
+/// Two methods that could take the same message, of which at least one is under `#[cfg]`: a mistake if both remain.
+fn conflicts_under_cfg(actor: &Actor) -> TokenStream {
+    let mut conflicts = TokenStream::new();
+    for (index, first) in actor.handlers.iter().enumerate() {
+        for second in &actor.handlers[index + 1..] {
+            let cfgs = first.cfgs.iter().chain(&second.cfgs);
+            if let Some(text) = conflict(first, second) {
+                conflicts.extend(quote_spanned!(second.key.span()=> #(#cfgs)* ::core::compile_error!(#text);));
+            }
+        }
     }
+    conflicts
 }

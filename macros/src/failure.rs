@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Attribute, Data, DeriveInput, Fields, Ident, LitStr, Meta, Type};
 
-use crate::attr::{text, words};
+use crate::attr::{Word, flag, parts, text};
 use crate::mistakes::Mistakes;
 
 /// What one variant (or the whole struct) means.
@@ -12,6 +12,14 @@ struct Meaning {
     class: Ident,
     code: Option<LitStr>,
     from: bool,
+}
+
+/// A variant, or the whole struct.
+struct Case<'a> {
+    place: &'a Ident,
+    path: TokenStream,
+    meaning: Meaning,
+    fields: &'a Fields,
 }
 
 const WRITE: &str = "say what this error means: `#[transient]` (tried again), `#[permanent]` (never again) or `#[rejected(code = \"…\")]` (the caller is told)";
@@ -26,14 +34,14 @@ pub fn derive(item: TokenStream) -> TokenStream {
     match &input.data {
         Data::Struct(data) => {
             if let Some(meaning) = meaning(&input.attrs, &input.ident, &mut mistakes) {
-                cases.push((quote!(Self { .. }), quote!(Self), meaning, &data.fields));
+                cases.push(Case { place: &input.ident, path: quote!(Self), meaning, fields: &data.fields });
             }
         }
         Data::Enum(data) => {
             for variant in &data.variants {
                 let name = &variant.ident;
                 if let Some(meaning) = meaning(&variant.attrs, name, &mut mistakes) {
-                    cases.push((quote!(Self::#name { .. }), quote!(Self::#name), meaning, &variant.fields));
+                    cases.push(Case { place: name, path: quote!(Self::#name), meaning, fields: &variant.fields });
                 }
             }
         }
@@ -41,33 +49,41 @@ pub fn derive(item: TokenStream) -> TokenStream {
     }
     let conversions: Vec<_> = cases
         .iter()
-        .filter(|(_, _, meaning, _)| meaning.from)
-        .filter_map(|(_, constructor, _, fields)| conversion(&input, constructor, fields, &mut mistakes))
+        .filter(|case| case.meaning.from)
+        .filter_map(|case| conversion(&input, case, &mut mistakes))
         .collect();
-    if !mistakes.is_empty() {
-        return mistakes.into_tokens();
-    }
+    let implementation = implementation(&input, &cases, mistakes.is_empty());
+    let mistakes = mistakes.into_tokens();
+    quote! { #implementation #(#conversions)* #mistakes }
+}
+
+/// With mistakes the type is an error all the same, so that nobody hears that it is none.
+fn implementation(input: &DeriveInput, cases: &[Case<'_>], fine: bool) -> TokenStream {
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
-    let classes = cases.iter().map(|(pattern, _, meaning, _)| {
+    let classes = cases.iter().map(|Case { path, meaning, .. }| {
         let class = &meaning.class;
-        quote!(#pattern => ::postrider::private::Class::#class)
+        quote!(#path { .. } => ::postrider::private::Class::#class)
     });
-    let codes = cases.iter().map(|(pattern, _, meaning, _)| {
+    let codes = cases.iter().map(|Case { path, meaning, .. }| {
         let code = meaning.code.as_ref().map_or_else(|| quote!("failed"), |code| quote!(#code));
-        quote!(#pattern => #code)
+        quote!(#path { .. } => #code)
     });
+    let (class, code) = if fine {
+        (quote!(match *self { #(#classes),* }), quote!(match *self { #(#codes),* }))
+    } else {
+        (quote!(::core::unreachable!()), quote!(::core::unreachable!()))
+    };
     quote! {
         impl #impl_generics ::postrider::private::HandlerError for #name #type_generics #where_clause {
             fn class(&self) -> ::postrider::private::Class {
-                match self { #(#classes),* }
+                #class
             }
 
             fn code(&self) -> &str {
-                match self { #(#codes),* }
+                #code
             }
         }
-        #(#conversions)*
     }
 }
 
@@ -92,42 +108,44 @@ fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> 
         "Transient"
     };
     let mut meaning = Meaning { class: Ident::new(class, place.span()), code: None, from: false };
+    let mut code_missing = rejected;
+    if let Meta::NameValue(_) = &attribute.meta {
+        mistakes.at(attribute, WRITE);
+        return None;
+    }
     if let Meta::List(list) = &attribute.meta {
-        for word in words(list.tokens.clone(), mistakes) {
+        for word in parts::<Word>(list.tokens.clone(), "code = \"unknown-order\"", mistakes).iter().flatten() {
             match word.name.to_string().as_str() {
-                "code" if rejected => meaning.code = text(&word, mistakes),
-                "from" if !rejected => meaning.from = true,
+                "code" if rejected => {
+                    code_missing = false;
+                    meaning.code = text(word, mistakes);
+                }
+                "from" if !rejected => meaning.from = flag(word, mistakes),
                 other => mistakes.at(&word.name, format!("`{other}` is not known here; write `#[transient(from)]`, `#[permanent(from)]` or `#[rejected(code = \"…\")]`")),
             }
         }
     }
-    if rejected && meaning.code.is_none() {
+    if code_missing {
         mistakes.at(attribute, "a rejection has a code for programs: `#[rejected(code = \"unknown-order\")]`");
     }
     Some(meaning)
 }
 
-fn conversion(
-    input: &DeriveInput,
-    constructor: &TokenStream,
-    fields: &Fields,
-    mistakes: &mut Mistakes,
-) -> Option<TokenStream> {
-    let Fields::Unnamed(unnamed) = fields else {
-        mistakes.at(&input.ident, "`from` needs a variant with one unnamed field, such as `Send(SendError)`");
-        return None;
+fn conversion(input: &DeriveInput, case: &Case<'_>, mistakes: &mut Mistakes) -> Option<TokenStream> {
+    let types: Vec<&Type> = match case.fields {
+        Fields::Unnamed(fields) => fields.unnamed.iter().map(|field| &field.ty).collect(),
+        _ => Vec::new(),
     };
-    let types: Vec<&Type> = unnamed.unnamed.iter().map(|field| &field.ty).collect();
     let [ty] = types[..] else {
-        mistakes.at(unnamed, "`from` needs exactly one field");
+        mistakes.at(case.place, "`from` needs exactly one unnamed field, such as `Send(SendError)`");
         return None;
     };
-    let name = &input.ident;
+    let (name, path) = (&input.ident, &case.path);
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     Some(quote! {
         impl #impl_generics ::core::convert::From<#ty> for #name #type_generics #where_clause {
             fn from(error: #ty) -> Self {
-                #constructor(error)
+                #path(error)
             }
         }
     })

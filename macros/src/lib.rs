@@ -11,6 +11,7 @@ mod expand;
 mod failure;
 mod mistakes;
 mod test_attr;
+mod tokens;
 
 use proc_macro::TokenStream;
 

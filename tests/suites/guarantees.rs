@@ -55,7 +55,10 @@ on_both_brokers! {
         let queue = world.names.queue("once", None);
         // What is held is gone from the broker: another instance never sees it again.
         let report = running.stop();
-        let (report, ()) = tokio::join!(report, async { once.gate.add_permits(1) });
+        let (report, ()) = tokio::join!(report, async {
+            eventually("it has begun to stop", || !running.health().ready).await;
+            once.gate.add_permits(1);
+        });
         assert_eq!(report.given_back, 0, "there is nothing to give back: {report:?}");
         assert_eq!(world.ready(&queue).await, Some(15));
     }

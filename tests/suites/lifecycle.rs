@@ -79,8 +79,11 @@ on_both_brokers! {
         for number in 0..8 {
             client.bus().send(&Note::new(format!("slow {number}"))).await.unwrap();
         }
-        eventually("four are held", || running.stats().in_flight == 4).await;
-        let (report, ()) = tokio::join!(running.stop(), async { alpha.gate.add_permits(1) });
+        eventually("four are held and the first one runs", || running.stats().in_flight == 4 && alpha.seen.count() == 1).await;
+        let (report, ()) = tokio::join!(running.stop(), async {
+            eventually("it has begun to stop", || !running.health().ready).await;
+            alpha.gate.add_permits(1);
+        });
         assert_eq!((report.given_back, report.abandoned), (3, false), "{report:?}");
         assert_eq!(alpha.seen.all(), ["slow 0", "slow 0 done"]);
         let second = Alpha::default();

@@ -117,7 +117,7 @@ fn the_company_works_as_separate_processes_and_the_operator_reaches_it() {
     assert!(!channel.status.success() && err(&channel).contains("invoice:nothing"), "{}", err(&channel));
     let domains = ask(&["domain", "list"]);
     assert!(out(&domains).lines().any(|line| line == "invoice  invoice"), "{}", out(&domains));
-    let tap = on(&namespace, "postrider").args(["tap", "invoice.*", "--messages", "1"]).spawn().unwrap();
+    let tap = on(&namespace, "postrider").args(["tap", "invoice.create", "--messages", "1"]).spawn().unwrap();
     let start = Instant::now();
     let mut tap = Some(tap);
     while let Some(mut child) = tap.take() {

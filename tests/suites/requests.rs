@@ -175,6 +175,8 @@ on_both_brokers! {
         eventually("the first query runs", || running.stats().in_flight == 1).await;
         let error = client.bus().request_with(&echo("expired"), |o| o.timeout(Duration::from_secs(1))).await.unwrap_err();
         assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+        // The service counts from the receipt, which was later than the sending: time itself is waited for.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         alpha.gate.open(1);
         blocked.await.unwrap().unwrap();
         eventually("it is dropped and counted", || running.stats().expired == 1).await;

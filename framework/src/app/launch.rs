@@ -106,6 +106,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
         counters: Arc::clone(&launched.counters),
         states: launched.states.clone(),
         stop: stop_request.clone(),
+        stopping: launched.stops.stopping.clone(),
         ended,
         thread: Mutex::new(None),
     };

@@ -45,7 +45,7 @@ pub struct StopReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether every lane consumes.
+    /// Whether every lane consumes and the app is not stopping.
     pub ready: bool,
     /// The lanes.
     pub lanes: Vec<LaneState>,
@@ -59,6 +59,7 @@ pub struct Running {
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
     pub(super) connection: watch::Receiver<ConnectionState>,
     pub(super) stop: CancellationToken,
+    pub(super) stopping: CancellationToken,
     pub(super) ended: watch::Receiver<Option<StopReport>>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -80,7 +81,8 @@ impl Running {
     #[must_use]
     pub fn health(&self) -> Health {
         let lanes = self.states.snapshot();
-        Health { ready: lanes.iter().all(|lane| lane.consuming), lanes }
+        let ready = !self.stopping.is_cancelled() && lanes.iter().all(|lane| lane.consuming);
+        Health { ready, lanes }
     }
 
     /// Changes how many `&self` handlers of an actor run at once per lane, from now on. Actors are named by `service`, or

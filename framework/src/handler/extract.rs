@@ -16,6 +16,7 @@ use crate::handler::{Context, Failure};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a handler cannot take a parameter of type `{Self}`",
+    label = "not made from the message that is handled",
     note = "after the message a handler takes `&Context` and types that implement `postrider::FromContext`"
 )]
 pub trait FromContext: Sized {

@@ -20,7 +20,8 @@ pub enum Class {
 /// what an error means; [`Failure`] takes any error as transient.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot fail with `{Self}`: nothing says whether the message should be tried again",
-    note = "derive it: `#[derive(HandlerError)]` with #[transient], #[permanent] or #[rejected(code = \"…\")] on each variant",
+    label = "an error without a meaning",
+    note = "derive it: `#[derive(HandlerError)]` with `#[transient]`, `#[permanent]` or `#[rejected(code = \"…\")]` on each variant",
     note = "or return `Result<_, postrider::Failure>`, which takes any error through `?` as transient"
 )]
 pub trait HandlerError: fmt::Display {

@@ -18,10 +18,12 @@ use crate::message::Problem;
 /// A parameter that carries the message.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot take `{Self}` as its message",
+    label = "not a message",
     note = "the first parameter after `self` is the message: a type that implements `serde::Deserialize`, or `Bytes` or `String` for the raw payload"
 )]
 pub trait Payload: DeserializeOwned {}
 
+#[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned> Payload for T {}
 
 /// Reads the message: raw for `Bytes` and `String` by the inherent methods, which win, typed for everything else.
@@ -65,12 +67,14 @@ fn undecodable(problem: Problem) -> Outcome {
 /// A parameter that is taken by reference.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot take `&{Self}`",
+    label = "not `&Context`",
     note = "after the message a handler takes `&Context` by reference and types that implement `postrider::FromContext` by value"
 )]
 pub trait ByReference {
     fn by_reference(context: &Context) -> &Self;
 }
 
+#[diagnostic::do_not_recommend]
 impl ByReference for Context {
     fn by_reference(context: &Context) -> &Self {
         context
@@ -85,19 +89,21 @@ pub fn not_extracted(failure: &Failure) -> Outcome {
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
+    label = "neither `()` nor a `Result`",
     note = "return `()`, `Result<(), E>` or `Result<T, E>`, where `T` implements `serde::Serialize` and `E` implements `postrider::HandlerError`"
 )]
 pub trait Returned {
     fn into_outcome(self, invocation: &mut Invocation) -> Outcome;
 }
 
+#[diagnostic::do_not_recommend]
 impl Returned for () {
     fn into_outcome(self, invocation: &mut Invocation) -> Outcome {
         answer(&(), invocation)
     }
 }
 
-impl<T: Serialize, E: HandlerError> Returned for Result<T, E> {
+impl<T: Answer, E: HandlerError> Returned for Result<T, E> {
     fn into_outcome(self, invocation: &mut Invocation) -> Outcome {
         match self {
             Ok(value) => answer(&value, invocation),
@@ -105,6 +111,17 @@ impl<T: Serialize, E: HandlerError> Returned for Result<T, E> {
         }
     }
 }
+
+/// What a handler may answer.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot answer with `{Self}`",
+    label = "not an answer",
+    note = "an answer implements `serde::Serialize`: derive it with `#[derive(serde::Serialize)]`"
+)]
+pub trait Answer: Serialize {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize> Answer for T {}
 
 /// The answer in the encoding of the question, if it has one that can carry any value.
 fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
@@ -169,10 +186,11 @@ pub trait AnswersNothing {
 
 impl<M, R> AnswersNothing for ReplyProbe<M, R> {}
 
+/// A contract with an empty key has a mistake that is reported where it is.
 #[must_use]
 pub const fn same_key(key: &str, contract: Option<&str>) -> bool {
     match contract {
-        Some(contract) => same(key, contract),
+        Some(contract) => contract.is_empty() || same(key, contract),
         None => true,
     }
 }
@@ -183,23 +201,6 @@ pub const fn same_kind(kind: Kind, contract: Option<Kind>) -> bool {
         Some(contract) => kind as u8 == contract as u8,
         None => true,
     }
-}
-
-/// Whether two of the rows have the same kind, scope and key.
-#[must_use]
-pub const fn has_duplicate(rows: &[(&str, &str)]) -> bool {
-    let mut first = 0;
-    while first < rows.len() {
-        let mut second = first + 1;
-        while second < rows.len() {
-            if same(rows[first].0, rows[second].0) && same(rows[first].1, rows[second].1) {
-                return true;
-            }
-            second += 1;
-        }
-        first += 1;
-    }
-    false
 }
 
 const fn same(a: &str, b: &str) -> bool {

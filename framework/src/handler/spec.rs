@@ -9,6 +9,7 @@ use crate::message::Kind;
 /// A service actor: one annotated impl block. Implemented by `#[distributed(service = "…")]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service actor",
+    label = "not a service actor",
     note = "annotate its impl block: `#[distributed(service = \"…\")] impl {Self} {{ … }}`"
 )]
 pub trait Actor: Sized + 'static {

@@ -21,6 +21,7 @@ pub trait Contract {
 /// A command: `#[derive(Command)] #[message(key = "invoice.create")]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a command",
+    label = "not a command",
     note = "`send` takes commands: derive it with `#[derive(Command)] #[message(key = \"service.verb\")]`",
     note = "events are sent with `publish`, queries with `request`"
 )]
@@ -29,6 +30,7 @@ pub trait Command: Contract {}
 /// An event: `#[derive(Event)] #[message(key = "invoice.created")]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
+    label = "not an event",
     note = "`publish` takes events: derive it with `#[derive(Event)] #[message(key = \"service.happened\")]`",
     note = "commands are sent with `send`, queries with `request`"
 )]
@@ -37,6 +39,7 @@ pub trait Event: Contract {}
 /// A query: `#[derive(Query)] #[message(key = "invoice.issued", reply = u64)]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a query",
+    label = "not a query",
     note = "derive it with `#[derive(Query)] #[message(key = \"service.noun\", reply = Answer)]`"
 )]
 pub trait Query: Request {}
@@ -44,7 +47,9 @@ pub trait Query: Request {}
 /// A command or query that can be awaited.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be requested",
-    note = "`request` takes commands and queries: derive one with `#[derive(Command)]` or `#[derive(Query)]`"
+    label = "neither command nor query",
+    note = "`request` takes commands and queries: derive one with `#[derive(Command)]` or `#[derive(Query)]`",
+    note = "nobody answers an event; it is sent with `publish`"
 )]
 pub trait Request: Contract {
     /// What the handler answers; `()` unless the contract says `reply = …`.

@@ -1,0 +1,8 @@
+use postrider::{Failure, distributed};
+
+#[distributed(command = "invoice.create")]
+async fn create(_: ()) -> Result<(), Failure> {
+    Ok(())
+}
+
+fn main() {}

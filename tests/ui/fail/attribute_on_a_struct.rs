@@ -1,0 +1,6 @@
+use postrider::distributed;
+
+#[distributed(service = "invoice")]
+struct Invoicing;
+
+fn main() {}

@@ -1,0 +1,18 @@
+use std::fmt;
+
+use postrider::HandlerError;
+
+#[derive(HandlerError)]
+enum Failed {
+    #[transient]
+    #[permanent]
+    Busy,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+fn main() {}

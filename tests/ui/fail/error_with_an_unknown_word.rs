@@ -1,0 +1,15 @@
+use std::fmt;
+
+use postrider::HandlerError;
+
+#[derive(HandlerError)]
+#[permanent(retry)]
+struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use postrider::HandlerError;
+
+#[derive(HandlerError)]
+#[permanent]
+struct Failed;
+
+fn main() {}

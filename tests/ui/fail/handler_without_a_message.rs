@@ -1,0 +1,13 @@
+use postrider::{Failure, distributed};
+
+struct Invoicing;
+
+#[distributed(service = "invoice")]
+impl Invoicing {
+    #[distributed(command = "invoice.create")]
+    async fn create(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+use postrider::{Failure, distributed};
+
+struct Invoicing;
+
+impl Invoicing {
+    #[distributed(command = "invoice.create")]
+    async fn create(&self, _: ()) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+use std::fmt;
+
+use postrider::HandlerError;
+
+#[derive(HandlerError)]
+enum Failed {
+    #[rejected(code = 404)]
+    Closed,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use postrider::broker::Receipt;
+
+fn settle(receipt: Receipt) {
+    receipt.ack();
+    receipt.ack();
+}
+
+fn main() {}

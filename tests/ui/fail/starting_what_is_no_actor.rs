@@ -1,0 +1,7 @@
+use postrider::App;
+
+struct Invoicing;
+
+fn main() {
+    App::new("invoice").actor(|| Invoicing);
+}

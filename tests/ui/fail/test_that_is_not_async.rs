@@ -1,0 +1,4 @@
+#[postrider::test]
+fn orders_are_announced() {}
+
+fn main() {}

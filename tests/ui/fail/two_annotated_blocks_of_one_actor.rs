@@ -1,0 +1,21 @@
+use postrider::{Failure, distributed};
+
+struct Invoicing;
+
+#[distributed(service = "invoice")]
+impl Invoicing {
+    #[distributed(command = "invoice.create")]
+    async fn create(&self, _: ()) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[distributed(service = "invoice")]
+impl Invoicing {
+    #[distributed(command = "invoice.draft")]
+    async fn draft(&self, _: ()) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn main() {}
