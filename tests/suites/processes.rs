@@ -257,19 +257,21 @@ fn a_process_ends_at_its_limits() {
     assert!(time.status.success() && err(&time).contains("are over"), "{}", err(&time));
     let memory = run(program("invoice").args(["--memory", "1"]));
     assert!(memory.status.success() && err(&memory).contains("MiB"), "{}", err(&memory));
-    let messages = run(program("delivery").args(["--messages", "2"]));
-    assert!(messages.status.success() && err(&messages).contains("messages handled"), "{}", err(&messages));
     let namespace = namespace();
-    let failing = on(&namespace, "invoice").arg("--first-failure").spawn().unwrap();
-    let mut child = Some(failing);
+    let (code, log) = sending_until_it_ends(&namespace, &["--messages", "1"], r#"{"order":1,"amount":5}"#);
+    assert!(code == Some(0) && log.contains("messages handled"), "{log}");
+    let (code, log) = sending_until_it_ends(&namespace, &["--first-failure"], r#"{"order":1,"amount":0}"#);
+    assert!(code == Some(1) && log.contains("a message failed"), "{log}");
+}
+
+/// Runs `invoice` on RabbitMQ and sends it commands until it has ended; its exit code and log.
+fn sending_until_it_ends(namespace: &str, arguments: &[&str], command: &str) -> (Option<i32>, String) {
+    let mut invoice = on(namespace, "invoice").args(arguments).spawn().unwrap();
     let start = Instant::now();
-    while let Some(mut failing) = child.take() {
-        assert!(start.elapsed() < PATIENCE, "it goes on after a failure");
-        run(on(&namespace, "postrider").args(["send", "invoice.create", "--json", r#"{"order":1,"amount":0}"#]));
-        if failing.try_wait().unwrap().is_none() {
-            child = Some(failing);
-        } else {
-            assert_eq!(failing.wait().unwrap().code(), Some(1));
-        }
+    while invoice.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < PATIENCE, "it goes on beyond {arguments:?}");
+        run(on(namespace, "postrider").args(["send", "invoice.create", "--json", command]));
     }
+    let output = invoice.wait_with_output().unwrap();
+    (output.status.code(), err(&output))
 }
