@@ -12,5 +12,8 @@
 mod name;
 mod pattern;
 
-pub use name::{MAX_KEY_BYTES, NameError, RESERVED_QUEUES, check_key, check_queue, check_service, domain};
+pub use name::{
+    MAX_KEY_BYTES, NameError, RESERVED_QUEUES, RESERVED_SERVICES, check_key, check_queue, check_service, check_word,
+    domain,
+};
 pub use pattern::{check_pattern, is_wildcard, matches, patterns_overlap};

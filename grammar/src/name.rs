@@ -35,12 +35,29 @@ pub(crate) fn is_word(word: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Checks the name of a service: one word `[a-z][a-z0-9-]*` of at most 60 bytes.
+/// Words that cannot name a service, because Postrider's own queues are called so.
+pub const RESERVED_SERVICES: [&str; 5] = ["tap", "due", "delay", "domain", "topology"];
+
+/// Checks the name of a service: one word `[a-z][a-z0-9-]*` of at most 60 bytes that is not reserved.
 ///
 /// # Errors
-/// When the name is not such a word; the text says what to write.
+/// When the name is not such a word, or one of [`RESERVED_SERVICES`]; the text says what to write.
 pub fn check_service(name: &str) -> Result<(), NameError> {
-    one_word("service name", name)
+    one_word("service name", name)?;
+    if RESERVED_SERVICES.contains(&name) {
+        return Err(NameError::new(format!(
+            "service name {name:?} is reserved for Postrider's own queues; choose another word"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks any other single word: a domain, a namespace.
+///
+/// # Errors
+/// When the text is not one word `[a-z][a-z0-9-]*` of at most 60 bytes; the error calls it `what`.
+pub fn check_word(what: &str, word: &str) -> Result<(), NameError> {
+    one_word(what, word)
 }
 
 /// Checks the name of an actor's additional queue: a word that is not reserved.

@@ -1,6 +1,8 @@
 //! What can be wrong with a block whose words were read.
 
-use postrider_grammar::{check_key, check_pattern, check_queue, check_service, domain, is_wildcard, patterns_overlap};
+use postrider_grammar::{
+    check_key, check_pattern, check_queue, check_service, check_word, domain, is_wildcard, patterns_overlap,
+};
 
 use crate::ast::{Actor, Handler};
 use crate::mistakes::Mistakes;
@@ -37,7 +39,7 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
         mistakes.at(queue, error);
     }
     for domain in words.domains.iter().flatten() {
-        if check_service(&domain.value()).is_err() {
+        if check_word("domain", &domain.value()).is_err() {
             mistakes
                 .at(domain, "a domain is the first word of a key: one word of a-z, 0-9 and '-', such as \"invoice\"");
         }
@@ -64,7 +66,7 @@ fn owned_domains(actor: &Actor) -> Vec<String> {
         Some(domains) => domains.iter().map(syn::LitStr::value).collect(),
         None => actor.words.service.iter().map(syn::LitStr::value).collect(),
     };
-    if domains.iter().all(|domain| check_service(domain).is_ok()) { domains } else { Vec::new() }
+    if domains.iter().all(|domain| check_word("domain", domain).is_ok()) { domains } else { Vec::new() }
 }
 
 fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {

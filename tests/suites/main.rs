@@ -31,6 +31,7 @@ mod patterns;
 mod processes;
 mod reconnect;
 mod requests;
+mod resilience;
 mod routing;
 mod test_app;
 mod topology;

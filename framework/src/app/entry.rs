@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::app::config::Config;
+use crate::app::settings;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
 use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Middleware, Retry, Table};
@@ -28,22 +29,13 @@ pub struct Setup {
 
 impl Setup {
     /// The service's own settings: `[service.<name>]` in the file, `POSTRIDER_SERVICE__<NAME>__<FIELD>` in the
-    /// environment, whose values are texts unless they read as a number or a flag.
+    /// environment, whose values are read as whatever the field asks for.
     ///
     /// # Errors
     /// A permanent failure that names the service, and the field as far as serde does.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let read = |value: toml::Value| match value {
-            toml::Value::String(text) => {
-                let number = text.parse().map(toml::Value::Integer).ok();
-                number.or_else(|| text.parse().map(toml::Value::Boolean).ok()).unwrap_or(toml::Value::String(text))
-            }
-            other => other,
-        };
-        let table: toml::Table = self.config.clone().into_iter().map(|(name, value)| (name, read(value))).collect();
-        table.try_into().map_err(|error: toml::de::Error| {
-            Failure::permanent(format!("settings of service {:?}: {}", self.service.as_str(), error.message()))
-        })
+        settings::read(self.config.clone())
+            .map_err(|error| Failure::permanent(format!("settings of service {:?}: {error}", self.service.as_str())))
     }
 
     /// Sends on behalf of the service, at once.
@@ -132,10 +124,7 @@ impl Entry {
 
     /// `service`, or `service.queue` for a further actor of it.
     pub(super) fn name(&self) -> String {
-        match self.attributes.queue {
-            None => self.attributes.service.to_owned(),
-            Some(queue) => format!("{}.{queue}", self.attributes.service),
-        }
+        name_of(&self.attributes)
     }
 
     pub(super) fn specs(&self) -> Vec<HandlerSpec> {
@@ -154,6 +143,13 @@ impl Entry {
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
             retry: Retry { attempts, ..config.retry },
         }
+    }
+}
+
+fn name_of(attributes: &Attributes) -> String {
+    match attributes.queue {
+        None => attributes.service.to_owned(),
+        Some(queue) => format!("{}.{queue}", attributes.service),
     }
 }
 
@@ -177,6 +173,7 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let Effective { prefetch, timeout, retry, .. } = launch.effective;
     let settings = Settings {
         actor: attributes.actor,
+        name: name_of(&attributes),
         waiter: format!("{}.{}@{}", attributes.service, attributes.actor, identity.instance),
         timeout,
         concurrency: launch.concurrency,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use actix::Addr;
 use actix_rt::{Arbiter, System};
-use futures::future::{LocalBoxFuture, try_join_all};
+use futures::future::{LocalBoxFuture, join_all};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
-use crate::app::check::{check, most_prefetch};
+use crate::app::check::{check, most_prefetch, warn_of_strangers};
 use crate::app::config::Config;
 use crate::app::connect::connect;
 use crate::app::entry::{Entry, Launch};
@@ -126,6 +126,7 @@ async fn launch(app: App, placement: Placement) -> Result<Launched, StartError> 
     if !problems.is_empty() {
         return Err(StartError { problems });
     }
+    warn_of_strangers(&app, &config);
     let deadline = Instant::now() + config.start_timeout;
     let broker = connect(&config, &app.broker, &app.name, deadline).await?;
     let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
@@ -169,9 +170,22 @@ async fn launch_on(
         watchdog: threads.watchdog,
     };
     let starting = launch_actors(app, &launched, &plans, &instance, &threads.seats);
-    launched.bridges = match timeout_at(deadline, try_join_all(starting)).await {
-        Ok(Ok(bridges)) => bridges,
-        Ok(Err(problem)) => return Err(give_up(launched, problem).await),
+    match timeout_at(deadline, join_all(starting)).await {
+        Ok(started) => {
+            let (bridges, problems): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
+            launched.bridges = bridges.into_iter().filter_map(Result::ok).collect();
+            let problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
+            if !problems.is_empty() {
+                return Err(give_up(
+                    launched,
+                    problems.join(
+                        "
+",
+                    ),
+                )
+                .await);
+            }
+        }
         Err(_) => {
             let waiting: Vec<String> = launched
                 .states
@@ -193,9 +207,8 @@ async fn launch_on(
     Ok(launched)
 }
 
-/// What was started already is stopped before the problem is reported.
+/// What was started already is stopped in good order before the problem is reported.
 async fn give_up(launched: Launched, problem: String) -> StartError {
-    launched.stops.abandon.cancel();
     stop(launched).await;
     problem.into()
 }

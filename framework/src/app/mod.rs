@@ -13,6 +13,7 @@ mod process;
 mod read_config;
 mod record;
 mod running;
+mod settings;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;

@@ -320,7 +320,7 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
 }
 
 async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
-    postrider_grammar::check_service(domain).map_err(|error| error.to_string())?;
+    postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
     let exchange = names.domain(domain);
     if !broker.exchange_stands(&exchange).await.map_err(|error| error.to_string())? {
         return Err(format!("nobody has claimed the domain {domain:?} in namespace {:?}", names.namespace()));

@@ -52,8 +52,9 @@ pub(super) fn start_log(common: &Common, quiet: &str) {
     let level = match common.verbose {
         0 => quiet,
         1 => "info,postrider=debug,lapin=off",
-        2 => "info,postrider=trace,lapin=warn",
-        _ => "trace",
+        2 => "info,postrider=trace,lapin=off",
+        // The client logs whole messages, payloads and tokens included.
+        _ => "trace,lapin=off",
     };
     let filter = EnvFilter::try_from_env("POSTRIDER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // A program that has a log already keeps it.

@@ -27,9 +27,8 @@ pub(super) fn read(
 ) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
     let mut table = read_file(file, environment, &mut problems);
-    for (name, value) in
-        environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name.as_str()))
-    {
+    let ours = |name: &str| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name) && !is_service_link(name);
+    for (name, value) in environment.iter().filter(|(name, _)| ours(name)) {
         insert(&mut table, name, value, &mut problems);
     }
     let mut reader = Reader { problems };
@@ -60,6 +59,13 @@ fn read_file(file: Option<&Path>, environment: &[(String, String)], problems: &m
         problems.push(format!("configuration file {}, line {}: {}", path.display(), place.max(1), error.message()));
         Table::new()
     })
+}
+
+/// What Kubernetes puts into the environment for a Service named `postrider`
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+fn is_service_link(name: &str) -> bool {
+    let rest = &name[PREFIX.len()..];
+    rest == "PORT" || rest.starts_with("PORT_") || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
 }
 
 /// `POSTRIDER_ACTOR__INVOICE__PREFETCH=8` is `actor.invoice.prefetch = 8`.

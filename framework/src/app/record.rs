@@ -20,6 +20,8 @@ use crate::message::{Headers, MediaType};
 
 /// How long to wait for a record that is there.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a record that somebody else reads is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 /// The most claims that are remembered.
 const MAX_CLAIMS: u16 = 10_000;
 
@@ -114,7 +116,7 @@ pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSe
 async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16) -> Result<Vec<T>, BrokerError> {
     let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
     broker.declare(&declared).await?;
-    let ready = broker.inspect(&queue.name).await?.map_or(0, |state| state.ready);
+    let ready = ready_in(broker, &queue.name).await?;
     if ready == 0 {
         return Ok(Vec::new());
     }
@@ -134,6 +136,18 @@ async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16)
     receipts.into_iter().for_each(crate::broker::Receipt::give_back);
     consumer.close().await;
     Ok(read)
+}
+
+/// How many messages there are. While somebody else reads them there seem to be none: that is waited out.
+async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> {
+    let started = Instant::now();
+    loop {
+        let Some(state) = broker.inspect(queue).await? else { return Ok(0) };
+        if state.ready > 0 || state.consumers == 0 || started.elapsed() > PATIENCE {
+            return Ok(state.ready);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 async fn write<T: Serialize>(outlet: &Outlet, queue: &Queue, value: &T) -> Result<(), String> {

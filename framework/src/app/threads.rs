@@ -69,15 +69,18 @@ impl Threads {
         }
         let (mut arbiters, mut watches) = (Vec::new(), Vec::new());
         for (index, name) in names.into_iter().enumerate() {
+            // First what can fail, so that no thread is left behind.
+            let outlet = open_outlet(broker, config, counters).await;
+            let outlet = outlet.inspect_err(|_| {
+                arbiters.iter().for_each(|arbiter: &Arbiter| {
+                    arbiter.stop();
+                });
+            })?;
             let arbiter = Arbiter::new();
             let watch = ArbiterWatch::new(name.clone());
             let handle = arbiter.handle();
             handle.spawn(Arc::clone(&watch).beat());
-            let seat = Seat {
-                handle: Some(handle),
-                watch: Arc::clone(&watch),
-                outlet: open_outlet(broker, config, counters).await?,
-            };
+            let seat = Seat { handle: Some(handle), watch: Arc::clone(&watch), outlet };
             arbiters.push(arbiter);
             watches.push(watch);
             if index < numbered {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use postrider_grammar::{NameError, check_service};
+use postrider_grammar::{NameError, check_word};
 
 use crate::message::Kind;
 
@@ -22,7 +22,7 @@ impl Names {
     /// # Errors
     /// When the namespace is not one word `[a-z][a-z0-9-]*` of at most 60 bytes.
     pub fn new(namespace: &str) -> Result<Self, NameError> {
-        check_service(namespace)?;
+        check_word("namespace", namespace)?;
         Ok(Self { namespace: namespace.into() })
     }
 

@@ -78,7 +78,7 @@ impl Queue {
         Self { name: name.into(), exclusive: false, arguments: Headers::new() }.with("x-queue-type", "classic")
     }
 
-    /// A queue that ends with its connection.
+    /// A queue that ends with its last consumer, or with its connection.
     #[must_use]
     pub fn exclusive(name: impl Into<String>) -> Self {
         Self { exclusive: true, ..Self::classic(name) }

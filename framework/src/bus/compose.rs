@@ -11,6 +11,8 @@ use crate::bus::{Options, Payload, SendError};
 use crate::codec::{self, Limits};
 use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo};
 
+/// The longest time-out; more would overflow the clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// The most recipients of one message.
 const MAX_RECIPIENTS: usize = 64;
 
@@ -87,7 +89,7 @@ impl Identity {
         let mut envelope = Envelope::new(address.kind, key, payload.media_type, bytes);
         envelope.target = address.service.map(Name::new).transpose()?;
         apply(&mut envelope, &options)?;
-        let timeout = options.timeout.unwrap_or(default_timeout);
+        let timeout = options.timeout.unwrap_or(default_timeout).min(MAX_TIMEOUT);
         if timeout.is_zero() {
             return Err(zero_timeout());
         }
@@ -103,17 +105,8 @@ impl Identity {
 }
 
 fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
-    if let Some(name) = options.headers.iter().map(|(name, _)| name).find(|name| is_reserved_header(name)) {
-        return Err(SendError::Option {
-            option: "header",
-            reason: format!("{name:?} starts with \"postrider-\", which only Postrider writes; use another name"),
-        });
-    }
-    if options.recipients.len() > MAX_RECIPIENTS {
-        let reason =
-            format!("{} recipients are too many; at most {MAX_RECIPIENTS} are allowed", options.recipients.len());
-        return Err(SendError::Option { option: "recipients", reason });
-    }
+    check_headers(&options.headers)?;
+    check_recipients(options.recipients.len())?;
     if envelope.target.is_some() && !options.recipients.is_empty() {
         let reason = "the call names its service already; leave the recipients out".into();
         return Err(SendError::Option { option: "recipients", reason });
@@ -131,6 +124,33 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
         envelope.id = id.clone();
     }
     Ok(())
+}
+
+/// Headers that only Postrider writes, and those by which RabbitMQ would send copies past our routing
+/// (<https://www.rabbitmq.com/docs/sender-selected>).
+fn check_headers(headers: &Headers) -> Result<(), SendError> {
+    let refused = |reason: String| Err(SendError::Option { option: "header", reason });
+    for (name, _) in headers.iter() {
+        if is_reserved_header(name) {
+            return refused(format!(
+                "{name:?} starts with \"postrider-\", which only Postrider writes; use another name"
+            ));
+        }
+        if name == "CC" || name == "BCC" {
+            return refused(format!(
+                "{name:?} would make the broker send copies elsewhere; use recipients, or publish an event"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_recipients(count: usize) -> Result<(), SendError> {
+    if count <= MAX_RECIPIENTS {
+        return Ok(());
+    }
+    let reason = format!("{count} recipients are too many; at most {MAX_RECIPIENTS} are allowed");
+    Err(SendError::Option { option: "recipients", reason })
 }
 
 /// Makes a request of an outgoing message.
@@ -182,6 +202,8 @@ impl Identity {
         default_timeout: Duration,
     ) -> Result<Outgoing, SendError> {
         Key::new(envelope.key.as_str())?;
+        check_headers(&envelope.headers)?;
+        check_recipients(envelope.recipients.len())?;
         self.limits.check(&envelope.payload, &envelope.media_type)?;
         if envelope.kind == Kind::Channel && envelope.target.is_none() {
             return Err(SendError::WrongKind {
@@ -193,7 +215,7 @@ impl Identity {
                 reason: "a reply needs the queue of whoever waits in `reply_to`".into(),
             });
         }
-        let timeout = options.timeout.unwrap_or(default_timeout);
+        let timeout = options.timeout.unwrap_or(default_timeout).min(MAX_TIMEOUT);
         if timeout.is_zero() {
             return Err(zero_timeout());
         }

@@ -98,6 +98,11 @@ pub enum SendError {
         /// The limit in bytes.
         bytes: usize,
     },
+    /// The handler whose context is used has ended; what it held has left already.
+    #[error(
+        "the handler has ended and sends nothing more; work that outlives it sends through a bus, such as `setup.bus()`"
+    )]
+    HandlerEnded,
     /// Middleware refused to send it.
     #[error("sending was refused: {0}")]
     Refused(Problem),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use crate::broker::{Addressed, Broker, BrokerError, Names, Publication, Publisher, ReplySink};
-use crate::bus::requests::{Requests, Waited};
+use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
 use crate::bus::{Counters, RemoteError, RequestError, SendError};
 use crate::codec::{self, Limits};
@@ -108,8 +108,14 @@ impl Outlet {
     pub async fn request(&self, envelope: Envelope, patience: Duration) -> Result<Envelope, RequestError> {
         let deadline = Instant::now() + patience;
         let key = envelope.key.to_string();
-        let mut waiting =
-            self.requests.open(envelope.id.as_str()).map_err(|open| RequestError::TooManyOpen { open })?;
+        let mut waiting = self.requests.open(envelope.id.as_str()).map_err(|refused| match refused {
+            Refused::TooMany(open) => RequestError::TooManyOpen { open },
+            Refused::SameId => {
+                let reason =
+                    format!("a request with the id {:?} is open already; wait for its answer", envelope.id.as_str());
+                RequestError::Send(SendError::Option { option: "id", reason })
+            }
+        })?;
         let published = self.publish(envelope, deadline);
         tokio::pin!(published);
         let waited = tokio::select! {

@@ -15,9 +15,18 @@ pub(super) enum Waited {
     Lost,
 }
 
+/// Why a request is not opened.
+pub(super) enum Refused {
+    TooMany(usize),
+    /// One with the same id is open already; their replies could not be told apart.
+    SameId,
+}
+
+type Table = HashMap<String, oneshot::Sender<Waited>>;
+
 /// The open requests of one publisher.
 pub(super) struct Requests {
-    open: Mutex<HashMap<String, oneshot::Sender<Waited>>>,
+    open: Mutex<Table>,
     most: usize,
     names: Names,
     counters: Arc<Counters>,
@@ -35,12 +44,15 @@ impl Requests {
         Arc::new(Self { open: Mutex::default(), most, names, counters })
     }
 
-    /// Opens a request; the number of open ones if there are too many.
-    pub(super) fn open(self: &Arc<Self>, id: &str) -> Result<OpenRequest, usize> {
+    /// Opens a request.
+    pub(super) fn open(self: &Arc<Self>, id: &str) -> Result<OpenRequest, Refused> {
         let (sender, answer) = oneshot::channel();
         let mut open = self.lock();
         if open.len() >= self.most {
-            return Err(self.most);
+            return Err(Refused::TooMany(self.most));
+        }
+        if open.contains_key(id) {
+            return Err(Refused::SameId);
         }
         open.insert(id.to_owned(), sender);
         Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
@@ -66,7 +78,7 @@ impl Requests {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Waited>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

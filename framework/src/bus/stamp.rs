@@ -17,6 +17,8 @@ pub struct Origin {
     pub trace: TraceContext,
     /// Headers to pass on, those of the trace's vendor included.
     pub headers: Headers,
+    /// Who handles it, the same at every attempt: the ids of its requests follow from it.
+    pub seed: String,
     /// Everybody who waits for its answer, the handler last.
     pub call_path: Vec<String>,
 }
@@ -30,12 +32,13 @@ impl Origin {
         let mut headers = envelope.headers.clone();
         headers.retain(passed_on);
         let mut call_path = envelope.call_path.clone();
-        call_path.push(waiter);
+        call_path.push(waiter.clone());
         Self {
             causation_id: envelope.id.clone(),
             conversation_id: envelope.conversation_id.clone().unwrap_or_else(|| envelope.id.clone()),
             trace: trace.map_or_else(TraceContext::root, TraceContext::child),
             headers,
+            seed: waiter,
             call_path,
         }
     }

@@ -11,7 +11,7 @@ use crate::bus::{Address, Identity, Options, Origin, Outgoing, Payload, RequestE
 use crate::codec::{self, Limits};
 use crate::handler::{HeldLimits, Work};
 use crate::message::{
-    Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, Request, Value,
+    Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
 };
 
 /// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
@@ -227,9 +227,26 @@ impl Context {
     /// Sends any one-way envelope.
     ///
     /// # Errors
-    /// As [`Context::send`].
+    /// As [`Context::send`]; `WrongKind` when the envelope asks for a reply, which `request` waits for.
     pub fn dispatch(&self, envelope: Envelope) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity.checked(envelope, Options::default(), Options::UNUSED_TIMEOUT)?)
+        self.dispatch_with(envelope, defaults)
+    }
+
+    /// [`Context::dispatch`] with options. Only skipping the sender, cancellation and `as_owner` count here; all else is
+    /// in the envelope.
+    ///
+    /// # Errors
+    /// As [`Context::dispatch`].
+    pub fn dispatch_with(
+        &self,
+        envelope: Envelope,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        if envelope.reply_to == Some(ReplyTo::Caller) {
+            let reason = "what a handler dispatches is held, so nobody could wait for its reply; use `request`".into();
+            return Err(SendError::WrongKind { reason });
+        }
+        self.hold(self.work.identity.checked(envelope, options(Options::default()), Options::UNUSED_TIMEOUT)?)
     }
 
     /// Sends a command or query at once and waits for its answer. A retry of this handler repeats the request with

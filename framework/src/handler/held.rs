@@ -21,10 +21,14 @@ impl Default for HeldLimits {
 pub(super) struct Held {
     messages: Vec<Envelope>,
     bytes: usize,
+    ended: bool,
 }
 
 impl Held {
     pub(super) fn push(&mut self, envelope: Envelope, limits: HeldLimits) -> Result<(), SendError> {
+        if self.ended {
+            return Err(SendError::HandlerEnded);
+        }
         let bytes = self.bytes + envelope.payload.len();
         if self.messages.len() >= limits.messages || bytes > limits.bytes {
             return Err(SendError::TooManyHeld { messages: limits.messages, bytes: limits.bytes });
@@ -35,6 +39,7 @@ impl Held {
     }
 
     pub(super) fn take(&mut self) -> Vec<Envelope> {
+        self.ended = true;
         self.bytes = 0;
         std::mem::take(&mut self.messages)
     }

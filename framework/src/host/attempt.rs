@@ -50,7 +50,7 @@ impl Job {
 impl<S: 'static> Core<S> {
     /// The outcome of deliveries that need neither state nor handler.
     pub(super) fn answer_without_handler(&self, job: &Job) -> Option<Outcome> {
-        if self.stopping.is_cancelled() {
+        if self.stopping.is_cancelled() && !job.ticket.is_acked() {
             return Some(stopping());
         }
         let envelope = &job.envelope;
@@ -93,7 +93,9 @@ impl<S: 'static> Core<S> {
         if envelope.attempt != job.attempt {
             Rc::make_mut(&mut envelope).attempt = job.attempt;
         }
-        let origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
+        let mut origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
+        origin.seed =
+            if job.lane == Lane::Instance { self.settings.waiter.clone() } else { self.settings.name.clone() };
         let span = self.span(row, job, &origin);
         let work =
             Work::new(self.bus.clone(), origin, self.abandon.child_token(), self.stop_app.clone(), self.settings.held);
@@ -105,7 +107,8 @@ impl<S: 'static> Core<S> {
             let _entered = span.enter();
             tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
         }
-        let held = if outcome.is_done() { invocation.take_held() } else { Vec::new() };
+        let held = invocation.take_held();
+        let held = if outcome.is_done() { held } else { Vec::new() };
         (outcome, held)
     }
 
@@ -135,14 +138,14 @@ impl<S: 'static> Core<S> {
     ) -> Outcome {
         let exclusive = row.is_exclusive();
         let handler = self.watch.watched(row.spec, self.run(row, guard, invocation));
-        let handler = AssertUnwindSafe(handler).catch_unwind();
-        tokio::select! {
+        let mut handler = Box::pin(AssertUnwindSafe(handler).catch_unwind());
+        let outcome = tokio::select! {
             biased;
             () = self.abandon.cancelled() => {
                 self.state.mark_broken();
                 stopping()
             }
-            ended = tokio::time::timeout(limit, handler) => match ended {
+            ended = tokio::time::timeout(limit, &mut handler) => match ended {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(panic)) => {
                     self.state.mark_broken();
@@ -159,7 +162,13 @@ impl<S: 'static> Core<S> {
                     Outcome::failed(FailureClass::TimedOut, Problem::TIMED_OUT, text)
                 }
             },
+        };
+        // What the handler held may panic as it is dropped.
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {
+            self.state.mark_broken();
+            tracing::error!(handler = %row.spec, "dropping what the handler held panicked");
         }
+        outcome
     }
 
     fn run<'a>(

@@ -28,6 +28,8 @@ pub type InPlace = fn(&Outcome, Asked, u32, u32, &Retry) -> Again;
 pub struct Settings {
     /// The actor's type.
     pub actor: &'static str,
+    /// The actor, the same in every instance: `service`, or `service.queue`.
+    pub name: String,
     /// How the actor appears in call paths: `service.actor@instance`.
     pub waiter: String,
     /// How long a handler may run.

@@ -40,22 +40,30 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Ticket {
     number: u64,
-    live: Arc<AtomicBool>,
+    /// `None` for a delivery that was acknowledged on receipt: it is always to be handled.
+    live: Option<Arc<AtomicBool>>,
     /// Never full: it has room for as many outcomes as there are permits.
     done: Option<mpsc::Sender<Finished>>,
 }
 
 impl Ticket {
-    /// A ticket for the delivery with this number. `live` turns false when its channel closes.
+    /// A ticket for the delivery with this number. `live` turns false when its channel closes; `None` for a delivery
+    /// that was acknowledged on receipt.
     #[must_use]
-    pub fn new(number: u64, live: Arc<AtomicBool>, done: mpsc::Sender<Finished>) -> Self {
+    pub fn new(number: u64, live: Option<Arc<AtomicBool>>, done: mpsc::Sender<Finished>) -> Self {
         Self { number, live, done: Some(done) }
     }
 
     /// Whether the delivery can still be settled.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
+        self.live.as_ref().is_none_or(|live| live.load(Ordering::Acquire))
+    }
+
+    /// Whether the delivery was acknowledged on receipt, so that nobody else will get it.
+    #[must_use]
+    pub fn is_acked(&self) -> bool {
+        self.live.is_none()
     }
 
     /// Brings the outcome back.

@@ -1,7 +1,10 @@
 //! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::task::Poll;
 
+use futures::FutureExt;
 use futures::future::{JoinAll, LocalBoxFuture, join_all};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,7 +17,7 @@ use crate::host::core::{Again, Core};
 use crate::host::deliver::Deliver;
 use crate::host::limit::{Slot, Slots};
 use crate::host::state::Guard;
-use crate::message::Problem;
+use crate::message::{Envelope, Problem};
 
 type Sends = JoinAll<LocalBoxFuture<'static, Result<(), SendError>>>;
 
@@ -44,12 +47,13 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
         // An ordered actor finishes one message before it begins the next, whatever its handler takes.
         if row.is_exclusive() || core.settings.ordered {
             batch.end();
-            Rc::clone(&core).drive(row, job, None, None).await;
+            Rc::clone(&core).drive_caught(row, job, None, None).await;
             continue;
         }
-        let slot = slots.take().await;
-        let shared = batch.take(|guard| guard.share());
-        let guard = match shared {
+        if core.state.is_broken() {
+            batch.end();
+        }
+        let guard = match batch.take(Guard::share) {
             Some(guard) => guard,
             None => match core.lock(&row).await {
                 Some(guard) => {
@@ -62,8 +66,16 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
                 }
             },
         };
-        actix_rt::spawn(Rc::clone(&core).drive(row, job, Some(guard), Some(slot)));
+        // Lock first, then the place, here and at every retry: who has a place never waits for the lock.
+        let place = Place { slot: slots.take().await, slots: slots.clone() };
+        actix_rt::spawn(Rc::clone(&core).drive_caught(row, job, Some(guard), Some(place)));
     }
+}
+
+/// A place among the handlers that run at once, and where the next one is had.
+struct Place {
+    slot: Slot,
+    slots: Slots,
 }
 
 /// Messages that were waiting already when the lane got shared state take it together: otherwise each query would wait
@@ -117,9 +129,28 @@ impl<S: 'static> Core<S> {
         }
     }
 
+    /// [`Core::drive`], with a panic of whatever it drops caught: a lane must not end while its mailbox lives.
+    async fn drive_caught(self: Rc<Self>, row: Rc<Row<S>>, job: Job, guard: Option<Guard<S>>, place: Option<Place>) {
+        let driven = AssertUnwindSafe(Rc::clone(&self).drive(row, job, guard, place)).catch_unwind().await;
+        if driven.is_err() {
+            self.state.mark_broken();
+            tracing::error!(
+                actor = self.settings.actor,
+                "a delivery was dropped by a panic outside its handler; it is given back"
+            );
+        }
+    }
+
     /// All attempts in place. Returns when the handler has run for the last time and what it sent is on its way in
     /// order, so that the lane can go on; confirms are awaited beside it, unless the actor is ordered.
-    async fn drive(self: Rc<Self>, row: Rc<Row<S>>, mut job: Job, mut guard: Option<Guard<S>>, slot: Option<Slot>) {
+    async fn drive(
+        self: Rc<Self>,
+        row: Rc<Row<S>>,
+        mut job: Job,
+        mut guard: Option<Guard<S>>,
+        mut place: Option<Place>,
+    ) {
+        let mut slots = place.as_ref().map(|place| place.slots.clone());
         // Bounded by the retry policy, and for what does not count by the life of the delivery's channel.
         loop {
             let mut held_guard = match guard.take() {
@@ -129,35 +160,44 @@ impl<S: 'static> Core<S> {
                     None => return job.finish(stopping()),
                 },
             };
+            let slot = match (place.take(), &mut slots) {
+                (Some(place), _) => Some(place.slot),
+                (None, Some(slots)) => Some(slots.take().await),
+                (None, None) => None,
+            };
             let (outcome, held) = self.attempt(&row, &mut held_guard, &job).await;
-            if !held.is_empty() {
-                let deadline = Instant::now() + self.settings.confirm_timeout;
-                let publish =
-                    |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
-                let mut sends: Sends = join_all(held.into_iter().map(publish));
-                // The first poll puts them into the channel's order, whatever the task's budget is.
-                let sent = tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await;
-                if self.settings.ordered || sent.is_ready() {
-                    let results = match sent {
-                        std::task::Poll::Ready(results) => results,
-                        std::task::Poll::Pending => sends.await,
-                    };
-                    let outcome = judge(outcome, results);
-                    drop(held_guard);
-                    if !self.pause_before_another(&outcome, &mut job).await {
-                        return job.finish(outcome);
-                    }
-                    continue;
-                }
+            drop(slot);
+            if held.is_empty() {
                 drop(held_guard);
-                actix_rt::spawn(Rc::clone(&self).confirm(row, job, outcome, sends, slot));
-                return;
+                if !self.pause_before_another(&outcome, &mut job).await {
+                    return job.finish(outcome);
+                }
+                continue;
             }
+            let mut sends = self.publish(held);
+            // The first poll puts them into the channel's order, whatever the task's budget is.
+            let sent = tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await;
+            let results = match sent {
+                Poll::Ready(results) => results,
+                Poll::Pending if self.settings.ordered => sends.await,
+                Poll::Pending => {
+                    drop(held_guard);
+                    actix_rt::spawn(Rc::clone(&self).confirm(row, job, outcome, sends, slots));
+                    return;
+                }
+            };
             drop(held_guard);
+            let outcome = judge(outcome, results);
             if !self.pause_before_another(&outcome, &mut job).await {
                 return job.finish(outcome);
             }
         }
+    }
+
+    fn publish(&self, held: Vec<Envelope>) -> Sends {
+        let deadline = Instant::now() + self.settings.confirm_timeout;
+        let publish = |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
+        join_all(held.into_iter().map(publish))
     }
 
     /// Awaits the confirms of what a handler sent. If one fails, so has the attempt.
@@ -167,20 +207,26 @@ impl<S: 'static> Core<S> {
         mut job: Job,
         outcome: Outcome,
         sends: Sends,
-        slot: Option<Slot>,
+        slots: Option<Slots>,
     ) {
         let outcome = judge(outcome, sends.await);
         if !self.pause_before_another(&outcome, &mut job).await {
             return job.finish(outcome);
         }
-        let again: LocalBoxFuture<'static, ()> = Box::pin(self.drive(row, job, None, slot));
+        let Some(guard) = self.lock(&row).await else { return job.finish(stopping()) };
+        let place = match slots {
+            Some(mut slots) => Some(Place { slot: slots.take().await, slots }),
+            None => None,
+        };
+        let again: LocalBoxFuture<'static, ()> = Box::pin(self.drive_caught(row, job, Some(guard), place));
         again.await;
     }
 
     /// Whether there is another attempt, after its pause.
     async fn pause_before_another(&self, outcome: &Outcome, job: &mut Job) -> bool {
         self.count(outcome);
-        if self.stopping.is_cancelled() || !job.ticket.is_live() {
+        let stopping = self.stopping.is_cancelled() && !job.ticket.is_acked();
+        if stopping || !job.ticket.is_live() {
             return false;
         }
         let asked = Asked::of(&job.envelope);
@@ -197,7 +243,9 @@ impl<S: 'static> Core<S> {
         };
         Counters::add(&self.counters.retried);
         tokio::select! {
-            () = self.stopping.cancelled() => false,
+            // What is acknowledged already has no other place to be tried again.
+            () = self.stopping.cancelled(), if !job.ticket.is_acked() => false,
+            () = self.abandon.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
         }
     }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use tokio::sync::{Notify, watch};
 
-/// The places of one lane.
+/// The places of one lane. Whoever waits for one may hold the state's lock, so that nobody who has one may wait for it.
+#[derive(Clone)]
 pub(super) struct Slots {
     most: watch::Receiver<usize>,
     shared: Rc<Shared>,

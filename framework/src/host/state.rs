@@ -57,6 +57,11 @@ impl<S> StateCell<S> {
         self.broken.set(true);
     }
 
+    /// Whether the state is to be made again.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// Asks for the lock now, in the order of the calls, and makes the state again if it is broken.
     pub(super) async fn lock(&self, exclusive: bool) -> Guard<S> {
         if !exclusive && !self.broken.get() {

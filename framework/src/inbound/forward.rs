@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::broker::{Addressed, KIND, Properties};
+use crate::broker::{Addressed, KIND, MAX_PROPERTIES_BYTES, Properties, is_reserved_header};
 use crate::handler::{Failed, HandlerSpec};
 use crate::inbound::open::Original;
 use crate::message::{Envelope, Value};
@@ -41,6 +41,24 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
     }
 }
 
+/// Leaves out the largest foreign headers until the rest fits into a frame, and says which: a message that cannot be
+/// moved would be delivered again for ever.
+fn fitted(mut addressed: Addressed) -> Addressed {
+    let properties = &mut addressed.properties;
+    let mut cut = Vec::new();
+    while properties.size() > MAX_PROPERTIES_BYTES {
+        let foreign = properties.headers.iter().filter(|(name, _)| !is_reserved_header(name));
+        let Some(largest) = foreign.max_by_key(|(_, value)| value.size()).map(|(name, _)| name.to_owned()) else {
+            break;
+        };
+        properties.headers.remove(&largest);
+        cut.push(largest.chars().take(60).collect::<String>());
+        cut.truncate(20);
+        properties.headers.set("postrider-cut-headers", cut.join(", "));
+    }
+    addressed
+}
+
 /// Why and where a message was given up.
 pub(super) struct DeadLetter<'a> {
     pub(super) service: &'a str,
@@ -65,7 +83,7 @@ pub(super) fn dead_letter(original: &Original, envelope: &Envelope, queue: &str,
     headers.set("postrider-dead-attempts", i64::from(why.attempts));
     headers.set("postrider-dead-at", Value::Timestamp(seconds_now()));
     headers.set("postrider-dead-version", env!("CARGO_PKG_VERSION"));
-    addressed
+    fitted(addressed)
 }
 
 /// The message for another round through its own queue, because this build has no handler for it.
@@ -74,7 +92,7 @@ pub(super) fn skewed(original: &Original, envelope: &Envelope, queue: &str) -> A
     if skewed_since(&addressed.properties).is_none() {
         addressed.properties.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
     }
-    addressed
+    fitted(addressed)
 }
 
 /// How long ago a build without a handler first met the message.

@@ -132,7 +132,7 @@ impl LaneLoop {
             let stopping = self.settings.settler.stopping.clone();
             let spec = self.settings.plan.consumer(self.settings.prefetch, epoch);
             let opened = tokio::select! {
-                () = stopping.cancelled() => return self.given_back,
+                () = stopping.cancelled() => return self.drained().await,
                 opened = self.settings.broker.consume(&spec) => opened,
             };
             epoch += 1;
@@ -161,10 +161,22 @@ impl LaneLoop {
                 }
             }
             tokio::select! {
-                () = stopping.cancelled() => return self.given_back,
+                () = stopping.cancelled() => return self.drained().await,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
             }
         }
+    }
+
+    /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
+    async fn drained(&mut self) -> u64 {
+        while !self.held.is_empty() {
+            tokio::select! {
+                Some(finished) = self.outcomes.recv() => self.finished(finished),
+                Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                () = self.settings.abandon.cancelled() => break,
+            }
+        }
+        self.given_back
     }
 
     /// One channel epoch. Whether the lane has stopped for good.
@@ -240,7 +252,8 @@ impl LaneLoop {
         self.held.insert(number, HeldDelivery { receipt, original, envelope: Rc::new(envelope.clone()) });
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
-        let ticket = Ticket::new(number, Arc::clone(&self.live), self.done.clone());
+        let live = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.live));
+        let ticket = Ticket::new(number, live, self.done.clone());
         // A mailbox that is gone drops the ticket, which gives the delivery back.
         self.settings.mailbox.do_send(Deliver {
             lane: self.settings.plan.lane,
@@ -281,7 +294,13 @@ impl LaneLoop {
         if self.live.load(Ordering::Acquire) {
             Counters::add(&self.counters.permits);
         }
-        let Some(receipt) = held.receipt else { return };
+        let Some(receipt) = held.receipt else {
+            if receive == Receive::GiveBack {
+                tracing::warn!(queue = self.settings.plan.queue_name(), message_id = %held.envelope.id,
+                    "a message that was acknowledged on receipt was dropped unhandled, as at_most_once allows");
+            }
+            return;
+        };
         match receive {
             Receive::Ack => receipt.ack(),
             Receive::GiveBack => {

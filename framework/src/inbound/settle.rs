@@ -154,7 +154,16 @@ impl Settler {
                 envelope.status = Some(Status::Error);
                 Some(envelope)
             }
-            Outcome::Done(None) | Outcome::Expired => None,
+            // Middleware that ended the attempt by itself has no answer, but somebody waits for one.
+            Outcome::Done(None) => {
+                let json = codec::Codec::for_media_type(&request.media_type) == Some(codec::Codec::Json);
+                let media_type = if json { MediaType::JSON } else { MediaType::MSGPACK };
+                let payload = codec::encode(&(), &media_type, &self.bus.identity.limits).ok()?;
+                let mut envelope = reply_to(request, media_type, payload)?;
+                envelope.status = Some(Status::Ok);
+                Some(envelope)
+            }
+            Outcome::Expired => None,
         }
     }
 }

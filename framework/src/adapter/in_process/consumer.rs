@@ -63,6 +63,10 @@ impl Channel {
         let mut state = self.inner.lock();
         let evicted = state.queues.get_mut(&self.queue).map(|queue| queue.remove_subscriber(self.id));
         state.settle_evicted(&self.queue, evicted.unwrap_or_default(), 0);
+        // Like RabbitMQ's: an exclusive queue ends with its last consumer.
+        if state.queues.get(&self.queue).is_some_and(|queue| queue.declared.exclusive && queue.subscribers.is_empty()) {
+            state.delete_queue(&self.queue);
+        }
         state.dispatch(&self.queue);
         drop(state);
         self.inner.changed();

@@ -66,7 +66,9 @@ pub(super) fn shown(uri: &AMQPUri) -> String {
 fn split(text: &str) -> Vec<String> {
     let text = text.trim();
     if text.matches("://").count() > 1 {
-        return text.split(',').map(|part| part.trim().to_owned()).collect();
+        // A comma in a password is no separator; what follows one is an address.
+        let marked = text.replace(",amqp", "\n,amqp");
+        return marked.split("\n,").map(|part| part.trim().to_owned()).collect();
     }
     let Some((scheme, rest)) = text.split_once("://") else { return vec![text.to_owned()] };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -82,6 +84,10 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
     };
     if scheme != "amqp" && scheme != "amqps" {
         return Err(wrong(&without_password, format!("{scheme:?} is not a scheme we know; write amqp:// or amqps://")));
+    }
+    if rest.split_once(['/', '?']).is_some_and(|(_, path)| path.contains('@')) {
+        let reason = "there is a '/', '?' or '@' in user or password; write it as %2F, %3F or %40".into();
+        return Err(wrong(&without_password, reason));
     }
     // The parser's own text could quote the password.
     let mut uri = AMQPUri::from_str(address).map_err(|_| {
@@ -104,11 +110,14 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
     Ok(uri)
 }
 
+/// Only what can be no password: the scheme, and the host behind the last `@`.
 fn redacted(address: &str) -> String {
-    match (address.split_once("://"), address.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        (None, Some((_, host))) => format!("…@{host}"),
-        _ => address.to_owned(),
+    let scheme = address.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    match address.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}…@{host}"),
+        None if address.contains(':') && !scheme.is_empty() => format!("{scheme}…"),
+        None if address.contains(':') => "…".into(),
+        None => address.to_owned(),
     }
 }
 
@@ -147,8 +156,15 @@ mod tests {
 
     #[test]
     fn wrong_addresses_are_named_without_their_password() {
-        for address in ["localhost", "http://u:hunter2@h", "amqp://u:hunter2@h:port", "u:hunter2@h", "amqp:u:hunter2@h"]
-        {
+        for address in [
+            "localhost",
+            "http://u:hunter2@h",
+            "amqp://u:hunter2@h:port",
+            "u:hunter2@h",
+            "amqp:u:hunter2@h",
+            "amqp://guest:12/hunter2@h",
+            "amqp://u:hunter2",
+        ] {
             let error = parse(address).map(|_| ()).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
             assert!(error.contains("amqp"), "{error}");

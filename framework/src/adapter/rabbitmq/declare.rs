@@ -77,8 +77,12 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
 }
 
 async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), BrokerError> {
-    let options =
-        QueueDeclareOptions { durable: !queue.exclusive, exclusive: queue.exclusive, ..QueueDeclareOptions::default() };
+    let options = QueueDeclareOptions {
+        durable: !queue.exclusive,
+        exclusive: queue.exclusive,
+        auto_delete: queue.exclusive,
+        ..QueueDeclareOptions::default()
+    };
     let arguments = table_to_client(queue.arguments.clone())?;
     let name = short("a queue's name", &queue.name)?;
     let declared = answered("declare a queue", channel.queue_declare(name, options, arguments)).await?;

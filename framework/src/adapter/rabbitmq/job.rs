@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::properties::{short, to_client};
-use crate::broker::{Addressed, BrokerError, Publication};
+use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Publication};
 
 /// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
@@ -27,7 +27,10 @@ pub(super) struct Job {
     /// How often it was sent.
     pub(super) sent: u32,
     pub(super) strikes: u8,
-    pub(super) result: oneshot::Sender<Outcome>,
+    /// When it was sent last.
+    pub(super) sent_at: Option<Instant>,
+    /// `None` once the caller has its answer; the confirm is awaited all the same.
+    pub(super) result: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Job {
@@ -39,6 +42,12 @@ impl Job {
         let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
             properties.reply_to = Some(REPLY_QUEUE.into());
+        }
+        let bytes = properties.size();
+        if bytes > MAX_PROPERTIES_BYTES {
+            let reason =
+                format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
+            return Err(BrokerError::Protocol { reason });
         }
         let properties = to_client(properties)?;
         Ok(Self {
@@ -52,22 +61,29 @@ impl Job {
             deadline,
             sent: 0,
             strikes: 0,
-            result,
+            sent_at: None,
+            result: Some(result),
         })
     }
 
-    pub(super) fn resolve(self, outcome: Outcome) {
-        // Whoever published has stopped waiting.
-        let _ = self.result.send(outcome);
+    pub(super) fn resolve(mut self, outcome: Outcome) {
+        self.answer(outcome);
     }
 
-    /// The end of a message whose time is over.
-    pub(super) fn too_late(self, why: &str) {
+    /// Tells the caller, who may have stopped waiting.
+    pub(super) fn answer(&mut self, outcome: Outcome) {
+        if let Some(result) = self.result.take() {
+            let _ = result.send(outcome);
+        }
+    }
+
+    /// Tells the caller that the time is over.
+    pub(super) fn give_up(&mut self, why: &str) {
         let outcome = if self.sent > 0 {
-            Ok(Publication::Unknown(format!("{why}, and no confirm came in time")))
+            Ok(Publication::Unknown(why.to_owned()))
         } else {
-            Err(BrokerError::Lost { reason: format!("{why}, and the message could not be sent in time") })
+            Err(BrokerError::Lost { reason: format!("{why}; the message was not sent") })
         };
-        self.resolve(outcome);
+        self.answer(outcome);
     }
 }

@@ -90,6 +90,7 @@ impl Link {
 
     /// Closes the connection in good order.
     pub(super) async fn close(&self) {
+        self.shown.send_modify(|shown| shown.up = false);
         if let LinkState::Up(connection, _) = self.state.send_replace(LinkState::Closed)
             && connection.status().connected()
         {
@@ -100,6 +101,7 @@ impl Link {
 
     /// Ends the link without waiting.
     pub(super) fn shut(&self) {
+        self.shown.send_modify(|shown| shown.up = false);
         self.state.send_replace(LinkState::Closed);
     }
 

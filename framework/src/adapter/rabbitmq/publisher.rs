@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,6 +27,8 @@ use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, 
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
 const MAX_UNCONFIRMED: usize = 1_024;
+/// How long a confirm may take before the channel counts as dead.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
 const MAX_STRIKES: u8 = 3;
 pub(super) struct RabbitPublisher {
@@ -55,7 +58,9 @@ impl Publisher for RabbitPublisher {
             match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
                 Ok(Ok(())) => outcome.await.unwrap_or(Err(BrokerError::Stopped)),
                 Ok(Err(_)) => Err(BrokerError::Stopped),
-                Err(_) => Err(BrokerError::TimedOut { what: "take a message".into(), seconds: 0 }),
+                Err(_) => Err(BrokerError::Lost {
+                    reason: "the queue to the channel stayed full until the deadline; the message was not sent".into(),
+                }),
             }
         })
     }
@@ -112,7 +117,7 @@ impl Owner {
                 End::Lost(reason) => {
                     tracing::debug!(reason, "the confirm channel ended");
                     // The link needs a moment to notice that its connection is gone.
-                    let pause = Instant::now() + std::time::Duration::from_millis(20);
+                    let pause = Instant::now() + Duration::from_millis(20);
                     let changed = tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true };
                     if !changed {
                         return self.stop();
@@ -142,14 +147,18 @@ impl Owner {
         let (overdue, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|job| job.deadline <= now);
         self.waiting = rest;
         let overdue: VecDeque<Job> = overdue;
-        overdue.into_iter().for_each(|job| job.too_late(why));
+        overdue.into_iter().for_each(|mut job| job.give_up(why));
     }
 
     fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        let stopped = |job: Job| {
-            if job.sent > 0 { job.too_late("the app stopped") } else { job.resolve(Err(BrokerError::Stopped)) }
+        let stopped = |mut job: Job| {
+            if job.sent > 0 {
+                job.give_up("the app stopped before the confirm came")
+            } else {
+                job.resolve(Err(BrokerError::Stopped))
+            }
         };
         self.waiting.drain(..).for_each(stopped);
         while let Ok(job) = self.queue.try_recv() {
@@ -161,6 +170,10 @@ impl Owner {
 /// One life of the confirm channel.
 struct Epoch {
     channel: Channel,
+    /// Whether somebody may still publish.
+    open: bool,
+    /// Confirmed messages whose confirm brought somebody else's return: their own may still be on its way.
+    unsettled: Vec<(u64, Publication)>,
     next: u64,
     in_flight: std::collections::BTreeMap<u64, Job>,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
@@ -171,6 +184,8 @@ impl Epoch {
     fn new(channel: Channel) -> Self {
         Self {
             channel,
+            open: true,
+            unsettled: Vec::new(),
             next: 0,
             in_flight: std::collections::BTreeMap::new(),
             confirms: FuturesUnordered::new(),
@@ -185,8 +200,16 @@ impl Epoch {
             if let Err(reason) = self.send_waiting(owner).await {
                 break End::Lost(reason);
             }
-            let deadline = self.in_flight.values().map(|job| job.deadline).min();
-            let room = self.in_flight.len() < MAX_UNCONFIRMED;
+            if !self.open && self.in_flight.is_empty() {
+                break End::Unused;
+            }
+            let now = Instant::now();
+            self.answer_overdue(now);
+            if self.in_flight.values().any(|job| job.sent_at.is_some_and(|at| at + CONFIRM_PATIENCE <= now)) {
+                break End::Lost(format!("a confirm did not come within {CONFIRM_PATIENCE:?}"));
+            }
+            let deadline = self.next_deadline();
+            let room = self.open && self.in_flight.len() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
             tokio::select! {
                 biased;
                 Some(first) = self.confirms.next() => if let Err(reason) = self.confirmed(first) {
@@ -198,24 +221,41 @@ impl Epoch {
                 },
                 job = owner.queue.recv(), if room => match job {
                     Some(job) => owner.waiting.push_back(job),
-                    None if self.in_flight.is_empty() => break End::Unused,
-                    None => {}
+                    None => self.open = false,
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    // The confirm of a message that nobody waits for would be lost track of: a new channel is cheaper.
-                    break End::Lost("a confirm did not come in time".into());
-                }
+                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
             }
         };
         self.hand_back(owner, &end);
         end
     }
 
+    /// Whoever waits for a confirm beyond the time gets an answer; the confirm is awaited all the same, so that it is not
+    /// lost track of and nobody else on the channel suffers.
+    fn answer_overdue(&mut self, now: Instant) {
+        for job in self.in_flight.values_mut().filter(|job| job.result.is_some() && job.deadline <= now) {
+            job.give_up("no confirm came in time");
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let of = |job: &Job| {
+            let own = job.result.as_ref().map(|_| job.deadline);
+            own.into_iter().chain(job.sent_at.map(|at| at + CONFIRM_PATIENCE)).min()
+        };
+        self.in_flight.values().filter_map(of).min()
+    }
+
     async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
         while self.in_flight.len() < MAX_UNCONFIRMED {
-            let Some(job) = owner.waiting.pop_front() else { break };
+            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
+            let suspect = owner.waiting.front().is_some_and(|job| job.strikes > 0);
+            if suspect && !self.in_flight.is_empty() || self.in_flight.values().any(|job| job.strikes > 0) {
+                break;
+            }
+            let Some(mut job) = owner.waiting.pop_front() else { break };
             if job.deadline <= Instant::now() {
-                job.too_late("the time was over");
+                job.give_up("the time was over");
                 continue;
             }
             if job.awaits_reply && self.replies.is_none() {
@@ -235,6 +275,7 @@ impl Epoch {
     /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
     fn send(&mut self, mut job: Job) {
         job.sent += 1;
+        job.sent_at = Some(Instant::now());
         let number = self.next;
         self.next += 1;
         let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.properties.clone());
@@ -255,21 +296,23 @@ impl Epoch {
         }
     }
 
-    /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm comes next, which
-    /// may be another message's; the broker sends the return before the confirm of the same message, so that once all
-    /// ready confirms are taken and their returns matched by message id, what is left was accepted.
+    /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm it resolves next,
+    /// which may be another message's; the broker sends a return before the confirm of the same message. So a confirm
+    /// that brings no return was resolved when no return was waiting: it settles its own message, and all those whose
+    /// confirm had brought somebody else's.
     fn confirmed(&mut self, first: Confirmed) -> Result<(), String> {
-        let mut ready = vec![first];
-        while let Some(Some(next)) = self.confirms.next().now_or_never() {
-            ready.push(next);
-        }
-        let (mut settled, mut lost) = (Vec::with_capacity(ready.len()), None);
-        for (number, result) in ready {
-            match result {
-                Ok(confirmation) => {
-                    let (publication, returned) = publication(confirmation);
-                    self.returned(returned);
-                    settled.push((number, publication));
+        let (mut next, mut lost) = (Some(first), None);
+        while let Some((number, result)) = next {
+            match result.map(publication) {
+                Ok((publication, Some(returned))) => {
+                    self.returned(&returned);
+                    self.unsettled.push((number, publication));
+                }
+                Ok((publication, None)) => {
+                    for (number, publication) in std::mem::take(&mut self.unsettled) {
+                        self.resolve(number, Ok(publication));
+                    }
+                    self.resolve(number, Ok(publication));
                 }
                 Err(error) => {
                     if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
@@ -278,9 +321,7 @@ impl Epoch {
                     lost = Some(error);
                 }
             }
-        }
-        for (number, publication) in settled {
-            self.resolve(number, Ok(publication));
+            next = self.confirms.next().now_or_never().flatten();
         }
         match lost {
             None => Ok(()),
@@ -291,8 +332,7 @@ impl Epoch {
         }
     }
 
-    fn returned(&mut self, returned: Option<BasicReturnMessage>) {
-        let Some(returned) = returned else { return };
+    fn returned(&mut self, returned: &BasicReturnMessage) {
         let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
         let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
         let found = self.in_flight.iter().find(|(_, job)| meant(job)).map(|(number, _)| *number);
@@ -329,11 +369,11 @@ impl Epoch {
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
-        for (_, job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            if job.deadline <= now {
-                job.too_late(why);
-            } else {
-                owner.waiting.push_front(job);
+        for (_, mut job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+            match &job.result {
+                None => {}
+                Some(_) if job.deadline <= now => job.give_up(why),
+                Some(_) => owner.waiting.push_front(job),
             }
         }
         if self.channel.status().connected() {
