@@ -1,5 +1,6 @@
 //! The behaviours that Postrider is trusted for, each on both brokers where it applies. Needs `AMQP_URL`; run
 //! `cargo xtask test`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 /// Writes each test twice: `in_process::name` and `rabbitmq::name`.
 macro_rules! on_both_brokers {

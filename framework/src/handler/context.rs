@@ -1,17 +1,14 @@
 use std::rc::Rc;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Names;
-use crate::bus::{Address, Identity, Options, Origin, Outgoing, Payload, RequestError, SendError, stamp};
+use crate::bus::{Address, Options, Outgoing, Payload, RequestError, SendError, stamp};
 use crate::codec::{self, Limits};
-use crate::handler::{HeldLimits, Work};
+use crate::handler::Work;
 use crate::message::{
-    Command, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
+    Command, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
 };
 
 /// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
@@ -29,74 +26,6 @@ fn defaults(options: Options) -> Options {
 }
 
 impl Context {
-    /// A context for calling a handler in a unit test. It holds what the handler sends, see [`Context::sent`], and
-    /// answers requests from what [`Context::answering`] was given.
-    ///
-    /// ```
-    /// # use postrider::{Context, Payload};
-    /// let cx = Context::for_test();
-    /// cx.publish_key("invoice.created", Payload::json(&1)).unwrap();
-    /// assert_eq!(cx.sent()[0].key.as_str(), "invoice.created");
-    /// ```
-    #[must_use]
-    pub fn for_test() -> Self {
-        let message = Envelope::new(Kind::Command, Key::from_wire("test"), MediaType::MSGPACK, Bytes::new());
-        Self::for_test_with(message)
-    }
-
-    /// [`Context::for_test`] with a message of your making.
-    #[must_use]
-    pub fn for_test_with(message: Envelope) -> Self {
-        let identity = Arc::new(Identity {
-            service: Name::from_wire("test"),
-            instance: Name::from_wire("test"),
-            domains: Arc::new([]),
-            names: Names::default(),
-            media_type: MediaType::MSGPACK,
-            limits: Limits::default(),
-            propagate: Arc::new([]),
-            hooks: Arc::new([]),
-        });
-        let origin = Origin::of(&message, &identity, "test.test@test".into());
-        let limits = HeldLimits::default();
-        let work = Work::detached(identity, origin, CancellationToken::new(), CancellationToken::new(), limits);
-        Self { envelope: Rc::new(message), work: Rc::new(work) }
-    }
-
-    /// What a request for this key is answered in a unit test.
-    ///
-    /// # Panics
-    /// When the value cannot be encoded.
-    #[must_use]
-    pub fn answering<R: Serialize>(self, key: &str, reply: &R) -> Self {
-        #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
-        let bytes = codec::encode(reply, &MediaType::MSGPACK, &Limits::default()).expect("the answer can be encoded");
-        self.work.answers.borrow_mut().insert(key.to_owned(), (MediaType::MSGPACK, bytes));
-        self
-    }
-
-    /// What is held so far.
-    #[must_use]
-    pub fn sent(&self) -> Vec<Envelope> {
-        self.work.held.borrow().messages().to_vec()
-    }
-
-    /// The messages of one type that are held so far.
-    ///
-    /// # Panics
-    /// When a held message with this type's key is not one of this type.
-    #[must_use]
-    pub fn sent_of<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
-        let limits = Limits::default();
-        let held =
-            self.sent().into_iter().filter(|envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY);
-        #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
-        held.map(|envelope| {
-            codec::decode(&envelope.payload, &envelope.media_type, &limits).expect("a message of this type")
-        })
-        .collect()
-    }
-
     /// Sends a command to its owner.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod context;
 mod decode;
 mod extract;
 mod failure;
+mod for_test;
 mod held;
 mod invocation;
 mod middleware;

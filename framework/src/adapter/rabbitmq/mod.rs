@@ -4,6 +4,7 @@
 mod address;
 mod consumer;
 mod declare;
+mod epoch;
 mod errors;
 mod job;
 mod link;

@@ -2,35 +2,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
-use lapin::message::BasicReturnMessage;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Confirmation};
+use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare::{self, answered};
-use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
-use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
+use crate::adapter::rabbitmq::epoch::{End, Epoch};
+use crate::adapter::rabbitmq::errors::on_channel;
+use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::adapter::rabbitmq::properties::from_client;
-use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
+use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
 
 /// The most messages that wait for the owner of the channel; more wait in their callers.
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
-const MAX_UNCONFIRMED: usize = 1_024;
-/// How long a confirm may take before the channel counts as dead.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
-/// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
-const MAX_STRIKES: u8 = 3;
+pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 pub(super) struct RabbitPublisher {
     jobs: mpsc::Sender<Job>,
     link: Arc<Link>,
@@ -66,23 +55,12 @@ impl Publisher for RabbitPublisher {
     }
 }
 
-/// What awaiting one confirm brought; the job comes back with it.
-type Confirmed = (u64, lapin::Result<Confirmation>);
-
-struct Owner {
-    link: Arc<Link>,
-    replies: ReplySink,
-    queue: mpsc::Receiver<Job>,
+pub(super) struct Owner {
+    pub(super) link: Arc<Link>,
+    pub(super) replies: ReplySink,
+    pub(super) queue: mpsc::Receiver<Job>,
     /// Messages that are to be sent, oldest first.
-    waiting: VecDeque<Job>,
-}
-
-/// Why an epoch ended.
-enum End {
-    /// Nobody publishes any more.
-    Unused,
-    /// The channel or the connection is gone.
-    Lost(String),
+    pub(super) waiting: VecDeque<Job>,
 }
 
 impl Owner {
@@ -164,257 +142,5 @@ impl Owner {
         while let Ok(job) = self.queue.try_recv() {
             stopped(job);
         }
-    }
-}
-
-/// One life of the confirm channel.
-struct Epoch {
-    channel: Channel,
-    /// Whether somebody may still publish.
-    open: bool,
-    /// Confirmed messages whose confirm brought somebody else's return: their own may still be on its way.
-    unsettled: Vec<(u64, Publication)>,
-    next: u64,
-    in_flight: std::collections::BTreeMap<u64, Job>,
-    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
-    replies: Option<lapin::Consumer>,
-}
-
-impl Epoch {
-    fn new(channel: Channel) -> Self {
-        Self {
-            channel,
-            open: true,
-            unsettled: Vec::new(),
-            next: 0,
-            in_flight: std::collections::BTreeMap::new(),
-            confirms: FuturesUnordered::new(),
-            replies: None,
-        }
-    }
-
-    /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
-    /// next epoch.
-    async fn run(mut self, owner: &mut Owner) -> End {
-        let end = loop {
-            if let Err(reason) = self.send_waiting(owner).await {
-                break End::Lost(reason);
-            }
-            if !self.open && self.in_flight.is_empty() {
-                break End::Unused;
-            }
-            let now = Instant::now();
-            self.answer_overdue(now);
-            if self.in_flight.values().any(|job| job.sent_at.is_some_and(|at| at + CONFIRM_PATIENCE <= now)) {
-                break End::Lost(format!("a confirm did not come within {CONFIRM_PATIENCE:?}"));
-            }
-            let deadline = self.next_deadline();
-            let room = self.open && self.in_flight.len() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
-            tokio::select! {
-                biased;
-                Some(first) = self.confirms.next() => if let Err(reason) = self.confirmed(first) {
-                    break End::Lost(reason);
-                },
-                reply = next_reply(&mut self.replies) => match reply {
-                    Some(reply) => (owner.replies)(reply),
-                    None => break End::Lost("the reply consumer ended".into()),
-                },
-                job = owner.queue.recv(), if room => match job {
-                    Some(job) => owner.waiting.push_back(job),
-                    None => self.open = false,
-                },
-                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
-            }
-        };
-        self.hand_back(owner, &end);
-        end
-    }
-
-    /// Whoever waits for a confirm beyond the time gets an answer; the confirm is awaited all the same, so that it is not
-    /// lost track of and nobody else on the channel suffers.
-    fn answer_overdue(&mut self, now: Instant) {
-        for job in self.in_flight.values_mut().filter(|job| job.result.is_some() && job.deadline <= now) {
-            job.give_up("no confirm came in time");
-        }
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let of = |job: &Job| {
-            let own = job.result.as_ref().map(|_| job.deadline);
-            own.into_iter().chain(job.sent_at.map(|at| at + CONFIRM_PATIENCE)).min()
-        };
-        self.in_flight.values().filter_map(of).min()
-    }
-
-    async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
-        while self.in_flight.len() < MAX_UNCONFIRMED {
-            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-            let suspect = owner.waiting.front().is_some_and(|job| job.strikes > 0);
-            if suspect && !self.in_flight.is_empty() || self.in_flight.values().any(|job| job.strikes > 0) {
-                break;
-            }
-            let Some(mut job) = owner.waiting.pop_front() else { break };
-            if job.deadline <= Instant::now() {
-                job.give_up("the time was over");
-                continue;
-            }
-            if job.awaits_reply && self.replies.is_none() {
-                match open_replies(self.channel.clone()).await {
-                    Ok(replies) => self.replies = Some(replies),
-                    Err(error) => {
-                        owner.waiting.push_front(job);
-                        return Err(error.to_string());
-                    }
-                }
-            }
-            self.send(job);
-        }
-        Ok(())
-    }
-
-    /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
-    fn send(&mut self, mut job: Job) {
-        job.sent += 1;
-        job.sent_at = Some(Instant::now());
-        let number = self.next;
-        self.next += 1;
-        let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.properties.clone());
-        let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
-        let mut confirm: BoxFuture<'static, Confirmed> = Box::pin(async move {
-            let options = BasicPublishOptions { mandatory, immediate: false };
-            let confirm = match channel.basic_publish(exchange, routing_key, options, &payload, properties).await {
-                Ok(confirm) => confirm,
-                Err(error) => return (number, Err(error)),
-            };
-            (number, confirm.await)
-        });
-        self.in_flight.insert(number, job);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match confirm.poll_unpin(&mut context) {
-            Poll::Ready(done) => self.confirms.push(std::future::ready(done).boxed()),
-            Poll::Pending => self.confirms.push(confirm),
-        }
-    }
-
-    /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm it resolves next,
-    /// which may be another message's; the broker sends a return before the confirm of the same message. So a confirm
-    /// that brings no return was resolved when no return was waiting: it settles its own message, and all those whose
-    /// confirm had brought somebody else's.
-    fn confirmed(&mut self, first: Confirmed) -> Result<(), String> {
-        let (mut next, mut lost) = (Some(first), None);
-        while let Some((number, result)) = next {
-            match result.map(publication) {
-                Ok((publication, Some(returned))) => {
-                    self.returned(&returned);
-                    self.unsettled.push((number, publication));
-                }
-                Ok((publication, None)) => {
-                    for (number, publication) in std::mem::take(&mut self.unsettled) {
-                        self.resolve(number, Ok(publication));
-                    }
-                    self.resolve(number, Ok(publication));
-                }
-                Err(error) => {
-                    if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
-                        job.sent -= 1;
-                    }
-                    lost = Some(error);
-                }
-            }
-            next = self.confirms.next().now_or_never().flatten();
-        }
-        match lost {
-            None => Ok(()),
-            Some(error) => {
-                self.strike(&error);
-                Err(error.to_string())
-            }
-        }
-    }
-
-    fn returned(&mut self, returned: &BasicReturnMessage) {
-        let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
-        let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
-        let found = self.in_flight.iter().find(|(_, job)| meant(job)).map(|(number, _)| *number);
-        match found {
-            Some(number) => self.resolve(number, Ok(Publication::Returned)),
-            None => tracing::warn!(routing_key = routing_key.as_str(), "a message came back that nobody waits for"),
-        }
-    }
-
-    /// The broker closed the channel because of some message in flight. One that was there every time is the one.
-    fn strike(&mut self, error: &lapin::Error) {
-        if !matches!(code(error), Some(403 | 404 | 406)) {
-            return;
-        }
-        let refused = on_channel(error);
-        let mut guilty = Vec::new();
-        for (number, job) in &mut self.in_flight {
-            job.strikes += 1;
-            if job.strikes >= MAX_STRIKES {
-                guilty.push(*number);
-            }
-        }
-        for number in guilty {
-            self.resolve(number, Err(refused.clone()));
-        }
-    }
-
-    fn resolve(&mut self, number: u64, outcome: Outcome) {
-        if let Some(job) = self.in_flight.remove(&number) {
-            job.resolve(outcome);
-        }
-    }
-
-    fn hand_back(&mut self, owner: &mut Owner, end: &End) {
-        let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
-        let now = Instant::now();
-        for (_, mut job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
-            match &job.result {
-                None => {}
-                Some(_) if job.deadline <= now => job.give_up(why),
-                Some(_) => owner.waiting.push_front(job),
-            }
-        }
-        if self.channel.status().connected() {
-            let channel = self.channel.clone();
-            owner.link.handle.spawn(async move { channel.close(200, "OK".into()).await });
-        }
-    }
-}
-
-async fn open_replies(channel: Channel) -> Result<lapin::Consumer, BrokerError> {
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let consuming = channel.basic_consume(REPLY_QUEUE.into(), ShortString::default(), options, FieldTable::default());
-    answered("consume replies", consuming).await?.map_err(|error| on_channel(&error))
-}
-
-/// What a confirm says of its own message, and a message that came back with it, which may be another one.
-fn publication(confirmation: Confirmation) -> (Publication, Option<BasicReturnMessage>) {
-    match confirmation {
-        Confirmation::Ack(returned) => (Publication::Confirmed, returned),
-        Confirmation::Nack(returned) => (Publication::Rejected, returned),
-        // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
-        Confirmation::NotRequested => (Publication::Unknown("the channel has no confirms".into()), None),
-    }
-}
-
-/// The next reply; for ever if none are awaited.
-async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
-    let Some(consumer) = replies else { return std::future::pending().await };
-    let delivery = consumer.next().await?.ok()?;
-    let properties = Box::new(from_client(&delivery.properties));
-    Some(ReplyEvent::Arrived { properties, payload: Bytes::from(delivery.data) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_publication_without_confirms_is_never_a_success() {
-        assert!(matches!(publication(Confirmation::NotRequested), (Publication::Unknown(_), None)));
-        assert_eq!(publication(Confirmation::Nack(None)).0, Publication::Rejected);
-        assert_eq!(publication(Confirmation::Ack(None)).0, Publication::Confirmed);
     }
 }
