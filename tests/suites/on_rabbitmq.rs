@@ -1,11 +1,9 @@
 //! What only a real RabbitMQ can show.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::{App, Failure, Payload, SendError, distributed};
-use postrider_tests::world::{Seen, World, amqp_url, eventually, run};
+use postrider_tests::world::{Lines, Seen, World, amqp_url, eventually, run};
 
 #[derive(Default)]
 struct Blocking;
@@ -54,20 +52,6 @@ fn of_200_pipelined_commands_exactly_the_20_unroutable_ones_fail() {
     });
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// T159, with two missed heartbeats instead of 90 s.
 #[test]
 fn a_blocked_arbiter_is_named_and_neither_connection_nor_neighbours_suffer() {
@@ -86,7 +70,7 @@ fn a_blocked_arbiter_is_named_and_neither_connection_nor_neighbours_suffer() {
         let running = world.start(app).await;
         let epoch = running.connection().borrow().epoch;
         running.bus().send_key("blocking.work", Payload::msgpack(&4_000_u64)).await.unwrap();
-        let log = || String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
+        let log = || lines.text();
         let mut asked = 0_u64;
         while !log().contains("an arbiter is blocked") {
             assert_eq!(running.bus().request_key::<u64>("lively.ask", Payload::msgpack(&asked)).await.unwrap(), asked);

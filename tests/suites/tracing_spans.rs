@@ -1,10 +1,8 @@
 //! What the log says of a delivery, and what it never says.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use postrider::testing::TestApp;
 use postrider::{App, Failure, Payload, Secret, distributed};
+use postrider_tests::world::Lines;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 #[derive(Default)]
@@ -15,20 +13,6 @@ impl Alpha {
     #[distributed(command = "alpha.fail")]
     async fn fail(&self, _text: String) -> Result<(), Failure> {
         Err(Failure::permanent("the reason for the log"))
-    }
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -53,7 +37,7 @@ fn a_delivery_has_one_span_with_its_outcome_and_no_payload_or_secret() {
             test.settled().await;
         });
     });
-    let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let log = lines.text();
     let closed: Vec<&str> = log.lines().filter(|line| line.contains("handle{") && line.contains("close")).collect();
     assert_eq!(closed.len(), 1, "{log}");
     for part in [

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::BoxFuture;
+use once_cell::sync::Lazy;
 use tokio::time::Instant;
 
 use crate::adapter::in_process::Inner;
@@ -14,10 +15,7 @@ const REPLY_PREFIX: &str = "in-process.reply.";
 /// process, so that apps on different in-process brokers do not meet.
 type Waiting = Mutex<HashMap<String, (Weak<()>, ReplySink)>>;
 
-fn waiting() -> &'static Waiting {
-    static WAITING: OnceLock<Waiting> = OnceLock::new();
-    WAITING.get_or_init(Waiting::default)
-}
+static WAITING: Lazy<Waiting> = Lazy::new(Waiting::default);
 
 /// The reply addresses of one session.
 #[derive(Default)]
@@ -29,10 +27,7 @@ impl Replies {
     pub(super) fn register(&self, number: u64, sink: ReplySink) -> String {
         let token = Arc::new(());
         let address = format!("{REPLY_PREFIX}{number}.{:p}", Arc::as_ptr(&token));
-        waiting()
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(address.clone(), (Arc::downgrade(&token), sink));
+        WAITING.lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone(), (Arc::downgrade(&token), sink));
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).push((address.clone(), token));
         address
     }
@@ -40,7 +35,7 @@ impl Replies {
     pub(super) fn lose_all(&self) {
         let addresses = std::mem::take(&mut *self.addresses.lock().unwrap_or_else(PoisonError::into_inner));
         for (address, _) in addresses {
-            let sink = waiting().lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+            let sink = WAITING.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
             if let Some((_, sink)) = sink {
                 sink(ReplyEvent::Lost);
             }
@@ -82,7 +77,7 @@ impl Publisher for InProcessPublisher {
 }
 
 fn reply(message: Addressed) -> Publication {
-    let waiting = waiting().lock().unwrap_or_else(PoisonError::into_inner);
+    let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let sink = waiting
         .get(&message.routing_key)
         .filter(|(token, _)| token.strong_count() > 0)
