@@ -199,14 +199,10 @@ async fn open_bus(config: &Config, broker: &Arc<dyn Broker>) -> Result<Bus, Brok
         Outlet::open(&**broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
             .await?;
     let identity = Identity {
-        service: Name::from_wire("operator"),
-        instance: Name::from_wire("operator"),
-        domains: Arc::new([]),
         names: config.names.clone(),
         media_type: MediaType::JSON,
         limits: config.limits,
-        propagate: Arc::new([]),
-        hooks: Arc::new([]),
+        ..Identity::plain("operator", "operator")
     };
     Ok(Bus::new(outlet, Arc::new(identity), Arc::clone(broker)))
 }

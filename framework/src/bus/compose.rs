@@ -40,6 +40,23 @@ pub struct Identity {
     pub hooks: Arc<[SendHook]>,
 }
 
+impl Identity {
+    /// A sender that owns nothing and has every default.
+    #[must_use]
+    pub fn plain(service: &str, instance: &str) -> Self {
+        Self {
+            service: Name::from_wire(service),
+            instance: Name::from_wire(instance),
+            domains: Arc::new([]),
+            names: Names::default(),
+            media_type: MediaType::MSGPACK,
+            limits: Limits::default(),
+            propagate: Arc::new([]),
+            hooks: Arc::new([]),
+        }
+    }
+}
+
 /// A message about to be sent: its envelope, not stamped yet, and what only the sender needs to know.
 #[derive(Debug, Clone)]
 pub struct Outgoing {

@@ -8,11 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Names;
 use crate::bus::{Identity, Origin};
 use crate::codec::{self, Limits};
 use crate::handler::{Context, HeldLimits, Work};
-use crate::message::{Contract, Envelope, Key, Kind, MediaType, Name};
+use crate::message::{Contract, Envelope, Key, Kind, MediaType};
 
 impl Context {
     /// A context for calling a handler in a unit test. It holds what the handler sends, see [`Context::sent`], and
@@ -33,16 +32,7 @@ impl Context {
     /// [`Context::for_test`] with a message of your making.
     #[must_use]
     pub fn for_test_with(message: Envelope) -> Self {
-        let identity = Arc::new(Identity {
-            service: Name::from_wire("test"),
-            instance: Name::from_wire("test"),
-            domains: Arc::new([]),
-            names: Names::default(),
-            media_type: MediaType::MSGPACK,
-            limits: Limits::default(),
-            propagate: Arc::new([]),
-            hooks: Arc::new([]),
-        });
+        let identity = Arc::new(Identity::plain("test", "test"));
         let origin = Origin::of(&message, &identity, "test.test@test".into());
         let limits = HeldLimits::default();
         let work = Work::detached(identity, origin, CancellationToken::new(), CancellationToken::new(), limits);

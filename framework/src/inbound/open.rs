@@ -47,24 +47,11 @@ fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::broker::Names;
-    use crate::codec::Limits;
     use crate::message::{Key, Kind, MediaType};
 
     fn identity() -> Identity {
-        Identity {
-            service: Name::from_wire("orders"),
-            instance: Name::from_wire("i1"),
-            domains: Arc::new([]),
-            names: Names::default(),
-            media_type: MediaType::MSGPACK,
-            limits: Limits::default(),
-            propagate: Arc::new([]),
-            hooks: Arc::new([]),
-        }
+        Identity::plain("orders", "i1")
     }
 
     #[test]
