@@ -235,8 +235,10 @@ on_both_brokers! {
     async fn prefetch_that_exclusive_handlers_cannot_finish_in_time_is_refused(world: World) {
         let app = Alpha::default().app().configure(|config| {
             config.actors.entry("alpha".into()).or_default().prefetch = Some(64);
+            config.consumer_timeout = Duration::from_secs(600);
         });
         let Err(error) = world.try_start(app).await else { panic!("it started") };
-        assert!(error.to_string().contains("consumer time-out") && error.to_string().contains("60"), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("consumer time-out of 600s") && error.contains("prefetch to 20 or less"), "{error}");
     }
 }

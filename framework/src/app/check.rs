@@ -1,7 +1,6 @@
 //! What can be known to be wrong before anything is started. All problems at once.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use postrider_grammar::check_service;
 
@@ -11,17 +10,14 @@ use crate::app::entry::Entry;
 use crate::handler::{Guarantee, HandlerSpec};
 use crate::message::Kind;
 
-/// How long RabbitMQ lets a delivery be unsettled unless it is configured otherwise
-/// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
-const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-
-/// The most prefetch with which exclusive handlers, which run one after the other, finish in time.
+/// The most prefetch with which exclusive handlers, which run one after the other, finish in time. Further attempts in
+/// place are not counted: they rarely take the whole time, and a broker that takes the channel costs a redelivery.
 pub(super) fn most_prefetch(entry: &Entry, config: &Config) -> Option<u16> {
     if !entry.handlers.iter().any(|listed| listed.exclusive) {
         return None;
     }
     let timeout = entry.effective(config).timeout.as_secs_f64();
-    Some((CONSUMER_TIMEOUT.as_secs_f64() / timeout).clamp(1.0, f64::from(u16::MAX)) as u16)
+    Some((config.consumer_timeout.as_secs_f64() / timeout).clamp(1.0, f64::from(u16::MAX)) as u16)
 }
 
 /// All problems of an app.
@@ -64,8 +60,8 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
         most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most)
     {
         problems.push(format!(
-            "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {CONSUMER_TIMEOUT:?}; set prefetch to {most} or less, or shorten the time-out",
-            attributes.actor, effective.prefetch, effective.timeout
+            "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {:?}; set prefetch to {most} or less, or shorten the time-out",
+            attributes.actor, effective.prefetch, effective.timeout, config.consumer_timeout
         ));
     }
     let guarded = entry.handlers.iter().find(|listed| listed.spec.permission.is_some());

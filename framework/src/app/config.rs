@@ -26,6 +26,10 @@ pub struct Config {
     pub concurrency: usize,
     /// How long a handler may run. Default: 30 s.
     pub timeout: Duration,
+    /// How long the broker lets a delivery be unsettled. It cannot be asked for it, so say here what it was configured
+    /// with. Default: 30 min, as RabbitMQ's
+    /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+    pub consumer_timeout: Duration,
     /// What happens when an attempt fails. Default: three attempts in place.
     pub retry: Retry,
     /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
@@ -89,6 +93,7 @@ impl Default for Config {
             prefetch: 64,
             concurrency: 16,
             timeout: Duration::from_secs(30),
+            consumer_timeout: Duration::from_secs(30 * 60),
             retry: Retry::default(),
             skew: SkewPolicy::default(),
             arbiters: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -108,6 +108,7 @@ impl Reader {
             "prefetch" => self.number(name, &value, u16::MAX.into(), |n| config.prefetch = n as u16),
             "concurrency" => self.number(name, &value, 10_000, |n| config.concurrency = n as usize),
             "timeout" => self.duration(name, &value, |d| config.timeout = d),
+            "consumer_timeout" => self.duration(name, &value, |d| config.consumer_timeout = d),
             "retry_attempts" => self.number(name, &value, 100, |n| config.retry.attempts = n as u32),
             "retry_pause" => self.duration(name, &value, |d| config.retry.pause = d),
             "skew_window" => self.duration(name, &value, |d| config.skew.window = d),

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,15 +15,13 @@ pub struct Capabilities {
     pub survives_restart: bool,
     /// Deliveries from quorum queues tell how often they were given back.
     pub delivery_count: bool,
-    /// How long a delivery may stay unsettled before the broker takes the channel away.
-    pub consumer_timeout: Duration,
 }
 
 impl Capabilities {
     /// States the capabilities of an adapter.
     #[must_use]
-    pub const fn new(survives_restart: bool, delivery_count: bool, consumer_timeout: Duration) -> Self {
-        Self { survives_restart, delivery_count, consumer_timeout }
+    pub const fn new(survives_restart: bool, delivery_count: bool) -> Self {
+        Self { survives_restart, delivery_count }
     }
 }
 

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -60,7 +59,7 @@ impl Session {
 
 impl Broker for Session {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(false, true, Duration::MAX)
+        Capabilities::new(false, true)
     }
 
     fn describe(&self) -> String {

@@ -30,8 +30,6 @@ use crate::message::Secret;
 
 /// How long the broker may take to answer one request of ours.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// RabbitMQ's default (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
-const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How to reach RabbitMQ.
 #[derive(Debug, Clone)]
@@ -123,7 +121,7 @@ impl Drop for RabbitMq {
 
 impl Broker for RabbitMq {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(true, true, CONSUMER_TIMEOUT)
+        Capabilities::new(true, true)
     }
 
     fn describe(&self) -> String {
