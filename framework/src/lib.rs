@@ -88,7 +88,9 @@ pub mod testing;
 pub use app::{App, Config, Running, Setup, StartError, main};
 pub use broker::BrokerError;
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
-pub use handler::{Authorization, Context, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome};
+pub use handler::{
+    Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry,
+};
 pub use message::{Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
 
 pub use postrider_macros::{Command, Event, HandlerError, Query, distributed, test};

@@ -1,5 +1,6 @@
-//! The rules for the names that Postrider writes on the network: words, routing keys, event patterns
-//! and queue names. The framework checks them at run time, `#[distributed]` at compile time; both ask here.
+//! The rules for the names that Postrider writes on the network: words, routing keys, event patterns,
+//! queue names, durations and retry plans. The framework checks them at run time, `#[distributed]` at compile time; both
+//! ask here.
 //!
 //! ```
 //! use postrider_grammar::{check_key, matches, patterns_overlap};
@@ -9,11 +10,15 @@
 //! assert!(patterns_overlap("payment.*", "*.taken"));
 //! ```
 
+mod duration;
 mod name;
 mod pattern;
+mod retry;
 
+pub use duration::{parse_duration, show_duration};
 pub use name::{
     MAX_KEY_BYTES, NameError, RESERVED_QUEUES, RESERVED_SERVICES, check_key, check_queue, check_service, check_word,
     domain,
 };
 pub use pattern::{check_pattern, is_wildcard, matches, patterns_overlap};
+pub use retry::{Delays, MAX_DELAY, MAX_DELAYED, MAX_IN_PLACE, MIN_DELAY, NextAttempt, Retry, RetryError};

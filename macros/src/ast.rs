@@ -5,7 +5,7 @@ use syn::{
     Attribute, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Meta, Receiver, ReceiverKind, ReturnType, Type,
 };
 
-use crate::attr::{ImplWords, MethodWords};
+use crate::attr::{ImplWords, MethodWords, PolicyWords};
 use crate::mistakes::Mistakes;
 use crate::tokens::{borrows, mentions, ungrouped};
 
@@ -21,6 +21,7 @@ pub struct Handler {
     pub key: LitStr,
     pub instance: bool,
     pub permission: Option<LitStr>,
+    pub policy: PolicyWords,
     pub method: Ident,
     pub cfgs: Vec<Attribute>,
     pub exclusive: bool,
@@ -71,6 +72,7 @@ fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handl
         key,
         instance: words.instance,
         permission: words.permission,
+        policy: words.policy,
         method: method.sig.ident.clone(),
         cfgs: method.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect(),
         exclusive: signature.exclusive,

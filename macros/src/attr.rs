@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postrider_grammar::{Retry, parse_duration};
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::parse::{Parse, ParseStream};
@@ -93,10 +94,49 @@ pub struct ImplWords {
     pub prefetch: Option<u16>,
     pub concurrency: Option<usize>,
     pub timeout: Option<Duration>,
-    pub attempts: Option<u32>,
+    pub policy: PolicyWords,
 }
 
-const IMPL_WORDS: &str = "service, queue, domains, guarantee, ordered, prefetch, concurrency, timeout, retry";
+/// What becomes of a message whose handler fails, for a block or one method.
+#[derive(Default)]
+pub struct PolicyWords {
+    pub retry: Option<LitStr>,
+    pub give_up: Option<Vec<Ident>>,
+    pub discard: Option<Vec<Ident>>,
+}
+
+impl PolicyWords {
+    /// Whether the word is one of these.
+    fn word(&mut self, word: &Word, mistakes: &mut Mistakes) -> bool {
+        match word.name.to_string().as_str() {
+            "retry" => self.retry = retry(word, mistakes),
+            "give_up" => self.give_up = Some(classes(word, &RETRIED, mistakes)),
+            "discard" => self.discard = Some(classes(word, &CLASSES, mistakes)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The retry plan, if one is said and can be read.
+    pub fn plan(&self) -> Option<Retry> {
+        self.retry.as_ref()?.value().parse().ok()
+    }
+}
+
+const IMPL_WORDS: &str =
+    "service, queue, domains, guarantee, ordered, prefetch, concurrency, timeout, retry, give_up, discard";
+
+/// Failures that are tried again unless somebody says otherwise: how they are written, and our names for them.
+const RETRIED: [(&str, &str); 3] = [("transient", "Transient"), ("panic", "Panic"), ("timed_out", "TimedOut")];
+/// All failures of a message.
+const CLASSES: [(&str, &str); 6] = [
+    ("transient", "Transient"),
+    ("panic", "Panic"),
+    ("timed_out", "TimedOut"),
+    ("permanent", "Permanent"),
+    ("rejected", "Rejected"),
+    ("undecodable", "Undecodable"),
+];
 
 impl ImplWords {
     pub fn read(tokens: TokenStream, mistakes: &mut Mistakes) -> Self {
@@ -119,7 +159,7 @@ impl ImplWords {
             "prefetch" => self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16),
             "concurrency" => self.concurrency = number(word, 10_000, mistakes).map(|n| n as usize),
             "timeout" => self.timeout = duration(word, mistakes),
-            "retry" => self.attempts = retry(word, mistakes),
+            _ if self.policy.word(word, mistakes) => {}
             kind @ ("command" | "event" | "query" | "channel") => mistakes.at(
                 &word.name,
                 format!("`{kind}` belongs on a method; the impl block takes `#[distributed(service = \"…\")]`"),
@@ -135,6 +175,7 @@ pub struct MethodWords {
     pub kind: Option<(Ident, LitStr)>,
     pub instance: bool,
     pub permission: Option<LitStr>,
+    pub policy: PolicyWords,
 }
 
 impl MethodWords {
@@ -170,11 +211,12 @@ impl MethodWords {
                 None => {}
             },
             "permission" => self.permission = text(word, mistakes),
+            _ if self.policy.word(word, mistakes) => {}
             "service" => {
                 mistakes.at(&word.name, "`service` belongs on the impl block: `#[distributed(service = \"…\")] impl …`")
             }
             other => {
-                let known = "command, event, query, channel, scope, permission";
+                let known = "command, event, query, channel, scope, permission, retry, give_up, discard";
                 mistakes.at(&word.name, format!("`{other}` is not known here; a method takes: {known}"));
             }
         }
@@ -252,16 +294,36 @@ fn guarantee(word: &Word, mistakes: &mut Mistakes) -> Option<Ident> {
     Some(Ident::new(variant, word.name.span()))
 }
 
-fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<u32> {
+fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
     let text = text(word, mistakes)?;
-    match text.value().as_str() {
-        "blocking" => Some(3),
-        "none" => Some(1),
-        _ => {
-            mistakes.at(text, "retry is \"blocking\" (three attempts in place, the default) or \"none\" (one attempt)");
-            None
+    if let Err(error) = text.value().parse::<Retry>() {
+        mistakes.at(&text, error);
+        return None;
+    }
+    Some(text)
+}
+
+/// A list of failures, as our names for them.
+fn classes(word: &Word, known: &[(&str, &str)], mistakes: &mut Mistakes) -> Vec<Ident> {
+    let mut read = Vec::new();
+    for text in texts(word, mistakes) {
+        match known.iter().find(|(written, _)| *written == text.value()) {
+            Some((_, ours)) => read.push(Ident::new(ours, text.span())),
+            None => {
+                let written: Vec<&str> = known.iter().map(|(written, _)| *written).collect();
+                mistakes.at(
+                    &text,
+                    format!(
+                        "{:?} is no failure that `{}` takes; it takes: {}",
+                        text.value(),
+                        word.name,
+                        written.join(", ")
+                    ),
+                );
+            }
         }
     }
+    read
 }
 
 fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
@@ -269,20 +331,10 @@ fn duration(word: &Word, mistakes: &mut Mistakes) -> Option<Duration> {
         Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => text.value(),
         _ => String::new(),
     };
-    let digits = written.len() - written.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = written.split_at(digits);
-    let millis = match unit.trim() {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" | "min" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let read =
-        number.parse::<u64>().ok().zip(millis).and_then(|(number, unit)| number.checked_mul(unit)).filter(|ms| *ms > 0);
+    let read = parse_duration(&written);
     if read.is_none() {
         let text = "write a duration above zero with its unit: \"500ms\", \"30s\", \"2m\", \"1h\"";
         mistakes.at(word.place(), text);
     }
-    read.map(Duration::from_millis)
+    read
 }

@@ -5,6 +5,7 @@ use postrider_grammar::{
 };
 
 use crate::ast::{Actor, Handler};
+use crate::attr::PolicyWords;
 use crate::mistakes::Mistakes;
 use crate::tokens::borrows;
 
@@ -52,11 +53,23 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
             "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep",
         );
     }
+    if words.ordered.is_some() {
+        check_order(&words.policy, mistakes);
+    }
     if actor.handlers.is_empty() && mistakes.is_empty() {
         mistakes.at(
             &actor.item.self_ty,
             "no method is annotated; write `#[distributed(command = \"…\")]` (or event, query, channel) on one",
         );
+    }
+}
+
+/// A delayed attempt would let later messages overtake.
+fn check_order(policy: &PolicyWords, mistakes: &mut Mistakes) {
+    if let Some(retry) = &policy.retry
+        && policy.plan().is_some_and(|plan| plan.delays.count() > 0)
+    {
+        mistakes.at(retry, "`ordered` keeps the queue's order, which a delayed attempt would break; write the attempts in place alone, such as \"5\"");
     }
 }
 
@@ -81,6 +94,7 @@ fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
         mistakes
             .at(&handler.kind, "only events go to every instance; a command, query or channel message is handled once");
     }
+    check_policy(handler, actor, &kind, mistakes);
     let owned = owned_domains(actor);
     let needs_owner = kind == "command" || kind == "query";
     if needs_owner && !owned.is_empty() && !owned.iter().any(|owned| owned == domain(&key)) {
@@ -91,6 +105,29 @@ fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
             domain(&key)
         );
         mistakes.at(&handler.key, text);
+    }
+}
+
+fn check_policy(handler: &Handler, actor: &Actor, kind: &str, mistakes: &mut Mistakes) {
+    let Handler { policy, .. } = handler;
+    let said = policy.retry.is_some() || policy.give_up.is_some() || policy.discard.is_some();
+    if kind == "query" && said {
+        mistakes.at(
+            &handler.kind,
+            "a query is never tried again and leaves no dead letter: its caller gets the failure; leave out `retry`, `give_up` and `discard`",
+        );
+    }
+    if actor.words.ordered.is_some() {
+        check_order(policy, mistakes);
+    }
+    if let Some(retry) = &policy.retry
+        && handler.instance
+        && policy.plan().is_some_and(|plan| plan.delays.count() > 0)
+    {
+        mistakes.at(
+            retry,
+            "the queue of an instance ends with it, so there is no later for its messages; write the attempts in place alone, such as \"5\"",
+        );
     }
 }
 

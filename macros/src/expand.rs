@@ -6,7 +6,7 @@ use syn::spanned::Spanned;
 use syn::{ImplItemFn, Item, ItemImpl, Type};
 
 use crate::ast::{Actor, Handler};
-use crate::attr::ImplWords;
+use crate::attr::{ImplWords, PolicyWords};
 use crate::check::{check, conflict};
 use crate::mistakes::Mistakes;
 use crate::tokens::{borrows, mentions};
@@ -108,7 +108,7 @@ fn attributes(actor: &Actor) -> TokenStream {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         quote! { ::core::time::Duration::from_millis(#millis) }
     }));
-    let attempts = option(words.attempts);
+    let policy = policy(&words.policy);
     quote! {
         ::postrider::private::Attributes {
             actor: #name,
@@ -120,9 +120,19 @@ fn attributes(actor: &Actor) -> TokenStream {
             prefetch: #prefetch,
             concurrency: #concurrency,
             timeout: #timeout,
-            attempts: #attempts,
+            policy: #policy,
         }
     }
+}
+
+/// What the words say about failures.
+fn policy(words: &PolicyWords) -> TokenStream {
+    let retry = option(words.retry.as_ref());
+    let classes = |classes: &Option<Vec<syn::Ident>>| {
+        option(classes.as_ref().map(|classes| quote! { &[#(::postrider::private::FailureClass::#classes),*] }))
+    };
+    let (give_up, discard) = (classes(&words.give_up), classes(&words.discard));
+    quote! { ::postrider::private::PolicyWords { retry: #retry, give_up: #give_up, discard: #discard } }
 }
 
 fn option<T: quote::ToTokens>(value: Option<T>) -> TokenStream {
@@ -154,6 +164,7 @@ fn row(handler: &Handler) -> TokenStream {
     let Handler { key, method, cfgs, message, output, .. } = handler;
     let add = if handler.exclusive { format_ident!("exclusive") } else { format_ident!("shared") };
     let (kind, permission) = (kind(handler), option(handler.permission.as_ref()));
+    let policy = policy(&handler.policy);
     let scope = if handler.instance { format_ident!("Instance") } else { format_ident!("Shared") };
     let name = method.to_string();
     let line = quote_spanned!(method.span()=> ::core::line!());
@@ -182,6 +193,7 @@ fn row(handler: &Handler) -> TokenStream {
                 key: #key,
                 scope: ::postrider::private::Scope::#scope,
                 permission: #permission,
+                policy: #policy,
                 method: #name,
                 file: ::core::file!(),
                 line: #line,

@@ -21,9 +21,13 @@ use proc_macro::TokenStream;
 ///
 /// On the block: `service`, `queue` (a second actor of the service), `domains` (default: the service's name),
 /// `guarantee` (`at_most_once`, `at_least_once`, `effectively_once`), `ordered`, `prefetch`, `concurrency`,
-/// `timeout = "30s"`, `retry` (`"blocking"`, `"none"`).
+/// `timeout = "30s"`, `retry` (`"none"`, `"blocking"`, `"delayed"`, `"3 then 1s, 10s, 1m"`, `"1 then 1s..10m x8"`),
+/// `give_up = ["panic"]` (failures after which a message is not tried again: `transient`, `panic`, `timed_out`),
+/// `discard = ["rejected"]` (failures whose message is dropped in the end instead of dead-lettered: those, `permanent`,
+/// `rejected`, `undecodable`).
 ///
-/// On a method: one kind with its key, `permission`, and for events `scope = "instance"`.
+/// On a method: one kind with its key, `permission`, for events `scope = "instance"`, and `retry`, `give_up` and
+/// `discard` where it differs from its block.
 #[proc_macro_attribute]
 pub fn distributed(attribute: TokenStream, item: TokenStream) -> TokenStream {
     expand::distributed(attribute.into(), item.into()).into()

@@ -9,7 +9,7 @@ use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::broker::{
     Addressed, Broker, ConsumerSpec, Names, Origin, Properties, Publication, Queue, Topology, open,
 };
-use postrider::{App, Bytes, Envelope, MessageId, Running, Secret, StartError};
+use postrider::{App, Bytes, Envelope, MessageId, Retry, Running, Secret, StartError};
 use tokio::time::{Instant, timeout};
 
 /// How long something that must happen may take.
@@ -91,6 +91,8 @@ impl World {
             config.names = names;
             config.arbiters = 2;
             config.stop_timeout = Duration::from_secs(10);
+            // Who tests delays says so.
+            config.retry = Retry::in_place(3);
         })
     }
 

@@ -20,6 +20,7 @@ macro_rules! on_both_brokers {
 
 mod concurrency;
 mod conformance;
+mod delays;
 mod envelope;
 mod failures;
 mod guarantees;
@@ -31,6 +32,7 @@ mod ownership;
 mod patterns;
 mod processes;
 mod reconnect;
+mod redelivery;
 mod requests;
 mod resilience;
 mod routing;

@@ -55,6 +55,7 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
             attributes.actor
         ));
     }
+    problems.extend(entry.policies(config).err());
     let effective = entry.effective(config);
     if let Some(most) =
         most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most)

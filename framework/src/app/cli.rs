@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-
-use crate::app::read_config::parse_duration;
+use postrider_grammar::parse_duration;
 
 #[derive(Parser)]
 #[command(about = "A Postrider service", disable_help_subcommand = true, version = env!("CARGO_PKG_VERSION"))]

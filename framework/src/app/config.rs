@@ -30,7 +30,7 @@ pub struct Config {
     /// with. Default: 30 min, as RabbitMQ's
     /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
     pub consumer_timeout: Duration,
-    /// What happens when an attempt fails. Default: three attempts in place.
+    /// When a failed message is tried again. Default: three attempts in place, then after 1 s, 10 s and 1 min.
     pub retry: Retry,
     /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
     pub skew: SkewPolicy,
@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 /// What file and environment may set for one actor. Never its guarantee or order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ActorOverrides {
     /// The most deliveries held per lane.
@@ -64,8 +64,8 @@ pub struct ActorOverrides {
     pub concurrency: Option<usize>,
     /// How long a handler may run.
     pub timeout: Option<Duration>,
-    /// The most attempts.
-    pub attempts: Option<u32>,
+    /// When a failed message is tried again, unless its handler says so itself.
+    pub retry: Option<Retry>,
 }
 
 /// When a process ends by itself. Default: never.

@@ -13,8 +13,8 @@ use crate::app::config::Config;
 use crate::app::settings;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
-use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Middleware, Retry, Table};
-use crate::host::{ArbiterWatch, Core, Factory, Host, Settings, Stops};
+use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
+use crate::host::{ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{ActorPlan, Bridge, BridgeSettings, LaneStates, in_place};
 use crate::message::Name;
 
@@ -86,6 +86,9 @@ pub(super) struct Launch {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) plan: ActorPlan,
     pub(super) effective: Effective,
+    pub(super) policies: Policies,
+    /// What all copies of the actor handle right now.
+    pub(super) running: Running,
     pub(super) concurrency: watch::Receiver<usize>,
     pub(super) config: Arc<Config>,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
@@ -102,7 +105,14 @@ pub(super) struct Effective {
     pub(super) prefetch_is_explicit: bool,
     pub(super) concurrency: usize,
     pub(super) timeout: Duration,
-    pub(super) retry: Retry,
+}
+
+/// What becomes of messages whose handlers fail.
+#[derive(Debug, Clone)]
+pub(super) struct Policies {
+    /// By the handler's place in the table.
+    pub(super) of_handlers: Vec<Policy>,
+    pub(super) of_actor: Policy,
 }
 
 impl Entry {
@@ -132,17 +142,46 @@ impl Entry {
     }
 
     pub(super) fn effective(&self, config: &Config) -> Effective {
-        let own = config.actors.get(&self.name()).copied().unwrap_or_default();
+        let own = config.actors.get(&self.name()).cloned().unwrap_or_default();
         let attributes = &self.attributes;
         let explicit = own.prefetch.or(attributes.prefetch);
-        let attempts = own.attempts.or(attributes.attempts).unwrap_or(config.retry.attempts);
         Effective {
             prefetch: explicit.unwrap_or(config.prefetch),
             prefetch_is_explicit: explicit.is_some(),
             concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
-            retry: Retry { attempts, ..config.retry },
         }
+    }
+
+    /// What the app, the block, the configuration and the methods say about failures, in this order.
+    ///
+    /// # Errors
+    /// When a retry plan cannot be read, or would break an ordered actor's order.
+    pub(super) fn policies(&self, config: &Config) -> Result<Policies, String> {
+        let own = config.actors.get(&self.name()).and_then(|own| own.retry.clone());
+        let delays = own.as_ref().is_some_and(|retry| retry.delays.count() > 0);
+        if self.attributes.ordered && delays {
+            return Err(format!(
+                "actor.{}.retry: {} is ordered, which a delayed attempt would break; write the attempts in place alone, such as \"5\"",
+                self.name(),
+                self.attributes.actor
+            ));
+        }
+        let readable = |error| format!("{}: {error}", self.attributes.actor);
+        let mut of_actor = Policy { retry: config.retry.clone(), ..Policy::default() };
+        of_actor = of_actor.with(&self.attributes.policy).map_err(readable)?;
+        if let Some(own) = own {
+            of_actor.retry = Retry { pause: config.retry.pause, ..own };
+        }
+        let of = |listed: &Listed| {
+            let mut policy = of_actor.clone().with(&listed.spec.policy).map_err(readable)?;
+            if self.attributes.ordered || listed.spec.lane() == Lane::Instance {
+                policy.retry = policy.retry.blocking();
+            }
+            Ok::<_, String>(policy)
+        };
+        let of_handlers = self.handlers.iter().map(of).collect::<Result<_, _>>()?;
+        Ok(Policies { of_handlers, of_actor })
     }
 }
 
@@ -170,7 +209,8 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let mut table = Table::default();
     S::handlers(&mut table);
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
-    let Effective { prefetch, timeout, retry, .. } = launch.effective;
+    let Effective { prefetch, timeout, .. } = launch.effective;
+    let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),
@@ -179,7 +219,8 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         concurrency: launch.concurrency,
         prefetch,
         ordered: attributes.ordered,
-        retry,
+        policies: Rc::clone(&policies),
+        running: launch.running,
         held: launch.config.held,
         confirm_timeout: launch.config.publish.confirm_timeout,
         in_place,
@@ -204,7 +245,9 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         actor: attributes.actor,
         handlers,
         prefetch,
-        retry,
+        policies,
+        policy: launch.policies.of_actor,
+        ordered: attributes.ordered,
         skew: launch.config.skew,
         confirm_timeout: launch.config.publish.confirm_timeout,
         stops: launch.stops,

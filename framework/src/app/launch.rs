@@ -15,6 +15,7 @@ use crate::app::builder::App;
 use crate::app::check::{check, most_prefetch, warn_of_strangers};
 use crate::app::config::Config;
 use crate::app::connect::connect;
+use crate::app::due::start_due;
 use crate::app::entry::{Entry, Launch};
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
@@ -23,7 +24,7 @@ use crate::app::threads::{Seat, Seats, Threads, on_arbiter, open_outlet};
 use crate::broker::{Broker, BrokerError, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
-use crate::host::{Stops, Watchdog};
+use crate::host::{Running as RunningMessages, Stops, Watchdog};
 use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
 use crate::message::{MessageId, Name};
 
@@ -51,6 +52,8 @@ pub(super) struct Launched {
     pub(super) config: Arc<Config>,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
+    /// Publishes delayed messages.
+    pub(super) due: Option<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,
 }
@@ -147,9 +150,9 @@ async fn launch_on(
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
     declare(&*broker, &combined(&plans, config), deadline).await?;
     let counters = Arc::new(Counters::default());
-    let outlet = open_outlet(&*broker, config, &counters).await?;
+    let outlet = open_outlet(&broker, config, &counters).await?;
     let bus = Bus::new(Arc::clone(&outlet), Arc::new(identity(app, &app.name, &instance, config)), Arc::clone(&broker));
-    let threads = Threads::start(app, placement, config, &*broker, &outlet, &counters).await?;
+    let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
     let mut launched = Launched {
         bus: bus.clone(),
         broker: Arc::clone(&broker),
@@ -166,6 +169,7 @@ async fn launch_on(
                 .collect(),
         ),
         on_ready: Vec::new(),
+        due: None,
         failure: Arc::default(),
         watchdog: threads.watchdog,
     };
@@ -176,24 +180,11 @@ async fn launch_on(
             launched.bridges = bridges.into_iter().filter_map(Result::ok).collect();
             let problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
             if !problems.is_empty() {
-                return Err(give_up(
-                    launched,
-                    problems.join(
-                        "
-",
-                    ),
-                )
-                .await);
+                return Err(give_up(launched, problems.join("\n")).await);
             }
         }
         Err(_) => {
-            let waiting: Vec<String> = launched
-                .states
-                .snapshot()
-                .into_iter()
-                .filter(|lane| !lane.consuming)
-                .map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer")))
-                .collect();
+            let waiting = not_consuming(&launched.states);
             let problem =
                 format!("not started within {:?}: still waiting for {}", config.start_timeout, waiting.join(", "));
             return Err(give_up(launched, problem).await);
@@ -202,9 +193,18 @@ async fn launch_on(
     if let Err(error) = record::keep(&*broker, &outlet, config, app, &plans).await {
         tracing::warn!(%error, "the topology was not recorded; `topology diff` will know of the last one only");
     }
+    if let Err(problem) = start_due(&mut launched, deadline).await {
+        return Err(give_up(launched, problem).await);
+    }
     run_on_ready(app, &mut launched, &bus);
     tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
     Ok(launched)
+}
+
+/// The queues that are not consumed, and why.
+fn not_consuming(states: &LaneStates) -> Vec<String> {
+    let silent = states.snapshot().into_iter().filter(|lane| !lane.consuming);
+    silent.map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer"))).collect()
 }
 
 /// What was started already is stopped in good order before the problem is reported.
@@ -237,6 +237,7 @@ fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: 
     let mut turn = 0;
     let mut starting = Vec::new();
     for (entry, plan) in app.entries.iter().zip(plans) {
+        let running = RunningMessages::default();
         for replica in 0..entry.replicas {
             let named = entry.arbiter.as_ref().and_then(|name| seats.named.get(name));
             let Some(seat) = named.or_else(|| seats.numbered.get(turn % seats.numbered.len().max(1))) else { continue };
@@ -244,7 +245,13 @@ fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: 
             // A copy is an instance of its own: it has its own state and its own queue for instance-scoped events.
             let instance = if replica == 0 { instance.to_owned() } else { format!("{instance}-{replica}") };
             let plan = if replica == 0 { plan.clone() } else { plan_of(app, entry, &launched.config, &instance) };
-            let launch = actor_launch(app, entry, launched, plan, &instance, seat);
+            let launch = match actor_launch(app, entry, launched, (plan, running.clone()), &instance, seat) {
+                Ok(launch) => launch,
+                Err(problem) => {
+                    starting.push(Box::pin(std::future::ready(Err(problem))) as Starting);
+                    continue;
+                }
+            };
             let run = Arc::clone(&entry.launch);
             starting.push(Box::pin(on_arbiter(seat.handle.clone(), move || run(launch))) as Starting);
         }
@@ -252,7 +259,14 @@ fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: 
     starting
 }
 
-fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, instance: &str, seat: &Seat) -> Launch {
+fn actor_launch(
+    app: &App,
+    entry: &Entry,
+    launched: &Launched,
+    (plan, running): (ActorPlan, RunningMessages),
+    instance: &str,
+    seat: &Seat,
+) -> Result<Launch, String> {
     let config = &launched.config;
     let identity = identity(app, entry.attributes.service, instance, config);
     let mut effective = entry.effective(config);
@@ -260,7 +274,9 @@ fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, 
         effective.prefetch = effective.prefetch.min(most);
     }
     let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
-    Launch {
+    Ok(Launch {
+        policies: entry.policies(config)?,
+        running,
         bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker)),
         broker: Arc::clone(&launched.broker),
         plan,
@@ -275,7 +291,7 @@ fn actor_launch(app: &App, entry: &Entry, launched: &Launched, plan: ActorPlan, 
         watch: Arc::clone(&seat.watch),
         states: launched.states.clone(),
         stops: launched.stops.clone(),
-    }
+    })
 }
 
 fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {

@@ -2,6 +2,7 @@ use serde::Serialize;
 
 use crate::app::builder::App;
 use crate::app::config::Config;
+use crate::app::entry::Entry;
 use crate::handler::{Guarantee, Lane, Scope};
 
 /// One handler, as `list` shows it.
@@ -24,6 +25,8 @@ pub struct ManifestRow {
     pub scope: Scope,
     /// `exclusive` (`&mut self`) or `concurrent` (`&self`).
     pub mode: String,
+    /// When a failed message is tried again, as in `retry = "…"`; absent for queries.
+    pub retry: Option<String>,
     /// The permission that the sender must have.
     pub permission: Option<String>,
     /// The method.
@@ -41,7 +44,7 @@ pub(super) fn manifest(app: &App) -> Vec<ManifestRow> {
 pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
     let rows = app.entries.iter().flat_map(|entry| {
         let queue = config.names.queue(entry.attributes.service, entry.attributes.queue);
-        entry.handlers.iter().map(move |listed| {
+        entry.handlers.iter().enumerate().map(move |(index, listed)| {
             let (attributes, spec) = (&entry.attributes, &listed.spec);
             let queue = match spec.lane() {
                 Lane::Durable => queue.clone(),
@@ -57,6 +60,7 @@ pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
                 guarantee: if spec.lane() == Lane::Durable { attributes.guarantee } else { Guarantee::AtMostOnce },
                 scope: spec.scope,
                 mode: if listed.exclusive { "exclusive" } else { "concurrent" }.to_owned(),
+                retry: retries(entry, config, index).filter(|_| spec.lane() != Lane::Query),
                 permission: spec.permission.map(str::to_owned),
                 method: spec.method.to_owned(),
                 file: spec.file.to_owned(),
@@ -65,4 +69,8 @@ pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
         })
     });
     rows.collect()
+}
+
+fn retries(entry: &Entry, config: &Config, index: usize) -> Option<String> {
+    entry.policies(config).ok()?.of_handlers.get(index).map(|policy| policy.retry.to_string())
 }

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod config;
 mod connect;
+mod due;
 mod entry;
 mod launch;
 mod limits;

@@ -196,7 +196,7 @@ async fn run(cli: Cli) -> Result<(), String> {
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>) -> Result<Bus, BrokerError> {
     broker.declare(&crate::inbound::shared_exchanges(&config.names)).await?;
     let outlet =
-        Outlet::open(&**broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
+        Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
             .await?;
     let identity = Identity {
         names: config.names.clone(),

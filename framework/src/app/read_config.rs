@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use postrider_grammar::{Retry, parse_duration};
 use toml::{Table, Value};
 
 use crate::app::config::{ActorOverrides, Config};
@@ -109,7 +110,7 @@ impl Reader {
             "concurrency" => self.number(name, &value, 10_000, |n| config.concurrency = n as usize),
             "timeout" => self.duration(name, &value, |d| config.timeout = d),
             "consumer_timeout" => self.duration(name, &value, |d| config.consumer_timeout = d),
-            "retry_attempts" => self.number(name, &value, 100, |n| config.retry.attempts = n as u32),
+            "retry" => self.retry(name, value, |retry| config.retry = Retry { pause: config.retry.pause, ..retry }),
             "retry_pause" => self.duration(name, &value, |d| config.retry.pause = d),
             "skew_window" => self.duration(name, &value, |d| config.skew.window = d),
             "skew_pause" => self.duration(name, &value, |d| config.skew.pause = d),
@@ -169,16 +170,24 @@ impl Reader {
                 "prefetch" => self.number(&name, &value, u16::MAX.into(), |n| overrides.prefetch = Some(n as u16)),
                 "concurrency" => self.number(&name, &value, 10_000, |n| overrides.concurrency = Some(n as usize)),
                 "timeout" => self.duration(&name, &value, |d| overrides.timeout = Some(d)),
-                "retry_attempts" => self.number(&name, &value, 100, |n| overrides.attempts = Some(n as u32)),
+                "retry" => self.retry(&name, value, |retry| overrides.retry = Some(retry)),
                 "guarantee" | "ordered" => self.problems.push(format!(
                     "{name}: a promise is made in the code, in #[distributed(…)], and cannot be configured"
                 )),
-                _ => self
-                    .problems
-                    .push(format!("{name}: an actor has prefetch, concurrency, timeout and retry_attempts")),
+                _ => self.problems.push(format!("{name}: an actor has prefetch, concurrency, timeout and retry")),
             }
         }
         config.actors.insert(actor.to_owned(), overrides);
+    }
+
+    fn retry(&mut self, name: &str, value: Value, set: impl FnOnce(Retry)) {
+        let text =
+            if let Value::Integer(attempts) = value { Some(attempts.to_string()) } else { self.text(name, value) };
+        match text.map(|text| text.parse()) {
+            Some(Ok(retry)) => set(retry),
+            Some(Err(error)) => self.problems.push(format!("{name}: {error}")),
+            None => {}
+        }
     }
 
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
@@ -218,21 +227,6 @@ impl Reader {
             )),
         }
     }
-}
-
-/// Reads `500ms`, `30s`, `2m`, `1h`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit).filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::inbound::AwaitStopped;
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn stop(launched: Launched) -> StopReport {
-    let Launched { broker, bridges, arbiters, stops, config, on_ready, failure, watchdog, .. } = launched;
+    let Launched { broker, bridges, arbiters, stops, config, on_ready, due, failure, watchdog, .. } = launched;
     on_ready.iter().for_each(tokio::task::JoinHandle::abort);
     stops.stopping.cancel();
     let waiting = join_all(bridges.iter().map(|bridge| bridge.send(AwaitStopped)));
@@ -30,6 +30,11 @@ pub(super) async fn stop(launched: Launched) -> StopReport {
         }
     };
     stops.abandon.cancel();
+    if let Some(due) = due
+        && timeout(GRACE, due).await.is_err()
+    {
+        tracing::warn!("delayed messages are still being published; they are published again by somebody else");
+    }
     let given_back = stopped.into_iter().map(|lanes| lanes.unwrap_or(0)).sum();
     if timeout(GRACE, broker.close()).await.is_err() {
         tracing::warn!("the broker did not answer to the closing of the connection");

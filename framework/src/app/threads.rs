@@ -16,7 +16,7 @@ use crate::bus::{Counters, Outlet};
 use crate::host::{ArbiterWatch, Watchdog};
 
 pub(super) async fn open_outlet(
-    broker: &dyn Broker,
+    broker: &Arc<dyn Broker>,
     config: &Config,
     counters: &Arc<Counters>,
 ) -> Result<Arc<Outlet>, BrokerError> {
@@ -48,7 +48,7 @@ impl Threads {
         app: &App,
         placement: Placement,
         config: &Config,
-        broker: &dyn Broker,
+        broker: &Arc<dyn Broker>,
         outlet: &Arc<Outlet>,
         counters: &Arc<Counters>,
     ) -> Result<Self, StartError> {

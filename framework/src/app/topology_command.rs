@@ -1,5 +1,7 @@
 //! `topology show|apply|diff|gc`.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -8,16 +10,24 @@ use crate::app::cli::TopologyCommand;
 use crate::app::connect::connect;
 use crate::app::launch::{combined, plan_of};
 use crate::app::record;
-use crate::broker::{Binding, Broker, Queue, Topology};
+use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
 use crate::bus::{Counters, Outlet};
 use crate::inbound::ActorPlan;
 
 /// Everything of an app that outlives its process.
 fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
     let mut topology = combined(plans, &app.config);
+    topology.extend(due_topology(&app.config.names));
     for (queue, bindings) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
         topology.extend(Topology { queues: vec![queue], bindings, ..Topology::default() });
     }
+    topology
+}
+
+/// What delays need. A process declares it before its first delay; here it is for those who may not declare.
+fn delays(app: &App, plans: &[ActorPlan]) -> Topology {
+    let mut topology = delay_levels(&app.config.names);
+    topology.bindings.extend(plans.iter().map(|plan| delay_return(&app.config.names, &plan.queue)));
     topology
 }
 
@@ -34,7 +44,7 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
     }
     let deadline = Instant::now() + app.config.start_timeout;
     let broker = connect(&app.config, &app.broker, &app.name, deadline).await.map_err(|error| error.to_string())?;
-    let result = with_broker(app, &plans, &topology, command, &*broker).await;
+    let result = with_broker(app, &plans, &topology, command, &broker).await;
     broker.close().await;
     result
 }
@@ -44,18 +54,19 @@ async fn with_broker(
     plans: &[ActorPlan],
     topology: &Topology,
     command: &TopologyCommand,
-    broker: &dyn Broker,
+    broker: &Arc<dyn Broker>,
 ) -> Result<u8, String> {
     let text = |error: crate::broker::BrokerError| error.to_string();
     let config = &app.config;
-    let counters = std::sync::Arc::new(Counters::default());
+    let counters = Arc::new(Counters::default());
     let outlet =
         Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
     if let TopologyCommand::Apply = command {
         broker.declare(topology).await.map_err(text)?;
-        record::keep(broker, &outlet, config, app, plans).await?;
+        broker.declare(&delays(app, plans)).await.map_err(text)?;
+        record::keep(&**broker, &outlet, config, app, plans).await?;
         println!(
-            "declared {} exchanges, {} queues, {} bindings",
+            "declared {} exchanges, {} queues, {} bindings, and the levels for delays",
             topology.exchanges.len(),
             topology.queues.len(),
             topology.bindings.len()
@@ -65,7 +76,7 @@ async fn with_broker(
     let mut found = 0;
     for service in app.services() {
         let present = record::present(app, plans, config, service);
-        let recorded = record::read(broker, &config.names, service).await.map_err(text)?;
+        let recorded = record::read(&**broker, &config.names, service).await.map_err(text)?;
         let Some(recorded) = recorded else {
             println!("{service}: nothing was declared before");
             continue;

@@ -24,8 +24,10 @@ pub struct Delivery {
 
 /// One open channel of an adapter, as far as settling goes. None of the methods blocks.
 pub trait DeliveryChannel: Send + Sync {
-    /// The delivery with this tag is done.
+    /// The delivery with this tag is done. The broker may be told later, together with others.
     fn ack(&self, tag: u64);
+    /// Tells the broker of everything that is done. Called whenever nothing else is about to be settled.
+    fn flush(&self);
     /// The delivery with this tag goes back to its queue.
     fn give_back(&self, tag: u64);
     /// Whether the channel is open. On a closed one nothing is sent: the broker delivers again.
@@ -50,7 +52,15 @@ impl Receipt {
     pub fn ack(mut self) {
         if let Some(channel) = self.channel.take() {
             channel.ack(self.tag);
+            channel.flush();
         }
+    }
+
+    /// The delivery is done; the broker hears of it with the next flush of the channel that is returned.
+    pub fn ack_with_next_flush(mut self) -> Option<Arc<dyn DeliveryChannel>> {
+        let channel = self.channel.take()?;
+        channel.ack(self.tag);
+        Some(channel)
     }
 
     /// The delivery goes back to its queue for somebody else.

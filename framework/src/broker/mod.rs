@@ -3,6 +3,7 @@
 //! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the
 //! suite it must pass.
 
+mod delay;
 mod delivery;
 mod error;
 mod names;
@@ -10,6 +11,7 @@ mod port;
 mod topology;
 mod wire;
 
+pub use delay::{MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due_queue, due_topology};
 pub use delivery::{Delivery, DeliveryChannel, Receipt};
 pub use error::BrokerError;
 pub use names::Names;
@@ -20,5 +22,5 @@ pub use port::{
     ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
-pub(crate) use wire::KIND;
+pub(crate) use wire::{ATTEMPT, KIND, ORIGINAL_EXPIRATION, strip};
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

@@ -101,6 +101,31 @@ impl Names {
         self.of(&format!("topology.{service}"))
     }
 
+    /// The exchange and the queue of one level of delays.
+    #[must_use]
+    pub fn delay_level(&self, level: u32) -> String {
+        self.of(&format!("delay.{level}"))
+    }
+
+    /// The exchange where all delays end.
+    #[must_use]
+    pub fn delay_out(&self) -> String {
+        self.of("delay.out")
+    }
+
+    /// The exchange and the queue of what is due to be published.
+    #[must_use]
+    pub fn due(&self) -> String {
+        self.of("due")
+    }
+
+    /// Whether a message that was published to this exchange comes from a delay.
+    #[must_use]
+    pub fn is_delay(&self, exchange: &str) -> bool {
+        let rest = exchange.strip_prefix(&*self.namespace).and_then(|rest| rest.strip_prefix('.'));
+        rest.is_some_and(|rest| rest == "due" || rest.starts_with("delay."))
+    }
+
     fn of(&self, name: &str) -> String {
         format!("{}.{name}", self.namespace)
     }

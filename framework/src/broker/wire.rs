@@ -14,10 +14,12 @@ pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
 const PREFIX: &str = "postrider-";
 /// Written where the exchange does not tell the kind: on everything that goes straight to a queue.
 pub(crate) const KIND: &str = "postrider-kind";
+/// The expiration of a message that was moved: it counts again only where the message is published again.
+pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 const INSTANCE: &str = "postrider-instance";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";
-const ATTEMPT: &str = "postrider-attempt";
+pub(crate) const ATTEMPT: &str = "postrider-attempt";
 const TIMEOUT: &str = "postrider-timeout";
 const SKIP: &str = "postrider-skip";
 const RECIPIENTS: &str = "postrider-recipients";
@@ -130,7 +132,9 @@ pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Nam
     let kind = names.kind_of(&origin.exchange);
     let told = take(KIND).and_then(|value| value.as_text().and_then(Kind::from_word));
     let kind = kind.or(told).unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
-    let (target, key) = address(kind, origin, properties.message_type.as_deref());
+    // What did not come straight from its sender was routed by something else than its key.
+    let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
+    let (target, key) = address(kind, origin, properties.message_type.as_deref().filter(|_| moved), moved);
     let id = |value: Option<Value>| value.and_then(|value| value.as_text().map(MessageId::from));
     let name = |value: Option<Value>| value.and_then(|value| value.as_text().map(Name::from_wire));
     let number = |value: Option<Value>| value.and_then(|value| value.as_integer()).and_then(|n| u32::try_from(n).ok());
@@ -166,21 +170,32 @@ pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Nam
     envelope
 }
 
+/// Headers that a broker or a foreign sender wrote for one delivery only.
+const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
+const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+
+/// Takes out what would confuse the next delivery.
+pub(crate) fn strip(headers: &mut Headers) {
+    headers
+        .retain(|name| !STRIPPED.contains(&name) && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+}
+
 /// Whether a header's name is one that only Postrider writes.
 #[must_use]
 pub fn is_reserved_header(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// `invoice:ping` is `ping` for the service `invoice`. What came through the default exchange (a reply, a
-/// retry, a replay) was routed by its queue's name and has its key in `type`.
-fn address(kind: Kind, origin: &Origin, message_type: Option<&str>) -> (Option<Name>, Key) {
-    if origin.exchange.is_empty() {
-        return (None, Key::from_wire(message_type.unwrap_or(&origin.routing_key)));
+/// `invoice:ping` is `ping` for the service `invoice`. What was moved (a reply, a retry, a replay, a delay) was routed by
+/// its queue's name and has its key in `type`.
+fn address(kind: Kind, origin: &Origin, message_type: Option<&str>, moved: bool) -> (Option<Name>, Key) {
+    let routed_by = message_type.unwrap_or(&origin.routing_key);
+    if moved && kind == Kind::Reply {
+        return (None, Key::from_wire(routed_by));
     }
-    match origin.routing_key.split_once(':') {
+    match routed_by.split_once(':') {
         Some((service, key)) if kind != Kind::Event => (Some(Name::from_wire(service)), Key::from_wire(key)),
-        _ => (None, Key::from_wire(&origin.routing_key)),
+        _ => (None, Key::from_wire(routed_by)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_grammar::MAX_DELAY;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -134,6 +135,7 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
     }
     envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
     envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
+    envelope.delay = checked_delay(options.delay)?;
     envelope.expiration = options.expiration;
     envelope.priority = options.priority;
     envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
@@ -170,6 +172,16 @@ fn check_recipients(count: usize) -> Result<(), SendError> {
     Err(SendError::Option { option: "recipients", reason })
 }
 
+/// No delay at all is none; a longer one than the broker can keep is refused.
+fn checked_delay(delay: Option<Duration>) -> Result<Option<Duration>, SendError> {
+    let delay = delay.filter(|delay| !delay.is_zero());
+    if delay.is_some_and(|delay| delay > MAX_DELAY) {
+        let reason = format!("{:?} is too long; a message can be delayed for up to 38 days", delay.unwrap_or_default());
+        return Err(SendError::Option { option: "delay", reason });
+    }
+    Ok(delay)
+}
+
 /// Makes a request of an outgoing message.
 pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     let envelope = &mut outgoing.envelope;
@@ -181,6 +193,10 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
         let reason =
             "a request takes one recipient, as one answer is awaited; publish an event to reach several".into();
         return Err(SendError::Option { option: "recipients", reason });
+    }
+    if envelope.delay.is_some() {
+        let reason = "somebody waits for the answer to a request; send it one way to delay it".into();
+        return Err(SendError::Option { option: "delay", reason });
     }
     envelope.reply_to = Some(ReplyTo::Caller);
     if envelope.kind == Kind::Query {
@@ -226,6 +242,12 @@ impl Identity {
             return Err(SendError::WrongKind {
                 reason: "a channel message needs the service it is for in `target`".into(),
             });
+        }
+        let mut envelope = envelope;
+        envelope.delay = checked_delay(envelope.delay)?;
+        if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {
+            let reason = format!("a {} is not delayed: somebody waits", envelope.kind);
+            return Err(SendError::Option { option: "delay", reason });
         }
         if envelope.kind == Kind::Reply && !matches!(envelope.reply_to, Some(ReplyTo::Queue(_))) {
             return Err(SendError::WrongKind {

@@ -44,6 +44,12 @@ counters! {
     retried,
     /// Messages put into a dead-letter queue.
     dead_lettered,
+    /// Messages put aside for a later attempt.
+    delayed,
+    /// Messages dropped in the end, as their policy says.
+    discarded,
+    /// Messages published when their delay was over.
+    due,
     /// Events that no queue took.
     unrouted,
     /// Replies that came when nobody waited any more, or twice.
@@ -56,6 +62,8 @@ counters! {
     given_back,
     /// Deliveries dropped before their handler because their channel had closed; the broker sends them again.
     stale,
+    /// Deliveries that took the outcome of another delivery of the same message.
+    joined,
     /// Messages sent and accepted by the broker.
     sent,
     /// Deliveries held right now.

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +9,7 @@ use crate::message::{Headers, MediaType, MessageId, Secret, Value};
 #[must_use]
 pub struct Options {
     pub(crate) timeout: Option<Duration>,
+    pub(crate) delay: Option<Duration>,
     pub(crate) expiration: Option<Duration>,
     pub(crate) priority: Option<u8>,
     pub(crate) headers: Headers,
@@ -31,6 +32,20 @@ impl Options {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// How long the broker keeps the message before it is routed: up to 38 days, never shorter than said and at most a
+    /// tenth of a second longer, without holding up others. What its handler sends is not delayed. A request cannot be.
+    /// Nobody hears of it if no service takes it when it is due; it is then tried again, and dead-lettered in the end.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// When the message is routed, as [`Options::delay`]. A time that has passed is now.
+    pub fn deliver_at(self, time: SystemTime) -> Self {
+        let delay = time.duration_since(SystemTime::now()).unwrap_or_default();
+        self.delay(delay)
     }
 
     /// How long the message may wait in a queue. Default: for ever; a query as long as its caller waits.

@@ -4,11 +4,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::broker::{Addressed, Broker, BrokerError, Names, Publication, Publisher, ReplySink};
+use crate::broker::{Addressed, Broker, BrokerError, Names, Publication, Publisher, ReplySink, delayed_to_queue};
+use crate::bus::delays::Delays;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
 use crate::bus::{Counters, RemoteError, RequestError, SendError};
@@ -36,6 +37,7 @@ impl Default for PublishSettings {
 /// Publishes envelopes and awaits replies on one confirm channel. One per arbiter thread, one for the rest.
 pub struct Outlet {
     publisher: Arc<dyn Publisher>,
+    delays: Arc<Delays>,
     requests: Arc<Requests>,
     counters: Arc<Counters>,
     names: Names,
@@ -49,7 +51,7 @@ impl Outlet {
     /// # Errors
     /// When the broker cannot be reached or refuses.
     pub async fn open(
-        broker: &dyn Broker,
+        broker: &Arc<dyn Broker>,
         names: Names,
         limits: Limits,
         settings: PublishSettings,
@@ -59,7 +61,8 @@ impl Outlet {
         let sink = Arc::clone(&requests);
         let sink: ReplySink = Arc::new(move |event| sink.receive(event));
         let publisher = broker.publisher(sink).await?;
-        Ok(Arc::new(Self { publisher, requests, counters, names, limits, settings }))
+        let delays = Delays::new(Arc::clone(broker), names.clone());
+        Ok(Arc::new(Self { publisher, delays, requests, counters, names, limits, settings }))
     }
 
     /// Publishes a stamped envelope and waits until the broker has accepted it. Messages leave in the order in
@@ -75,10 +78,17 @@ impl Outlet {
         let span = tracing::debug_span!("send", key = %envelope.key, kind = %envelope.kind, message_id = %envelope.id,
             service = envelope.source.as_ref().map(|name| name.as_str()));
         let counters = Arc::clone(&self.counters);
-        let (kind, id) = (envelope.kind, envelope.id.clone());
+        let (kind, id, delayed) = (envelope.kind, envelope.id.clone(), envelope.delay.is_some());
+        let publish = |addressed: Addressed| -> BoxFuture<'static, Result<Publication, BrokerError>> {
+            if delayed {
+                let (delays, publisher) = (Arc::clone(&self.delays), Arc::clone(&self.publisher));
+                return Box::pin(async move { delays.publish(&*publisher, addressed, None, deadline).await });
+            }
+            self.publisher.publish(addressed, deadline)
+        };
         let publications: Vec<_> = route(envelope, &self.names)
             .into_iter()
-            .map(|addressed| (addressed.routing_key.clone(), self.publisher.publish(addressed, deadline)))
+            .map(|addressed| (addressed.routing_key.clone(), publish(addressed)))
             .collect();
         async move {
             let publications = publications.into_iter().map(|(key, publication)| async { (key, publication.await) });
@@ -98,6 +108,36 @@ impl Outlet {
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let queue = addressed.routing_key.clone();
         let publication = self.publisher.publish(addressed, deadline).await?;
+        judge(publication, Kind::Command, queue, &id, &self.counters)
+    }
+
+    /// Publishes a message whose delay is over.
+    ///
+    /// # Errors
+    /// As [`Outlet::publish`].
+    pub async fn publish_due(&self, addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
+        let key = addressed.routing_key.clone();
+        let kind = self.names.kind_of(&addressed.exchange).unwrap_or(Kind::Reply);
+        let publication = self.publisher.publish(addressed, deadline).await?;
+        judge(publication, kind, key, &id, &self.counters)
+    }
+
+    /// Publishes a message that was received before so that it arrives in its queue, which its routing key names, after
+    /// a delay.
+    ///
+    /// # Errors
+    /// As [`Outlet::forward`].
+    pub async fn forward_later(
+        &self,
+        mut addressed: Addressed,
+        delay: Duration,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
+        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
+        let queue = addressed.routing_key.clone();
+        (addressed.exchange, addressed.routing_key) = delayed_to_queue(&self.names, delay, &queue);
+        let publication = self.delays.publish(&*self.publisher, addressed, Some(&queue), deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
     }
 

@@ -1,4 +1,8 @@
-use crate::broker::{Addressed, Names, seal};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::broker::{Addressed, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal, strip};
 use crate::message::{Envelope, Kind, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
@@ -16,17 +20,47 @@ pub fn route(envelope: Envelope, names: &Names) -> Vec<Addressed> {
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
     let mandatory = envelope.kind != Kind::Reply;
     let properties = seal(&envelope);
-    routing_keys
-        .into_iter()
-        .map(|routing_key| Addressed {
-            exchange: exchange.clone(),
-            routing_key,
-            mandatory,
-            awaits_reply,
-            properties: properties.clone(),
-            payload: envelope.payload.clone(),
-        })
-        .collect()
+    let addressed = routing_keys.into_iter().map(|routing_key| Addressed {
+        exchange: exchange.clone(),
+        routing_key,
+        mandatory,
+        awaits_reply,
+        properties: properties.clone(),
+        payload: envelope.payload.clone(),
+    });
+    match envelope.delay {
+        None => addressed.collect(),
+        Some(delay) => addressed.map(|addressed| delayed(addressed, envelope.kind, delay, names)).collect(),
+    }
+}
+
+/// The way through the delays. Where the message goes when it is due travels in `type` and in its kind; it does not
+/// expire before it is published.
+fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names) -> Addressed {
+    let (exchange, routing_key) = delayed_publish(names, delay);
+    let properties = &mut addressed.properties;
+    properties.headers.set(KIND, kind.as_str());
+    properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key));
+    // A restart of the broker must not lose what waits for days.
+    properties.persistent = true;
+    if let Some(expiration) = properties.expiration.take() {
+        properties.headers.set(ORIGINAL_EXPIRATION, expiration);
+    }
+    Addressed { exchange, ..addressed }
+}
+
+/// The message as it is published when its delay is over.
+#[must_use]
+pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<Addressed> {
+    let kind = properties.headers.remove(KIND).and_then(|value| value.as_text().and_then(Kind::from_word))?;
+    let routing_key = properties.message_type.take()?;
+    strip(&mut properties.headers);
+    properties.expiration =
+        properties.headers.remove(ORIGINAL_EXPIRATION).and_then(|value| value.as_text().map(str::to_owned));
+    let key = routing_key.split_once(':').map_or(routing_key.as_str(), |(_, key)| key);
+    properties.message_type = Some(key.to_owned());
+    let exchange = names.exchange(kind);
+    Some(Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload })
 }
 
 fn routing_keys(envelope: &Envelope) -> Vec<String> {

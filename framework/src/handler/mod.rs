@@ -10,6 +10,7 @@ mod held;
 mod invocation;
 mod middleware;
 mod outcome;
+mod policy;
 mod spec;
 mod table;
 
@@ -23,5 +24,7 @@ pub use held::HeldLimits;
 pub use invocation::{Invocation, Work};
 pub use middleware::{Middleware, Next};
 pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};
-pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Retry, Scope};
+pub use policy::{Policy, PolicyWords};
+pub use postrider_grammar::{Delays, Retry};
+pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};
 pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};

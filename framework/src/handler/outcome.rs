@@ -59,6 +59,14 @@ pub struct Failed {
     pub log: String,
 }
 
+impl Failed {
+    /// Class and text, for a header.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        format!("{}: {}", self.class.as_str(), Problem::new("", self.log.as_str()).text)
+    }
+}
+
 /// What decides whether a failed message is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,6 +90,8 @@ pub enum FailureClass {
     Undecodable,
     /// No handler of this build takes the key.
     NoHandler,
+    /// It was delivered again and again without an end: it may end the process that handles it.
+    CrashSuspected,
 }
 
 impl FailureClass {
@@ -98,6 +108,7 @@ impl FailureClass {
             Self::Shutdown => "shutdown",
             Self::Undecodable => "undecodable",
             Self::NoHandler => "no_handler",
+            Self::CrashSuspected => "crash_suspected",
         }
     }
 }

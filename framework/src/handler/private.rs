@@ -7,12 +7,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use crate::handler::spec::{Actor, Attributes, Guarantee, HandlerSpec, Scope};
-pub use crate::handler::{Class, Context, FromContext, HandlerError, Invocation, Outcome, Table};
+pub use crate::handler::{
+    Class, Context, FailureClass, FromContext, HandlerError, Invocation, Outcome, PolicyWords, Table,
+};
 pub use crate::message::{Command, Contract, Event, Kind, MediaType, Query, Request};
 pub use bytes::Bytes;
 
 use crate::codec::{self, Codec};
-use crate::handler::{Failed, Failure, FailureClass, Reply, decode};
+use crate::handler::{Failed, Failure, Reply, decode};
 use crate::message::Problem;
 
 /// A parameter that carries the message.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::handler::Table;
+use crate::handler::{PolicyWords, Table};
 use crate::message::Kind;
 
 /// A service actor: one annotated impl block. Implemented by `#[distributed(service = "…")]`.
@@ -41,22 +41,6 @@ impl fmt::Display for Guarantee {
     }
 }
 
-/// What happens when an attempt fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Retry {
-    /// How many attempts there are in all. Default: 3, in place, with the queue's order kept.
-    pub attempts: u32,
-    /// The pause before the second attempt; it doubles with each further one. Default: 50 ms.
-    #[serde(skip)]
-    pub pause: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 3, pause: Duration::from_millis(50) }
-    }
-}
-
 /// What the attribute of an impl block says. Absent values have the app's defaults.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes {
@@ -78,8 +62,8 @@ pub struct Attributes {
     pub concurrency: Option<usize>,
     /// How long a handler may run.
     pub timeout: Option<Duration>,
-    /// The most attempts.
-    pub attempts: Option<u32>,
+    /// What becomes of a message whose handler fails.
+    pub policy: PolicyWords,
 }
 
 /// Who gets a copy of an event.
@@ -135,6 +119,8 @@ pub struct HandlerSpec {
     pub scope: Scope,
     /// The permission that the sender must have.
     pub permission: Option<&'static str>,
+    /// What becomes of a message whose handler fails.
+    pub policy: PolicyWords,
     /// The method.
     pub method: &'static str,
     /// Its file.

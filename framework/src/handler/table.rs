@@ -22,6 +22,8 @@ pub enum Run<S> {
 
 /// One handler.
 pub struct Row<S> {
+    /// Its place in the table.
+    pub index: usize,
     /// What its attribute says.
     pub spec: HandlerSpec,
     /// The handler itself.
@@ -52,22 +54,22 @@ impl<S> Default for Table<S> {
 impl<S> Table<S> {
     /// Adds a `&mut self` handler.
     pub fn exclusive(&mut self, spec: HandlerSpec, run: ExclusiveFn<S>) {
-        self.add(Row { spec, run: Run::Exclusive(run) });
+        self.add(spec, Run::Exclusive(run));
     }
 
     /// Adds a `&self` handler.
     pub fn shared(&mut self, spec: HandlerSpec, run: SharedFn<S>) {
-        self.add(Row { spec, run: Run::Shared(run) });
+        self.add(spec, Run::Shared(run));
     }
 
-    fn add(&mut self, row: Row<S>) {
-        let (index, spec) = (self.rows.len(), row.spec);
+    fn add(&mut self, spec: HandlerSpec, run: Run<S>) {
+        let index = self.rows.len();
         if is_wildcard(spec.key) {
             self.patterns.push(index);
         } else {
             self.exact.entry((spec.lane(), spec.kind)).or_default().entry(spec.key).or_insert(index);
         }
-        self.rows.push(Rc::new(row));
+        self.rows.push(Rc::new(Row { index, spec, run }));
     }
 
     /// The handler for a message that arrived on a lane.

@@ -28,8 +28,8 @@ impl<S: 'static> Actor for Host<S> {
 
     fn started(&mut self, _: &mut Self::Context) {
         for _ in Lane::ALL {
-            // Room for every delivery that can have a permit.
-            let (sender, queue) = mpsc::channel(usize::from(self.core.settings.prefetch).max(1));
+            // Room for every delivery that can have a permit, and for as many whose channel has closed.
+            let (sender, queue) = mpsc::channel(2 * usize::from(self.core.settings.prefetch).max(1));
             self.lanes.push(sender);
             actix_rt::spawn(lane::run(Rc::clone(&self.core), queue));
         }

@@ -13,8 +13,9 @@ use crate::bus::{Counters, Origin};
 use crate::codec;
 use crate::handler::{Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
 use crate::host::core::Core;
-use crate::host::deliver::{Deliver, Ticket};
+use crate::host::deliver::{Deliver, Made, Ticket};
 use crate::host::lane::stopping;
+use crate::host::running::Turn;
 use crate::host::state::Guard;
 use crate::message::{Envelope, Kind, MediaType, Problem};
 
@@ -25,26 +26,39 @@ pub(super) const PING: &str = "ping";
 pub(super) struct Job {
     pub(super) lane: Lane,
     pub(super) envelope: Rc<Envelope>,
+    pub(super) redelivered: bool,
     pub(super) received: Instant,
     pub(super) ticket: Ticket,
-    pub(super) attempt: u32,
+    /// The right to handle it.
+    pub(super) turn: Option<Turn>,
+    pub(super) made: Made,
     pub(super) uncounted: u32,
 }
 
 impl Job {
     pub(super) fn new(deliver: Deliver) -> Self {
-        let Deliver { lane, envelope, received, ticket } = deliver;
-        Self { lane, attempt: envelope.attempt, uncounted: 0, envelope: Rc::new(envelope), received, ticket }
+        let Deliver { lane, envelope, redelivered, received, ticket } = deliver;
+        let made = Made { attempt: envelope.attempt, ..Made::default() };
+        Self { lane, made, uncounted: 0, envelope: Rc::new(envelope), redelivered, received, ticket, turn: None }
     }
 
-    pub(super) fn finish(self, outcome: Outcome) {
-        self.ticket.finish(outcome, self.attempt);
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        if let Some(turn) = self.turn.take().filter(|_| is_final(&outcome)) {
+            turn.end(&outcome, &self.made, self.ticket.is_live());
+        }
+        self.ticket.finish(outcome, self.made);
     }
 
     /// What is left of the time for which the sender waits, if it said.
     fn patience_left(&self) -> Option<Duration> {
         self.envelope.timeout.map(|timeout| timeout.saturating_sub(self.received.elapsed()))
     }
+}
+
+/// Whether the outcome is one of the message, and not of the moment.
+fn is_final(outcome: &Outcome) -> bool {
+    let passing = |class| matches!(class, FailureClass::Shutdown | FailureClass::Infrastructure);
+    !matches!(outcome, Outcome::Failed(failed) if passing(failed.class))
 }
 
 impl<S: 'static> Core<S> {
@@ -90,8 +104,8 @@ impl<S: 'static> Core<S> {
             return (Outcome::Expired, Vec::new());
         }
         let mut envelope = Rc::clone(&job.envelope);
-        if envelope.attempt != job.attempt {
-            Rc::make_mut(&mut envelope).attempt = job.attempt;
+        if envelope.attempt != job.made.attempt {
+            Rc::make_mut(&mut envelope).attempt = job.made.attempt;
         }
         let mut origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
         origin.seed =
@@ -122,7 +136,7 @@ impl<S: 'static> Core<S> {
             key = job.envelope.key.as_str(),
             kind = job.envelope.kind.as_str(),
             message_id = job.envelope.id.as_str(),
-            attempt = job.attempt,
+            attempt = job.made.attempt,
             trace = %origin.trace,
             outcome = tracing::field::Empty,
         )

@@ -1,3 +1,4 @@
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,8 +6,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters};
-use crate::handler::{Asked, HeldLimits, Middleware, Outcome, Retry, Table};
+use crate::handler::{Asked, HeldLimits, Middleware, Outcome, Policy, Table};
 use crate::host::blocked::ArbiterWatch;
+use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
 
 /// Whether a failed attempt is followed by another one in place.
@@ -21,7 +23,7 @@ pub enum Again {
 }
 
 /// Decides about another attempt in place: outcome, what was asked, the attempt's number, how many did not count.
-pub type InPlace = fn(&Outcome, Asked, u32, u32, &Retry) -> Again;
+pub type InPlace = fn(&Outcome, Asked, u32, u32, &Policy) -> Again;
 
 /// How an actor handles.
 #[derive(Clone)]
@@ -40,10 +42,12 @@ pub struct Settings {
     pub prefetch: u16,
     /// Whether the lock is held until what a handler sent is confirmed.
     pub ordered: bool,
-    /// What happens when an attempt fails.
-    pub retry: Retry,
+    /// What happens when an attempt fails, by the handler's place in the table.
+    pub policies: Rc<[Policy]>,
     /// Limits on what a handler holds.
     pub held: HeldLimits,
+    /// What this actor handles right now, in all its copies.
+    pub running: Running,
     /// How long what a handler sent may take to be confirmed.
     pub confirm_timeout: Duration,
     /// Decides about attempts in place.

@@ -15,6 +15,8 @@ pub struct Deliver {
     pub lane: Lane,
     /// The message.
     pub envelope: Envelope,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
     /// When it arrived.
     pub received: Instant,
     /// Where the outcome goes.
@@ -32,8 +34,19 @@ pub struct Finished {
     pub number: u64,
     /// The outcome.
     pub outcome: Outcome,
-    /// The attempt it is the outcome of.
+    /// The attempts that were made.
+    pub made: Made,
+}
+
+/// What is known of the attempts at one delivery.
+#[derive(Debug, Clone, Default)]
+pub struct Made {
+    /// The last one, counted from 1 over all deliveries of the message.
     pub attempt: u32,
+    /// The handler's place in the table; `None` if the message got to none.
+    pub handler: Option<usize>,
+    /// Why the first attempt at this delivery failed, if there was a later one.
+    pub first_error: Option<Box<str>>,
 }
 
 /// Brings the outcome of one delivery back to its lane. One that is dropped says that the app stops.
@@ -67,20 +80,20 @@ impl Ticket {
     }
 
     /// Brings the outcome back.
-    pub fn finish(mut self, outcome: Outcome, attempt: u32) {
-        self.report(outcome, attempt);
+    pub fn finish(mut self, outcome: Outcome, made: Made) {
+        self.report(outcome, made);
     }
 
-    fn report(&mut self, outcome: Outcome, attempt: u32) {
+    fn report(&mut self, outcome: Outcome, made: Made) {
         if let Some(done) = self.done.take() {
             // A lane that is gone has given its deliveries back already.
-            let _ = done.try_send(Finished { number: self.number, outcome, attempt });
+            let _ = done.try_send(Finished { number: self.number, outcome, made });
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.report(Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped"), 0);
+        self.report(Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped"), Made::default());
     }
 }

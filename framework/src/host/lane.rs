@@ -6,16 +6,17 @@ use std::task::Poll;
 
 use futures::FutureExt;
 use futures::future::{JoinAll, LocalBoxFuture, join_all};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::broker::BrokerError;
 use crate::bus::{Counters, SendError};
-use crate::handler::{Asked, Failed, FailureClass, Outcome, Row};
+use crate::handler::{Asked, Failed, FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::Job;
 use crate::host::core::{Again, Core};
-use crate::host::deliver::Deliver;
+use crate::host::deliver::{Deliver, Made};
 use crate::host::limit::{Slot, Slots};
+use crate::host::running::Entered;
 use crate::host::state::Guard;
 use crate::message::{Envelope, Problem};
 
@@ -26,7 +27,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
     let mut slots = Slots::new(core.settings.concurrency.clone());
     let mut batch = Batch::none();
     while let Some(deliver) = queue.recv().await {
-        let job = Job::new(deliver);
+        let mut job = Job::new(deliver);
         if let Some(outcome) = core.answer_without_handler(&job) {
             job.finish(outcome);
             batch.pass();
@@ -41,6 +42,11 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
                 job.envelope.key.as_str()
             );
             job.finish(Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text));
+            batch.pass();
+            continue;
+        };
+        job.made.handler = Some(row.index);
+        let Some(job) = core.enter(&row, job, &slots) else {
             batch.pass();
             continue;
         };
@@ -129,6 +135,47 @@ impl<S: 'static> Core<S> {
         }
     }
 
+    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome.
+    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, mut job: Job, slots: &Slots) -> Option<Job> {
+        // Queries have no effect that could happen twice, and an instance's events come once.
+        if job.lane != Lane::Durable {
+            return Some(job);
+        }
+        match self.settings.running.enter(&job.envelope.id, job.redelivered) {
+            Entered::Run(turn) => {
+                job.turn = Some(turn);
+                return Some(job);
+            }
+            Entered::Ended(outcome, made) => {
+                Counters::add(&self.counters.joined);
+                job.made = made;
+                job.finish(outcome);
+            }
+            Entered::Joined(waiting) => {
+                Counters::add(&self.counters.joined);
+                actix_rt::spawn(Rc::clone(self).join(Rc::clone(row), job, waiting, slots.clone()));
+            }
+        }
+        None
+    }
+
+    async fn join(
+        self: Rc<Self>,
+        row: Rc<Row<S>>,
+        mut job: Job,
+        waiting: oneshot::Receiver<(Outcome, Made)>,
+        slots: Slots,
+    ) {
+        if let Ok((outcome, made)) = waiting.await {
+            job.made = made;
+            return job.finish(outcome);
+        }
+        // That run did not take place; of several that waited for it one runs, and the others wait again.
+        if let Some(job) = self.enter(&row, job, &slots) {
+            self.again(row, job, Some(slots)).await;
+        }
+    }
+
     /// [`Core::drive`], with a panic of whatever it drops caught: a lane must not end while its mailbox lives.
     async fn drive_caught(self: Rc<Self>, row: Rc<Row<S>>, job: Job, guard: Option<Guard<S>>, place: Option<Place>) {
         let driven = AssertUnwindSafe(Rc::clone(&self).drive(row, job, guard, place)).catch_unwind().await;
@@ -213,8 +260,13 @@ impl<S: 'static> Core<S> {
         if !self.pause_before_another(&outcome, &mut job).await {
             return job.finish(outcome);
         }
+        self.again(row, job, slots).await;
+    }
+
+    /// Lock first, then the place, then the handler.
+    async fn again(self: Rc<Self>, row: Rc<Row<S>>, job: Job, slots: Option<Slots>) {
         let Some(guard) = self.lock(&row).await else { return job.finish(stopping()) };
-        let place = match slots {
+        let place = match slots.filter(|_| !row.is_exclusive()) {
             Some(mut slots) => Some(Place { slot: slots.take().await, slots }),
             None => None,
         };
@@ -230,10 +282,20 @@ impl<S: 'static> Core<S> {
             return false;
         }
         let asked = Asked::of(&job.envelope);
-        let pause = match (self.settings.in_place)(outcome, asked, job.attempt, job.uncounted, &self.settings.retry) {
+        let (Some(policy), in_place) =
+            (job.made.handler.and_then(|index| self.settings.policies.get(index)), self.settings.in_place)
+        else {
+            return false;
+        };
+        let pause = match in_place(outcome, asked, job.made.attempt, job.uncounted, policy) {
             Again::No => return false,
             Again::After(pause) => {
-                job.attempt += 1;
+                job.made.attempt += 1;
+                if let Outcome::Failed(failed) = outcome
+                    && job.made.first_error.is_none()
+                {
+                    job.made.first_error = Some(failed.in_short().into());
+                }
                 pause
             }
             Again::Uncounted(pause) => {
@@ -265,7 +327,8 @@ impl<S: 'static> Core<S> {
             FailureClass::Infrastructure => &counters.infrastructure,
             FailureClass::Undecodable => &counters.undecodable,
             FailureClass::NoHandler => &counters.no_handler,
-            FailureClass::Shutdown => return,
+            // Not the outcome of an attempt.
+            FailureClass::Shutdown | FailureClass::CrashSuspected => return,
         });
     }
 }

@@ -7,10 +7,12 @@ mod core;
 mod deliver;
 mod lane;
 mod limit;
+mod running;
 mod state;
 
 pub use actor::Host;
 pub use blocked::{ArbiterWatch, Watchdog};
 pub use core::{Again, Core, InPlace, Settings, Stops};
-pub use deliver::{Deliver, Finished, Ticket};
+pub use deliver::{Deliver, Finished, Made, Ticket};
+pub use running::Running;
 pub use state::Factory;

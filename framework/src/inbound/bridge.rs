@@ -9,11 +9,12 @@ use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerError};
 use crate::bus::Bus;
-use crate::handler::{HandlerSpec, Retry};
+use crate::handler::{HandlerSpec, Policy};
 use crate::host::{Deliver, Stops};
 use crate::inbound::decide::SkewPolicy;
-use crate::inbound::lane::{LaneLoop, LaneSettings, LaneStates};
+use crate::inbound::lane::{LaneLoop, LaneSettings};
 use crate::inbound::settle::Settler;
+use crate::inbound::states::LaneStates;
 use crate::inbound::topology::ActorPlan;
 
 /// What a bridge needs.
@@ -32,8 +33,12 @@ pub struct BridgeSettings {
     pub handlers: Rc<[HandlerSpec]>,
     /// The most deliveries held per lane.
     pub prefetch: u16,
-    /// What happens when an attempt fails.
-    pub retry: Retry,
+    /// What happens when an attempt fails, by the handler's place in the table.
+    pub policies: Rc<[Policy]>,
+    /// The same for a message that no handler takes.
+    pub policy: Policy,
+    /// Whether the order of its queue is kept.
+    pub ordered: bool,
     /// What happens with keys that have no handler.
     pub skew: SkewPolicy,
     /// How long replies and dead letters may take to be confirmed.
@@ -75,7 +80,9 @@ impl Bridge {
                 mailbox: settings.mailbox.clone(),
                 plan,
                 prefetch: settings.prefetch,
-                retry: settings.retry,
+                policies: Rc::clone(&settings.policies),
+                policy: settings.policy.clone(),
+                ordered: settings.ordered,
                 skew: settings.skew,
                 settler: settler.clone(),
                 states: settings.states.clone(),

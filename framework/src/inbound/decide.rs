@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::handler::{Asked, FailureClass, Outcome, Retry};
+use postrider_grammar::NextAttempt;
+
+use crate::handler::{Asked, FailureClass, Outcome, Policy};
 use crate::host::Again;
 
 /// The first pause when something of ours failed; it doubles up to the last.
@@ -42,63 +44,94 @@ pub enum End {
     Ack,
     /// To the dead-letter queue, then as done.
     DeadLetter,
+    /// Dropped, as the policy says; then as done.
+    Discard,
     /// Back to its queue for somebody else.
     GiveBack,
-    /// Into its queue again after a pause, then as done.
+    /// Into its queue again at once, for the next attempt; then as done.
+    Restart,
+    /// Into its queue again after a delay, for the next attempt; then as done.
+    Retry(Duration),
+    /// Into its queue again after a delay, for the same attempt; then as done.
     Later(Duration),
+}
+
+/// What a delivery's end depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// How handling ended.
+    pub outcome: &'a Outcome,
+    /// What the sender asked for.
+    pub asked: Asked,
+    /// The attempt, counted from 1.
+    pub attempt: u32,
+    /// What the handler's policy says.
+    pub policy: &'a Policy,
+    /// How long ago the key first met a build without a handler for it.
+    pub skewed_for: Duration,
+    /// What is done about that.
+    pub skew: &'a SkewPolicy,
+    /// From 0 to 1; spreads delays.
+    pub chance: f64,
 }
 
 /// Whether a failed attempt is followed by another one in place.
 #[must_use]
-pub fn in_place(outcome: &Outcome, asked: Asked, attempt: u32, uncounted: u32, retry: &Retry) -> Again {
+pub fn in_place(outcome: &Outcome, asked: Asked, attempt: u32, uncounted: u32, policy: &Policy) -> Again {
     let Outcome::Failed(failed) = outcome else { return Again::No };
-    match failed.class {
-        _ if asked == Asked::Query => Again::No,
-        FailureClass::Infrastructure => Again::Uncounted(doubled(FIRST_PAUSE, uncounted).min(LAST_PAUSE)),
-        FailureClass::Transient | FailureClass::Panic | FailureClass::TimedOut if attempt < retry.attempts => {
-            Again::After(doubled(retry.pause, attempt.saturating_sub(1)))
-        }
-        _ => Again::No,
+    if asked == Asked::Query {
+        return Again::No;
+    }
+    if failed.class == FailureClass::Infrastructure {
+        return Again::Uncounted(doubled(FIRST_PAUSE, uncounted).min(LAST_PAUSE));
+    }
+    match policy.after(failed.class, attempt, 0.0) {
+        NextAttempt::InPlace(pause) => Again::After(pause),
+        NextAttempt::Delayed(_) | NextAttempt::None => Again::No,
     }
 }
 
-/// What becomes of a delivery whose handling has ended. `skewed_for` is how long ago its key first met a build
-/// without a handler for it.
+/// What becomes of a delivery whose handling has ended.
 #[must_use]
-pub fn decide(
-    outcome: &Outcome,
-    asked: Asked,
-    attempt: u32,
-    retry: &Retry,
-    skewed_for: Duration,
-    skew: &SkewPolicy,
-) -> Settlement {
+pub fn decide(case: &Case<'_>) -> Settlement {
+    let Case { outcome, asked, attempt, policy, .. } = *case;
     let settle = |answer: bool, end: End| Settlement { answer: answer && asked != Asked::OneWay, end };
-    let given_up = match asked {
-        Asked::Query => settle(true, End::Ack),
-        Asked::Reply | Asked::OneWay => settle(true, End::DeadLetter),
-    };
     let failed = match outcome {
         Outcome::Done(_) => return settle(true, End::Ack),
         Outcome::Expired => return settle(false, End::Ack),
         Outcome::Failed(failed) => failed,
     };
     match failed.class {
-        FailureClass::Shutdown => settle(false, End::GiveBack),
-        FailureClass::Infrastructure if asked == Asked::Query => settle(true, End::Ack),
-        FailureClass::Infrastructure => settle(false, End::GiveBack),
-        FailureClass::Rejected if asked != Asked::OneWay => settle(true, End::Ack),
-        FailureClass::NoHandler if asked != Asked::Query && skewed_for < skew.window => {
-            settle(false, End::Later(skew.pause))
+        FailureClass::Shutdown => return settle(false, End::GiveBack),
+        _ if asked == Asked::Query => return settle(true, End::Ack),
+        FailureClass::Infrastructure => return settle(false, End::GiveBack),
+        FailureClass::Rejected if asked == Asked::Reply => return settle(true, End::Ack),
+        FailureClass::NoHandler if case.skewed_for < case.skew.window => {
+            return settle(false, End::Later(case.skew.pause));
         }
-        // The attempts were cut short, because the app stops: somebody else has the rest of them.
-        FailureClass::Transient | FailureClass::Panic | FailureClass::TimedOut
-            if asked != Asked::Query && attempt < retry.attempts =>
-        {
-            settle(false, End::GiveBack)
-        }
-        _ => given_up,
+        _ => {}
     }
+    match policy.after(failed.class, attempt, case.chance) {
+        // The attempts were cut short, because the app stops: somebody else has the rest of them.
+        NextAttempt::InPlace(_) => settle(false, End::GiveBack),
+        NextAttempt::Delayed(delay) => settle(false, End::Retry(delay)),
+        NextAttempt::None if policy.discard.contains(&failed.class) => settle(true, End::Discard),
+        NextAttempt::None => settle(true, End::DeadLetter),
+    }
+}
+
+/// From so many deliveries without an end on a crash is suspected, and counted as an attempt.
+const SUSPECTED_AFTER: u32 = 3;
+/// From so many on an ordered actor, whose messages keep their places, gives one up.
+const ORDERED_GIVES_UP_AFTER: u32 = 10;
+
+/// What becomes of a message that was given back or lost so often before this delivery; `None` if it is handled.
+#[must_use]
+pub fn after_crashes(deliveries: u32, ordered: bool, attempt: u32, most_attempts: u32) -> Option<End> {
+    if ordered {
+        return (deliveries >= ORDERED_GIVES_UP_AFTER).then_some(End::DeadLetter);
+    }
+    (deliveries >= SUSPECTED_AFTER).then_some(if attempt < most_attempts { End::Restart } else { End::DeadLetter })
 }
 
 fn doubled(pause: Duration, times: u32) -> Duration {
@@ -109,13 +142,20 @@ fn doubled(pause: Duration, times: u32) -> Duration {
 mod tests {
     use super::*;
     use FailureClass as F;
+    use postrider_grammar::Retry;
 
     fn failed(class: FailureClass) -> Outcome {
         Outcome::failed(class, "code", "text")
     }
 
-    fn settled(outcome: &Outcome, asked: Asked, attempt: u32) -> Settlement {
-        decide(outcome, asked, attempt, &Retry::default(), Duration::ZERO, &SkewPolicy::default())
+    const SKEW: SkewPolicy = SkewPolicy { window: Duration::from_secs(600), pause: Duration::from_secs(5) };
+
+    fn case<'a>(outcome: &'a Outcome, asked: Asked, attempt: u32, policy: &'a Policy) -> Case<'a> {
+        Case { outcome, asked, attempt, policy, skewed_for: Duration::ZERO, skew: &SKEW, chance: 0.0 }
+    }
+
+    fn blocking() -> Policy {
+        Policy { retry: Retry::in_place(3), ..Policy::default() }
     }
 
     #[test]
@@ -139,7 +179,7 @@ mod tests {
         for (outcome, row) in table {
             for (asked, answer, end) in row {
                 let expected = Settlement { answer, end };
-                assert_eq!(settled(&outcome, asked, 3), expected, "{} {asked:?}", outcome.as_str());
+                assert_eq!(decide(&case(&outcome, asked, 3, &blocking())), expected, "{} {asked:?}", outcome.as_str());
             }
         }
     }
@@ -147,26 +187,58 @@ mod tests {
     #[test]
     fn attempts_cut_short_are_given_back_and_not_dead_lettered() {
         for class in [F::Transient, F::Panic, F::TimedOut] {
-            assert_eq!(settled(&failed(class), Asked::OneWay, 2).end, End::GiveBack);
+            assert_eq!(decide(&case(&failed(class), Asked::OneWay, 2, &blocking())).end, End::GiveBack);
         }
     }
 
     #[test]
+    fn attempts_in_place_are_followed_by_delayed_ones_and_these_by_the_end() {
+        let (policy, outcome) = (Policy::default(), failed(F::Transient));
+        let ends = [3, 4, 5, 6, 7].map(|attempt| decide(&case(&outcome, Asked::OneWay, attempt, &policy)).end);
+        let retry = |seconds| End::Retry(Duration::from_secs(seconds));
+        assert_eq!(ends, [retry(1), retry(10), retry(60), End::DeadLetter, End::DeadLetter]);
+        assert_eq!(decide(&case(&outcome, Asked::Reply, 3, &policy)), Settlement { answer: false, end: retry(1) });
+    }
+
+    #[test]
+    fn a_policy_may_give_up_at_once_or_discard() {
+        let policy = Policy { give_up: vec![F::Panic], discard: vec![F::Panic, F::Rejected], ..blocking() };
+        assert_eq!(in_place(&failed(F::Panic), Asked::OneWay, 1, 0, &policy), Again::No);
+        assert_eq!(
+            decide(&case(&failed(F::Panic), Asked::Reply, 1, &policy)),
+            Settlement { answer: true, end: End::Discard }
+        );
+        assert_eq!(decide(&case(&failed(F::Rejected), Asked::OneWay, 1, &policy)).end, End::Discard);
+        assert_eq!(decide(&case(&failed(F::Permanent), Asked::OneWay, 1, &policy)).end, End::DeadLetter);
+    }
+
+    #[test]
     fn a_key_without_handler_is_dead_lettered_after_the_window() {
-        let decide_at =
-            |age| decide(&failed(F::NoHandler), Asked::OneWay, 1, &Retry::default(), age, &SkewPolicy::default()).end;
-        assert_eq!(decide_at(Duration::from_secs(599)), End::Later(Duration::from_secs(5)));
-        assert_eq!(decide_at(Duration::from_secs(600)), End::DeadLetter);
+        let (policy, outcome) = (Policy::default(), failed(F::NoHandler));
+        let decide_at = |age| {
+            let skewed_for = Duration::from_secs(age);
+            decide(&Case { skewed_for, ..case(&outcome, Asked::OneWay, 1, &policy) }).end
+        };
+        assert_eq!(decide_at(599), End::Later(Duration::from_secs(5)));
+        assert_eq!(decide_at(600), End::DeadLetter);
+    }
+
+    #[test]
+    fn deliveries_without_an_end_are_counted_as_attempts() {
+        assert_eq!([0, 1, 2].map(|count| after_crashes(count, false, 1, 6)), [None; 3]);
+        assert_eq!(after_crashes(3, false, 1, 6), Some(End::Restart));
+        assert_eq!(after_crashes(3, false, 6, 6), Some(End::DeadLetter));
+        assert_eq!((after_crashes(9, true, 1, 3), after_crashes(10, true, 1, 3)), (None, Some(End::DeadLetter)));
     }
 
     #[test]
     fn failures_of_ours_count_no_attempt_and_queries_are_never_repeated() {
-        let retry = Retry::default();
-        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 0, &retry), Again::Uncounted(FIRST_PAUSE));
-        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 99, &retry), Again::Uncounted(LAST_PAUSE));
-        assert_eq!(in_place(&failed(F::Transient), Asked::Query, 1, 0, &retry), Again::No);
-        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 2, 0, &retry), Again::After(retry.pause * 2));
-        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 3, 0, &retry), Again::No);
-        assert_eq!(in_place(&failed(F::Rejected), Asked::OneWay, 1, 0, &retry), Again::No);
+        let policy = Policy::default();
+        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 0, &policy), Again::Uncounted(FIRST_PAUSE));
+        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 99, &policy), Again::Uncounted(LAST_PAUSE));
+        assert_eq!(in_place(&failed(F::Transient), Asked::Query, 1, 0, &policy), Again::No);
+        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 2, 0, &policy), Again::After(policy.retry.pause * 2));
+        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 3, 0, &policy), Again::No);
+        assert_eq!(in_place(&failed(F::Rejected), Asked::OneWay, 1, 0, &policy), Again::No);
     }
 }

@@ -2,28 +2,28 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::broker::{Addressed, KIND, MAX_PROPERTIES_BYTES, Properties, is_reserved_header};
+use crate::broker::{
+    ATTEMPT, Addressed, KIND, MAX_PROPERTIES_BYTES, ORIGINAL_EXPIRATION, Properties, is_reserved_header, strip,
+};
 use crate::handler::{Failed, HandlerSpec};
 use crate::inbound::open::Original;
-use crate::message::{Envelope, Value};
+use crate::message::{Envelope, Headers, Problem, Value};
 
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";
 
-/// Headers that a broker or a foreign sender wrote for the first delivery only.
-const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
-const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+/// Why the first attempt failed, from the first delayed one on.
+const FIRST_ERROR: &str = "postrider-first-error";
 
 /// The message as it came, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
 fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
     let mut properties = original.properties.clone();
     let headers = &mut properties.headers;
-    headers
-        .retain(|name| !STRIPPED.contains(&name) && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    strip(headers);
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
-        headers.set("postrider-original-expiration", expiration);
+        headers.set(ORIGINAL_EXPIRATION, expiration);
     }
     if let Some(user) = properties.user_id.take() {
         headers.set("postrider-original-user-id", user);
@@ -65,6 +65,7 @@ pub(super) struct DeadLetter<'a> {
     pub(super) actor: &'a str,
     pub(super) handler: Option<HandlerSpec>,
     pub(super) attempts: u32,
+    pub(super) first_error: Option<&'a str>,
     pub(super) failed: &'a Failed,
 }
 
@@ -72,27 +73,53 @@ pub(super) struct DeadLetter<'a> {
 pub(super) fn dead_letter(original: &Original, envelope: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
     let mut addressed = forwarded(original, envelope, queue);
     let headers = &mut addressed.properties.headers;
-    headers.set("postrider-dead-reason", why.failed.class.as_str());
-    headers.set("postrider-dead-code", why.failed.problem.code.as_str());
-    headers.set("postrider-dead-error", crate::message::Problem::new("", why.failed.log.as_str()).text);
-    headers.set("postrider-dead-service", why.service);
-    headers.set("postrider-dead-actor", why.actor);
+    if let Some(first) = why.first_error.filter(|_| headers.get(FIRST_ERROR).is_none()) {
+        headers.set(FIRST_ERROR, first);
+    }
+    note_death(headers, why.service, why.actor, why.attempts, why.failed);
     if let Some(handler) = why.handler {
         headers.set("postrider-dead-handler", handler.method);
     }
-    headers.set("postrider-dead-attempts", i64::from(why.attempts));
+    fitted(addressed)
+}
+
+/// Writes down why and where a message was given up.
+pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, attempts: u32, failed: &Failed) {
+    let first = headers.remove(FIRST_ERROR).and_then(|first| first.as_text().map(str::to_owned));
+    headers.set("postrider-dead-first-error", first.unwrap_or_else(|| failed.in_short()));
+    headers.set("postrider-dead-reason", failed.class.as_str());
+    headers.set("postrider-dead-code", failed.problem.code.as_str());
+    headers.set("postrider-dead-error", Problem::new("", failed.log.as_str()).text);
+    headers.set("postrider-dead-service", service);
+    headers.set("postrider-dead-actor", actor);
+    headers.set("postrider-dead-attempts", i64::from(attempts));
     headers.set("postrider-dead-at", Value::Timestamp(seconds_now()));
     headers.set("postrider-dead-version", env!("CARGO_PKG_VERSION"));
+}
+
+/// The message for its next attempt.
+pub(super) fn retried(original: &Original, envelope: &Envelope, queue: &str, attempt: u32, error: &str) -> Addressed {
+    let mut addressed = forwarded(original, envelope, queue);
+    let headers = &mut addressed.properties.headers;
+    headers.set(ATTEMPT, i64::from(attempt));
+    if headers.get(FIRST_ERROR).is_none() {
+        headers.set(FIRST_ERROR, error);
+    }
     fitted(addressed)
 }
 
 /// The message for another round through its own queue, because this build has no handler for it.
 pub(super) fn skewed(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
     let mut addressed = forwarded(original, envelope, queue);
-    if skewed_since(&addressed.properties).is_none() {
-        addressed.properties.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
-    }
+    set_skewed_since(&mut addressed.properties);
     fitted(addressed)
+}
+
+/// Notes that nobody takes the message, unless it is noted already.
+pub(super) fn set_skewed_since(properties: &mut Properties) {
+    if skewed_since(properties).is_none() {
+        properties.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
+    }
 }
 
 /// How long ago a build without a handler first met the message.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Recipient;
@@ -11,55 +11,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Consumer, Delivery};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel};
 use crate::bus::Counters;
-use crate::handler::{Asked, Retry};
-use crate::host::{Deliver, Finished, Ticket};
-use crate::inbound::decide::{SkewPolicy, decide};
+use crate::handler::{Asked, FailureClass, Outcome, Policy};
+use crate::host::{Deliver, Finished, Made, Ticket};
+use crate::inbound::decide::{Case, End, Settlement, SkewPolicy, after_crashes, decide};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
+use crate::inbound::states::LaneStates;
 use crate::inbound::topology::LanePlan;
+use crate::message::{Envelope, Problem};
 
 /// The first pause before a consumer is opened again; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Whether a lane consumes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneState {
-    /// Its queue.
-    pub queue: String,
-    /// Whether it consumes in its present epoch.
-    pub consuming: bool,
-    /// Why it does not.
-    pub problem: Option<String>,
-}
-
-/// The lanes of an app, for readiness.
-#[derive(Debug, Clone, Default)]
-pub struct LaneStates(Arc<Mutex<Vec<LaneState>>>);
-
-impl LaneStates {
-    /// All lanes.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<LaneState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn add(&self, queue: &str) -> usize {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states.push(LaneState { queue: queue.to_owned(), consuming: false, problem: None });
-        states.len() - 1
-    }
-
-    fn set(&self, index: usize, consuming: bool, problem: Option<String>) {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states[index].consuming = consuming;
-        states[index].problem = problem;
-    }
-}
 
 /// What a lane needs.
 pub(super) struct LaneSettings {
@@ -67,7 +34,11 @@ pub(super) struct LaneSettings {
     pub(super) mailbox: Recipient<Deliver>,
     pub(super) plan: LanePlan,
     pub(super) prefetch: u16,
-    pub(super) retry: Retry,
+    /// By the handler's place in the table.
+    pub(super) policies: Rc<[Policy]>,
+    /// For a message that no handler takes.
+    pub(super) policy: Policy,
+    pub(super) ordered: bool,
     pub(super) skew: SkewPolicy,
     pub(super) settler: Settler,
     pub(super) states: LaneStates,
@@ -80,6 +51,8 @@ enum Event {
     Pulled(Option<Result<Box<Delivery>, BrokerError>>),
     Finished(Finished),
     Settled(u64, Receive),
+    /// Nothing else is about to happen.
+    Quiet,
     Stop,
 }
 
@@ -95,12 +68,19 @@ pub(super) struct LaneLoop {
     settled: mpsc::Receiver<(u64, Receive)>,
     /// Tells the tickets of the present epoch whether it lasts.
     live: Arc<AtomicBool>,
+    /// The first delivery of the present epoch; the channels of those before it have closed.
+    epoch_began: u64,
+    /// How many of those are still held, because their handlers run.
+    stale: usize,
+    /// The channel that has acknowledgements to send, if there are any.
+    unflushed: Option<Arc<dyn DeliveryChannel>>,
     given_back: u64,
 }
 
 impl LaneLoop {
     pub(super) fn new(settings: LaneSettings) -> Self {
-        let room = usize::from(settings.prefetch).max(1);
+        // For every permit, and for as many deliveries whose channel has closed.
+        let room = 2 * usize::from(settings.prefetch).max(1);
         let (done, outcomes) = mpsc::channel(room);
         let (settle, settled) = mpsc::channel(room);
         let state = settings.states.add(settings.plan.queue_name());
@@ -117,6 +97,9 @@ impl LaneLoop {
             settle,
             settled,
             live,
+            epoch_began: 0,
+            stale: 0,
+            unflushed: None,
             given_back: 0,
         }
     }
@@ -182,14 +165,17 @@ impl LaneLoop {
     /// One channel epoch. Whether the lane has stopped for good.
     async fn epoch(&mut self, mut consumer: Box<dyn Consumer>) -> bool {
         self.live = Arc::new(AtomicBool::new(true));
-        let permits = usize::from(self.settings.prefetch);
-        Self::count_permits(&self.counters, permits.saturating_sub(self.held.len()), true);
+        (self.epoch_began, self.stale) = (self.next_number, self.held.len());
+        let permits = usize::from(self.settings.prefetch).max(1);
+        Self::count_permits(&self.counters, permits, true);
         let mut stopping = false;
         let stopped = loop {
             if stopping && self.held.is_empty() {
                 break true;
             }
-            match self.next_event(&mut consumer, stopping, self.held.len() < permits).await {
+            // Those that are held from before take no permit of the new channel, but their number is limited too.
+            let permit = self.held.len() - self.stale < permits && self.held.len() < 2 * permits;
+            match self.next_event(&mut consumer, stopping, permit).await {
                 Event::Pulled(Some(Ok(delivery))) => self.hand_over(*delivery),
                 Event::Pulled(Some(Err(error))) => {
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
@@ -204,6 +190,7 @@ impl LaneLoop {
                 }
                 Event::Finished(finished) => self.finished(finished),
                 Event::Settled(number, receive) => self.release(number, receive),
+                Event::Quiet => self.flush(),
                 Event::Stop if stopping => break true,
                 Event::Stop => {
                     stopping = true;
@@ -213,7 +200,8 @@ impl LaneLoop {
         };
         self.live.store(false, Ordering::Release);
         self.settings.states.set(self.state, false, None);
-        Self::count_permits(&self.counters, permits.saturating_sub(self.held.len()), false);
+        self.unflushed = None;
+        Self::count_permits(&self.counters, permits.saturating_sub(self.held.len() - self.stale), false);
         if stopped {
             self.give_rest_back();
             consumer.close().await;
@@ -229,11 +217,13 @@ impl LaneLoop {
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
             pulled = consumer.next(), if permit && !stopping => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
+            () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
         }
     }
 
     fn hand_over(&mut self, delivery: Delivery) {
         let identity = &self.settings.settler.bus.identity;
+        let (redelivered, count) = (delivery.redelivered, delivery.delivery_count.unwrap_or(0));
         let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
             Err(receipt) => {
@@ -252,37 +242,70 @@ impl LaneLoop {
         self.held.insert(number, HeldDelivery { receipt, original, envelope: Rc::new(envelope.clone()) });
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
+        if !self.settings.plan.ack_on_receipt
+            && let Some(end) = self.suspected(&envelope, count)
+        {
+            return self.give_up_suspect(number, end, &envelope);
+        }
         let live = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.live));
         let ticket = Ticket::new(number, live, self.done.clone());
         // A mailbox that is gone drops the ticket, which gives the delivery back.
         self.settings.mailbox.do_send(Deliver {
             lane: self.settings.plan.lane,
             envelope,
+            redelivered,
             received: Instant::now(),
             ticket,
         });
     }
 
+    /// What becomes of a message that was delivered so often without an end that it may have killed its process.
+    fn suspected(&self, envelope: &Envelope, deliveries: u32) -> Option<End> {
+        let most = self.settings.settler.place_of(envelope).and_then(|index| self.settings.policies.get(index));
+        let most = most.unwrap_or(&self.settings.policy).retry.most_attempts();
+        after_crashes(deliveries, self.settings.ordered, envelope.attempt, most)
+    }
+
+    fn give_up_suspect(&mut self, number: u64, end: End, envelope: &Envelope) {
+        let settlement = Settlement { answer: Asked::of(envelope) == Asked::Reply && end == End::DeadLetter, end };
+        let text = "it was delivered again and again without an end; perhaps it ends the process that handles it";
+        let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
+        let handler = self.settings.settler.place_of(envelope);
+        let made = Made { attempt: envelope.attempt, handler, first_error: None };
+        self.settle(number, settlement, outcome, made);
+    }
+
     fn finished(&mut self, finished: Finished) {
-        let Finished { number, outcome, attempt } = finished;
+        let Finished { number, outcome, made } = finished;
         let Some(held) = self.held.get(&number) else { return };
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
             // Its channel has closed: the broker delivers it again.
             return self.release(number, Receive::GiveBack);
         }
-        let asked = Asked::of(&held.envelope);
-        let age = skewed_for(&held.original.properties);
-        let settlement = decide(&outcome, asked, attempt, &self.settings.retry, age, &self.settings.skew);
+        let policy = made.handler.and_then(|index| self.settings.policies.get(index)).unwrap_or(&self.settings.policy);
+        let settlement = decide(&Case {
+            outcome: &outcome,
+            asked: Asked::of(&held.envelope),
+            attempt: made.attempt,
+            policy,
+            skewed_for: skewed_for(&held.original.properties),
+            skew: &self.settings.skew,
+            chance: fastrand::f64(),
+        });
         if !Settler::needs_io(settlement) {
-            let receive =
-                if settlement.end == crate::inbound::decide::End::Ack { Receive::Ack } else { Receive::GiveBack };
+            let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
             return self.release(number, receive);
         }
+        self.settle(number, settlement, outcome, made);
+    }
+
+    fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
+        let Some(held) = self.held.get(&number) else { return };
         let held =
             HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Rc::clone(&held.envelope) };
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         actix_rt::spawn(async move {
-            let receive = settler.settle(settlement, outcome, attempt, lane, &held).await;
+            let receive = settler.settle(settlement, outcome, made, lane, &held).await;
             // Never full, as there are not more deliveries than permits; a lane that is gone gave all back.
             let _ = settle.try_send((number, receive));
         });
@@ -291,7 +314,9 @@ impl LaneLoop {
     fn release(&mut self, number: u64, receive: Receive) {
         let Some(held) = self.held.remove(&number) else { return };
         Counters::sub(&self.counters.in_flight);
-        if self.live.load(Ordering::Acquire) {
+        if number < self.epoch_began {
+            self.stale = self.stale.saturating_sub(1);
+        } else if self.live.load(Ordering::Acquire) {
             Counters::add(&self.counters.permits);
         }
         let Some(receipt) = held.receipt else {
@@ -302,7 +327,9 @@ impl LaneLoop {
             return;
         };
         match receive {
-            Receive::Ack => receipt.ack(),
+            Receive::Ack => {
+                self.unflushed = receipt.ack_with_next_flush().or(self.unflushed.take());
+            }
             Receive::GiveBack => {
                 if receipt.is_live() {
                     Counters::add(&self.counters.given_back);
@@ -310,6 +337,12 @@ impl LaneLoop {
                 }
                 receipt.give_back();
             }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(channel) = self.unflushed.take() {
+            channel.flush();
         }
     }
 

@@ -2,13 +2,16 @@
 
 mod bridge;
 mod decide;
+mod due;
 mod forward;
 mod lane;
 mod open;
 mod settle;
+mod states;
 mod topology;
 
 pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
-pub use decide::{End, Settlement, SkewPolicy, decide, in_place};
-pub use lane::{LaneState, LaneStates};
+pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
+pub use due::{DueSettings, publish_due};
+pub use states::{LaneState, LaneStates};
 pub use topology::{ActorPlan, LanePlan, plan, shared_exchanges};

@@ -23,7 +23,10 @@ pub(super) struct Opened {
 
 /// Opens a delivery; the receipt alone when somebody else is meant.
 pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
-    let Delivery { origin, properties, payload, receipt, .. } = delivery;
+    let Delivery { origin, mut properties, payload, receipt, .. } = delivery;
+    if identity.names.is_delay(&origin.exchange) {
+        broker::strip(&mut properties.headers);
+    }
     let envelope = broker::open(&origin, properties.clone(), payload.clone(), &identity.names);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);

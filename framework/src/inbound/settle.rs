@@ -11,8 +11,9 @@ use crate::broker::Addressed;
 use crate::bus::{Bus, Counters, reply_to};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
+use crate::host::Made;
 use crate::inbound::decide::{End, Settlement};
-use crate::inbound::forward::{DeadLetter, dead_letter, skewed};
+use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::inbound::open::Original;
 use crate::message::{Envelope, MediaType, Problem, Status};
 
@@ -50,7 +51,7 @@ pub(super) struct Settler {
 impl Settler {
     /// Whether settling needs the network beside the receipt.
     pub(super) fn needs_io(settlement: Settlement) -> bool {
-        settlement.answer || matches!(settlement.end, End::DeadLetter | End::Later(_))
+        settlement.answer || !matches!(settlement.end, End::Ack | End::GiveBack)
     }
 
     /// Answers and forwards as decided, and says how to use the receipt. What is forwarded is confirmed first, so
@@ -59,7 +60,7 @@ impl Settler {
         &self,
         settlement: Settlement,
         outcome: Outcome,
-        attempt: u32,
+        made: Made,
         lane: Lane,
         held: &HeldDelivery,
     ) -> Receive {
@@ -69,23 +70,33 @@ impl Settler {
         let forward = match settlement.end {
             End::Ack => return Receive::Ack,
             End::GiveBack => return Receive::GiveBack,
-            // The queue of an instance ends with it; there is no later for it.
-            End::Later(_) if lane == Lane::Instance => return Receive::Ack,
-            End::Later(pause) => {
-                tokio::select! {
-                    () = self.stopping.cancelled() => return Receive::GiveBack,
-                    () = tokio::time::sleep(pause) => skewed(&held.original, &held.envelope, &self.queue),
-                }
+            End::Discard => {
+                self.discarded(&outcome, &made, held);
+                return Receive::Ack;
             }
-            End::DeadLetter => self.dead_letter(&outcome, attempt, held),
+            // The queue of an instance ends with it; there is no later for it.
+            End::Later(_) | End::Retry(_) if lane == Lane::Instance => return Receive::Ack,
+            End::Later(_) => skewed(&held.original, &held.envelope, &self.queue),
+            End::Retry(_) => {
+                let error = made.first_error.as_deref().map_or_else(|| in_short(&outcome), str::to_owned);
+                retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &error)
+            }
+            End::Restart => {
+                tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id,
+                    attempt = made.attempt, "delivered again and again without an end: counted as a failed attempt");
+                retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &in_short(&outcome))
+            }
+            End::DeadLetter => self.dead_letter(&outcome, &made, held),
         };
-        let is_dead_letter = settlement.end == End::DeadLetter;
-        match self.forward(forward).await {
-            Ok(()) if is_dead_letter => {
-                Counters::add(&self.counters.dead_lettered);
+        match self.forward(forward, settlement.end).await {
+            Ok(()) => {
+                match settlement.end {
+                    End::DeadLetter => Counters::add(&self.counters.dead_lettered),
+                    End::Retry(_) => Counters::add(&self.counters.delayed),
+                    _ => {}
+                }
                 Receive::Ack
             }
-            Ok(()) => Receive::Ack,
             Err(error) => {
                 tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, "a message could not be moved; it stays in its queue");
                 tokio::time::sleep(PAUSE_AFTER_FAILED_FORWARD).await;
@@ -94,7 +105,21 @@ impl Settler {
         }
     }
 
-    fn dead_letter(&self, outcome: &Outcome, attempts: u32, held: &HeldDelivery) -> Addressed {
+    /// The place of the handler that takes the message.
+    pub(super) fn place_of(&self, envelope: &Envelope) -> Option<usize> {
+        let takes = |spec: &HandlerSpec| {
+            spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str())
+        };
+        self.handlers.iter().position(takes)
+    }
+
+    fn discarded(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) {
+        Counters::add(&self.counters.discarded);
+        tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key,
+            message_id = %held.envelope.id, attempts = made.attempt, error = in_short(outcome), "message given up: discarded, as its policy says");
+    }
+
+    fn dead_letter(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) -> Addressed {
         let unknown = Failed {
             class: crate::handler::FailureClass::Permanent,
             problem: Problem::new(Problem::FAILED, "no reason is known"),
@@ -102,26 +127,22 @@ impl Settler {
         };
         let failed = if let Outcome::Failed(failed) = outcome { failed } else { &unknown };
         let service = self.bus.identity.service.as_str();
-        let handler = self.handler_of(&held.envelope);
+        let handler = made.handler.and_then(|index| self.handlers.get(index)).copied();
+        let attempts = made.attempt;
         tracing::error!(service, actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id, attempts,
             reason = failed.class.as_str(), error = %failed.log, queue = %self.dead_queue, "message given up: dead-lettered");
-        let why = DeadLetter { service, actor: self.actor, handler, attempts, failed };
+        let first_error = made.first_error.as_deref();
+        let why = DeadLetter { service, actor: self.actor, handler, attempts, first_error, failed };
         dead_letter(&held.original, &held.envelope, &self.dead_queue, &why)
     }
 
-    fn handler_of(&self, envelope: &Envelope) -> Option<HandlerSpec> {
-        let takes = |spec: &&HandlerSpec| {
-            spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str())
+    async fn forward(&self, addressed: Addressed, end: End) -> Result<(), String> {
+        let (outlet, deadline) = (&self.bus.outlet, Instant::now() + self.confirm_timeout);
+        let forwarded = match end {
+            End::Later(delay) | End::Retry(delay) => outlet.forward_later(addressed, delay, deadline).await,
+            _ => outlet.forward(addressed, deadline).await,
         };
-        self.handlers.iter().find(takes).copied()
-    }
-
-    async fn forward(&self, addressed: Addressed) -> Result<(), String> {
-        self.bus
-            .outlet
-            .forward(addressed, Instant::now() + self.confirm_timeout)
-            .await
-            .map_err(|error| error.to_string())
+        forwarded.map_err(|error| error.to_string())
     }
 
     /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the
@@ -166,4 +187,8 @@ impl Settler {
             Outcome::Expired => None,
         }
     }
+}
+
+fn in_short(outcome: &Outcome) -> String {
+    if let Outcome::Failed(failed) = outcome { failed.in_short() } else { outcome.as_str().to_owned() }
 }

@@ -59,6 +59,8 @@ pub struct Envelope {
     pub target: Option<Name>,
     /// When it was sent, to the second.
     pub sent_at: Option<SystemTime>,
+    /// How long the broker keeps it before it is routed, from 100 ms to 38 days. Never set on what was received.
+    pub delay: Option<Duration>,
     /// How long it may wait in a queue.
     pub expiration: Option<Duration>,
     /// From receipt on, how long the sender still waits for the answer.
@@ -104,6 +106,7 @@ impl Envelope {
             instance: None,
             target: None,
             sent_at: None,
+            delay: None,
             expiration: None,
             timeout: None,
             transient: false,

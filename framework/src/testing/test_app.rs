@@ -151,7 +151,8 @@ impl TestApp {
         self.running[0].stats()
     }
 
-    /// Waits until the whole cascade is quiet: every message is handled, and whatever it caused is handled too.
+    /// Waits until the whole cascade is quiet: every message is handled, and whatever it caused is handled too. What is
+    /// put off, a delayed message or attempt, is not waited for: let its time pass, with a paused clock in an instant.
     ///
     /// # Panics
     /// When it is not quiet after two minutes on the test's clock.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use postrider::distributed;
-use postrider::handler::{Actor, Guarantee};
+use postrider::handler::{Actor, FailureClass, Guarantee};
 
 struct Invoicing;
 
@@ -15,6 +15,8 @@ struct Invoicing;
     concurrency = 4,
     timeout = "2m",
     retry = "none",
+    give_up = ["panic"],
+    discard = ["rejected", "timed_out"],
 )]
 impl Invoicing {
     #[distributed(command = "billing.close")]
@@ -43,7 +45,10 @@ fn the_words_of_a_block_are_its_attributes() {
     let attributes = Invoicing::attributes();
     assert_eq!((attributes.actor, attributes.service, attributes.queue), ("Invoicing", "invoice", Some("archive")));
     assert_eq!((attributes.domains, attributes.ordered), (&["invoice", "billing"][..], true));
-    assert_eq!((attributes.prefetch, attributes.concurrency, attributes.attempts), (Some(16), Some(4), Some(1)));
+    assert_eq!((attributes.prefetch, attributes.concurrency), (Some(16), Some(4)));
+    let policy = attributes.policy;
+    assert_eq!((policy.retry, policy.give_up), (Some("none"), Some(&[FailureClass::Panic][..])));
+    assert_eq!(policy.discard, Some(&[FailureClass::Rejected, FailureClass::TimedOut][..]));
     assert_eq!(attributes.timeout, Some(Duration::from_secs(120)));
     assert_eq!(attributes.guarantee, Guarantee::AtLeastOnce);
 }
@@ -52,7 +57,11 @@ fn the_words_of_a_block_are_its_attributes() {
 fn what_a_block_does_not_say_is_left_to_the_app() {
     let attributes = Metering::attributes();
     assert_eq!((attributes.queue, attributes.prefetch, attributes.concurrency), (None, None, None));
-    assert_eq!((attributes.domains, attributes.ordered, attributes.attempts), (&["metering"][..], false, Some(3)));
+    assert_eq!(
+        (attributes.domains, attributes.ordered, attributes.policy.retry),
+        (&["metering"][..], false, Some("blocking"))
+    );
+    assert_eq!((attributes.policy.give_up, attributes.policy.discard), (None, None));
     assert_eq!((attributes.guarantee, attributes.timeout), (Guarantee::AtMostOnce, None));
 }
 

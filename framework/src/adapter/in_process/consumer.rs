@@ -91,6 +91,9 @@ impl DeliveryChannel for Channel {
         self.settle(tag, false);
     }
 
+    /// The broker heard of everything as it happened.
+    fn flush(&self) {}
+
     fn give_back(&self, tag: u64) {
         self.settle(tag, true);
     }

@@ -94,6 +94,11 @@ impl QueueState {
         evicted
     }
 
+    /// When the message at the head expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.ready.front().and_then(|message| message.expires)
+    }
+
     /// Hands ready messages to subscribers that have room, one after the other.
     pub(super) fn dispatch(&mut self) {
         while !self.ready.is_empty() {

@@ -22,6 +22,7 @@ pub(super) fn queues_for(exchanges: &HashMap<String, ExchangeState>, exchange: &
         if !seen.insert(name) {
             continue;
         }
+        let before = (queues.len(), open.len());
         for (pattern, destination) in &exchange.bindings {
             let takes = match exchange.declared.kind {
                 ExchangeKind::Direct => pattern == key,
@@ -35,6 +36,10 @@ pub(super) fn queues_for(exchanges: &HashMap<String, ExchangeState>, exchange: &
                 Destination::Exchange(exchange) if takes => open.push(exchange.clone()),
                 Destination::Queue(_) | Destination::Exchange(_) => {}
             }
+        }
+        let alternate = exchange.declared.arguments.text("alternate-exchange");
+        if let Some(alternate) = alternate.filter(|_| (queues.len(), open.len()) == before) {
+            open.push(alternate.to_owned());
         }
     }
     queues

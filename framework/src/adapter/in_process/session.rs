@@ -1,8 +1,10 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::consumer;
@@ -24,10 +26,15 @@ pub struct Session {
 impl Session {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let id = inner.lock().next_id();
+        let closed = Arc::new(AtomicBool::new(false));
+        // Without a runtime there is nobody who could wait either.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(expire(Arc::downgrade(&inner), Arc::clone(&closed)));
+        }
         Self {
             inner,
             id,
-            closed: Arc::new(AtomicBool::new(false)),
+            closed,
             connection: watch::channel(ConnectionState { up: true, epoch: 1 }).0,
             replies: Replies::default(),
         }
@@ -51,9 +58,33 @@ impl Session {
         exclusive.iter().for_each(|queue| state.delete_queue(queue));
         state.close_session(self.id);
         drop(state);
+        self.inner.lock().earlier.notify_waiters();
         self.connection.send_replace(ConnectionState { up: false, epoch: 1 });
         self.replies.lose_all();
         self.inner.changed();
+    }
+}
+
+/// Expires messages at their time, also in queues that nobody consumes, for as long as the session is open.
+async fn expire(inner: Weak<Inner>, closed: Arc<AtomicBool>) {
+    while let Some(inner) = inner.upgrade() {
+        let earlier = Arc::clone(&inner.lock().earlier);
+        // From here on every call is heard.
+        let mut woken = std::pin::pin!(earlier.notified());
+        woken.as_mut().enable();
+        if closed.load(Ordering::Acquire) {
+            return;
+        }
+        let next = inner.lock().expire();
+        inner.changed();
+        drop(inner);
+        match next {
+            Some(next) => tokio::select! {
+                () = sleep_until(next) => {}
+                () = woken => {}
+            },
+            None => woken.await,
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! All exchanges and queues. Every method leaves the state consistent; nothing here waits.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
@@ -17,6 +19,10 @@ pub(super) struct State {
     exchanges: HashMap<String, ExchangeState>,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
+    /// When a message may expire next.
+    expiry: Option<Instant>,
+    /// Wakes those who wait for that.
+    pub(super) earlier: Arc<Notify>,
 }
 
 impl State {
@@ -170,6 +176,11 @@ impl State {
     fn enqueue(&mut self, name: &str, message: Message, hops: usize) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         let evicted = queue.push(message, Instant::now());
+        let newest = queue.ready.back().and_then(|message| message.expires);
+        if newest.is_some_and(|at| self.expiry.is_none_or(|expiry| at < expiry)) {
+            self.expiry = newest;
+            self.earlier.notify_waiters();
+        }
         self.settle_evicted(name, evicted, hops);
         self.dispatch(name);
     }
@@ -180,6 +191,16 @@ impl State {
         let expired = queue.expire(Instant::now());
         queue.dispatch();
         self.settle_evicted(name, expired, 0);
+    }
+
+    /// Drops or moves on what has expired; when to look again.
+    pub(super) fn expire(&mut self) -> Option<Instant> {
+        if self.expiry.is_some_and(|expiry| expiry <= Instant::now()) {
+            let names: Vec<String> = self.queues.keys().cloned().collect();
+            names.iter().for_each(|name| self.dispatch(name));
+            self.expiry = self.queues.values().filter_map(QueueState::next_expiry).min();
+        }
+        self.expiry
     }
 
     /// What leaves a queue goes to its dead-letter exchange, if it has one.

@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::acks::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
 use crate::adapter::rabbitmq::link::Link;
@@ -24,7 +25,12 @@ pub(super) async fn open(link: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Con
     declare::declare(&connection, &topology).await?;
     let channel = declare::channel(&connection).await?;
     let consumer = consume(&channel, spec).await?;
-    let lane = Arc::new(LaneChannel { channel, open: AtomicBool::new(true), _connection: connection });
+    let lane = Arc::new(LaneChannel {
+        channel,
+        acks: Mutex::new(Acks::new(spec.prefetch)),
+        open: AtomicBool::new(true),
+        _connection: connection,
+    });
     Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone() }))
 }
 
@@ -40,6 +46,7 @@ async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consum
 /// The channel of one lane during one epoch.
 struct LaneChannel {
     channel: Channel,
+    acks: Mutex<Acks>,
     open: AtomicBool,
     /// Closes when nobody holds it any more.
     _connection: Arc<Connection>,
@@ -49,19 +56,45 @@ impl DeliveryChannel for LaneChannel {
     // The first poll of the client's future puts the frame into the connection's order; what it waits for afterwards is
     // only that the frame was written. If the channel closes instead, the broker delivers again.
     fn ack(&self, tag: u64) {
-        if self.is_live() {
-            let _ = self.channel.basic_ack(tag, BasicAckOptions::default()).now_or_never();
+        let mut acks = self.acks();
+        if acks.done(tag) {
+            self.send(&mut acks);
         }
     }
 
+    fn flush(&self) {
+        self.send(&mut self.acks());
+    }
+
     fn give_back(&self, tag: u64) {
+        let mut acks = self.acks();
         if self.is_live() {
             let _ = self.channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false }).now_or_never();
         }
+        acks.given_back(tag);
     }
 
     fn is_live(&self) -> bool {
         self.open.load(Ordering::Acquire) && self.channel.status().connected()
+    }
+}
+
+impl LaneChannel {
+    /// Frames leave while this is held, so that they leave in the order in which they were decided.
+    fn acks(&self) -> MutexGuard<'_, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, acks: &mut Acks) {
+        for ack in acks.flush() {
+            let (tag, multiple) = match ack {
+                Ack::One(tag) => (tag, false),
+                Ack::UpTo(tag) => (tag, true),
+            };
+            if self.is_live() {
+                let _ = self.channel.basic_ack(tag, BasicAckOptions { multiple }).now_or_never();
+            }
+        }
     }
 }
 
@@ -93,6 +126,7 @@ impl Consumer for RabbitConsumer {
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            self.lane.flush();
             if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
                 // Acks and give-backs are in front of it in the same order of frames.
                 let _ = timeout(ANSWER_TIMEOUT, self.lane.channel.close(200, "OK".into())).await;
@@ -122,6 +156,7 @@ impl RabbitConsumer {
 
 impl Drop for RabbitConsumer {
     fn drop(&mut self) {
+        self.lane.flush();
         if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
             let lane = Arc::clone(&self.lane);
             self.handle.spawn(async move {

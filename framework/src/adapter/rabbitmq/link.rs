@@ -15,7 +15,6 @@ use crate::adapter::rabbitmq::address::{Addresses, shown};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::connecting;
 use crate::broker::{BrokerError, ConnectionState, Topology};
-use crate::message::MessageId;
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -211,8 +210,5 @@ async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>) {
 
 /// Between half of the pause and all of it, so that many clients do not come back at the same moment.
 fn jittered(pause: Duration) -> Duration {
-    let chance =
-        MessageId::new().as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
-            % 1_000;
-    pause / 2 + pause / 2 * chance / 1_000
+    pause / 2 + (pause / 2).mul_f64(fastrand::f64())
 }

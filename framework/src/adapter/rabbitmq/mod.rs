@@ -1,6 +1,7 @@
 //! RabbitMQ through `lapin`. Recovery is our own: a lost connection is made again for ever, with a pause that grows and
 //! jitters; exchanges are declared again before anything is published; consumers are opened again by their lanes.
 
+mod acks;
 mod address;
 mod consumer;
 mod declare;

@@ -1,0 +1,156 @@
+//! Delays without a plugin: 25 levels, each a queue whose messages all live equally long, so that none waits behind a
+//! longer one. A message passes the levels whose bits are set in its delay. See `docs/wire.md`, "Delays".
+
+use std::time::Duration;
+
+use crate::broker::{Binding, Exchange, ExchangeKind, Names, Queue, Topology};
+
+/// How many levels there are.
+const LEVELS: u32 = 25;
+/// The delay of the lowest level; each further one lasts twice as long.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest delay, a little over 38 days.
+pub const MAX_DELAY: Duration = TICK.saturating_mul((1 << LEVELS) - 1);
+/// The target of a message that is published when it is due.
+const DUE: &str = "due";
+
+/// Exchange and routing key for a delay, which is rounded up to the next tenth of a second and cut to [`MAX_DELAY`].
+fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
+    let delay = delay.min(MAX_DELAY);
+    let ticks = delay.as_millis().div_ceil(TICK.as_millis()).max(1);
+    let highest = u128::BITS - 1 - ticks.leading_zeros();
+    let mut key = String::with_capacity(2 * LEVELS as usize + target.len());
+    for level in (0..LEVELS).rev() {
+        key.push(if ticks >> level & 1 == 1 { '1' } else { '0' });
+        key.push('.');
+    }
+    key.push_str(target);
+    (names.delay_level(highest), key)
+}
+
+/// Where a message goes that is to arrive in a queue after a delay.
+#[must_use]
+pub fn delayed_to_queue(names: &Names, delay: Duration, queue: &str) -> (String, String) {
+    address(names, delay, &word_of(names, queue))
+}
+
+/// Where a message goes that is to be published after a delay.
+#[must_use]
+pub fn delayed_publish(names: &Names, delay: Duration) -> (String, String) {
+    address(names, delay, DUE)
+}
+
+/// A queue's name as one word of a routing key.
+fn word_of(names: &Names, queue: &str) -> String {
+    queue.strip_prefix(names.namespace()).map_or(queue, |rest| rest.trim_start_matches('.')).replace('.', ":")
+}
+
+/// The levels.
+#[must_use]
+pub fn delay_levels(names: &Names) -> Topology {
+    let mut topology = due_topology(names);
+    topology
+        .exchanges
+        .push(Exchange::new(names.delay_out(), ExchangeKind::Topic).with("alternate-exchange", names.due()));
+    for level in 0..LEVELS {
+        let name = names.delay_level(level);
+        let below = if level == 0 { names.delay_out() } else { names.delay_level(level - 1) };
+        let millis = TICK.as_millis() as i64 * (1 << level);
+        topology.exchanges.push(Exchange::new(&name, ExchangeKind::Topic));
+        topology.queues.push(
+            Queue::quorum(&name)
+                .with("x-message-ttl", millis)
+                .with("x-dead-letter-exchange", below.as_str())
+                .with("x-dead-letter-strategy", "at-least-once")
+                .with("x-overflow", "reject-publish"),
+        );
+        let bit = |bit: &str| format!("{}{bit}.#", "*.".repeat((LEVELS - 1 - level) as usize));
+        topology.bindings.push(Binding::to_queue(&name, bit("1"), &name));
+        topology.bindings.push(Binding::to_exchange(&name, bit("0"), below));
+    }
+    topology
+}
+
+/// The way from the levels back to a queue.
+#[must_use]
+pub fn delay_return(names: &Names, queue: &str) -> Binding {
+    let key = format!("{}{}", "*.".repeat(LEVELS as usize), word_of(names, queue));
+    Binding::to_queue(names.delay_out(), key, queue)
+}
+
+/// Where messages wait that are due to be published.
+#[must_use]
+pub fn due_queue(names: &Names) -> Queue {
+    Queue::quorum(names.due())
+}
+
+/// Exchange, queue and binding of what is due.
+#[must_use]
+pub fn due_topology(names: &Names) -> Topology {
+    Topology {
+        exchanges: vec![Exchange::new(names.due(), ExchangeKind::Fanout)],
+        queues: vec![due_queue(names)],
+        bindings: vec![Binding::to_queue(names.due(), "", names.due())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::matches;
+
+    /// Follows a message through the levels; how long it takes and where it comes out.
+    fn travel(exchange: &str, key: &str, topology: &Topology) -> (Duration, String) {
+        let (mut at, mut waited) = (exchange.to_owned(), Duration::ZERO);
+        for _ in 0..=2 * LEVELS {
+            if at.ends_with("delay.out") {
+                return (waited, at);
+            }
+            let taken: Vec<&Binding> = topology
+                .bindings
+                .iter()
+                .filter(|binding| binding.source == at && matches(&binding.routing_key, key))
+                .collect();
+            assert_eq!(taken.len(), 1, "{at} {key}");
+            at = match &taken[0].destination {
+                crate::broker::Destination::Exchange(below) => below.clone(),
+                crate::broker::Destination::Queue(name) => {
+                    let queue = topology.queues.iter().find(|queue| queue.name == *name).unwrap();
+                    let ttl = queue.arguments.get("x-message-ttl").and_then(crate::message::Value::as_integer);
+                    waited += Duration::from_millis(ttl.unwrap() as u64);
+                    queue.arguments.text("x-dead-letter-exchange").unwrap().to_owned()
+                }
+            };
+        }
+        panic!("{key} goes in circles");
+    }
+
+    #[test]
+    fn a_delay_is_never_shorter_than_asked_and_at_most_a_tick_longer() {
+        let (names, millis) = (Names::default(), Duration::from_millis);
+        let topology = delay_levels(&names);
+        for delay in [1, 99, 100, 101, 1_000, 5_000, 12_345, 60_000, 3_600_000, 86_400_000, 3_283_200_000].map(millis) {
+            let (exchange, key) = delayed_to_queue(&names, delay, "postrider.invoice");
+            let (waited, _) = travel(&exchange, &key, &topology);
+            assert!(waited >= delay && waited < delay + TICK, "{delay:?} became {waited:?}");
+        }
+        let (exchange, key) = delayed_publish(&names, Duration::MAX);
+        assert_eq!(travel(&exchange, &key, &topology).0, MAX_DELAY);
+        assert!(MAX_DELAY > postrider_grammar::MAX_DELAY);
+    }
+
+    #[test]
+    fn what_comes_back_goes_to_its_own_queue_only() {
+        let names = Names::default();
+        let queues = ["postrider.invoice", "postrider.invoice.audit", "postrider.due-date"];
+        for queue in queues {
+            let (_, key) = delayed_to_queue(&names, Duration::from_secs(1), queue);
+            let taken: Vec<&str> =
+                queues.into_iter().filter(|other| matches(&delay_return(&names, other).routing_key, &key)).collect();
+            assert_eq!(taken, [queue]);
+            assert!(key.len() <= 255);
+        }
+        let (_, due) = delayed_publish(&names, Duration::from_secs(1));
+        assert!(queues.iter().all(|queue| !matches(&delay_return(&names, queue).routing_key, &due)));
+    }
+}

@@ -1,0 +1,176 @@
+//! A message that is being handled is not handled a second time beside it. The broker delivers again what was unsettled
+//! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
+//! one that has just ended.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::handler::Outcome;
+use crate::host::deliver::Made;
+use crate::message::MessageId;
+
+/// How long an outcome is remembered that could not be settled, because its channel had closed. The broker delivers
+/// such a message again at once, but perhaps to somebody else.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// The most outcomes that are remembered per actor.
+const MOST_REMEMBERED: usize = 4_096;
+
+type Ended = (Outcome, Made);
+
+#[derive(Default)]
+struct Runs {
+    /// What runs, and who waits for it.
+    running: HashMap<MessageId, Vec<oneshot::Sender<Ended>>>,
+    /// What ended and could not be settled.
+    ended: HashMap<MessageId, Ended>,
+    /// The same by age.
+    ages: VecDeque<(Instant, MessageId)>,
+}
+
+/// The messages that one actor handles in this process, in all its copies.
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<Runs>>);
+
+/// Whether a message is to be handled.
+pub(super) enum Entered {
+    /// Yes.
+    Run(Turn),
+    /// It is being handled already. The outcome follows; if none does, that run did not take place.
+    Joined(oneshot::Receiver<Ended>),
+    /// It was handled, but the broker does not know.
+    Ended(Outcome, Made),
+}
+
+impl Running {
+    pub(super) fn enter(&self, id: &MessageId, redelivered: bool) -> Entered {
+        let mut runs = self.lock();
+        if redelivered && let Some((outcome, made)) = runs.ended.remove(id) {
+            return Entered::Ended(outcome, made);
+        }
+        match runs.running.entry(id.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Vec::new());
+                Entered::Run(Turn { running: self.clone(), id: Some(id.clone()) })
+            }
+            Entry::Occupied(mut entry) => {
+                let (tell, waiting) = oneshot::channel();
+                entry.get_mut().push(tell);
+                Entered::Joined(waiting)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Runs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runs {
+    fn remember(&mut self, id: MessageId, ended: Ended) {
+        let now = Instant::now();
+        self.ages.push_back((now, id.clone()));
+        self.ended.insert(id, ended);
+        let old = |(at, _): &(Instant, MessageId)| now.duration_since(*at) > REMEMBERED_FOR;
+        while self.ages.len() > MOST_REMEMBERED || self.ages.front().is_some_and(old) {
+            if let Some((_, id)) = self.ages.pop_front() {
+                self.ended.remove(&id);
+            }
+        }
+    }
+}
+
+/// The right to handle a message. Dropped, it says that the run did not take place.
+pub(super) struct Turn {
+    running: Running,
+    id: Option<MessageId>,
+}
+
+impl Turn {
+    /// The run has ended. What cannot be settled is remembered for the redelivery.
+    pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
+        let Some(id) = self.id.take() else { return };
+        let mut runs = self.running.lock();
+        let waiting = runs.running.remove(&id).unwrap_or_default();
+        // One that waits already is the redelivery.
+        if waiting.is_empty() && !settles {
+            runs.remember(id, (outcome.clone(), made.clone()));
+        }
+        drop(runs);
+        for waiting in waiting {
+            // A lane that is gone has given its deliveries back already.
+            let _ = waiting.send((outcome.clone(), made.clone()));
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.running.lock().running.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended() -> Ended {
+        (Outcome::Done(None), Made { attempt: 2, ..Made::default() })
+    }
+
+    fn run(running: &Running, id: &MessageId) -> Turn {
+        if let Entered::Run(turn) = running.enter(id, true) { turn } else { panic!("it runs already") }
+    }
+
+    #[test]
+    fn a_second_delivery_waits_for_the_run_and_takes_its_outcome() {
+        let (running, id) = (Running::default(), MessageId::new());
+        let first = run(&running, &id);
+        let Entered::Joined(mut second) = running.enter(&id, true) else { panic!("it runs twice") };
+        first.end(&ended().0, &ended().1, false);
+        assert_eq!(second.try_recv().unwrap().1.attempt, 2);
+        drop(run(&running, &id));
+    }
+
+    #[test]
+    fn an_outcome_that_could_not_be_settled_is_kept_for_one_redelivery() {
+        let (running, id) = (Running::default(), MessageId::new());
+        run(&running, &id).end(&ended().0, &ended().1, false);
+        assert!(matches!(running.enter(&id, true), Entered::Ended(Outcome::Done(None), _)));
+        drop(run(&running, &id));
+        run(&running, &id).end(&ended().0, &ended().1, true);
+        drop(run(&running, &id));
+    }
+
+    #[test]
+    fn a_first_delivery_is_never_taken_for_a_redelivery() {
+        let (running, id) = (Running::default(), MessageId::new());
+        run(&running, &id).end(&ended().0, &ended().1, false);
+        assert!(matches!(running.enter(&id, false), Entered::Run(_)));
+    }
+
+    #[test]
+    fn a_run_that_did_not_take_place_lets_the_next_one_run() {
+        let (running, id) = (Running::default(), MessageId::new());
+        let first = run(&running, &id);
+        let Entered::Joined(mut second) = running.enter(&id, true) else { panic!("it runs twice") };
+        drop(first);
+        assert!(second.try_recv().is_err());
+        drop(run(&running, &id));
+    }
+
+    #[test]
+    fn only_so_many_outcomes_are_remembered() {
+        let running = Running::default();
+        for _ in 0..MOST_REMEMBERED + 10 {
+            run(&running, &MessageId::new()).end(&ended().0, &ended().1, false);
+        }
+        assert_eq!(running.lock().ended.len(), MOST_REMEMBERED);
+    }
+}

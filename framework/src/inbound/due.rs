@@ -1,0 +1,197 @@
+//! Publishes delayed messages when they are due. Every process does; which one gets a message is the broker's choice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{
+    Addressed, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology,
+    due_topology, strip,
+};
+use crate::bus::{Bus, Counters, SendError, due};
+use crate::handler::{Failed, FailureClass};
+use crate::inbound::decide::SkewPolicy;
+use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
+use crate::inbound::states::LaneStates;
+use crate::message::Problem;
+
+/// The most messages that are being published at once.
+const PREFETCH: u16 = 64;
+/// The first pause before the consumer is opened again; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before the consumer is opened again.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What publishing what is due needs.
+pub struct DueSettings {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// What publishes.
+    pub bus: Bus,
+    /// What happened, counted.
+    pub counters: Arc<Counters>,
+    /// Where it says whether it consumes.
+    pub states: LaneStates,
+    /// What happens while nobody takes a message.
+    pub skew: SkewPolicy,
+    /// How long a publication may take.
+    pub confirm_timeout: Duration,
+    /// Fires when the app stops.
+    pub stopping: CancellationToken,
+}
+
+/// Publishes what is due until the app stops. `started` hears of the first consumer, or of the mistake that makes one
+/// impossible.
+pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
+    let mut started = Some(started);
+    let topology = due_topology(&settings.bus.identity.names);
+    let queue = topology.queues[0].clone();
+    let spec = ConsumerSpec { queue, topology, prefetch: PREFETCH };
+    let state = settings.states.add(&spec.queue.name);
+    let mut pause = FIRST_PAUSE;
+    // Without limit of tries: what is due must not wait for a restart.
+    while !settings.stopping.is_cancelled() {
+        let opened = tokio::select! {
+            () = settings.stopping.cancelled() => return,
+            opened = settings.broker.consume(&spec) => opened,
+        };
+        match opened {
+            Ok(consumer) => {
+                pause = FIRST_PAUSE;
+                settings.states.set(state, true, None);
+                if let Some(started) = started.take() {
+                    // Whoever started us has given up; we will hear that we are to stop.
+                    let _ = started.send(Ok(()));
+                }
+                let ended = settings.epoch(consumer).await;
+                settings.states.set(state, false, ended.map(|error| error.to_string()));
+            }
+            Err(error) => {
+                settings.states.set(state, false, Some(error.to_string()));
+                if error.is_permanent()
+                    && let Some(started) = started.take()
+                {
+                    let _ = started.send(Err(error));
+                    return;
+                }
+                tracing::warn!(queue = %spec.queue.name, %error, ?pause, "cannot consume what is due; trying again");
+            }
+        }
+        tokio::select! {
+            () = settings.stopping.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+        }
+    }
+}
+
+impl DueSettings {
+    /// One channel epoch; why it ended, unless the app stops.
+    async fn epoch(&self, mut consumer: Box<dyn Consumer>) -> Option<BrokerError> {
+        let mut publishing = FuturesUnordered::new();
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => break None,
+                Some(()) = publishing.next() => {}
+                pulled = consumer.next(), if publishing.len() < usize::from(PREFETCH) => match pulled {
+                    Some(Ok(delivery)) => publishing.push(self.publish(delivery)),
+                    Some(Err(error)) => break Some(error),
+                    None => break Some(BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }),
+                },
+            }
+        };
+        if ended.is_none() {
+            // What is on its way is confirmed and settled; what is not goes back as the channel closes.
+            while publishing.next().await.is_some() {}
+            consumer.close().await;
+        }
+        ended
+    }
+
+    async fn publish(&self, delivery: Delivery) {
+        let Delivery { properties, payload, receipt, .. } = delivery;
+        let names = &self.bus.identity.names;
+        let Some(addressed) = due(properties.clone(), payload.clone(), names) else {
+            let why = "it does not say in `type` and `postrider-kind` where it is to go";
+            return self.give_up(properties, payload, receipt, why).await;
+        };
+        let deadline = Instant::now() + self.confirm_timeout;
+        match self.bus.outlet.publish_due(addressed, deadline).await {
+            Ok(()) => {
+                Counters::add(&self.counters.due);
+                receipt.ack();
+            }
+            Err(SendError::Unroutable { key, .. }) => self.unrouted(properties, payload, receipt, &key).await,
+            Err(error) => {
+                tracing::warn!(%error, "a delayed message could not be published; it is tried again");
+                tokio::time::sleep(FIRST_PAUSE).await;
+                receipt.give_back();
+            }
+        }
+    }
+
+    /// Nobody takes it now: perhaps its service is not started yet.
+    async fn unrouted(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, key: &str) {
+        if skewed_for(&properties) >= self.skew.window {
+            return self.give_up(properties, payload, receipt, &format!("no queue takes {key:?}")).await;
+        }
+        tracing::warn!(key, again_in = ?self.skew.pause, "a delayed message is due, but no queue takes it; it is tried again");
+        strip(&mut properties.headers);
+        set_skewed_since(&mut properties);
+        let names = &self.bus.identity.names;
+        let addressed = to_queue(names.due(), properties, payload);
+        let deadline = Instant::now() + self.confirm_timeout;
+        self.settle(self.bus.outlet.forward_later(addressed, self.skew.pause, deadline).await, receipt).await;
+    }
+
+    async fn give_up(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, why: &str) {
+        let names = &self.bus.identity.names;
+        let dead = names.dead_queue(&names.due());
+        tracing::error!(
+            message_id = properties.message_id.as_deref(),
+            reason = why,
+            queue = dead,
+            "delayed message given up: dead-lettered"
+        );
+        strip(&mut properties.headers);
+        let failed = Failed {
+            class: FailureClass::Permanent,
+            problem: Problem::new(Problem::FAILED, why),
+            log: format!("when its delay was over, it could not be published: {why}"),
+        };
+        note_death(&mut properties.headers, "due", "due", 1, &failed);
+        let declared = Topology { queues: vec![Queue::quorum(&dead)], ..Topology::default() };
+        if let Err(error) = self.broker.declare(&declared).await {
+            tracing::error!(%error, "the dead-letter queue cannot be declared; the message stays");
+            tokio::time::sleep(FIRST_PAUSE).await;
+            return receipt.give_back();
+        }
+        let deadline = Instant::now() + self.confirm_timeout;
+        let forwarded = self.bus.outlet.forward(to_queue(dead, properties, payload), deadline).await;
+        if forwarded.is_ok() {
+            Counters::add(&self.counters.dead_lettered);
+        }
+        self.settle(forwarded, receipt).await;
+    }
+
+    async fn settle(&self, forwarded: Result<(), SendError>, receipt: Receipt) {
+        match forwarded {
+            Ok(()) => receipt.ack(),
+            Err(error) => {
+                tracing::error!(%error, "a delayed message could not be moved; it stays in its queue");
+                tokio::time::sleep(FIRST_PAUSE).await;
+                receipt.give_back();
+            }
+        }
+    }
+}
+
+fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed {
+    Addressed { exchange: String::new(), routing_key: queue, mandatory: true, awaits_reply: false, properties, payload }
+}

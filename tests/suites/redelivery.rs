@@ -1,0 +1,233 @@
+//! The broker delivers again; a message is not handled twice at once, and one that never ends is given up.
+
+use std::sync::Arc;
+
+use postrider::broker::{ConsumerSpec, Properties, Queue, Topology};
+use postrider::{App, Context, Failure, Payload, distributed};
+use postrider_tests::node::Node;
+use postrider_tests::world::{Seen, World, eventually, eventually_async, run};
+use tokio::sync::Semaphore;
+
+#[derive(Clone)]
+struct Alpha {
+    seen: Seen<String>,
+    gate: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+}
+
+impl Default for Alpha {
+    fn default() -> Self {
+        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)), slow: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Alpha {
+    fn app(&self) -> App {
+        let alpha = self.clone();
+        App::new("alpha").actor(move || alpha.clone())
+    }
+
+    async fn pass(&self, what: String) {
+        self.seen.add(what);
+        self.gate.acquire().await.unwrap().forget();
+    }
+}
+
+#[distributed(service = "alpha", retry = "3")]
+impl Alpha {
+    #[distributed(command = "alpha.shared")]
+    async fn shared(&self, what: String) -> Result<String, Failure> {
+        self.pass(what.clone()).await;
+        Ok(what)
+    }
+
+    #[distributed(command = "alpha.slow")]
+    async fn slow(&self, what: String) {
+        self.seen.add(what);
+        self.slow.acquire().await.unwrap().forget();
+    }
+
+    #[distributed(command = "alpha.alone")]
+    async fn alone(&mut self, what: String) {
+        self.pass(what).await;
+    }
+
+    #[distributed(command = "alpha.note")]
+    async fn note(&mut self, what: String, cx: &Context) {
+        self.seen.add(format!("{what} {}", cx.attempt()));
+    }
+}
+
+#[derive(Clone, Default)]
+struct Strict(Seen<String>);
+
+#[distributed(service = "strict", ordered)]
+impl Strict {
+    #[distributed(command = "strict.note")]
+    async fn note(&mut self, what: String) {
+        self.0.add(what);
+    }
+}
+
+/// Takes the first message of a queue and gives it back, so often.
+async fn give_back(world: &World, queue: &Queue, times: usize) {
+    let broker = world.broker().await;
+    for _ in 0..times {
+        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1 };
+        let mut consumer = broker.consume(&spec).await.unwrap();
+        let delivery = consumer.next().await.unwrap().unwrap();
+        // Otherwise it would be delivered to this consumer again.
+        consumer.cancel().await;
+        delivery.receipt.give_back();
+        consumer.close().await;
+    }
+    broker.close().await;
+}
+
+/// The queue of a service's main actor, as it declares it.
+fn queue(world: &World, service: &str) -> Queue {
+    let name = world.names.queue(service, None);
+    let dead = world.names.dead_queue(&name);
+    Queue::quorum(name).with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", dead)
+}
+
+on_both_brokers! {
+    async fn a_message_that_is_sent_twice_is_not_handled_twice_at_once(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let bus = running.bus();
+        for _ in 0..2 {
+            bus.send_key_with("alpha.shared", Payload::text("it"), |o| o.id("the-same")).await.unwrap();
+        }
+        bus.send_key("alpha.shared", Payload::text("other")).await.unwrap();
+        alpha.seen.reach(2).await;
+        alpha.gate.add_permits(2);
+        eventually("all are settled", || running.stats().in_flight == 0).await;
+        let mut seen = alpha.seen.all();
+        seen.sort();
+        assert_eq!((seen, running.stats().joined), (vec!["it".to_owned(), "other".to_owned()], 1));
+    }
+
+    /// T54: the attempts of a message whose process ended three times; the first delivery after that counts them.
+    async fn deliveries_that_never_end_are_charged_as_attempts_and_given_up(world: World) {
+        let alpha = Alpha::default();
+        world.start(alpha.app()).await.stop().await;
+        let client = world.client().await;
+        client.bus().send_key("alpha.note", Payload::text("it")).await.unwrap();
+        give_back(&world, &queue(&world, "alpha"), 3).await;
+        let running = world.start(alpha.app()).await;
+        assert_eq!(alpha.seen.reach(1).await, ["it 2"]);
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        running.stop().await;
+        // Two more attempts were charged already.
+        let queue = queue(&world, "alpha");
+        let mut properties = Properties { persistent: true, message_type: Some("alpha.note".into()), ..Properties::default() };
+        properties.headers.set("postrider-kind", "command");
+        properties.headers.set("postrider-attempt", 3);
+        world.publish_foreign("", &queue.name, properties, "fatal").await;
+        give_back(&world, &queue, 3).await;
+        let running = world.start(alpha.app()).await;
+        let dead = world.dead_letters("alpha", 1).await.remove(0);
+        assert_eq!(dead.headers.text("postrider-dead-reason"), Some("crash_suspected"));
+        assert_eq!((&dead.payload[..], alpha.seen.count()), (&b"fatal"[..], 1), "the handler never saw it");
+        running.stop().await;
+    }
+
+    async fn an_ordered_actor_keeps_places_and_gives_up_after_ten_deliveries(world: World) {
+        let strict = Strict::default();
+        let app = || { let strict = strict.clone(); App::new("strict").actor(move || strict.clone()) };
+        world.start(app()).await.stop().await;
+        let client = world.client().await;
+        for what in ["first", "second"] {
+            client.bus().send_key("strict.note", Payload::text(what)).await.unwrap();
+        }
+        let ordered = queue(&world, "strict").with("x-single-active-consumer", true);
+        give_back(&world, &ordered, 5).await;
+        let running = world.start(app()).await;
+        assert_eq!(strict.0.reach(2).await, ["first", "second"]);
+        eventually("they are settled", || running.stats().in_flight == 0).await;
+        running.stop().await;
+        client.bus().send_key("strict.note", Payload::text("fatal")).await.unwrap();
+        give_back(&world, &ordered, 10).await;
+        let running = world.start(app()).await;
+        let dead = world.dead_letters("strict", 1).await.remove(0);
+        assert_eq!((dead.headers.text("postrider-dead-reason"), strict.0.count()), (Some("crash_suspected"), 2));
+        running.stop().await;
+    }
+}
+
+fn unacknowledged(node: &Node, queue: &str) -> Option<u64> {
+    let listed = node.ctl(&["-q", "list_queues", "name", "messages", "--no-table-headers"]).unwrap();
+    let line = listed.lines().find(|line| line.split_whitespace().next() == Some(queue))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The connection breaks while handlers run: the broker delivers again, and nobody runs twice.
+#[test]
+fn a_redelivery_takes_the_outcome_of_the_run_that_is_under_way() {
+    run(async {
+        let node = Node::start().unwrap();
+        let world = World::on(node.url().to_owned());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let bus = running.bus();
+        bus.send_key("alpha.shared", Payload::text("shared")).await.unwrap();
+        alpha.seen.reach(1).await;
+        cut(&node, &running).await;
+        eventually("the redelivery waits", || running.stats().joined == 1).await;
+        alpha.gate.add_permits(1);
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        // An exclusive handler holds up its lane: its redelivery only comes to its turn when it has ended.
+        bus.send_key("alpha.alone", Payload::text("alone")).await.unwrap();
+        alpha.seen.reach(2).await;
+        cut(&node, &running).await;
+        alpha.gate.add_permits(1);
+        bus.send_key("alpha.note", Payload::text("after")).await.unwrap();
+        alpha.seen.reach(3).await;
+        eventually("all is settled", || running.stats().in_flight == 0).await;
+        assert_eq!(alpha.seen.all(), ["shared", "alone", "after 1"], "each ran once");
+        assert_eq!(running.stats().joined, 2);
+        let name = world.names.queue("alpha", None);
+        eventually_async("the broker knows", || async { unacknowledged(&node, &name) == Some(0) }).await;
+        running.stop().await;
+    });
+}
+
+/// Ends all connections, and waits until everything consumes again.
+async fn cut(node: &Node, running: &postrider::Running) {
+    let opened = running.stats().consumers_opened;
+    node.ctl(&["close_all_connections", "test"]).unwrap();
+    eventually("the lane consumes again", || running.stats().consumers_opened > opened && running.health().ready).await;
+}
+
+/// Acknowledgements are collected, but never held back when nothing else is coming.
+#[test]
+fn an_acknowledgement_is_not_held_back_when_nothing_else_comes() {
+    run(async {
+        let node = Node::start().unwrap();
+        let world = World::on(node.url().to_owned());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let name = world.names.queue("alpha", None);
+        for round in 1..=3 {
+            for _ in 0..round {
+                running.bus().send_key("alpha.note", Payload::text("it")).await.unwrap();
+            }
+            eventually("they are handled", || running.stats().in_flight == 0).await;
+            eventually_async("the broker knows", || async { unacknowledged(&node, &name) == Some(0) }).await;
+        }
+        // One slow handler holds up nobody's acknowledgement.
+        running.bus().send_key("alpha.slow", Payload::text("slow")).await.unwrap();
+        alpha.seen.reach(7).await;
+        for number in 0..5 {
+            running.bus().send_key("alpha.shared", Payload::text(number.to_string())).await.unwrap();
+        }
+        alpha.seen.reach(12).await;
+        eventually_async("six are held", || async { unacknowledged(&node, &name) == Some(6) }).await;
+        alpha.gate.add_permits(5);
+        eventually("five of six are settled", || running.stats().in_flight == 1).await;
+        eventually_async("the broker knows of five", || async { unacknowledged(&node, &name) == Some(1) }).await;
+        alpha.slow.add_permits(1);
+        running.stop().await;
+    });
+}
