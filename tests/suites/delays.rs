@@ -251,7 +251,22 @@ on_both_brokers! {
         assert!(refused.to_string().contains("one way"), "{refused}");
     }
 
-    /// A cold delay of a retry and one of a send at once.
+    /// T74, and the recipe of the guarantees.
+    async fn an_update_that_comes_before_its_create_is_applied_after_it(world: World) {
+        let orders = Orders::default();
+        let (one, two) = (orders.clone(), orders.clone());
+        let first = world.start(App::new("orders").actor(move || one.clone())).await;
+        let second = world.start(App::new("orders").actor(move || two.clone())).await;
+        for (key, order) in [("orders.create", "7"), ("orders.update", "7"), ("orders.update", "8")] {
+            first.bus().send_key(key, Payload::text(order)).await.unwrap();
+        }
+        let dead = world.dead_letters("orders", 1).await.remove(0);
+        assert_eq!((dead.key.as_str(), &dead.payload[..]), ("orders.update", &b"8"[..]), "its create never came");
+        assert_eq!(*orders.0.lock().unwrap(), ["7", "7 updated"]);
+        first.stop().await;
+        second.stop().await;
+    }
+
     async fn levels_that_somebody_removed_are_declared_again(world: World) {
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;
@@ -325,4 +340,31 @@ fn a_delayed_attempt_of_an_ordered_actor_is_refused_by_the_configuration() {
         let Err(error) = world.try_start(app).await else { panic!("it started") };
         assert!(error.to_string().contains("Strict is ordered"), "{error}");
     });
+}
+
+/// What orders there are, as two services know it.
+#[derive(Clone, Default)]
+struct Orders(Arc<Mutex<Vec<String>>>);
+
+#[distributed(service = "orders", retry = "1 then 300ms, 300ms, 300ms")]
+impl Orders {
+    /// Fails at first, as when the instance that has it dies.
+    #[distributed(command = "orders.create")]
+    async fn create(&mut self, order: String, cx: &Context) -> Result<(), Failure> {
+        if cx.attempt() == 1 {
+            return Err(Failure::transient("the first attempt fails"));
+        }
+        self.0.lock().unwrap().push(order);
+        Ok(())
+    }
+
+    #[distributed(command = "orders.update")]
+    async fn update(&mut self, order: String) -> Result<(), Failure> {
+        let mut orders = self.0.lock().unwrap();
+        if !orders.contains(&order) {
+            return Err(Failure::transient(format!("order {order} is not there yet")));
+        }
+        orders.push(format!("{order} updated"));
+        Ok(())
+    }
 }

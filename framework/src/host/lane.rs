@@ -141,9 +141,9 @@ impl<S: 'static> Core<S> {
         if job.lane != Lane::Durable {
             return Some(job);
         }
-        match self.settings.running.enter(&job.envelope.id, job.redelivered) {
+        match self.settings.running.enter(&job.envelope.id, &job.envelope.payload, job.redelivered) {
             Entered::Run(turn) => {
-                job.turn = Some(turn);
+                job.turn = turn;
                 return Some(job);
             }
             Entered::Ended(outcome, made) => {
@@ -153,7 +153,10 @@ impl<S: 'static> Core<S> {
             }
             Entered::Joined(waiting) => {
                 Counters::add(&self.counters.joined);
-                actix_rt::spawn(Rc::clone(self).join(Rc::clone(row), job, waiting, slots.clone()));
+                actix_rt::spawn(Rc::clone(self).join(Rc::clone(row), job, waiting, slots.clone(), true));
+            }
+            Entered::After(waiting) => {
+                actix_rt::spawn(Rc::clone(self).join(Rc::clone(row), job, waiting, slots.clone(), false));
             }
         }
         None
@@ -165,8 +168,11 @@ impl<S: 'static> Core<S> {
         mut job: Job,
         waiting: oneshot::Receiver<(Outcome, Made)>,
         slots: Slots,
+        takes_outcome: bool,
     ) {
-        if let Ok((outcome, made)) = waiting.await {
+        if let Ok((outcome, made)) = waiting.await
+            && takes_outcome
+        {
             job.made = made;
             return job.finish(outcome);
         }

@@ -1,12 +1,13 @@
 //! A message that is being handled is not handled a second time beside it. The broker delivers again what was unsettled
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
-//! one that has just ended.
+//! one that has just ended. A message that was sent twice waits for the other one and is handled then.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -24,12 +25,17 @@ type Ended = (Outcome, Made);
 
 #[derive(Default)]
 struct Runs {
-    /// What runs, and who waits for it.
-    running: HashMap<MessageId, Vec<oneshot::Sender<Ended>>>,
+    running: HashMap<MessageId, UnderWay>,
     /// What ended and could not be settled.
-    ended: HashMap<MessageId, Ended>,
+    ended: HashMap<MessageId, (Bytes, Ended)>,
     /// The same by age.
     ages: VecDeque<(Instant, MessageId)>,
+}
+
+/// A run under way: of which payload, as foreign senders may use an id twice, and who waits for it.
+struct UnderWay {
+    payload: Bytes,
+    waiting: Vec<oneshot::Sender<Ended>>,
 }
 
 /// The messages that one actor handles in this process, in all its copies.
@@ -38,29 +44,35 @@ pub struct Running(Arc<Mutex<Runs>>);
 
 /// Whether a message is to be handled.
 pub(super) enum Entered {
-    /// Yes.
-    Run(Turn),
+    /// Yes. Without a turn it is another message with the same id.
+    Run(Option<Turn>),
     /// It is being handled already. The outcome follows; if none does, that run did not take place.
     Joined(oneshot::Receiver<Ended>),
+    /// It was sent twice; its turn comes when the other one has ended.
+    After(oneshot::Receiver<Ended>),
     /// It was handled, but the broker does not know.
     Ended(Outcome, Made),
 }
 
 impl Running {
-    pub(super) fn enter(&self, id: &MessageId, redelivered: bool) -> Entered {
+    pub(super) fn enter(&self, id: &MessageId, payload: &Bytes, redelivered: bool) -> Entered {
         let mut runs = self.lock();
-        if redelivered && let Some((outcome, made)) = runs.ended.remove(id) {
+        if redelivered
+            && runs.ended.get(id).is_some_and(|(of, _)| of == payload)
+            && let Some((_, (outcome, made))) = runs.ended.remove(id)
+        {
             return Entered::Ended(outcome, made);
         }
         match runs.running.entry(id.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(Vec::new());
-                Entered::Run(Turn { running: self.clone(), id: Some(id.clone()) })
+                entry.insert(UnderWay { payload: payload.clone(), waiting: Vec::new() });
+                Entered::Run(Some(Turn { running: self.clone(), id: Some(id.clone()) }))
             }
+            Entry::Occupied(entry) if entry.get().payload != *payload => Entered::Run(None),
             Entry::Occupied(mut entry) => {
                 let (tell, waiting) = oneshot::channel();
-                entry.get_mut().push(tell);
-                Entered::Joined(waiting)
+                entry.get_mut().waiting.push(tell);
+                if redelivered { Entered::Joined(waiting) } else { Entered::After(waiting) }
             }
         }
     }
@@ -71,7 +83,7 @@ impl Running {
 }
 
 impl Runs {
-    fn remember(&mut self, id: MessageId, ended: Ended) {
+    fn remember(&mut self, id: MessageId, ended: (Bytes, Ended)) {
         let now = Instant::now();
         self.ages.push_back((now, id.clone()));
         self.ended.insert(id, ended);
@@ -95,10 +107,10 @@ impl Turn {
     pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
         let Some(id) = self.id.take() else { return };
         let mut runs = self.running.lock();
-        let waiting = runs.running.remove(&id).unwrap_or_default();
+        let Some(UnderWay { payload, waiting }) = runs.running.remove(&id) else { return };
         // One that waits already is the redelivery.
         if waiting.is_empty() && !settles {
-            runs.remember(id, (outcome.clone(), made.clone()));
+            runs.remember(id, (payload, (outcome.clone(), made.clone())));
         }
         drop(runs);
         for waiting in waiting {
@@ -124,15 +136,19 @@ mod tests {
         (Outcome::Done(None), Made { attempt: 2, ..Made::default() })
     }
 
+    fn enter(running: &Running, id: &MessageId, redelivered: bool) -> Entered {
+        running.enter(id, &Bytes::from_static(b"payload"), redelivered)
+    }
+
     fn run(running: &Running, id: &MessageId) -> Turn {
-        if let Entered::Run(turn) = running.enter(id, true) { turn } else { panic!("it runs already") }
+        if let Entered::Run(Some(turn)) = enter(running, id, true) { turn } else { panic!("it runs already") }
     }
 
     #[test]
     fn a_second_delivery_waits_for_the_run_and_takes_its_outcome() {
         let (running, id) = (Running::default(), MessageId::new());
         let first = run(&running, &id);
-        let Entered::Joined(mut second) = running.enter(&id, true) else { panic!("it runs twice") };
+        let Entered::Joined(mut second) = enter(&running, &id, true) else { panic!("it runs twice") };
         first.end(&ended().0, &ended().1, false);
         assert_eq!(second.try_recv().unwrap().1.attempt, 2);
         drop(run(&running, &id));
@@ -142,24 +158,32 @@ mod tests {
     fn an_outcome_that_could_not_be_settled_is_kept_for_one_redelivery() {
         let (running, id) = (Running::default(), MessageId::new());
         run(&running, &id).end(&ended().0, &ended().1, false);
-        assert!(matches!(running.enter(&id, true), Entered::Ended(Outcome::Done(None), _)));
+        assert!(matches!(enter(&running, &id, true), Entered::Ended(Outcome::Done(None), _)));
         drop(run(&running, &id));
         run(&running, &id).end(&ended().0, &ended().1, true);
         drop(run(&running, &id));
     }
 
     #[test]
+    fn a_message_that_was_sent_twice_waits_and_another_one_with_its_id_does_not() {
+        let (running, id) = (Running::default(), MessageId::new());
+        let _first = run(&running, &id);
+        assert!(matches!(enter(&running, &id, false), Entered::After(_)));
+        assert!(matches!(running.enter(&id, &Bytes::from_static(b"other"), true), Entered::Run(None)));
+    }
+
+    #[test]
     fn a_first_delivery_is_never_taken_for_a_redelivery() {
         let (running, id) = (Running::default(), MessageId::new());
         run(&running, &id).end(&ended().0, &ended().1, false);
-        assert!(matches!(running.enter(&id, false), Entered::Run(_)));
+        assert!(matches!(enter(&running, &id, false), Entered::Run(_)));
     }
 
     #[test]
     fn a_run_that_did_not_take_place_lets_the_next_one_run() {
         let (running, id) = (Running::default(), MessageId::new());
         let first = run(&running, &id);
-        let Entered::Joined(mut second) = running.enter(&id, true) else { panic!("it runs twice") };
+        let Entered::Joined(mut second) = enter(&running, &id, true) else { panic!("it runs twice") };
         drop(first);
         assert!(second.try_recv().is_err());
         drop(run(&running, &id));
