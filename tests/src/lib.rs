@@ -2,4 +2,5 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "fixtures fail tests by panicking")]
 
 pub mod node;
+pub mod program;
 pub mod world;

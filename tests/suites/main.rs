@@ -20,6 +20,7 @@ macro_rules! on_both_brokers {
 
 mod concurrency;
 mod conformance;
+mod dead_letters;
 mod delays;
 mod envelope;
 mod failures;

@@ -1,52 +1,10 @@
 //! Service binaries as processes: command line, exit codes, signals, limits. Built beforehand by `cargo xtask test`.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use postrider_tests::program::{PATIENCE, err, out, program, run};
 use postrider_tests::world::{World, amqp_url};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn program(name: &str) -> Command {
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let program = path.join(name);
-    assert!(program.exists(), "{} is not built: run `cargo build --workspace --bins`", program.display());
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Runs to the end, but not for ever.
-fn run(command: &mut Command) -> Output {
-    finish(command.spawn().unwrap())
-}
-
-fn finish(mut child: Child) -> Output {
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            let output = child.wait_with_output().unwrap();
-            panic!("still running after {PATIENCE:?}:\n{}\n{}", out(&output), err(&output));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.wait_with_output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// A namespace of its own on the shared RabbitMQ.
 fn namespace() -> String {

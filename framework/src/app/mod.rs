@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod config;
 mod connect;
+mod dead;
 mod due;
 mod entry;
 mod launch;
@@ -25,6 +26,7 @@ pub mod operator;
 
 pub use builder::{App, BrokerChoice};
 pub use config::{ActorOverrides, Config, RunLimits};
+pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, Replay, Replayed};
 pub use entry::Setup;
 pub use manifest::ManifestRow;
 pub use process::main;

@@ -13,6 +13,7 @@ use crate::app::builder::BrokerChoice;
 use crate::app::cli::{Common, duration};
 use crate::app::config::Config;
 use crate::app::connect::connect;
+use crate::app::dead::{self, DeadCommand};
 use crate::app::process::{failed, on_runtime, start_log};
 use crate::app::{read_config, record};
 use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
@@ -83,6 +84,9 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
         timeout: Duration,
     },
+    /// See, replay, edit and delete the messages that services gave up
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// See and release claimed domains
     #[command(subcommand)]
     Domain(DomainCommand),
@@ -126,6 +130,9 @@ struct MessageArgs {
     /// How long to wait
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     timeout: Duration,
+    /// How long the broker keeps it before it is routed
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    delay: Option<Duration>,
 }
 
 impl MessageArgs {
@@ -154,6 +161,9 @@ impl MessageArgs {
         }
         if let Some(id) = &self.id {
             options = options.id(id.as_str());
+        }
+        if let Some(delay) = self.delay {
+            options = options.delay(delay);
         }
         Ok(options)
     }
@@ -237,6 +247,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         }
         Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
         Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
+        Command::Dead(command) => dead::obey(command, bus).await,
         Command::Domain(DomainCommand::List { json }) => list_domains(broker, &config.names, json).await,
         Command::Domain(DomainCommand::Release { domain }) => release_domain(broker, &config.names, &domain).await,
     }

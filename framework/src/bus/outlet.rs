@@ -146,17 +146,44 @@ impl Outlet {
     /// # Errors
     /// When it is not sent, the other side answers with an error, the connection breaks, or the time is over.
     pub async fn request(&self, envelope: Envelope, patience: Duration) -> Result<Envelope, RequestError> {
+        let (key, id) = (envelope.key.to_string(), envelope.id.clone());
         let deadline = Instant::now() + patience;
-        let key = envelope.key.to_string();
-        let mut waiting = self.requests.open(envelope.id.as_str()).map_err(|refused| match refused {
+        let published = self.publish(envelope, deadline);
+        self.answered(published, id.as_str(), key, deadline, patience).await
+    }
+
+    /// Publishes a message that was received before straight into a queue, and waits for what its handler answers.
+    ///
+    /// # Errors
+    /// As [`Outlet::request`].
+    pub async fn ask(
+        &self,
+        mut addressed: Addressed,
+        id: &str,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Envelope, RequestError> {
+        addressed.awaits_reply = true;
+        addressed.properties.correlation_id = Some(id.to_owned());
+        let deadline = Instant::now() + patience;
+        self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
+    }
+
+    async fn answered(
+        &self,
+        published: impl Future<Output = Result<(), SendError>>,
+        id: &str,
+        key: String,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Envelope, RequestError> {
+        let mut waiting = self.requests.open(id).map_err(|refused| match refused {
             Refused::TooMany(open) => RequestError::TooManyOpen { open },
             Refused::SameId => {
-                let reason =
-                    format!("a request with the id {:?} is open already; wait for its answer", envelope.id.as_str());
+                let reason = format!("a request with the id {id:?} is open already; wait for its answer");
                 RequestError::Send(SendError::Option { option: "id", reason })
             }
         })?;
-        let published = self.publish(envelope, deadline);
         tokio::pin!(published);
         let waited = tokio::select! {
             // The reply may overtake the confirm; a request whose confirm fails still fails at once.

@@ -1,0 +1,65 @@
+//! Programs of the workspace as processes. Built beforehand by `cargo xtask test`.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a program may run that is to end by itself.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program of the workspace, without this process's settings.
+///
+/// # Panics
+/// When it is not built; the text says how.
+#[must_use]
+pub fn program(name: &str) -> Command {
+    let mut path: PathBuf = std::env::current_exe().expect("this program has a path");
+    path.pop();
+    path.pop();
+    let program = path.join(name);
+    assert!(program.exists(), "{} is not built: run `cargo build --workspace --bins`", program.display());
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs to the end, but not for ever.
+///
+/// # Panics
+/// As [`finish`].
+pub fn run(command: &mut Command) -> Output {
+    finish(command.spawn().expect("it starts"))
+}
+
+/// Waits for the end, but not for ever.
+///
+/// # Panics
+/// When it does not end in time; the text has what it printed.
+#[must_use]
+pub fn finish(mut child: Child) -> Output {
+    let start = Instant::now();
+    while child.try_wait().expect("it is ours").is_none() {
+        if start.elapsed() > PATIENCE {
+            child.kill().expect("it is ours");
+            let output = child.wait_with_output().expect("it is ours");
+            panic!("still running after {PATIENCE:?}:\n{}\n{}", out(&output), err(&output));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("it is ours")
+}
+
+/// Its standard output.
+#[must_use]
+pub fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Its standard error.
+#[must_use]
+pub fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
