@@ -37,6 +37,7 @@ mod redelivery;
 mod requests;
 mod resilience;
 mod routing;
+mod staying_connected;
 mod test_app;
 mod topology;
 mod tracing_spans;

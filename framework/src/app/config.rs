@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;
 use crate::handler::{HeldLimits, Retry};
-use crate::inbound::SkewPolicy;
+use crate::inbound::{Breaker, SkewPolicy};
 use crate::message::Secret;
 
 /// How a process runs. Defaults, then what the code says, then the file, then the environment; see
@@ -32,6 +33,13 @@ pub struct Config {
     pub consumer_timeout: Duration,
     /// When a failed message is tried again. Default: three attempts in place, then after 1 s, 10 s and 1 min.
     pub retry: Retry,
+    /// When an actor pauses by itself because its handlers keep failing. Default: never.
+    pub breaker: Option<Breaker>,
+    /// How long a queue may have messages that are not delivered although there is room, before its consumer is opened
+    /// again. Default: 10 s.
+    pub stall_after: Duration,
+    /// Where `/live` and `/ready` are served over HTTP, such as `0.0.0.0:8080`. Default: nowhere.
+    pub health: Option<SocketAddr>,
     /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
     pub skew: SkewPolicy,
     /// Threads that run actors. Default: one per core.
@@ -66,6 +74,8 @@ pub struct ActorOverrides {
     pub timeout: Option<Duration>,
     /// When a failed message is tried again, unless its handler says so itself.
     pub retry: Option<Retry>,
+    /// When it pauses by itself.
+    pub breaker: Option<Breaker>,
 }
 
 /// When a process ends by itself. Default: never.
@@ -95,6 +105,9 @@ impl Default for Config {
             timeout: Duration::from_secs(30),
             consumer_timeout: Duration::from_secs(30 * 60),
             retry: Retry::default(),
+            breaker: None,
+            stall_after: Duration::from_secs(10),
+            health: None,
             skew: SkewPolicy::default(),
             arbiters: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             start_timeout: Duration::from_secs(30),

@@ -22,6 +22,7 @@ pub(super) async fn connect(
     choice: &BrokerChoice,
     name: &str,
     deadline: Instant,
+    waits: impl Fn(&BrokerError),
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let Some(address) = &config.broker else {
         return Ok(match choice {
@@ -48,6 +49,7 @@ pub(super) async fn connect(
             return Err(error);
         }
         tracing::warn!(%error, "trying again");
+        waits(&error);
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
 use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
 use crate::host::{ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
-use crate::inbound::{ActorPlan, Bridge, BridgeSettings, LaneStates, in_place};
+use crate::inbound::{ActorPlan, Breaker, Bridge, BridgeSettings, Control, LaneStates, in_place};
 use crate::message::Name;
 
 /// What a factory of state may use.
@@ -90,6 +90,7 @@ pub(super) struct Launch {
     /// What all copies of the actor handle right now.
     pub(super) running: Running,
     pub(super) concurrency: watch::Receiver<usize>,
+    pub(super) control: watch::Receiver<Control>,
     pub(super) config: Arc<Config>,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(super) counters: Arc<Counters>,
@@ -99,12 +100,13 @@ pub(super) struct Launch {
 }
 
 /// An actor's settings after all have spoken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Effective {
     pub(super) prefetch: u16,
     pub(super) prefetch_is_explicit: bool,
     pub(super) concurrency: usize,
     pub(super) timeout: Duration,
+    pub(super) breaker: Option<Breaker>,
 }
 
 /// What becomes of messages whose handlers fail.
@@ -150,6 +152,7 @@ impl Entry {
             prefetch_is_explicit: explicit.is_some(),
             concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
+            breaker: own.breaker.or_else(|| config.breaker.clone()),
         }
     }
 
@@ -253,6 +256,9 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         stops: launch.stops,
         states: launch.states,
         counters: launch.counters,
+        control: launch.control,
+        stall_after: launch.config.stall_after,
+        breaker: launch.effective.breaker,
     };
     Bridge::start(bridge).await.map_err(|error| error.to_string())
 }

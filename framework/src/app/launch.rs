@@ -17,6 +17,7 @@ use crate::app::config::Config;
 use crate::app::connect::connect;
 use crate::app::due::start_due;
 use crate::app::entry::{Entry, Launch};
+use crate::app::health::{HealthBoard, HealthSource};
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
@@ -25,7 +26,7 @@ use crate::broker::{Broker, BrokerError, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
 use crate::host::{Running as RunningMessages, Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
+use crate::inbound::{ActorPlan, Bridge, Control, LaneStates, plan, shared_exchanges};
 use crate::message::{MessageId, Name};
 
 /// The pause between two tries to declare at the start.
@@ -51,6 +52,7 @@ pub(super) struct Launched {
     pub(super) states: LaneStates,
     pub(super) config: Arc<Config>,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
+    pub(super) controls: Arc<BTreeMap<String, watch::Sender<Control>>>,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     /// Publishes delayed messages.
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
@@ -92,7 +94,13 @@ impl App {
 
 /// From start to stop.
 pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sender<Result<Running, StartError>>) {
-    let launched = match launch(app, placement).await {
+    let (board, ended) = (HealthBoard::new(), CancellationToken::new());
+    let _ends_health = ended.clone().drop_guard();
+    let launching = async {
+        board.serve(&app.config, ended).await?;
+        launch(app, placement, &board).await
+    };
+    let launched = match launching.await {
         Ok(launched) => launched,
         Err(error) => {
             // Whoever starts us may have given up; then nobody wants to hear of it.
@@ -100,16 +108,17 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
             return;
         }
     };
+    board.started(HealthSource::of(&launched));
     let (report, ended) = watch::channel(None);
     let stop_request = CancellationToken::new();
     let running = Running {
         concurrency: Arc::clone(&launched.concurrency),
+        controls: Arc::clone(&launched.controls),
         connection: launched.broker.connection(),
         bus: launched.bus.clone(),
         counters: Arc::clone(&launched.counters),
-        states: launched.states.clone(),
+        health: HealthSource::of(&launched),
         stop: stop_request.clone(),
-        stopping: launched.stops.stopping.clone(),
         ended,
         thread: Mutex::new(None),
     };
@@ -123,7 +132,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
     report.send_replace(Some(outcome));
 }
 
-async fn launch(app: App, placement: Placement) -> Result<Launched, StartError> {
+async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<Launched, StartError> {
     let config = Arc::new(app.config.clone());
     let problems = check(&app, &config);
     if !problems.is_empty() {
@@ -131,7 +140,7 @@ async fn launch(app: App, placement: Placement) -> Result<Launched, StartError> 
     }
     warn_of_strangers(&app, &config);
     let deadline = Instant::now() + config.start_timeout;
-    let broker = connect(&config, &app.broker, &app.name, deadline).await?;
+    let broker = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error)).await?;
     let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
     if result.is_err() {
         broker.close().await;
@@ -167,6 +176,9 @@ async fn launch_on(
                 .iter()
                 .map(|entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0))
                 .collect(),
+        ),
+        controls: Arc::new(
+            app.entries.iter().map(|entry| (entry.name(), watch::channel(Control::default()).0)).collect(),
         ),
         on_ready: Vec::new(),
         due: None,
@@ -274,6 +286,7 @@ fn actor_launch(
         effective.prefetch = effective.prefetch.min(most);
     }
     let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
+    let concurrency = effective.concurrency;
     Ok(Launch {
         policies: entry.policies(config)?,
         running,
@@ -281,10 +294,14 @@ fn actor_launch(
         broker: Arc::clone(&launched.broker),
         plan,
         effective,
+        control: launched
+            .controls
+            .get(&entry.name())
+            .map_or_else(|| watch::channel(Control::default()).1, watch::Sender::subscribe),
         concurrency: launched
             .concurrency
             .get(&entry.name())
-            .map_or_else(|| watch::channel(effective.concurrency).1, watch::Sender::subscribe),
+            .map_or_else(|| watch::channel(concurrency).1, watch::Sender::subscribe),
         config: Arc::clone(config),
         middleware: middleware.into(),
         counters: Arc::clone(&launched.counters),

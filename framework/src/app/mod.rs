@@ -8,6 +8,7 @@ mod connect;
 mod dead;
 mod due;
 mod entry;
+mod health;
 mod launch;
 mod limits;
 mod manifest;

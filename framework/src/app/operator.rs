@@ -192,8 +192,9 @@ async fn run(cli: Cli) -> Result<(), String> {
         return Err("no broker: say --broker amqp://user:password@host/vhost or set POSTRIDER_BROKER".into());
     }
     let deadline = Instant::now() + REACH;
-    let broker =
-        connect(&config, &BrokerChoice::default(), "postrider", deadline).await.map_err(|error| error.to_string())?;
+    let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
+        .await
+        .map_err(|error| error.to_string())?;
     let bus = open_bus(&config, &broker).await.map_err(|error| error.to_string());
     let result = match bus {
         Ok(bus) => obey(cli.command, &config, &bus, &*broker).await,

@@ -1,6 +1,9 @@
 //! Reads file and environment into a [`Config`]. Every problem is reported at once.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use postrider_grammar::{Retry, parse_duration};
@@ -112,6 +115,9 @@ impl Reader {
             "consumer_timeout" => self.duration(name, &value, |d| config.consumer_timeout = d),
             "retry" => self.retry(name, value, |retry| config.retry = Retry { pause: config.retry.pause, ..retry }),
             "retry_pause" => self.duration(name, &value, |d| config.retry.pause = d),
+            "breaker" => self.parsed(name, value, |breaker| config.breaker = Some(breaker)),
+            "stall_after" => self.duration(name, &value, |d| config.stall_after = d),
+            "health" => self.address(name, value, |address| config.health = Some(address)),
             "skew_window" => self.duration(name, &value, |d| config.skew.window = d),
             "skew_pause" => self.duration(name, &value, |d| config.skew.pause = d),
             "arbiters" => self.number(name, &value, 1_024, |n| config.arbiters = n as usize),
@@ -171,20 +177,36 @@ impl Reader {
                 "concurrency" => self.number(&name, &value, 10_000, |n| overrides.concurrency = Some(n as usize)),
                 "timeout" => self.duration(&name, &value, |d| overrides.timeout = Some(d)),
                 "retry" => self.retry(&name, value, |retry| overrides.retry = Some(retry)),
+                "breaker" => self.parsed(&name, value, |breaker| overrides.breaker = Some(breaker)),
                 "guarantee" | "ordered" => self.problems.push(format!(
                     "{name}: a promise is made in the code, in #[distributed(…)], and cannot be configured"
                 )),
-                _ => self.problems.push(format!("{name}: an actor has prefetch, concurrency, timeout and retry")),
+                _ => self
+                    .problems
+                    .push(format!("{name}: an actor has prefetch, concurrency, timeout, retry and breaker")),
             }
         }
         config.actors.insert(actor.to_owned(), overrides);
     }
 
     fn retry(&mut self, name: &str, value: Value, set: impl FnOnce(Retry)) {
-        let text =
-            if let Value::Integer(attempts) = value { Some(attempts.to_string()) } else { self.text(name, value) };
-        match text.map(|text| text.parse()) {
-            Some(Ok(retry)) => set(retry),
+        let value = if let Value::Integer(attempts) = value { Value::String(attempts.to_string()) } else { value };
+        self.parsed(name, value, set);
+    }
+
+    fn address(&mut self, name: &str, value: Value, set: impl FnOnce(SocketAddr)) {
+        let Some(text) = self.text(name, value) else { return };
+        match text.parse() {
+            Ok(address) => set(address),
+            Err(_) => {
+                self.problems.push(format!("{name}: {text:?} is no address with a port, such as \"0.0.0.0:8080\""));
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, value: Value, set: impl FnOnce(T)) {
+        match self.text(name, value).map(|text| text.parse()) {
+            Some(Ok(parsed)) => set(parsed),
             Some(Err(error)) => self.problems.push(format!("{name}: {error}")),
             None => {}
         }

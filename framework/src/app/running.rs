@@ -5,9 +5,10 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::health::HealthSource;
 use crate::broker::{BrokerError, ConnectionState};
 use crate::bus::{Bus, Counters, Stats};
-use crate::inbound::{LaneState, LaneStates};
+use crate::inbound::{Control, LaneState};
 
 /// Why an app did not start: every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,11 +43,15 @@ pub struct StopReport {
 }
 
 /// Whether an app can do its work.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether every lane consumes and the app is not stopping.
+    /// Whether the app is connected and not stopping, and every lane consumes or was paused on purpose.
     pub ready: bool,
+    /// Whether the connection for publishing is there.
+    pub connected: bool,
+    /// Whether the broker takes no messages for now; what is sent waits.
+    pub blocked: bool,
     /// The lanes.
     pub lanes: Vec<LaneState>,
 }
@@ -55,11 +60,11 @@ pub struct Health {
 pub struct Running {
     pub(super) bus: Bus,
     pub(super) counters: Arc<Counters>,
-    pub(super) states: LaneStates,
+    pub(super) health: HealthSource,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
+    pub(super) controls: Arc<BTreeMap<String, watch::Sender<Control>>>,
     pub(super) connection: watch::Receiver<ConnectionState>,
     pub(super) stop: CancellationToken,
-    pub(super) stopping: CancellationToken,
     pub(super) ended: watch::Receiver<Option<StopReport>>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -77,12 +82,10 @@ impl Running {
         self.counters.snapshot()
     }
 
-    /// Whether every lane consumes.
+    /// Whether the app can do its work.
     #[must_use]
     pub fn health(&self) -> Health {
-        let lanes = self.states.snapshot();
-        let ready = !self.stopping.is_cancelled() && lanes.iter().all(|lane| lane.consuming);
-        Health { ready, lanes }
+        self.health.health()
     }
 
     /// Changes how many `&self` handlers of an actor run at once per lane, from now on. Actors are named by `service`, or
@@ -91,11 +94,36 @@ impl Running {
     /// # Errors
     /// When there is no such actor; the text names those that are there.
     pub fn set_concurrency(&self, actor: &str, concurrency: usize) -> Result<(), String> {
-        let Some(sender) = self.concurrency.get(actor) else {
-            let known: Vec<&String> = self.concurrency.keys().collect();
-            return Err(format!("there is no actor {actor:?} here; this app has {known:?}"));
-        };
-        sender.send_replace(concurrency);
+        named(&self.concurrency, actor)?.send_replace(concurrency);
+        Ok(())
+    }
+
+    /// Pauses an actor in this process: nothing more is taken from its queues, what runs finishes, and what was delivered
+    /// but not begun goes back. Other instances of the service go on. Pausing what is paused changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such actor; the text names those that are there.
+    pub fn pause(&self, actor: &str) -> Result<(), String> {
+        named(&self.controls, actor)?.send_if_modified(|control| !std::mem::replace(&mut control.paused, true));
+        Ok(())
+    }
+
+    /// Lets a paused actor go on.
+    ///
+    /// # Errors
+    /// As [`Running::pause`].
+    pub fn resume(&self, actor: &str) -> Result<(), String> {
+        named(&self.controls, actor)?.send_if_modified(|control| std::mem::replace(&mut control.paused, false));
+        Ok(())
+    }
+
+    /// Opens the consumers of an actor again, on new channels. What runs goes on; what was delivered but not begun is
+    /// delivered again.
+    ///
+    /// # Errors
+    /// As [`Running::pause`].
+    pub fn restart(&self, actor: &str) -> Result<(), String> {
+        named(&self.controls, actor)?.send_modify(|control| control.restarts += 1);
         Ok(())
     }
 
@@ -128,6 +156,13 @@ impl Running {
         }
         report
     }
+}
+
+fn named<'a, T>(actors: &'a BTreeMap<String, T>, actor: &str) -> Result<&'a T, String> {
+    actors.get(actor).ok_or_else(|| {
+        let known: Vec<&String> = actors.keys().collect();
+        format!("there is no actor {actor:?} here; this app has {known:?}")
+    })
 }
 
 impl Drop for Running {

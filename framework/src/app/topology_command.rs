@@ -43,7 +43,8 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
         return Ok(0);
     }
     let deadline = Instant::now() + app.config.start_timeout;
-    let broker = connect(&app.config, &app.broker, &app.name, deadline).await.map_err(|error| error.to_string())?;
+    let broker =
+        connect(&app.config, &app.broker, &app.name, deadline, |_| {}).await.map_err(|error| error.to_string())?;
     let result = with_broker(app, &plans, &topology, command, &broker).await;
     broker.close().await;
     result

@@ -90,6 +90,8 @@ pub struct ConnectionState {
     pub up: bool,
     /// How often it has been made.
     pub epoch: u64,
+    /// Whether the broker takes no messages for now, as it is short of memory or disk space.
+    pub blocked: bool,
 }
 
 /// How a queue stands.

@@ -70,6 +70,8 @@ counters! {
     in_flight,
     /// Deliveries that may still be taken right now.
     permits,
+    /// Times a consumer was opened again because its queue had messages that were not delivered.
+    stalls,
     /// Times a consumer was opened.
     consumers_opened,
 }

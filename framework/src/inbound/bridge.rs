@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
 use futures::future::join_all;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerError};
@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::handler::{HandlerSpec, Policy};
 use crate::host::{Deliver, Stops};
 use crate::inbound::decide::SkewPolicy;
-use crate::inbound::lane::{LaneLoop, LaneSettings};
+use crate::inbound::lane::{Breaker, Control, LaneLoop, LaneSettings};
 use crate::inbound::settle::Settler;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::ActorPlan;
@@ -49,6 +49,12 @@ pub struct BridgeSettings {
     pub states: LaneStates,
     /// What happened, counted.
     pub counters: Arc<crate::bus::Counters>,
+    /// Pause, resume, restart.
+    pub control: watch::Receiver<Control>,
+    /// How long a queue may have messages that are not delivered although there is room.
+    pub stall_after: Duration,
+    /// When a lane pauses by itself.
+    pub breaker: Option<Breaker>,
 }
 
 /// The bridge actor: joins an actor's queues to its mailbox. It lives on the same arbiter as the host.
@@ -87,6 +93,9 @@ impl Bridge {
                 settler: settler.clone(),
                 states: settings.states.clone(),
                 abandon: settings.stops.abandon.clone(),
+                control: settings.control.clone(),
+                stall_after: settings.stall_after,
+                breaker: settings.breaker.clone(),
             });
             lanes.push(actix_rt::spawn(lane.run(started)));
             starting.push(waiting);

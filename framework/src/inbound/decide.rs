@@ -121,7 +121,7 @@ pub fn decide(case: &Case<'_>) -> Settlement {
 }
 
 /// From so many deliveries without an end on a crash is suspected, and counted as an attempt.
-const SUSPECTED_AFTER: u32 = 3;
+pub(super) const SUSPECTED_AFTER: u32 = 3;
 /// From so many on an ordered actor, whose messages keep their places, gives one up.
 const ORDERED_GIVES_UP_AFTER: u32 = 10;
 

@@ -13,5 +13,6 @@ mod topology;
 pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
 pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
+pub use lane::{Breaker, Control};
 pub use states::{LaneState, LaneStates};
 pub use topology::{ActorPlan, LanePlan, plan, shared_exchanges};

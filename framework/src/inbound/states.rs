@@ -1,13 +1,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether a lane consumes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LaneState {
     /// Its queue.
     pub queue: String,
-    /// Whether it consumes in its present epoch.
+    /// Whether it consumes in its present epoch, or was paused on purpose.
     pub consuming: bool,
-    /// Why it does not.
+    /// How often its consumer has been opened.
+    pub epochs: u64,
+    /// Why it does not, or that it is paused.
     pub problem: Option<String>,
 }
 
@@ -24,12 +26,13 @@ impl LaneStates {
 
     pub(super) fn add(&self, queue: &str) -> usize {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states.push(LaneState { queue: queue.to_owned(), consuming: false, problem: None });
+        states.push(LaneState { queue: queue.to_owned(), consuming: false, epochs: 0, problem: None });
         states.len() - 1
     }
 
     pub(super) fn set(&self, index: usize, consuming: bool, problem: Option<String>) {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states[index].epochs += u64::from(consuming && !states[index].consuming);
         states[index].consuming = consuming;
         states[index].problem = problem;
     }

@@ -30,6 +30,7 @@ pub(super) fn open(
         outbox: VecDeque::new(),
         wake: Arc::clone(&wake),
         cancelled: false,
+        mute: false,
     };
     if let Some(queue) = state.queues.get_mut(&spec.queue.name) {
         queue.subscribers.push(subscriber);

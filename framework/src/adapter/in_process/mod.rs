@@ -57,6 +57,13 @@ impl InProcess {
         self.inner.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
+    /// A fault: the present consumers of a queue get nothing more, without hearing of it.
+    pub fn mute(&self, queue: &str) {
+        if let Some(queue) = self.inner.lock().queues.get_mut(queue) {
+            queue.subscribers.iter_mut().for_each(|subscriber| subscriber.mute = true);
+        }
+    }
+
     /// Waits until nothing is on its way: no consumed queue has a message, and no delivery is unsettled.
     pub async fn quiet(&self) {
         let mut changes = self.inner.changes.subscribe();

@@ -33,6 +33,8 @@ pub(super) struct Subscriber {
     pub(super) outbox: VecDeque<u64>,
     pub(super) wake: Arc<Notify>,
     pub(super) cancelled: bool,
+    /// Gets nothing, without hearing of it: a fault.
+    pub(super) mute: bool,
 }
 
 pub(super) struct QueueState {
@@ -114,8 +116,9 @@ impl QueueState {
 
     fn subscriber_with_room(&mut self) -> Option<usize> {
         let count = self.subscribers.len();
-        let has_room =
-            |subscriber: &Subscriber| !subscriber.cancelled && subscriber.unsettled.len() < subscriber.prefetch;
+        let has_room = |subscriber: &Subscriber| {
+            !subscriber.cancelled && !subscriber.mute && subscriber.unsettled.len() < subscriber.prefetch
+        };
         if self.declared.arguments.get("x-single-active-consumer") == Some(&true.into()) {
             let active = self.subscribers.iter().position(|subscriber| !subscriber.cancelled)?;
             return has_room(&self.subscribers[active]).then_some(active);

@@ -35,7 +35,7 @@ impl Session {
             inner,
             id,
             closed,
-            connection: watch::channel(ConnectionState { up: true, epoch: 1 }).0,
+            connection: watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).0,
             replies: Replies::default(),
         }
     }
@@ -59,7 +59,7 @@ impl Session {
         state.close_session(self.id);
         drop(state);
         self.inner.lock().earlier.notify_waiters();
-        self.connection.send_replace(ConnectionState { up: false, epoch: 1 });
+        self.connection.send_replace(ConnectionState { up: false, epoch: 1, blocked: false });
         self.replies.lose_all();
         self.inner.changed();
     }

@@ -23,6 +23,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a connection is looked at, beside what it tells by itself.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long after an error the connection knows whether it is gone.
+const SETTLES: Duration = Duration::from_millis(20);
+
 /// How a link stands.
 #[derive(Clone)]
 pub(super) enum LinkState {
@@ -51,7 +54,7 @@ impl Link {
         lasting: Option<Arc<Mutex<Topology>>>,
     ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
-        let shown = watch::channel(ConnectionState { up: false, epoch: 0 }).0;
+        let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
         Arc::new(Self { addresses, name, handle, state, shown, lasting })
     }
 
@@ -112,7 +115,7 @@ impl Link {
     async fn keep_up(self: Arc<Self>, mut connection: Arc<Connection>) {
         let mut epoch = 1;
         loop {
-            lost(&connection, &mut self.subscribe()).await;
+            lost(&connection, &mut self.subscribe(), &self.shown).await;
             if self.is_closed() {
                 return;
             }
@@ -144,7 +147,7 @@ impl Link {
     /// Sets a new state, unless the link was closed meanwhile.
     fn replace(&self, new: LinkState) {
         self.shown.send_modify(|shown| match &new {
-            LinkState::Up(_, epoch) => *shown = ConnectionState { up: true, epoch: *epoch },
+            LinkState::Up(_, epoch) => *shown = ConnectionState { up: true, epoch: *epoch, blocked: false },
             LinkState::Down(_) | LinkState::Closed => shown.up = false,
         });
         self.state.send_if_modified(|state| {
@@ -189,17 +192,26 @@ impl Link {
 }
 
 /// Waits until a connection is gone, or the link was closed.
-async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>) {
+async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>, shown: &watch::Sender<ConnectionState>) {
     let mut events = connection.events_listener();
+    let mut look = LOOK;
     while connection.status().connected() {
         tokio::select! {
             event = events.next() => match event {
-                Some(Event::Error(_)) | None => return,
-                Some(Event::ConnectionBlocked(reason)) => tracing::warn!(reason, "the broker blocks publishers"),
-                Some(Event::ConnectionUnblocked) => tracing::info!("the broker takes messages again"),
+                None => return,
+                // Also the mistake of one channel is reported here: the connection itself says whether it is gone.
+                Some(Event::Error(_)) => look = SETTLES,
+                Some(Event::ConnectionBlocked(reason)) => {
+                    tracing::warn!(reason, "the broker blocks publishers");
+                    shown.send_modify(|shown| shown.blocked = true);
+                }
+                Some(Event::ConnectionUnblocked) => {
+                    tracing::info!("the broker takes messages again");
+                    shown.send_modify(|shown| shown.blocked = false);
+                }
                 Some(_) => {}
             },
-            () = sleep(LOOK) => {}
+            () = sleep(look) => look = LOOK,
             closed = state.wait_for(|state| matches!(state, LinkState::Closed)) => {
                 drop(closed);
                 return;

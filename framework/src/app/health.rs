@@ -1,0 +1,91 @@
+//! Whether the app is ready, for those who watch over processes: served from before the first try to connect.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::adapter::http::{listen, serve};
+use crate::app::config::Config;
+use crate::app::launch::Launched;
+use crate::app::running::Health;
+use crate::broker::{BrokerError, ConnectionState};
+use crate::inbound::LaneStates;
+
+/// What readiness is read from.
+#[derive(Clone)]
+pub(super) struct HealthSource {
+    states: LaneStates,
+    connection: watch::Receiver<ConnectionState>,
+    stopping: CancellationToken,
+}
+
+impl HealthSource {
+    pub(super) fn of(launched: &Launched) -> Self {
+        Self {
+            states: launched.states.clone(),
+            connection: launched.broker.connection(),
+            stopping: launched.stops.stopping.clone(),
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
+        let consuming = lanes.iter().all(|lane| lane.consuming);
+        let ready = !self.stopping.is_cancelled() && connection.up && consuming;
+        Health { ready, connected: connection.up, blocked: connection.blocked, lanes }
+    }
+}
+
+enum State {
+    /// Not started yet, and why.
+    Starting(String),
+    Started(HealthSource),
+}
+
+/// What `/ready` answers from.
+#[derive(Clone)]
+pub(super) struct HealthBoard(Arc<Mutex<State>>);
+
+impl HealthBoard {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State::Starting("starting".into()))))
+    }
+
+    pub(super) fn waits(&self, error: &BrokerError) {
+        self.set(State::Starting(error.to_string()));
+    }
+
+    pub(super) fn started(&self, source: HealthSource) {
+        self.set(State::Started(source));
+    }
+
+    fn set(&self, state: State) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn report(&self) -> (bool, String) {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Starting(problem) => (false, json!({ "ready": false, "problem": problem }).to_string()),
+            State::Started(source) => {
+                let health = source.health();
+                let report = serde_json::to_string(&health).unwrap_or_else(|error| error.to_string());
+                (health.ready, report)
+            }
+        }
+    }
+
+    /// Serves `/live` and `/ready` until the token fires, if the configuration says where.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub(super) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
+        let Some(address) = config.health else { return Ok(()) };
+        let listener = listen(address).await?;
+        let board = self.clone();
+        tracing::info!(%address, "health is served at /live and /ready");
+        actix_rt::spawn(serve(listener, Arc::new(move || board.report()), until));
+        Ok(())
+    }
+}

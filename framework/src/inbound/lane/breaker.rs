@@ -1,0 +1,195 @@
+//! A circuit breaker: handlers that keep failing are left alone for a while.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use postrider_grammar::{parse_duration, show_duration};
+use tokio::time::Instant;
+
+use crate::handler::{FailureClass, Outcome};
+
+/// When an actor pauses by itself: `50% of 20 in 30s, pause 1m`. After the pause one message is handled; if that
+/// succeeds, all are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// So many of a hundred outcomes are failures.
+    pub percent: u32,
+    /// Of at least so many outcomes.
+    pub least: u32,
+    /// Within this time.
+    pub window: Duration,
+    /// How long it pauses.
+    pub pause: Duration,
+}
+
+/// The most outcomes that are looked back at.
+const MOST_OUTCOMES: usize = 10_000;
+
+impl fmt::Display for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { percent, least, window, pause } = self;
+        write!(f, "{percent}% of {least} in {}, pause {}", show_duration(*window), show_duration(*pause))
+    }
+}
+
+impl FromStr for Breaker {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (percent, rest) = text.split_once('%')?;
+            let (least, rest) = rest.trim().strip_prefix("of")?.split_once(" in ")?;
+            let (window, pause) = rest.split_once(',')?;
+            Some(Self {
+                percent: percent.trim().parse().ok().filter(|percent| (1..=100).contains(percent))?,
+                least: least.trim().parse().ok().filter(|least| (1..=MOST_OUTCOMES as u32).contains(least))?,
+                window: parse_duration(window)?,
+                pause: parse_duration(pause.trim().strip_prefix("pause")?)?,
+            })
+        };
+        read().ok_or_else(|| {
+            format!("{text:?} is no circuit breaker; write \"50% of 20 in 30s, pause 1m\": a rate of failures from 1 to 100, of at least how many outcomes (up to {MOST_OUTCOMES}), within which time, and for how long to pause")
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Circuit {
+    Closed,
+    /// Paused until then.
+    Open(Instant),
+    /// One message is tried.
+    HalfOpen,
+}
+
+/// A lane's breaker, if it has one.
+pub(super) struct BreakerState {
+    breaker: Option<Breaker>,
+    circuit: Circuit,
+    /// Outcomes by age: when, and whether it was a failure.
+    outcomes: VecDeque<(Instant, bool)>,
+}
+
+impl BreakerState {
+    pub(super) fn new(breaker: Option<Breaker>) -> Self {
+        Self { breaker, circuit: Circuit::Closed, outcomes: VecDeque::new() }
+    }
+
+    /// Counts an outcome.
+    pub(super) fn count(&mut self, outcome: &Outcome, now: Instant) {
+        let Some(breaker) = &self.breaker else { return };
+        let failed = match outcome {
+            Outcome::Failed(failed) => match failed.class {
+                FailureClass::Transient | FailureClass::Permanent | FailureClass::Panic | FailureClass::TimedOut => {
+                    true
+                }
+                FailureClass::Rejected => false,
+                // Not what the handler did.
+                _ => return,
+            },
+            Outcome::Done(_) => false,
+            Outcome::Expired => return,
+        };
+        match self.circuit {
+            Circuit::HalfOpen if failed => self.open(now),
+            Circuit::HalfOpen => {
+                tracing::info!("the circuit breaker closes: the message it tried was handled");
+                self.circuit = Circuit::Closed;
+                self.outcomes.clear();
+            }
+            // What began before the pause.
+            Circuit::Open(_) => {}
+            Circuit::Closed => {
+                self.outcomes.push_back((now, failed));
+                let old = |at: &Instant| now.duration_since(*at) > breaker.window;
+                while self.outcomes.len() > MOST_OUTCOMES || self.outcomes.front().is_some_and(|(at, _)| old(at)) {
+                    self.outcomes.pop_front();
+                }
+                let (all, failures) = (self.outcomes.len(), self.outcomes.iter().filter(|(_, failed)| *failed).count());
+                if failed && all >= breaker.least as usize && failures * 100 >= all * breaker.percent as usize {
+                    self.open(now);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        let Some(breaker) = &self.breaker else { return };
+        tracing::error!(breaker = %breaker, "handlers keep failing: the circuit breaker pauses the queue");
+        self.circuit = Circuit::Open(now + breaker.pause);
+        self.outcomes.clear();
+    }
+
+    /// How many deliveries may be held, of those that there are permits for.
+    pub(super) fn permits(&mut self, permits: usize, now: Instant) -> usize {
+        if let Circuit::Open(until) = self.circuit
+            && now >= until
+        {
+            self.circuit = Circuit::HalfOpen;
+        }
+        match self.circuit {
+            Circuit::Closed => permits,
+            Circuit::Open(_) => 0,
+            Circuit::HalfOpen => 1,
+        }
+    }
+
+    /// When a pause ends.
+    pub(super) fn opens_at(&self) -> Option<Instant> {
+        if let Circuit::Open(until) = self.circuit { Some(until) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Outcome {
+        Outcome::failed(FailureClass::Transient, "code", "text")
+    }
+
+    #[test]
+    fn it_is_written_as_it_is_read() {
+        for text in ["50% of 20 in 30s, pause 1m", "100% of 1 in 500ms, pause 2s"] {
+            assert_eq!(text.parse::<Breaker>().unwrap().to_string(), text);
+        }
+        for text in ["", "50%", "0% of 20 in 30s, pause 1m", "50% of 0 in 30s, pause 1m", "50% of 20 in 30, pause 1m"] {
+            assert!(text.parse::<Breaker>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_pauses_tries_one_and_goes_on() {
+        let mut state = BreakerState::new("50% of 4 in 10s, pause 5s".parse().ok());
+        for outcome in [Outcome::Done(None), failed(), Outcome::Done(None)] {
+            state.count(&outcome, Instant::now());
+        }
+        assert_eq!(state.permits(64, Instant::now()), 64);
+        state.count(&failed(), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 0);
+        state.count(&Outcome::Done(None), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 0, "what ran before the pause says nothing");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(state.permits(64, Instant::now()), 1);
+        state.count(&failed(), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 0, "the one that was tried failed");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(state.permits(64, Instant::now()), 1);
+        state.count(&Outcome::Done(None), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_outcomes_are_forgotten_and_rejections_are_no_failures() {
+        let mut state = BreakerState::new("50% of 2 in 10s, pause 5s".parse().ok());
+        state.count(&failed(), Instant::now());
+        tokio::time::advance(Duration::from_secs(11)).await;
+        state.count(&failed(), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 64);
+        state.count(&Outcome::failed(FailureClass::Rejected, "no", "no"), Instant::now());
+        state.count(&Outcome::Done(None), Instant::now());
+        assert_eq!(state.permits(64, Instant::now()), 64);
+    }
+}

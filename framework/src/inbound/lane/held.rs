@@ -1,0 +1,160 @@
+//! What is held: from the permit to the receipt.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use crate::broker::Delivery;
+use crate::bus::Counters;
+use crate::handler::{Asked, FailureClass, Outcome};
+use crate::host::{Deliver, Finished, Made, Ticket};
+use crate::inbound::decide::{Case, End, SUSPECTED_AFTER, Settlement, after_crashes, decide};
+use crate::inbound::forward::skewed_for;
+use crate::inbound::lane::LaneLoop;
+use crate::inbound::open::{Opened, open};
+use crate::inbound::settle::{HeldDelivery, Receive, Settler};
+use crate::message::{Envelope, Problem};
+
+impl LaneLoop {
+    pub(super) fn hand_over(&mut self, delivery: Delivery) {
+        let identity = &self.settings.settler.bus.identity;
+        let (redelivered, count) = (delivery.redelivered, delivery.delivery_count.unwrap_or(0));
+        let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
+            Ok(opened) => opened,
+            Err(receipt) => {
+                Counters::add(&self.counters.skipped);
+                return receipt.ack();
+            }
+        };
+        let receipt = if self.settings.plan.ack_on_receipt {
+            receipt.ack();
+            None
+        } else {
+            Some(receipt)
+        };
+        let number = self.next_number;
+        self.next_number += 1;
+        self.held.insert(number, HeldDelivery { receipt, original, envelope: Rc::new(envelope.clone()) });
+        Counters::add(&self.counters.in_flight);
+        Counters::sub(&self.counters.permits);
+        if !self.settings.plan.ack_on_receipt
+            && count >= SUSPECTED_AFTER
+            && let Some(end) = self.suspected(&envelope, count)
+        {
+            return self.give_up_suspect(number, end, &envelope);
+        }
+        let live = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.live));
+        let ticket = Ticket::new(number, live, self.done.clone());
+        // A mailbox that is gone drops the ticket, which gives the delivery back.
+        self.settings.mailbox.do_send(Deliver {
+            lane: self.settings.plan.lane,
+            envelope,
+            redelivered,
+            received: Instant::now(),
+            ticket,
+        });
+    }
+
+    /// What becomes of a message that was delivered so often without an end that it may have killed its process.
+    fn suspected(&self, envelope: &Envelope, deliveries: u32) -> Option<End> {
+        let most = self.settings.settler.place_of(envelope).and_then(|index| self.settings.policies.get(index));
+        let most = most.unwrap_or(&self.settings.policy).retry.most_attempts();
+        after_crashes(deliveries, self.settings.ordered, envelope.attempt, most)
+    }
+
+    fn give_up_suspect(&mut self, number: u64, end: End, envelope: &Envelope) {
+        let settlement = Settlement { answer: Asked::of(envelope) == Asked::Reply && end == End::DeadLetter, end };
+        let text = "it was delivered again and again without an end; perhaps it ends the process that handles it";
+        let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
+        let handler = self.settings.settler.place_of(envelope);
+        let made = Made { attempt: envelope.attempt, handler, first_error: None };
+        self.settle(number, settlement, outcome, made);
+    }
+
+    pub(super) fn finished(&mut self, finished: Finished) {
+        let Finished { number, outcome, made } = finished;
+        let Some(held) = self.held.get(&number) else { return };
+        self.breaker.count(&outcome, Instant::now());
+        if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
+            // Its channel has closed: the broker delivers it again.
+            return self.release(number, Receive::GiveBack);
+        }
+        let policy = made.handler.and_then(|index| self.settings.policies.get(index)).unwrap_or(&self.settings.policy);
+        let settlement = decide(&Case {
+            outcome: &outcome,
+            asked: Asked::of(&held.envelope),
+            attempt: made.attempt,
+            policy,
+            skewed_for: skewed_for(&held.original.properties),
+            skew: &self.settings.skew,
+            chance: fastrand::f64(),
+        });
+        if !Settler::needs_io(settlement) {
+            let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
+            return self.release(number, receive);
+        }
+        self.settle(number, settlement, outcome, made);
+    }
+
+    fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
+        let Some(held) = self.held.get(&number) else { return };
+        let held =
+            HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Rc::clone(&held.envelope) };
+        let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
+        actix_rt::spawn(async move {
+            let receive = settler.settle(settlement, outcome, made, lane, &held).await;
+            // Never full, as there are not more deliveries than permits; a lane that is gone gave all back.
+            let _ = settle.try_send((number, receive));
+        });
+    }
+
+    pub(super) fn release(&mut self, number: u64, receive: Receive) {
+        let Some(held) = self.held.remove(&number) else { return };
+        Counters::sub(&self.counters.in_flight);
+        if number < self.epoch_began {
+            self.stale = self.stale.saturating_sub(1);
+        } else if self.live.load(Ordering::Acquire) {
+            Counters::add(&self.counters.permits);
+        }
+        let Some(receipt) = held.receipt else {
+            if receive == Receive::GiveBack {
+                tracing::warn!(queue = self.settings.plan.queue_name(), message_id = %held.envelope.id,
+                    "a message that was acknowledged on receipt was dropped unhandled, as at_most_once allows");
+            }
+            return;
+        };
+        match receive {
+            Receive::Ack => {
+                self.unflushed = receipt.ack_with_next_flush().or(self.unflushed.take());
+            }
+            Receive::GiveBack => {
+                if receipt.is_live() {
+                    Counters::add(&self.counters.given_back);
+                    self.given_back += 1;
+                }
+                receipt.give_back();
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(channel) = self.unflushed.take() {
+            channel.flush();
+        }
+    }
+
+    pub(super) fn give_rest_back(&mut self) {
+        let numbers: Vec<u64> = self.held.keys().copied().collect();
+        for number in numbers {
+            self.release(number, Receive::GiveBack);
+        }
+    }
+
+    pub(super) fn count_permits(counters: &Counters, permits: usize, add: bool) {
+        for _ in 0..permits {
+            if add { Counters::add(&counters.permits) } else { Counters::sub(&counters.permits) }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
+
+mod breaker;
+mod held;
+mod probe;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::Recipient;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel, QueueState};
+use crate::bus::Counters;
+use crate::handler::Policy;
+use crate::host::{Deliver, Finished};
+use crate::inbound::decide::SkewPolicy;
+use crate::inbound::lane::breaker::BreakerState;
+use crate::inbound::lane::probe::Probe;
+use crate::inbound::settle::{HeldDelivery, Receive, Settler};
+use crate::inbound::states::LaneStates;
+use crate::inbound::topology::LanePlan;
+
+pub use breaker::Breaker;
+
+/// What somebody wants of an actor's lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Control {
+    /// Whether nothing is consumed.
+    pub paused: bool,
+    /// How often the consumers were to be opened again.
+    pub restarts: u64,
+}
+
+/// The first pause before a consumer is opened again; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a consumer is opened again.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// A consumer that lasted so long is opened again after the first pause.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// What a lane needs.
+pub(super) struct LaneSettings {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) mailbox: Recipient<Deliver>,
+    pub(super) plan: LanePlan,
+    pub(super) prefetch: u16,
+    /// By the handler's place in the table.
+    pub(super) policies: Rc<[Policy]>,
+    /// For a message that no handler takes.
+    pub(super) policy: Policy,
+    pub(super) ordered: bool,
+    pub(super) skew: SkewPolicy,
+    pub(super) settler: Settler,
+    pub(super) states: LaneStates,
+    /// Fires when running handlers are dropped: nothing is waited for any more.
+    pub(super) abandon: CancellationToken,
+    /// Pause, resume, restart.
+    pub(super) control: watch::Receiver<Control>,
+    /// How long a queue may have messages that are not delivered to a free lane.
+    pub(super) stall_after: Duration,
+    /// When the lane pauses by itself.
+    pub(super) breaker: Option<Breaker>,
+}
+
+/// Everything that can wake a lane.
+enum Event {
+    Pulled(Option<Result<Box<Delivery>, BrokerError>>),
+    Finished(Finished),
+    Settled(u64, Receive),
+    /// Nothing else is about to happen.
+    Quiet,
+    /// It is time to look whether the queue stalls.
+    Probe,
+    Probed(Result<Option<QueueState>, BrokerError>),
+    /// Somebody wants something of the actor.
+    Controlled,
+    Stop,
+}
+
+/// Why an epoch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// For good.
+    Stopped,
+    /// Until somebody resumes it.
+    Paused,
+    /// The consumer is to be opened again.
+    Lost,
+}
+
+pub(super) struct LaneLoop {
+    settings: LaneSettings,
+    counters: Arc<Counters>,
+    state: usize,
+    held: HashMap<u64, HeldDelivery>,
+    next_number: u64,
+    done: mpsc::Sender<Finished>,
+    outcomes: mpsc::Receiver<Finished>,
+    settle: mpsc::Sender<(u64, Receive)>,
+    settled: mpsc::Receiver<(u64, Receive)>,
+    /// Tells the tickets of the present epoch whether it lasts.
+    live: Arc<AtomicBool>,
+    /// The first delivery of the present epoch; the channels of those before it have closed.
+    epoch_began: u64,
+    /// How many of those are still held, because their handlers run.
+    stale: usize,
+    /// The channel that has acknowledgements to send, if there are any.
+    unflushed: Option<Arc<dyn DeliveryChannel>>,
+    /// The queue's name; an instance's has another one in each epoch.
+    queue_in_epoch: String,
+    probe: Probe,
+    breaker: BreakerState,
+    control: watch::Receiver<Control>,
+    /// How often a restart was asked for before this epoch.
+    restarts: u64,
+    given_back: u64,
+}
+
+impl LaneLoop {
+    pub(super) fn new(settings: LaneSettings) -> Self {
+        // For every permit, and for as many deliveries whose channel has closed.
+        let room = 2 * usize::from(settings.prefetch).max(1);
+        let (done, outcomes) = mpsc::channel(room);
+        let (settle, settled) = mpsc::channel(room);
+        let state = settings.states.add(settings.plan.queue_name());
+        let counters = Arc::clone(&settings.settler.counters);
+        let live = Arc::new(AtomicBool::new(false));
+        let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
+        let breaker = BreakerState::new(settings.breaker.clone());
+        Self {
+            settings,
+            counters,
+            state,
+            held: HashMap::new(),
+            next_number: 0,
+            done,
+            outcomes,
+            settle,
+            settled,
+            live,
+            epoch_began: 0,
+            stale: 0,
+            unflushed: None,
+            queue_in_epoch: String::new(),
+            probe,
+            breaker,
+            control,
+            restarts: 0,
+            given_back: 0,
+        }
+    }
+
+    /// Consumes until the app stops; each turn is one channel epoch. `started` hears of the first consumer, or of
+    /// the mistake that makes one impossible. Returns how many deliveries were given back at the end.
+    pub(super) async fn run(mut self, started: oneshot::Sender<Result<(), BrokerError>>) -> u64 {
+        let mut started = Some(started);
+        let mut pause = FIRST_PAUSE;
+        let mut epoch = 0;
+        let stopping = self.settings.settler.stopping.clone();
+        // Without limit of tries: a lane that gives up would look alive and consume nothing.
+        loop {
+            if self.is_paused() && started.is_none() {
+                tokio::select! {
+                    () = stopping.cancelled() => return self.drained().await,
+                    () = resumed(&mut self.control) => {}
+                }
+            }
+            let spec = self.settings.plan.consumer(self.settings.prefetch, epoch);
+            let opened = tokio::select! {
+                () = stopping.cancelled() => return self.drained().await,
+                opened = self.settings.broker.consume(&spec) => opened,
+            };
+            epoch += 1;
+            self.queue_in_epoch.clone_from(&spec.queue.name);
+            match opened {
+                Ok(consumer) => {
+                    Counters::add(&self.counters.consumers_opened);
+                    self.settings.states.set(self.state, true, None);
+                    if let Some(started) = started.take() {
+                        // Whoever started us has given up; we will hear that we are to stop.
+                        let _ = started.send(Ok(()));
+                    }
+                    let opened = Instant::now();
+                    match self.epoch(consumer).await {
+                        Ended::Stopped => return self.given_back,
+                        Ended::Paused => continue,
+                        Ended::Lost => {}
+                    }
+                    if opened.elapsed() >= STABLE_AFTER {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Err(error) => {
+                    self.settings.states.set(self.state, false, Some(error.to_string()));
+                    if error.is_permanent()
+                        && let Some(started) = started.take()
+                    {
+                        let _ = started.send(Err(error));
+                        return self.given_back;
+                    }
+                    tracing::warn!(queue = %spec.queue.name, %error, ?pause, "cannot consume; trying again");
+                }
+            }
+            tokio::select! {
+                () = stopping.cancelled() => return self.drained().await,
+                // Half of it is chance, so that many lanes do not come back at the same moment.
+                () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => {
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
+    async fn drained(&mut self) -> u64 {
+        while !self.held.is_empty() {
+            tokio::select! {
+                Some(finished) = self.outcomes.recv() => self.finished(finished),
+                Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                () = self.settings.abandon.cancelled() => break,
+            }
+        }
+        self.given_back
+    }
+
+    fn is_paused(&self) -> bool {
+        self.control.borrow().paused
+    }
+
+    /// One channel epoch.
+    async fn epoch(&mut self, mut consumer: Box<dyn Consumer>) -> Ended {
+        self.live = Arc::new(AtomicBool::new(true));
+        (self.epoch_began, self.stale) = (self.next_number, self.held.len());
+        let permits = usize::from(self.settings.prefetch).max(1);
+        Self::count_permits(&self.counters, permits, true);
+        self.restarts = self.control.borrow_and_update().restarts;
+        self.probe = Probe::new(self.settings.stall_after);
+        // Why nothing is pulled any more, while what is held is finished.
+        let mut leaving = None;
+        let ended = loop {
+            if self.held.len() == self.stale
+                && let Some(why) = leaving
+            {
+                break why;
+            }
+            match self.next_event(&mut consumer, leaving).await {
+                Event::Pulled(Some(Ok(delivery))) => {
+                    self.probe.delivered();
+                    self.hand_over(*delivery);
+                }
+                Event::Pulled(Some(Err(error))) => {
+                    tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
+                    break Ended::Lost;
+                }
+                Event::Pulled(None) => {
+                    tracing::warn!(
+                        queue = self.settings.plan.queue_name(),
+                        "the consumer was cancelled by the broker; opening it again"
+                    );
+                    break Ended::Lost;
+                }
+                Event::Finished(finished) => self.finished(finished),
+                Event::Settled(number, receive) => self.release(number, receive),
+                Event::Quiet => self.flush(),
+                Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
+                Event::Probed(found) => {
+                    if let Some(stall) = self.probe.judge(found, self.settings.ordered) {
+                        Counters::add(&self.counters.stalls);
+                        tracing::error!(
+                            queue = self.settings.plan.queue_name(),
+                            stall,
+                            "the consumer is stalled; opening it again"
+                        );
+                        break Ended::Lost;
+                    }
+                }
+                Event::Controlled => match self.controlled() {
+                    Some(Ended::Lost) => break Ended::Lost,
+                    Some(why) if leaving.is_none() => {
+                        leaving = Some(why);
+                        consumer.cancel().await;
+                    }
+                    _ => {}
+                },
+                Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
+                Event::Stop => {
+                    if leaving.replace(Ended::Stopped).is_none() {
+                        consumer.cancel().await;
+                    }
+                }
+            }
+        };
+        self.live.store(false, Ordering::Release);
+        let paused = ended == Ended::Paused;
+        self.settings.states.set(self.state, paused, paused.then(|| "paused".to_owned()));
+        Self::count_permits(&self.counters, permits.saturating_sub(self.held.len() - self.stale), false);
+        if ended != Ended::Lost {
+            self.flush();
+            if ended == Ended::Stopped {
+                self.give_rest_back();
+            }
+            consumer.close().await;
+        }
+        self.unflushed = None;
+        ended
+    }
+
+    /// What somebody wants of this lane.
+    fn controlled(&mut self) -> Option<Ended> {
+        let control = *self.control.borrow_and_update();
+        if control.restarts != self.restarts {
+            tracing::info!(queue = self.settings.plan.queue_name(), "the consumer is opened again, as was asked for");
+            return Some(Ended::Lost);
+        }
+        if control.paused {
+            tracing::info!(queue = self.settings.plan.queue_name(), "paused, as was asked for");
+        }
+        control.paused.then_some(Ended::Paused)
+    }
+
+    async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
+        let stopping = leaving == Some(Ended::Stopped);
+        let stop = if stopping { &self.settings.abandon } else { &self.settings.settler.stopping };
+        let permits = self.breaker.permits(usize::from(self.settings.prefetch).max(1), Instant::now());
+        // Those that are held from before take no permit of the new channel, but their number is limited too.
+        let live = self.held.len() - self.stale;
+        let permit =
+            leaving.is_none() && live < permits && self.held.len() < 2 * usize::from(self.settings.prefetch).max(1);
+        self.probe.watch(permit);
+        let half_open = self.breaker.opens_at();
+        tokio::select! {
+            biased;
+            Some(finished) = self.outcomes.recv() => Event::Finished(finished),
+            Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
+            () = stop.cancelled() => Event::Stop,
+            Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
+            pulled = consumer.next(), if permit => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
+            () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
+            found = self.probe.next() => found,
+            // The breaker lets one through.
+            () = tokio::time::sleep_until(half_open.unwrap_or_else(Instant::now)), if half_open.is_some() => Event::Quiet,
+        }
+    }
+}
+
+/// Waits until a lane may consume again.
+async fn resumed(control: &mut watch::Receiver<Control>) {
+    // Without anybody left who could resume it, it stays paused.
+    if control.wait_for(|control| !control.paused).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+impl Drop for LaneLoop {
+    fn drop(&mut self) {
+        // An arbiter that ends before the lane has stopped: receipts give back as they drop.
+        self.live.store(false, Ordering::Release);
+    }
+}
