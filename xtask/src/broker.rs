@@ -22,6 +22,17 @@ pub enum Broker {
     Contained(Container),
 }
 
+/// Makes sure that there is a RabbitMQ server to start nodes of.
+pub fn installed() -> Result<(), String> {
+    if server_script().is_none() && apt::usable() {
+        apt::install("rabbitmq-server")?;
+    }
+    match server_script() {
+        Some(_) => Ok(()),
+        None => Err("no rabbitmq-server: install it, or run this as root on Debian".into()),
+    }
+}
+
 impl Broker {
     /// Takes the first that is possible: the given one, an installed one, one that can be installed, a container.
     pub fn find() -> Result<Broker, String> {

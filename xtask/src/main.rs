@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask test` runs every check of the repository.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -35,11 +35,45 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// All faults at random under load on a RabbitMQ of its own; the last line is the balance
+    Chaos {
+        /// For how long
+        #[arg(long, value_name = "N", default_value_t = 1.0)]
+        minutes: f64,
+        /// What decides about the order of the faults
+        #[arg(long, value_name = "N", default_value_t = 7)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
-    let Task::Test { only, list } = Arguments::parse().command;
-    let chosen = match suites::choose(&only) {
+    match Arguments::parse().command {
+        Task::Test { only, list } => test(&only, list),
+        Task::Chaos { minutes, seed } => chaos(minutes, seed),
+    }
+}
+
+/// Runs the faults. Release code, so that the load is one.
+fn chaos(minutes: f64, seed: u64) -> ExitCode {
+    if let Err(reason) = broker::installed() {
+        eprintln!("{reason}");
+        return ExitCode::FAILURE;
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--quiet", "--release", "-p", "postrider-tests", "--bin", "chaos", "--"]);
+    cargo.args(["--minutes", &minutes.to_string(), "--seed", &seed.to_string()]);
+    match cargo.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(only: &[String], list: bool) -> ExitCode {
+    let chosen = match suites::choose(only) {
         Ok(chosen) => chosen,
         Err(reason) => {
             eprintln!("{reason}");

@@ -1,0 +1,334 @@
+//! All faults at random under load, and the books at the end: `cargo xtask chaos --minutes 1 --seed 7`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program that reports to its standard output and stops at the first surprise"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use postrider::app::{DeadFilter, DeadLetters};
+use postrider::broker::Names;
+use postrider::{App, Context, Failure, Payload, Running, Secret, distributed};
+use postrider_tests::ledger::Ledger;
+use postrider_tests::node::{Node, send};
+use postrider_tests::proxy::{Network, Proxy};
+
+/// The namespace of a run; its broker is nobody else's.
+const NAMESPACE: &str = "chaos";
+/// How many consumers there are, each a process.
+const CONSUMERS: usize = 3;
+/// How many publish at once.
+const PUBLISHERS: usize = 32;
+/// A run with fewer confirmed messages proves little and fails.
+const LEAST_CONFIRMED: usize = 10_000;
+/// How long everything may take to work again after a fault.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// One of so many messages fails at its first attempt.
+const ONE_FAILS_OF: u64 = 97;
+
+struct Worker;
+
+#[distributed(service = "worker", retry = "1 then 100ms, 1s, 5s")]
+impl Worker {
+    #[distributed(command = "worker.do")]
+    async fn act(&self, number: u64, cx: &Context) -> Result<(), Failure> {
+        if number.is_multiple_of(ONE_FAILS_OF) && cx.attempt() == 1 {
+            return Err(Failure::transient("the first attempt fails on purpose"));
+        }
+        let mut out = std::io::stdout().lock();
+        // What is printed is handled, whatever happens to this process afterwards.
+        writeln!(out, "{}", cx.envelope().id)?;
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let after = |name: &str| arguments.iter().position(|word| word == name).and_then(|at| arguments.get(at + 1));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let Some(url) = after("--consume") {
+        runtime.block_on(consume(url.clone()));
+        return ExitCode::SUCCESS;
+    }
+    let minutes = after("--minutes").and_then(|text| text.parse::<f64>().ok()).unwrap_or(1.0);
+    let seed = after("--seed").and_then(|text| text.parse().ok()).unwrap_or(7);
+    match runtime.block_on(chaos(Duration::from_secs_f64(minutes * 60.0), seed)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configured(app: App, url: &str) -> App {
+    let url = Secret::new(url);
+    app.configure(|config| {
+        config.broker = Some(url);
+        config.names = Names::new(NAMESPACE).expect("a word");
+        config.publish.confirm_timeout = Duration::from_secs(10);
+    })
+}
+
+/// One consumer process, until it is told to stop.
+async fn consume(url: String) {
+    let app = configured(App::new("worker").actor(|| Worker), &url);
+    let running = app.start_as_configured().await.expect("the consumer starts");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals");
+    terminate.recv().await;
+    running.stop().await;
+}
+
+struct Consumer {
+    child: Child,
+}
+
+impl Consumer {
+    fn start(url: &str, ledger: &Ledger, handled: &Arc<AtomicU64>) -> Self {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut command = Command::new(program);
+        let mut child = command.args(["--consume", url]).stdout(Stdio::piped()).spawn().expect("a consumer starts");
+        let out = child.stdout.take().expect("it is piped");
+        let (ledger, handled) = (ledger.clone(), Arc::clone(handled));
+        std::thread::spawn(move || {
+            for id in BufReader::new(out).lines().map_while(Result::ok) {
+                ledger.handles(&id);
+                handled.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { child }
+    }
+
+    /// Ends it with a signal and waits until it is gone; its process id.
+    fn end(&mut self, signal: &str) -> Result<u32, String> {
+        let pid = self.child.id();
+        if !send(signal, pid) {
+            return Err(format!("no consumer {pid} to send SIG{signal}"));
+        }
+        let begin = Instant::now();
+        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
+            if begin.elapsed() > RECOVERY {
+                return Err(format!("consumer {pid} is not gone after SIG{signal}"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(pid)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // Gone already, or gone now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    BrokerKilled,
+    BrokerFrozen,
+    ConnectionsClosed,
+    NetworkSwallows,
+    NetworkCut,
+    MemoryAlarm,
+    ConsumerKilled,
+    ConsumerStopped,
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::BrokerKilled,
+    Fault::BrokerFrozen,
+    Fault::ConnectionsClosed,
+    Fault::NetworkSwallows,
+    Fault::NetworkCut,
+    Fault::MemoryAlarm,
+    Fault::ConsumerKilled,
+    Fault::ConsumerStopped,
+];
+
+struct World {
+    node: Node,
+    proxy: Proxy,
+    url: String,
+    running: Running,
+    consumers: Vec<Consumer>,
+    ledger: Ledger,
+    handled: Arc<AtomicU64>,
+}
+
+impl World {
+    async fn start() -> Result<Self, String> {
+        let node = Node::start()?;
+        let proxy = Proxy::start(node.port()).await;
+        let url = format!("{}/?heartbeat=2", proxy.url());
+        let (ledger, handled) = (Ledger::default(), Arc::<AtomicU64>::default());
+        let consumers = (0..CONSUMERS).map(|_| Consumer::start(&url, &ledger, &handled)).collect();
+        let running = configured(App::new("publisher"), &url).start_as_configured().await.map_err(|e| e.to_string())?;
+        Ok(Self { node, proxy, url, running, consumers, ledger, handled })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.running.connection().borrow().epoch
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Result<(), String> {
+        let begin = Instant::now();
+        while !holds(self) {
+            if begin.elapsed() > RECOVERY {
+                return Err(format!("not within {RECOVERY:?}: {what}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Messages are handled again: nothing else proves that it works.
+    async fn works(&self) -> Result<(), String> {
+        let before = self.handled.load(Ordering::SeqCst);
+        self.until("messages are handled again", |world| world.handled.load(Ordering::SeqCst) > before + 50).await
+    }
+
+    /// Makes a fault; the proof that it bit.
+    async fn make(&mut self, fault: Fault, rng: &mut fastrand::Rng) -> Result<String, String> {
+        let epoch = self.epoch();
+        let raised = |world: &Self| world.epoch() > epoch;
+        let which = rng.usize(..CONSUMERS);
+        Ok(match fault {
+            Fault::BrokerKilled => {
+                let pid = self.node.pid().unwrap_or_default();
+                self.node.kill()?;
+                if send("0", pid) {
+                    return Err(format!("broker {pid} is still there"));
+                }
+                self.node.restart()?;
+                self.until("a new connection", raised).await?;
+                format!("process {pid} is gone, epoch {epoch} became {}", self.epoch())
+            }
+            Fault::BrokerFrozen => {
+                self.node.freeze()?;
+                let before = self.handled.load(Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let still = self.handled.load(Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_secs(2 + rng.u64(..3))).await;
+                let end = self.handled.load(Ordering::SeqCst);
+                self.node.thaw()?;
+                if end != still {
+                    return Err(format!("{} messages were handled while the broker was frozen", end - before));
+                }
+                format!("nothing was handled meanwhile, {end} before it")
+            }
+            Fault::ConnectionsClosed => {
+                self.node.ctl(&["close_all_connections", "chaos"])?;
+                self.until("a new connection", raised).await?;
+                format!("epoch {epoch} became {}", self.epoch())
+            }
+            Fault::NetworkSwallows => {
+                self.proxy.set(Network::BlackHole);
+                self.until("the heartbeats are missed", |world| !world.running.connection().borrow().up).await?;
+                self.proxy.set(Network::Fine);
+                self.until("a new connection", raised).await?;
+                format!("missed heartbeats, epoch {epoch} became {}", self.epoch())
+            }
+            Fault::NetworkCut => {
+                self.proxy.set(Network::Cut);
+                self.until("the connection is gone", |world| !world.running.connection().borrow().up).await?;
+                self.proxy.set(Network::Fine);
+                self.until("a new connection", raised).await?;
+                format!("connections broke, epoch {epoch} became {}", self.epoch())
+            }
+            Fault::MemoryAlarm => {
+                self.node.ctl(&["set_vm_memory_high_watermark", "0.00001"])?;
+                let seen = self.until("the alarm is seen", |world| world.running.connection().borrow().blocked).await;
+                self.node.ctl(&["set_vm_memory_high_watermark", "0.6"])?;
+                seen?;
+                self.until("the alarm is over", |world| !world.running.connection().borrow().blocked).await?;
+                "publishers were blocked and went on".to_owned()
+            }
+            Fault::ConsumerKilled | Fault::ConsumerStopped => {
+                let signal = if matches!(fault, Fault::ConsumerKilled) { "KILL" } else { "TERM" };
+                let pid = self.consumers[which].end(signal)?;
+                self.consumers[which] = Consumer::start(&self.url, &self.ledger, &self.handled);
+                format!("process {pid} is gone, {} took its place", self.consumers[which].child.id())
+            }
+        })
+    }
+}
+
+fn publish(world: &World, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<()>> {
+    let numbers = Arc::<AtomicU64>::default();
+    let one = |_| {
+        let (bus, ledger) = (world.running.bus().clone(), world.ledger.clone());
+        let (stop, numbers) = (Arc::clone(stop), Arc::clone(&numbers));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                let number = numbers.fetch_add(1, Ordering::SeqCst);
+                let id = format!("m{number}");
+                ledger.attempts(&id);
+                let sent = bus.send_key_with("worker.do", Payload::msgpack(&number), |o| o.id(id.as_str())).await;
+                if sent.is_ok() {
+                    ledger.confirms(&id);
+                }
+            }
+        })
+    };
+    (0..PUBLISHERS).map(one).collect()
+}
+
+async fn chaos(time: Duration, seed: u64) -> Result<(), String> {
+    println!("seed {seed}, {time:?}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut world = World::start().await?;
+    let begin = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let publishers = publish(&world, &stop);
+    world.until("the consumers work", |world| world.handled.load(Ordering::SeqCst) > 0).await?;
+    // A queue that is younger than this does not come back from a kill (seen with RabbitMQ 3.10).
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut order = Vec::new();
+    while begin.elapsed() < time {
+        if order.is_empty() {
+            order = FAULTS.to_vec();
+            rng.shuffle(&mut order);
+        }
+        let Some(fault) = order.pop() else { break };
+        let proof = world.make(fault, &mut rng).await.map_err(|error| format!("{fault:?} without effect: {error}"))?;
+        println!("{:6.1} s  {fault:?}: {proof}", begin.elapsed().as_secs_f64());
+        world.works().await.map_err(|error| format!("after {fault:?}: {error}"))?;
+    }
+    stop.store(true, Ordering::SeqCst);
+    for publisher in publishers {
+        publisher.await.map_err(|error| error.to_string())?;
+    }
+    balance(&world).await
+}
+
+/// What was confirmed is handled or a dead letter, in the end.
+async fn balance(world: &World) -> Result<(), String> {
+    let waited = Instant::now();
+    while world.ledger.balance().lost > 0 && waited.elapsed() < 2 * RECOVERY {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let letters = DeadLetters::new(world.running.bus()).list(&DeadFilter::all()).await;
+    for letter in letters.map_err(|error| error.to_string())? {
+        world.ledger.buries(letter.id());
+        println!("dead letter {}: {} {}", letter.id(), letter.reason(), letter.error());
+    }
+    let balance = world.ledger.balance();
+    println!("{balance}");
+    if balance.lost > 0 || balance.unexpected > 0 {
+        return Err("something was lost, or came from nowhere".into());
+    }
+    if balance.confirmed < LEAST_CONFIRMED {
+        return Err(format!("fewer than {LEAST_CONFIRMED} messages were confirmed: the run proves little"));
+    }
+    Ok(())
+}
