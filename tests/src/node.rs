@@ -109,7 +109,7 @@ impl Node {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let (out_path, err_path) =
             (self.folder.join(format!("ctl-{number}.out")), self.folder.join(format!("ctl-{number}.err")));
-        let mut command = Command::new(self.scripts.join("rabbitmqctl"));
+        let mut command = self.program("rabbitmqctl");
         self.set_environment(&mut command);
         command.arg("-n").arg(&self.name).args(arguments).stdin(Stdio::null());
         command
@@ -164,7 +164,8 @@ impl Node {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("postrider-{}-{number}", process::id());
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let folder = env::temp_dir().join(format!("{name}-{}", since.as_nanos()));
+        let temporary = root().map_or_else(env::temp_dir, |root| root.join("tmp"));
+        let folder = temporary.join(format!("{name}-{}", since.as_nanos()));
         fs::create_dir_all(&folder).map_err(on(&folder))?;
         let mut node = Node {
             scripts: scripts.to_path_buf(),
@@ -194,6 +195,15 @@ impl Node {
         Ok(node)
     }
 
+    /// One of the scripts, to be run in its root.
+    fn program(&self, name: &str) -> Command {
+        let script = self.scripts.join(name);
+        let Some(root) = root() else { return Command::new(script) };
+        let mut command = Command::new("chroot");
+        command.arg(root).arg(inside(&script));
+        command
+    }
+
     /// Sets everything that tells server and `rabbitmqctl` which node they are, and nothing of the machine's own.
     fn set_environment(&self, command: &mut Command) {
         for (name, _) in env::vars_os() {
@@ -213,10 +223,10 @@ impl Node {
             ("RABBITMQ_ENABLED_PLUGINS_FILE", "enabled_plugins"),
             ("ERL_CRASH_DUMP", "erl_crash.dump"),
         ] {
-            command.env(variable, self.folder.join(file));
+            command.env(variable, inside(&self.folder.join(file)));
         }
         // Erlang keeps its cookie in HOME; both sides must see the same one.
-        command.env("HOME", &self.folder).env("LC_ALL", "C.UTF-8").current_dir(&self.folder);
+        command.env("HOME", inside(&self.folder)).env("LC_ALL", "C.UTF-8").current_dir(&self.folder);
         command.env("RABBITMQ_NODENAME", &self.name).env("RABBITMQ_LOGS", "-");
         command.env("RABBITMQ_NODE_IP_ADDRESS", Ipv4Addr::LOCALHOST.to_string());
         command.env("RABBITMQ_NODE_PORT", self.port.to_string());
@@ -232,7 +242,7 @@ impl Node {
         let log_path = self.log_path();
         let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(on(&log_path))?;
         let errors = log.try_clone().map_err(on(&log_path))?;
-        let mut command = Command::new(self.scripts.join("rabbitmq-server"));
+        let mut command = self.program("rabbitmq-server");
         self.set_environment(&mut command);
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.script = Some(command.spawn().map_err(|error| format!("rabbitmq-server cannot run: {error}"))?);
@@ -326,16 +336,32 @@ impl Drop for Node {
     }
 }
 
+/// The root folder of another Debian whose RabbitMQ is used instead of this machine's.
+pub const ROOT_VARIABLE: &str = "AMQP_ROOT";
+
+fn root() -> Option<PathBuf> {
+    env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()).map(PathBuf::from)
+}
+
+/// A path as it is called within the root.
+fn inside(path: &Path) -> PathBuf {
+    let within = root().and_then(|root| path.strip_prefix(root).ok().map(|rest| Path::new("/").join(rest)));
+    within.unwrap_or_else(|| path.to_path_buf())
+}
+
 /// The script that starts a RabbitMQ server, if one is installed.
 ///
 /// Debian's `/usr/sbin/rabbitmq-server` is not it: that one changes the user. The real one has `rabbitmq-env` beside it.
 pub fn server_script() -> Option<PathBuf> {
-    let mut folders = vec![PathBuf::from("/usr/lib/rabbitmq/bin")];
+    let libraries = root().unwrap_or_else(|| PathBuf::from("/")).join("usr/lib/rabbitmq");
+    let mut folders = vec![libraries.join("bin")];
     let mut versions: Vec<PathBuf> =
-        fs::read_dir("/usr/lib/rabbitmq/lib").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        fs::read_dir(libraries.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     versions.sort();
     folders.extend(versions.iter().rev().map(|version| version.join("sbin")));
-    folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    if root().is_none() {
+        folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    }
     let complete = |folder: &PathBuf| {
         ["rabbitmq-server", "rabbitmqctl", "rabbitmq-env"].iter().all(|name| folder.join(name).is_file())
     };

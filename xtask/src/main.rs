@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask test` runs every check of the repository.
 
+use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -7,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod apt;
 mod broker;
 mod container;
+mod debian;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/src/node.rs"]
 mod node;
@@ -34,6 +36,12 @@ enum Task {
         /// Print the suites instead of running them
         #[arg(long)]
         list: bool,
+        /// Run them on this RabbitMQ, for which a Debian of its own is put below target/: 4.0
+        #[arg(long, value_name = "VERSION")]
+        broker: Option<String>,
+        /// Run the long ones too: faults at random, and the suites on RabbitMQ 4.0
+        #[arg(long)]
+        all: bool,
     },
     /// All faults at random under load on a RabbitMQ of its own; the last line is the balance
     Chaos {
@@ -48,7 +56,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Task::Test { only, list } => test(&only, list),
+        Task::Test { only, list, broker, all } => test(&only, list, broker.as_deref(), all),
         Task::Chaos { minutes, seed } => chaos(minutes, seed),
     }
 }
@@ -72,7 +80,10 @@ fn chaos(minutes: f64, seed: u64) -> ExitCode {
     }
 }
 
-fn test(only: &[String], list: bool) -> ExitCode {
+fn test(only: &[String], list: bool, broker: Option<&str>, all: bool) -> ExitCode {
+    // Of another broker only what needs one is of interest.
+    let with_broker: Vec<String> = suites::with_broker();
+    let only = if broker.is_some() && only.is_empty() { &with_broker } else { only };
     let chosen = match suites::choose(only) {
         Ok(chosen) => chosen,
         Err(reason) => {
@@ -84,5 +95,39 @@ fn test(only: &[String], list: bool) -> ExitCode {
         report::print_list(&chosen);
         return ExitCode::SUCCESS;
     }
-    if report::run_all(&chosen) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let environment = match broker.map(debian::with_rabbitmq).transpose() {
+        Ok(root) => root.map(|root| (node::ROOT_VARIABLE, root)),
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some((variable, root)) = environment {
+        return again(&[], &[(variable, root.as_os_str())], only);
+    }
+    let mut fine = report::run_all(&chosen);
+    if all {
+        fine &= again(&["test", "--broker", "4.0"], &[], &[]) == ExitCode::SUCCESS;
+        fine &= chaos(1.0, 7) == ExitCode::SUCCESS;
+    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// This program once more: `words`, or the tests named in `only` with further variables.
+fn again(words: &[&str], environment: &[(&str, &OsStr)], only: &[String]) -> ExitCode {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("this program does not know its own path: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut command = Command::new(program);
+    if words.is_empty() {
+        command.arg("test").args(only.iter().flat_map(|name| ["--only", name]));
+    }
+    match command.args(words).envs(environment.iter().copied()).status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }

@@ -108,6 +108,12 @@ impl Suite {
     }
 }
 
+/// The names of those that need a RabbitMQ.
+pub fn with_broker() -> Vec<String> {
+    let needs = |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndPython);
+    SUITES.iter().filter(needs).map(|suite| suite.name.to_owned()).collect()
+}
+
 /// The named suites in their usual order; all of them when none is named.
 pub fn choose(names: &[String]) -> Result<Vec<&'static Suite>, String> {
     if let Some(unknown) = names.iter().find(|name| SUITES.iter().all(|suite| suite.name != name.as_str())) {

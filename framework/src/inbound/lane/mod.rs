@@ -15,13 +15,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel, QueueState};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel};
 use crate::bus::Counters;
 use crate::handler::Policy;
 use crate::host::{Deliver, Finished};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
-use crate::inbound::lane::probe::Probe;
+use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::LanePlan;
@@ -77,7 +77,7 @@ enum Event {
     Quiet,
     /// It is time to look whether the queue stalls.
     Probe,
-    Probed(Result<Option<QueueState>, BrokerError>),
+    Probed(Found),
     /// Somebody wants something of the actor.
     Controlled,
     Stop,
@@ -269,17 +269,8 @@ impl LaneLoop {
                 Event::Settled(number, receive) => self.release(number, receive),
                 Event::Quiet => self.flush(),
                 Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
-                Event::Probed(found) => {
-                    if let Some(stall) = self.probe.judge(found, self.settings.ordered) {
-                        Counters::add(&self.counters.stalls);
-                        tracing::error!(
-                            queue = self.settings.plan.queue_name(),
-                            stall,
-                            "the consumer is stalled; opening it again"
-                        );
-                        break Ended::Lost;
-                    }
-                }
+                Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
+                Event::Probed(_) => {}
                 Event::Controlled => match self.controlled() {
                     Some(Ended::Lost) => break Ended::Lost,
                     Some(why) if leaving.is_none() => {
@@ -309,6 +300,14 @@ impl LaneLoop {
         }
         self.unflushed = None;
         ended
+    }
+
+    /// Whether the queue has messages that are not delivered, although there is room.
+    fn stalls(&self, found: &Found) -> bool {
+        let Some(stall) = self.probe.judge(found, self.settings.ordered) else { return false };
+        Counters::add(&self.counters.stalls);
+        tracing::error!(queue = self.settings.plan.queue_name(), stall, "the consumer is stalled; opening it again");
+        true
     }
 
     /// What somebody wants of this lane.

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::broker::{Broker, BrokerError, QueueState};
 use crate::inbound::lane::Event;
 
-type Found = Result<Option<QueueState>, BrokerError>;
+/// What the broker says of a queue.
+pub(super) type Found = Result<Option<QueueState>, BrokerError>;
 
 /// Looks at a lane's queue while nothing is delivered.
 pub(super) struct Probe {
@@ -73,7 +74,7 @@ impl Probe {
     }
 
     /// Why the consumer is to be opened again, if it is.
-    pub(super) fn judge(&self, found: Found, ordered: bool) -> Option<&'static str> {
+    pub(super) fn judge(&self, found: &Found, ordered: bool) -> Option<&'static str> {
         match found {
             _ if !self.is_idle() => None,
             // The connection tells by itself when it is gone.
@@ -81,7 +82,7 @@ impl Probe {
             Ok(None) => Some("its queue is gone"),
             Ok(Some(QueueState { consumers: 0, .. })) => Some("the broker knows of no consumer"),
             // Another one may be the active one.
-            Ok(Some(QueueState { consumers, .. })) if ordered && consumers > 1 => None,
+            Ok(Some(QueueState { consumers, .. })) if ordered && *consumers > 1 => None,
             Ok(Some(QueueState { ready: 0, .. })) => None,
             Ok(Some(_)) => Some("messages are ready, and none is delivered"),
         }
@@ -100,19 +101,19 @@ mod tests {
     async fn a_lane_with_room_stalls_when_messages_are_ready_and_none_comes() {
         let mut probe = Probe::new(Duration::from_secs(10));
         probe.watch(true);
-        assert_eq!(probe.judge(found(1, 1), false), None, "it may come any moment");
+        assert_eq!(probe.judge(&found(1, 1), false), None, "it may come any moment");
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(probe.judge(found(1, 1), false).is_some());
-        assert!(probe.judge(found(0, 0), false).is_some());
-        assert!(probe.judge(Ok(None), false).is_some());
-        assert_eq!(probe.judge(found(0, 1), false), None);
-        assert_eq!(probe.judge(found(1, 2), true), None, "the other one is active");
-        assert_eq!(probe.judge(Err(BrokerError::Stopped), false), None);
+        assert!(probe.judge(&found(1, 1), false).is_some());
+        assert!(probe.judge(&found(0, 0), false).is_some());
+        assert!(probe.judge(&Ok(None), false).is_some());
+        assert_eq!(probe.judge(&found(0, 1), false), None);
+        assert_eq!(probe.judge(&found(1, 2), true), None, "the other one is active");
+        assert_eq!(probe.judge(&Err(BrokerError::Stopped), false), None);
         probe.delivered();
-        assert_eq!(probe.judge(found(1, 1), false), None);
+        assert_eq!(probe.judge(&found(1, 1), false), None);
         probe.watch(true);
         tokio::time::advance(Duration::from_secs(11)).await;
         probe.watch(false);
-        assert_eq!(probe.judge(found(1, 1), false), None, "there is no room");
+        assert_eq!(probe.judge(&found(1, 1), false), None, "there is no room");
     }
 }
