@@ -91,6 +91,8 @@ pub struct ImplWords {
     pub guarantee: Option<Ident>,
     /// The word itself, if it is said.
     pub ordered: Option<Ident>,
+    /// The word itself, if the actor stops at a message that it would give up.
+    pub stops: Option<LitStr>,
     pub prefetch: Option<u16>,
     pub concurrency: Option<usize>,
     pub timeout: Option<Duration>,
@@ -124,7 +126,7 @@ impl PolicyWords {
 }
 
 const IMPL_WORDS: &str =
-    "service, queue, domains, guarantee, ordered, prefetch, concurrency, timeout, retry, give_up, discard";
+    "service, queue, domains, guarantee, ordered, on_poison, prefetch, concurrency, timeout, retry, give_up, discard";
 
 /// Failures that are tried again unless somebody says otherwise: how they are written, and our names for them.
 const RETRIED: [(&str, &str); 3] = [("transient", "Transient"), ("panic", "Panic"), ("timed_out", "TimedOut")];
@@ -156,6 +158,7 @@ impl ImplWords {
             "domains" => self.domains = Some(texts(word, mistakes)),
             "guarantee" => self.guarantee = guarantee(word, mistakes),
             "ordered" => self.ordered = flag(word, mistakes).then(|| word.name.clone()),
+            "on_poison" => self.stops = on_poison(word, mistakes),
             "prefetch" => self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16),
             "concurrency" => self.concurrency = number(word, 10_000, mistakes).map(|n| n as usize),
             "timeout" => self.timeout = duration(word, mistakes),
@@ -292,6 +295,19 @@ fn guarantee(word: &Word, mistakes: &mut Mistakes) -> Option<Ident> {
         }
     };
     Some(Ident::new(variant, word.name.span()))
+}
+
+/// Whether the actor stops at a message that it would give up.
+fn on_poison(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
+    let text = text(word, mistakes)?;
+    match text.value().as_str() {
+        "stop" => Some(text),
+        "dead_letter" => None,
+        _ => {
+            mistakes.at(text, "on_poison is \"dead_letter\" (the default: the next message is handled) or \"stop\" (nothing is, until somebody resumes the actor)");
+            None
+        }
+    }
 }
 
 fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {

@@ -53,6 +53,11 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
             "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep",
         );
     }
+    if let Some(stops) = &words.stops
+        && words.ordered.is_none()
+    {
+        mistakes.at(stops, "`on_poison = \"stop\"` is for actors whose order matters; add `ordered`");
+    }
     if words.ordered.is_some() {
         check_order(&words.policy, mistakes);
     }

@@ -109,6 +109,7 @@ fn attributes(actor: &Actor) -> TokenStream {
         quote! { ::core::time::Duration::from_millis(#millis) }
     }));
     let policy = policy(&words.policy);
+    let stops = words.stops.is_some();
     quote! {
         ::postrider::private::Attributes {
             actor: #name,
@@ -117,6 +118,7 @@ fn attributes(actor: &Actor) -> TokenStream {
             domains: #domains,
             guarantee: ::postrider::private::Guarantee::#guarantee,
             ordered: #ordered,
+            stops_at_poison: #stops,
             prefetch: #prefetch,
             concurrency: #concurrency,
             timeout: #timeout,

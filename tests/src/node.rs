@@ -45,6 +45,11 @@ const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 /// Length of a frame's header plus class and method.
 const METHOD_LENGTH: usize = 11;
 
+/// For `rabbitmqctl eval`: what RabbitMQ does when it is short of memory. Its own monitor needs /proc.
+pub const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
+/// For `rabbitmqctl eval`: memory is there again.
+pub const NO_ALARM: &str = "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).";
+
 /// Number of this process's next node, `rabbitmqctl` call or port candidate.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 

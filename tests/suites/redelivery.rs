@@ -123,12 +123,31 @@ on_both_brokers! {
         properties.headers.set("postrider-kind", "command");
         properties.headers.set("postrider-attempt", 3);
         world.publish_foreign("", &queue.name, properties, "fatal").await;
-        give_back(&world, &queue, 3).await;
+        give_back(&world, &queue, 10).await;
         let running = world.start(alpha.app()).await;
         let dead = world.dead_letters("alpha", 1).await.remove(0);
         assert_eq!(dead.headers.text("postrider-dead-reason"), Some("crash_suspected"));
         assert_eq!((&dead.payload[..], alpha.seen.count()), (&b"fatal"[..], 1), "the handler never saw it");
         running.stop().await;
+    }
+
+    async fn an_actor_that_stops_at_poison_handles_nothing_after_it_until_it_is_resumed(world: World) {
+        let careful = Careful::default();
+        let actor = careful.clone();
+        let running = world.start(App::new("careful").actor(move || actor.clone())).await;
+        for what in ["first", "poison", "third", "fourth"] {
+            running.bus().send_key("careful.note", Payload::text(what)).await.unwrap();
+        }
+        eventually("it stops and says why", || {
+            !running.health().ready && running.health().lanes.iter().any(|lane| lane.problem.as_deref().is_some_and(|problem| problem.contains("stopped at message")))
+        }).await;
+        let name = world.names.queue("careful", None);
+        eventually_async("three wait", || async { world.ready(&name).await == Some(3) }).await;
+        assert_eq!((careful.seen.all(), running.stats().dead_lettered), (vec!["first".to_owned()], 0));
+        careful.mended.store(true, std::sync::atomic::Ordering::SeqCst);
+        running.restart("careful").unwrap();
+        assert_eq!(careful.seen.reach(4).await, ["first", "poison", "third", "fourth"]);
+        eventually("ready again", || running.health().ready && running.stats().in_flight == 0).await;
     }
 
     async fn an_ordered_actor_keeps_places_and_gives_up_after_ten_deliveries(world: World) {
@@ -151,6 +170,25 @@ on_both_brokers! {
         let dead = world.dead_letters("strict", 1).await.remove(0);
         assert_eq!((dead.headers.text("postrider-dead-reason"), strict.0.count()), (Some("crash_suspected"), 2));
         running.stop().await;
+    }
+}
+
+/// Stops at what it would give up.
+#[derive(Clone, Default)]
+struct Careful {
+    seen: Seen<String>,
+    mended: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[distributed(service = "careful", ordered, on_poison = "stop", retry = "2")]
+impl Careful {
+    #[distributed(command = "careful.note")]
+    async fn note(&mut self, what: String) -> Result<(), Failure> {
+        if what == "poison" && !self.mended.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(Failure::permanent("poison"));
+        }
+        self.seen.add(what);
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postrider::{App, Context, Failure, Payload, Running, SendError, distributed};
 use postrider_tests::ledger::Ledger;
-use postrider_tests::node::Node;
+use postrider_tests::node::{ALARM, NO_ALARM, Node};
 use postrider_tests::proxy::{Network, Proxy};
 use postrider_tests::world::{Seen, World, eventually, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -317,7 +317,7 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
         for number in 0..20 {
             running.bus().send_key("alpha.do", Payload::text(number.to_string())).await.unwrap();
         }
-        node.ctl(&["set_vm_memory_high_watermark", "0.00001"]).unwrap();
+        node.ctl(&["eval", ALARM]).unwrap();
         let bus = running.bus().clone();
         let patience = Duration::from_secs(2);
         let held = bus.send_key_with("alpha.do", Payload::text("held"), |o| o.timeout(patience)).await.unwrap_err();
@@ -326,7 +326,7 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
         running.resume("alpha").unwrap();
         alpha.seen.reach(20).await;
         let waiting = tokio::spawn(async move { bus.send_key("alpha.do", Payload::text("waits")).await });
-        node.ctl(&["set_vm_memory_high_watermark", "0.6"]).unwrap();
+        node.ctl(&["eval", NO_ALARM]).unwrap();
         waiting.await.unwrap().unwrap();
         eventually("it is over", || !running.health().blocked).await;
         consumes(&running, &alpha, "after").await;

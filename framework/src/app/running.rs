@@ -108,12 +108,13 @@ impl Running {
         Ok(())
     }
 
-    /// Lets a paused actor go on.
+    /// Lets an actor go on that was paused, or that stopped at a poisoned message.
     ///
     /// # Errors
     /// As [`Running::pause`].
     pub fn resume(&self, actor: &str) -> Result<(), String> {
-        named(&self.controls, actor)?.send_if_modified(|control| std::mem::replace(&mut control.paused, false));
+        // Also an actor that stopped by itself hears of it.
+        named(&self.controls, actor)?.send_modify(|control| control.paused = false);
         Ok(())
     }
 

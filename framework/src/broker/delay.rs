@@ -81,7 +81,10 @@ pub fn delay_return(names: &Names, queue: &str) -> Binding {
 /// Where messages wait that are due to be published.
 #[must_use]
 pub fn due_queue(names: &Names) -> Queue {
+    // Only as a last resort: our own attempts decide.
     Queue::quorum(names.due())
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", names.dead_queue(&names.due()))
 }
 
 /// Exchange, queue and binding of what is due.
@@ -89,7 +92,7 @@ pub fn due_queue(names: &Names) -> Queue {
 pub fn due_topology(names: &Names) -> Topology {
     Topology {
         exchanges: vec![Exchange::new(names.due(), ExchangeKind::Fanout)],
-        queues: vec![due_queue(names)],
+        queues: vec![due_queue(names), Queue::quorum(names.dead_queue(&names.due()))],
         bindings: vec![Binding::to_queue(names.due(), "", names.due())],
     }
 }

@@ -22,5 +22,5 @@ pub use port::{
     ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
-pub(crate) use wire::{ATTEMPT, KIND, ORIGINAL_EXPIRATION, strip};
+pub(crate) use wire::{ATTEMPT, HOME, KIND, ORIGINAL_EXPIRATION, strip};
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

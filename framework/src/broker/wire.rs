@@ -16,6 +16,8 @@ const PREFIX: &str = "postrider-";
 pub(crate) const KIND: &str = "postrider-kind";
 /// The expiration of a message that was moved: it counts again only where the message is published again.
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
+/// The queue to which a delayed attempt comes back.
+pub(crate) const HOME: &str = "postrider-home";
 const INSTANCE: &str = "postrider-instance";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";

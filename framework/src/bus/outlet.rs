@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, join_all};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::broker::{Addressed, Broker, BrokerError, Names, Publication, Publisher, ReplySink, delayed_to_queue};
+use crate::broker::{Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue};
 use crate::bus::delays::Delays;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
@@ -88,8 +88,14 @@ impl Outlet {
         };
         let publications: Vec<_> = route(envelope, &self.names)
             .into_iter()
-            .map(|addressed| (addressed.routing_key.clone(), publish(addressed)))
+            .map(|addressed| {
+                // A delayed message is routed by its delay; its key is in its type.
+                let key = addressed.properties.message_type.clone().filter(|_| delayed);
+                (key.unwrap_or_else(|| addressed.routing_key.clone()), publish(addressed))
+            })
             .collect();
+        // The levels are ours: if they do not take an event, that is a failure.
+        let kind = if delayed { Kind::Command } else { kind };
         async move {
             let publications = publications.into_iter().map(|(key, publication)| async { (key, publication.await) });
             for (key, publication) in join_all(publications).await {
@@ -109,6 +115,11 @@ impl Outlet {
         let queue = addressed.routing_key.clone();
         let publication = self.publisher.publish(addressed, deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
+    }
+
+    /// A queue may have been made anew: the way back to it from a delay is declared again before it is needed.
+    pub async fn forget_way_back(&self, queue: &str) {
+        self.delays.forget(queue).await;
     }
 
     /// Publishes a message whose delay is over.
@@ -137,6 +148,10 @@ impl Outlet {
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let queue = addressed.routing_key.clone();
         (addressed.exchange, addressed.routing_key) = delayed_to_queue(&self.names, delay, &queue);
+        // Should the way back be gone when the delay is over, it is sent on from what is due.
+        if queue != self.names.due() {
+            addressed.properties.headers.set(HOME, queue.as_str());
+        }
         let publication = self.delays.publish(&*self.publisher, addressed, Some(&queue), deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{Addressed, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal, strip};
+use crate::broker::{Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal, strip};
 use crate::message::{Envelope, Kind, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
@@ -52,6 +52,19 @@ fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names)
 /// The message as it is published when its delay is over.
 #[must_use]
 pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<Addressed> {
+    if let Some(home) = properties.headers.remove(HOME).and_then(|home| home.as_text().map(str::to_owned)) {
+        // A delayed attempt that did not find the way back: it is nobody else's.
+        strip(&mut properties.headers);
+        let exchange = String::new();
+        return Some(Addressed {
+            exchange,
+            routing_key: home,
+            mandatory: true,
+            awaits_reply: false,
+            properties,
+            payload,
+        });
+    }
     let kind = properties.headers.remove(KIND).and_then(|value| value.as_text().and_then(Kind::from_word))?;
     let routing_key = properties.message_type.take()?;
     strip(&mut properties.headers);

@@ -56,6 +56,8 @@ pub struct Attributes {
     pub guarantee: Guarantee,
     /// Whether the queue's order is kept across instances and retries.
     pub ordered: bool,
+    /// Whether the actor stops at a message that it would give up.
+    pub stops_at_poison: bool,
     /// The most deliveries held per lane.
     pub prefetch: Option<u16>,
     /// The most `&self` handlers that run at once per lane.

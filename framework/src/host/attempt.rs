@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::bus::{Counters, Origin};
@@ -111,11 +112,15 @@ impl<S: 'static> Core<S> {
         origin.seed =
             if job.lane == Lane::Instance { self.settings.waiter.clone() } else { self.settings.name.clone() };
         let span = self.span(row, job, &origin);
-        let work =
-            Work::new(self.bus.clone(), origin, self.abandon.child_token(), self.stop_app.clone(), self.settings.held);
+        // After a partition another instance may handle the same message of an ordered actor: this one may stop.
+        let ended = job.ticket.ended();
+        let cancelled = ended.as_ref().filter(|_| self.settings.ordered).unwrap_or(&self.abandon).child_token();
+        let work = Work::new(self.bus.clone(), origin, cancelled, self.stop_app.clone(), self.settings.held);
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
-        let outcome = self.guarded(row, guard, &mut invocation, limit).instrument(span.clone()).await;
+        // Nobody gets the answer to a query whose channel has closed.
+        let drop_when = ended.filter(|_| job.lane == Lane::Query).unwrap_or_else(|| self.abandon.clone());
+        let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
         if let Outcome::Failed(Failed { class, log, .. }) = &outcome {
             let _entered = span.enter();
@@ -149,14 +154,17 @@ impl<S: 'static> Core<S> {
         guard: &mut Guard<S>,
         invocation: &mut Invocation,
         limit: Duration,
+        drop_when: CancellationToken,
     ) -> Outcome {
         let exclusive = row.is_exclusive();
         let handler = self.watch.watched(row.spec, self.run(row, guard, invocation));
         let mut handler = Box::pin(AssertUnwindSafe(handler).catch_unwind());
         let outcome = tokio::select! {
             biased;
-            () = self.abandon.cancelled() => {
-                self.state.mark_broken();
+            () = drop_when.cancelled() => {
+                if exclusive || self.abandon.is_cancelled() {
+                    self.state.mark_broken();
+                }
                 stopping()
             }
             ended = tokio::time::timeout(limit, &mut handler) => match ended {

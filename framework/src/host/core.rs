@@ -42,6 +42,8 @@ pub struct Settings {
     pub prefetch: u16,
     /// Whether the lock is held until what a handler sent is confirmed.
     pub ordered: bool,
+    /// Whether nothing is handled after a message that the actor would give up.
+    pub stops_at_poison: bool,
     /// What happens when an attempt fails, by the handler's place in the table.
     pub policies: Rc<[Policy]>,
     /// Limits on what a handler holds.

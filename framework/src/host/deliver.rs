@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::handler::{FailureClass, Lane, Outcome};
 use crate::message::Envelope;
@@ -49,34 +50,78 @@ pub struct Made {
     pub first_error: Option<Box<str>>,
 }
 
+/// One channel of a lane, as its deliveries see it.
+#[derive(Debug)]
+pub struct Epoch {
+    live: AtomicBool,
+    ended: CancellationToken,
+}
+
+impl Epoch {
+    /// An epoch that ends at the latest when running handlers are dropped.
+    #[must_use]
+    pub fn begin(abandon: &CancellationToken) -> Arc<Self> {
+        Arc::new(Self { live: AtomicBool::new(true), ended: abandon.child_token() })
+    }
+
+    /// The channel has closed: what was not begun is not to begin, and who listens stops.
+    pub fn end(&self) {
+        self.live.store(false, Ordering::Release);
+        self.ended.cancel();
+    }
+
+    /// What was not begun is not to begin; what runs goes on.
+    pub fn begin_nothing_more(&self) {
+        self.live.store(false, Ordering::Release);
+    }
+
+    /// Whether deliveries may still begin.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+}
+
 /// Brings the outcome of one delivery back to its lane. One that is dropped says that the app stops.
 #[derive(Debug)]
 pub struct Ticket {
     number: u64,
     /// `None` for a delivery that was acknowledged on receipt: it is always to be handled.
-    live: Option<Arc<AtomicBool>>,
+    epoch: Option<Arc<Epoch>>,
     /// Never full: it has room for as many outcomes as there are permits.
     done: Option<mpsc::Sender<Finished>>,
 }
 
 impl Ticket {
-    /// A ticket for the delivery with this number. `live` turns false when its channel closes; `None` for a delivery
-    /// that was acknowledged on receipt.
+    /// A ticket for the delivery with this number, of a channel; `None` for a delivery that was acknowledged on receipt.
     #[must_use]
-    pub fn new(number: u64, live: Option<Arc<AtomicBool>>, done: mpsc::Sender<Finished>) -> Self {
-        Self { number, live, done: Some(done) }
+    pub fn new(number: u64, epoch: Option<Arc<Epoch>>, done: mpsc::Sender<Finished>) -> Self {
+        Self { number, epoch, done: Some(done) }
     }
 
     /// Whether the delivery can still be settled.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.live.as_ref().is_none_or(|live| live.load(Ordering::Acquire))
+        self.epoch.as_ref().is_none_or(|epoch| epoch.is_live())
     }
 
     /// Whether the delivery was acknowledged on receipt, so that nobody else will get it.
     #[must_use]
     pub fn is_acked(&self) -> bool {
-        self.live.is_none()
+        self.epoch.is_none()
+    }
+
+    /// Nothing that was delivered with this one is to begin any more; it goes back.
+    pub fn stop_lane(&self) {
+        if let Some(epoch) = &self.epoch {
+            epoch.begin_nothing_more();
+        }
+    }
+
+    /// Fires when the channel has closed; `None` for a delivery that was acknowledged on receipt.
+    #[must_use]
+    pub fn ended(&self) -> Option<CancellationToken> {
+        self.epoch.as_ref().map(|epoch| epoch.ended.clone())
     }
 
     /// Brings the outcome back.

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use futures::FutureExt;
 use futures::future::{JoinAll, LocalBoxFuture, join_all};
+use postrider_grammar::NextAttempt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -141,7 +142,7 @@ impl<S: 'static> Core<S> {
         if job.lane != Lane::Durable {
             return Some(job);
         }
-        match self.settings.running.enter(&job.envelope.id, &job.envelope.payload, job.redelivered) {
+        match self.settings.running.enter(&job.envelope, job.redelivered) {
             Entered::Run(turn) => {
                 job.turn = turn;
                 return Some(job);
@@ -223,7 +224,7 @@ impl<S: 'static> Core<S> {
             if held.is_empty() {
                 drop(held_guard);
                 if !self.pause_before_another(&outcome, &mut job).await {
-                    return job.finish(outcome);
+                    return self.end(job, outcome);
                 }
                 continue;
             }
@@ -242,9 +243,30 @@ impl<S: 'static> Core<S> {
             drop(held_guard);
             let outcome = judge(outcome, results);
             if !self.pause_before_another(&outcome, &mut job).await {
-                return job.finish(outcome);
+                return self.end(job, outcome);
             }
         }
+    }
+
+    /// The last attempt has ended. Where the actor stops at what it would give up, nothing after it begins.
+    fn end(&self, mut job: Job, outcome: Outcome) {
+        let policy = job.made.handler.and_then(|index| self.settings.policies.get(index));
+        if let (Outcome::Failed(failed), Some(policy)) = (&outcome, policy) {
+            let next = policy.after(failed.class, job.made.attempt, 0.0);
+            if matches!(next, NextAttempt::InPlace(_)) {
+                // Cut short: the redelivery has the rest of the attempts.
+                job.turn = None;
+            }
+            let answered = failed.class == FailureClass::Rejected && Asked::of(&job.envelope) == Asked::Reply;
+            let of_the_moment = matches!(failed.class, FailureClass::Shutdown | FailureClass::Infrastructure);
+            let given_up = next == NextAttempt::None && !policy.discard.contains(&failed.class);
+            if self.settings.stops_at_poison && job.lane == Lane::Durable && given_up && !answered && !of_the_moment {
+                // It is tried again when somebody has mended the cause.
+                job.turn = None;
+                job.ticket.stop_lane();
+            }
+        }
+        job.finish(outcome);
     }
 
     fn publish(&self, held: Vec<Envelope>) -> Sends {
@@ -264,7 +286,7 @@ impl<S: 'static> Core<S> {
     ) {
         let outcome = judge(outcome, sends.await);
         if !self.pause_before_another(&outcome, &mut job).await {
-            return job.finish(outcome);
+            return self.end(job, outcome);
         }
         self.again(row, job, slots).await;
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::handler::Outcome;
 use crate::host::deliver::Made;
-use crate::message::MessageId;
+use crate::message::{Envelope, Key, Kind, MessageId};
 
 /// How long an outcome is remembered that could not be settled, because its channel had closed. The broker delivers
 /// such a message again at once, but perhaps to somebody else.
@@ -27,15 +27,34 @@ type Ended = (Outcome, Made);
 struct Runs {
     running: HashMap<MessageId, UnderWay>,
     /// What ended and could not be settled.
-    ended: HashMap<MessageId, (Bytes, Ended)>,
+    ended: HashMap<MessageId, (Same, Ended)>,
     /// The same by age.
     ages: VecDeque<(Instant, MessageId)>,
 }
 
-/// A run under way: of which payload, as foreign senders may use an id twice, and who waits for it.
-struct UnderWay {
+/// What makes two deliveries the same message beside the id, which senders may use for several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Same {
+    kind: Kind,
+    key: Key,
     payload: Bytes,
-    waiting: Vec<oneshot::Sender<Ended>>,
+    /// A later attempt, or a replay, is another life.
+    attempt: u32,
+}
+
+impl Same {
+    fn of(envelope: &Envelope) -> Self {
+        let Envelope { kind, key, payload, attempt, .. } = envelope;
+        Self { kind: *kind, key: key.clone(), payload: payload.clone(), attempt: *attempt }
+    }
+}
+
+/// A run under way, and who waits for it.
+struct UnderWay {
+    same: Same,
+    /// Redeliveries that take its outcome, and those that only wait for its end.
+    joined: Vec<oneshot::Sender<Ended>>,
+    after: Vec<oneshot::Sender<Ended>>,
 }
 
 /// The messages that one actor handles in this process, in all its copies.
@@ -55,24 +74,35 @@ pub(super) enum Entered {
 }
 
 impl Running {
-    pub(super) fn enter(&self, id: &MessageId, payload: &Bytes, redelivered: bool) -> Entered {
+    /// Whether a message is being handled.
+    #[must_use]
+    pub fn has(&self, id: &MessageId) -> bool {
+        self.lock().running.contains_key(id)
+    }
+
+    pub(super) fn enter(&self, envelope: &Envelope, redelivered: bool) -> Entered {
+        let (id, same) = (&envelope.id, Same::of(envelope));
         let mut runs = self.lock();
         if redelivered
-            && runs.ended.get(id).is_some_and(|(of, _)| of == payload)
+            && runs.ended.get(id).is_some_and(|(of, _)| *of == same)
             && let Some((_, (outcome, made))) = runs.ended.remove(id)
         {
             return Entered::Ended(outcome, made);
         }
         match runs.running.entry(id.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(UnderWay { payload: payload.clone(), waiting: Vec::new() });
+                entry.insert(UnderWay { same, joined: Vec::new(), after: Vec::new() });
                 Entered::Run(Some(Turn { running: self.clone(), id: Some(id.clone()) }))
             }
-            Entry::Occupied(entry) if entry.get().payload != *payload => Entered::Run(None),
+            Entry::Occupied(entry) if entry.get().same != same => Entered::Run(None),
             Entry::Occupied(mut entry) => {
                 let (tell, waiting) = oneshot::channel();
-                entry.get_mut().waiting.push(tell);
-                if redelivered { Entered::Joined(waiting) } else { Entered::After(waiting) }
+                if redelivered {
+                    entry.get_mut().joined.push(tell);
+                    return Entered::Joined(waiting);
+                }
+                entry.get_mut().after.push(tell);
+                Entered::After(waiting)
             }
         }
     }
@@ -83,7 +113,7 @@ impl Running {
 }
 
 impl Runs {
-    fn remember(&mut self, id: MessageId, ended: (Bytes, Ended)) {
+    fn remember(&mut self, id: MessageId, ended: (Same, Ended)) {
         let now = Instant::now();
         self.ages.push_back((now, id.clone()));
         self.ended.insert(id, ended);
@@ -107,13 +137,13 @@ impl Turn {
     pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
         let Some(id) = self.id.take() else { return };
         let mut runs = self.running.lock();
-        let Some(UnderWay { payload, waiting }) = runs.running.remove(&id) else { return };
-        // One that waits already is the redelivery.
-        if waiting.is_empty() && !settles {
-            runs.remember(id, (payload, (outcome.clone(), made.clone())));
+        let Some(UnderWay { same, joined, after }) = runs.running.remove(&id) else { return };
+        // One that waits already is the redelivery, if its own channel has not closed meanwhile.
+        if !settles && joined.iter().all(oneshot::Sender::is_closed) {
+            runs.remember(id, (same, (outcome.clone(), made.clone())));
         }
         drop(runs);
-        for waiting in waiting {
+        for waiting in joined.into_iter().chain(after) {
             // A lane that is gone has given its deliveries back already.
             let _ = waiting.send((outcome.clone(), made.clone()));
         }
@@ -136,8 +166,15 @@ mod tests {
         (Outcome::Done(None), Made { attempt: 2, ..Made::default() })
     }
 
+    fn envelope(id: &MessageId, key: &str) -> Envelope {
+        let payload = Bytes::from_static(b"payload");
+        let mut envelope = Envelope::new(Kind::Command, Key::from_wire(key), crate::message::MediaType::BYTES, payload);
+        envelope.id = id.clone();
+        envelope
+    }
+
     fn enter(running: &Running, id: &MessageId, redelivered: bool) -> Entered {
-        running.enter(id, &Bytes::from_static(b"payload"), redelivered)
+        running.enter(&envelope(id, "a.b"), redelivered)
     }
 
     fn run(running: &Running, id: &MessageId) -> Turn {
@@ -169,7 +206,9 @@ mod tests {
         let (running, id) = (Running::default(), MessageId::new());
         let _first = run(&running, &id);
         assert!(matches!(enter(&running, &id, false), Entered::After(_)));
-        assert!(matches!(running.enter(&id, &Bytes::from_static(b"other"), true), Entered::Run(None)));
+        assert!(matches!(running.enter(&envelope(&id, "a.other"), true), Entered::Run(None)));
+        let later = Envelope { attempt: 2, ..envelope(&id, "a.b") };
+        assert!(matches!(running.enter(&later, true), Entered::Run(None)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::Bus;
 use crate::handler::{HandlerSpec, Policy};
-use crate::host::{Deliver, Stops};
+use crate::host::{Deliver, Running, Stops};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::{Breaker, Control, LaneLoop, LaneSettings};
 use crate::inbound::settle::Settler;
@@ -39,6 +39,8 @@ pub struct BridgeSettings {
     pub policy: Policy,
     /// Whether the order of its queue is kept.
     pub ordered: bool,
+    /// Whether it stops at a message that it would give up.
+    pub stops_at_poison: bool,
     /// What happens with keys that have no handler.
     pub skew: SkewPolicy,
     /// How long replies and dead letters may take to be confirmed.
@@ -49,6 +51,8 @@ pub struct BridgeSettings {
     pub states: LaneStates,
     /// What happened, counted.
     pub counters: Arc<crate::bus::Counters>,
+    /// What the actor handles right now, in all its copies.
+    pub running: Running,
     /// Pause, resume, restart.
     pub control: watch::Receiver<Control>,
     /// How long a queue may have messages that are not delivered although there is room.
@@ -89,6 +93,8 @@ impl Bridge {
                 policies: Rc::clone(&settings.policies),
                 policy: settings.policy.clone(),
                 ordered: settings.ordered,
+                stops_at_poison: settings.stops_at_poison,
+                running: settings.running.clone(),
                 skew: settings.skew,
                 settler: settler.clone(),
                 states: settings.states.clone(),

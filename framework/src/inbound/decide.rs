@@ -122,16 +122,17 @@ pub fn decide(case: &Case<'_>) -> Settlement {
 
 /// From so many deliveries without an end on a crash is suspected, and counted as an attempt.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
-/// From so many on an ordered actor, whose messages keep their places, gives one up.
-const ORDERED_GIVES_UP_AFTER: u32 = 10;
+/// From so many on a message is given up that has no attempt left, or that has to keep its place. More than above:
+/// also those that only waited beside a message that ends its process are counted, and those that were given back.
+const GIVES_UP_AFTER: u32 = 10;
 
 /// What becomes of a message that was given back or lost so often before this delivery; `None` if it is handled.
 #[must_use]
 pub fn after_crashes(deliveries: u32, ordered: bool, attempt: u32, most_attempts: u32) -> Option<End> {
-    if ordered {
-        return (deliveries >= ORDERED_GIVES_UP_AFTER).then_some(End::DeadLetter);
+    if ordered || attempt >= most_attempts {
+        return (deliveries >= GIVES_UP_AFTER).then_some(End::DeadLetter);
     }
-    (deliveries >= SUSPECTED_AFTER).then_some(if attempt < most_attempts { End::Restart } else { End::DeadLetter })
+    (deliveries >= SUSPECTED_AFTER).then_some(End::Restart)
 }
 
 fn doubled(pause: Duration, times: u32) -> Duration {
@@ -227,7 +228,7 @@ mod tests {
     fn deliveries_without_an_end_are_counted_as_attempts() {
         assert_eq!([0, 1, 2].map(|count| after_crashes(count, false, 1, 6)), [None; 3]);
         assert_eq!(after_crashes(3, false, 1, 6), Some(End::Restart));
-        assert_eq!(after_crashes(3, false, 6, 6), Some(End::DeadLetter));
+        assert_eq!((after_crashes(9, false, 6, 6), after_crashes(10, false, 6, 6)), (None, Some(End::DeadLetter)));
         assert_eq!((after_crashes(9, true, 1, 3), after_crashes(10, true, 1, 3)), (None, Some(End::DeadLetter)));
     }
 

@@ -23,6 +23,10 @@ use crate::message::Problem;
 
 /// The most messages that are being published at once.
 const PREFETCH: u16 = 64;
+/// The pause before a message is given back that could not be published.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// A consumer that lasted so long is opened again after the first pause.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// The first pause before the consumer is opened again; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before the consumer is opened again.
@@ -63,14 +67,17 @@ pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<
         };
         match opened {
             Ok(consumer) => {
-                pause = FIRST_PAUSE;
                 settings.states.set(state, true, None);
+                let opened = Instant::now();
                 if let Some(started) = started.take() {
                     // Whoever started us has given up; we will hear that we are to stop.
                     let _ = started.send(Ok(()));
                 }
                 let ended = settings.epoch(consumer).await;
                 settings.states.set(state, false, ended.map(|error| error.to_string()));
+                if opened.elapsed() >= STABLE_AFTER {
+                    pause = FIRST_PAUSE;
+                }
             }
             Err(error) => {
                 settings.states.set(state, false, Some(error.to_string()));
@@ -85,7 +92,7 @@ pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<
         }
         tokio::select! {
             () = settings.stopping.cancelled() => return,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+            () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => pause = (pause * 2).min(LAST_PAUSE),
         }
     }
 }
@@ -127,21 +134,26 @@ impl DueSettings {
                 Counters::add(&self.counters.due);
                 receipt.ack();
             }
-            Err(SendError::Unroutable { key, .. }) => self.unrouted(properties, payload, receipt, &key).await,
+            Err(error @ (SendError::Unroutable { .. } | SendError::Rejected { .. })) => {
+                self.unrouted(properties, payload, receipt, &error).await;
+            }
+            Err(error @ SendError::Broker(_)) if is_permanent(&error) => {
+                self.unrouted(properties, payload, receipt, &error).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "a delayed message could not be published; it is tried again");
-                tokio::time::sleep(FIRST_PAUSE).await;
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 receipt.give_back();
             }
         }
     }
 
     /// Nobody takes it now: perhaps its service is not started yet.
-    async fn unrouted(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, key: &str) {
+    async fn unrouted(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, error: &SendError) {
         if skewed_for(&properties) >= self.skew.window {
-            return self.give_up(properties, payload, receipt, &format!("no queue takes {key:?}")).await;
+            return self.give_up(properties, payload, receipt, &error.to_string()).await;
         }
-        tracing::warn!(key, again_in = ?self.skew.pause, "a delayed message is due, but no queue takes it; it is tried again");
+        tracing::warn!(%error, again_in = ?self.skew.pause, "a delayed message is due and cannot be published; it is tried again");
         strip(&mut properties.headers);
         set_skewed_since(&mut properties);
         let names = &self.bus.identity.names;
@@ -190,6 +202,10 @@ impl DueSettings {
             }
         }
     }
+}
+
+fn is_permanent(error: &SendError) -> bool {
+    matches!(error, SendError::Broker(error) if error.is_permanent())
 }
 
 fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed {

@@ -26,6 +26,7 @@ pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Resul
     let Delivery { origin, mut properties, payload, receipt, .. } = delivery;
     if identity.names.is_delay(&origin.exchange) {
         broker::strip(&mut properties.headers);
+        properties.headers.remove(broker::HOME);
     }
     let envelope = broker::open(&origin, properties.clone(), payload.clone(), &identity.names);
     if is_for_others(&envelope, lane, identity) {

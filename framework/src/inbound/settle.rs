@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Addressed;
-use crate::bus::{Bus, Counters, reply_to};
+use crate::broker::{Addressed, Queue, Topology};
+use crate::bus::{Bus, Counters, SendError, reply_to};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::Made;
@@ -140,6 +140,16 @@ impl Settler {
         let (outlet, deadline) = (&self.bus.outlet, Instant::now() + self.confirm_timeout);
         let forwarded = match end {
             End::Later(delay) | End::Retry(delay) => outlet.forward_later(addressed, delay, deadline).await,
+            End::DeadLetter => match outlet.forward(addressed.clone(), deadline).await {
+                // Somebody removed the dead-letter queue.
+                Err(SendError::Unroutable { .. }) => {
+                    let queues = vec![Queue::quorum(&*self.dead_queue)];
+                    let declared = self.bus.broker.declare(&Topology { queues, ..Topology::default() }).await;
+                    declared.map_err(|error| error.to_string())?;
+                    outlet.forward(addressed, deadline).await
+                }
+                other => other,
+            },
             _ => outlet.forward(addressed, deadline).await,
         };
         forwarded.map_err(|error| error.to_string())

@@ -16,7 +16,7 @@ use postrider::app::{DeadFilter, DeadLetters};
 use postrider::broker::Names;
 use postrider::{App, Context, Failure, Payload, Running, Secret, distributed};
 use postrider_tests::ledger::Ledger;
-use postrider_tests::node::{Node, send};
+use postrider_tests::node::{ALARM, NO_ALARM, Node, send};
 use postrider_tests::proxy::{Network, Proxy};
 
 /// The namespace of a run; its broker is nobody else's.
@@ -246,9 +246,9 @@ impl World {
                 format!("connections broke, epoch {epoch} became {}", self.epoch())
             }
             Fault::MemoryAlarm => {
-                self.node.ctl(&["set_vm_memory_high_watermark", "0.00001"])?;
+                self.node.ctl(&["eval", ALARM])?;
                 let seen = self.until("the alarm is seen", |world| world.running.connection().borrow().blocked).await;
-                self.node.ctl(&["set_vm_memory_high_watermark", "0.6"])?;
+                self.node.ctl(&["eval", NO_ALARM])?;
                 seen?;
                 self.until("the alarm is over", |world| !world.running.connection().borrow().blocked).await?;
                 "publishers were blocked and went on".to_owned()

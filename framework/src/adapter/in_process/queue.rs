@@ -18,6 +18,8 @@ pub(super) struct Message {
     pub(super) payload: Bytes,
     pub(super) redelivered: bool,
     pub(super) given_back: u32,
+    /// Its place in its queue.
+    pub(super) place: u64,
     pub(super) expires: Option<Instant>,
 }
 
@@ -44,6 +46,7 @@ pub(super) struct QueueState {
     pub(super) ready: VecDeque<Message>,
     pub(super) subscribers: Vec<Subscriber>,
     next_subscriber: usize,
+    next_place: u64,
 }
 
 /// What became of a message that left a queue without being consumed.
@@ -54,7 +57,7 @@ pub(super) struct Evicted {
 
 impl QueueState {
     pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
-        Self { declared, owner, ready: VecDeque::new(), subscribers: Vec::new(), next_subscriber: 0 }
+        Self { declared, owner, ready: VecDeque::new(), subscribers: Vec::new(), next_subscriber: 0, next_place: 0 }
     }
 
     pub(super) fn counts_deliveries(&self) -> bool {
@@ -77,6 +80,8 @@ impl QueueState {
             message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
         let queue = self.limit("x-message-ttl").map(|millis| Duration::from_millis(millis as u64));
         message.expires = own.into_iter().chain(queue).min().map(|ttl| now + ttl);
+        message.place = self.next_place;
+        self.next_place += 1;
         self.ready.push_back(message);
         let mut evicted = Vec::new();
         while self.limit("x-max-length").is_some_and(|most| self.ready.len() > most) {
@@ -134,7 +139,7 @@ impl QueueState {
         self.subscribers.iter_mut().find(|subscriber| subscriber.id == id)
     }
 
-    /// Puts a message back to the head; one that came back too often leaves.
+    /// Puts a message back to its place; one that came back too often leaves.
     pub(super) fn take_back(&mut self, mut message: Message) -> Option<Evicted> {
         message.redelivered = true;
         message.given_back += 1;
@@ -142,7 +147,9 @@ impl QueueState {
         if self.counts_deliveries() && self.limit("x-delivery-limit").is_some_and(too_often) {
             return Some(Evicted { message, reason: "delivery_limit" });
         }
-        self.ready.push_front(message);
+        // Like RabbitMQ: where it was, not in front of what came before it.
+        let place = self.ready.partition_point(|other| other.place < message.place);
+        self.ready.insert(place, message);
         None
     }
 

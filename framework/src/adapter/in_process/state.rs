@@ -158,6 +158,7 @@ impl State {
             payload: addressed.payload.clone(),
             redelivered: false,
             given_back: 0,
+            place: 0,
             expires: None,
         };
         for name in queues {
@@ -214,6 +215,7 @@ impl State {
             message.properties.expiration = None;
             message.properties.headers.set("x-first-death-reason", reason);
             message.properties.headers.set("x-first-death-queue", name);
+            message.properties.headers.set("x-first-death-exchange", message.origin.exchange.as_str());
             message.origin = Origin { exchange: exchange.clone(), routing_key };
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {

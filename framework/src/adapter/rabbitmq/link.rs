@@ -146,6 +146,9 @@ impl Link {
 
     /// Sets a new state, unless the link was closed meanwhile.
     fn replace(&self, new: LinkState) {
+        if self.is_closed() {
+            return;
+        }
         self.shown.send_modify(|shown| match &new {
             LinkState::Up(_, epoch) => *shown = ConnectionState { up: true, epoch: *epoch, blocked: false },
             LinkState::Down(_) | LinkState::Closed => shown.up = false,

@@ -1,6 +1,7 @@
 //! One confirm channel, owned by one task: it alone publishes on it and awaits its confirms.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,17 @@ use crate::adapter::rabbitmq::epoch::{End, Epoch};
 use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
+use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
 
 /// The most messages that wait for the owner of the channel; more wait in their callers.
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
 pub(super) const MAX_UNCONFIRMED: usize = 1_024;
+/// How long after its deadline the owner may take to end a publication.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long the link may take to notice that its connection is gone.
+const PAUSE: Duration = Duration::from_millis(20);
+
 pub(super) struct RabbitPublisher {
     jobs: mpsc::Sender<Job>,
     link: Arc<Link>,
@@ -45,7 +51,11 @@ impl Publisher for RabbitPublisher {
             let job = Job::new(message, deadline, result)?;
             // Unconstrained: a task whose budget is used up would let the next message pass.
             match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
-                Ok(Ok(())) => outcome.await.unwrap_or(Err(BrokerError::Stopped)),
+                // The owner ends what is overdue and knows more of it; this is for the case that it cannot.
+                Ok(Ok(())) => match timeout_at(deadline + GRACE, outcome).await {
+                    Ok(outcome) => outcome.unwrap_or(Err(BrokerError::Stopped)),
+                    Err(_) => Ok(Publication::Unknown("no confirm came in time".into())),
+                },
                 Ok(Err(_)) => Err(BrokerError::Stopped),
                 Err(_) => Err(BrokerError::Lost {
                     reason: "the queue to the channel stayed full until the deadline; the message was not sent".into(),
@@ -85,7 +95,7 @@ impl Owner {
                     .map_err(|error| on_channel(&error))?;
                 Ok::<_, BrokerError>(channel)
             };
-            let end = match opened.await {
+            let end = match self.meanwhile(opened).await {
                 Ok(channel) => Epoch::new(channel).run(&mut self).await,
                 Err(error) => End::Lost(error.to_string()),
             };
@@ -94,13 +104,33 @@ impl Owner {
                 End::Unused => return,
                 End::Lost(reason) => {
                     tracing::debug!(reason, "the confirm channel ended");
-                    // The link needs a moment to notice that its connection is gone.
-                    let pause = Instant::now() + Duration::from_millis(20);
-                    let changed = tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true };
-                    if !changed {
+                    let pause = Instant::now() + PAUSE;
+                    let changed = async {
+                        tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true }
+                    };
+                    if !self.meanwhile(changed).await {
                         return self.stop();
                     }
                 }
+            }
+        }
+    }
+
+    /// While something else is awaited: takes messages, and ends those whose time is over. A broker that blocks us takes
+    /// its time to answer.
+    async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> T {
+        tokio::pin!(something);
+        let mut open = true;
+        loop {
+            let deadline = self.waiting.iter().map(|job| job.deadline).min();
+            tokio::select! {
+                biased;
+                done = &mut something => return done,
+                job = self.queue.recv(), if open && self.waiting.len() < QUEUE + MAX_UNCONFIRMED => match job {
+                    Some(job) => self.waiting.push_back(job),
+                    None => open = false,
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.end_overdue("the broker takes no messages"),
             }
         }
     }

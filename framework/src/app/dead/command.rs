@@ -199,6 +199,9 @@ async fn replay(letters: &DeadLetters, filter: &DeadFilter, how: &Replay) -> Res
         return Err(DeadError::NotFound { id: id.clone() }.to_string());
     }
     println!("replayed {}", done.replayed);
+    if done.taken_back > 0 {
+        eprintln!("{} were held for too long and stay; replay them again, or faster", done.taken_back);
+    }
     match done.canary_failed {
         Some(problem) => Err(format!("stopped after the first one: {problem}")),
         None => Ok(()),

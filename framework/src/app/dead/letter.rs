@@ -3,12 +3,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use crate::broker::{ATTEMPT, Addressed, Delivery, KIND, Properties, is_reserved_header, strip};
+use crate::broker::{ATTEMPT, Addressed, Delivery, KIND, Names, Properties, is_reserved_header, strip};
 use crate::codec::{self, Codec, Limits};
-use crate::message::{MediaType, Value};
-
-/// The most bytes of a payload that cannot be decoded and are shown.
-const MOST_SHOWN_BYTES: usize = 4_096;
+use crate::message::{Headers, MediaType, Value};
 
 /// A message that was given up: its bytes and headers, and why.
 #[derive(Clone)]
@@ -36,8 +33,9 @@ impl std::fmt::Debug for DeadLetter {
 }
 
 impl DeadLetter {
-    pub(super) fn of(queue: &str, delivery: &Delivery) -> Self {
+    pub(super) fn of(queue: &str, delivery: &Delivery, names: &Names) -> Self {
         let mut properties = delivery.properties.clone();
+        name_by_broker(&mut properties, names);
         strip(&mut properties.headers);
         Self {
             queue: queue.to_owned(),
@@ -130,7 +128,7 @@ impl DeadLetter {
             _ => None,
         };
         decoded.unwrap_or_else(|| {
-            let shown = self.payload.iter().take(MOST_SHOWN_BYTES).map(|byte| format!("{byte:02x}"));
+            let shown = self.payload.iter().map(|byte| format!("{byte:02x}"));
             json!({ "hex": shown.collect::<String>(), "bytes": self.payload.len() })
         })
     }
@@ -150,7 +148,8 @@ impl DeadLetter {
             "reason": self.reason(), "code": header("code"), "error": self.error(),
             "first_error": self.first_error(), "version": header("version"),
             "at": self.at().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs()),
-            "sender": self.properties.app_id, "media_type": self.media_type().as_str(),
+            "sender": self.properties.app_id, "correlation_id": self.properties.correlation_id,
+            "timestamp": self.properties.timestamp, "priority": self.properties.priority, "media_type": self.media_type().as_str(),
             "payload": self.payload_as_json(), "headers": headers,
         })
     }
@@ -188,6 +187,23 @@ impl DeadLetter {
             properties,
             payload: self.payload.clone(),
         }
+    }
+}
+
+/// A letter that the broker made, because it expired or was delivered too often, says only in the broker's own headers
+/// where it came from and why.
+fn name_by_broker(properties: &mut Properties, names: &Names) {
+    let headers = &mut properties.headers;
+    let text = |headers: &Headers, name: &str| headers.text(name).map(str::to_owned);
+    if headers.get("postrider-dead-reason").is_none()
+        && let Some(reason) = text(headers, "x-first-death-reason")
+    {
+        headers.set("postrider-dead-reason", reason);
+    }
+    if headers.get(KIND).is_none()
+        && let Some(kind) = text(headers, "x-first-death-exchange").and_then(|exchange| names.kind_of(&exchange))
+    {
+        headers.set(KIND, kind.as_str());
     }
 }
 

@@ -80,6 +80,12 @@ pub(super) struct Held {
     pub(super) more: bool,
 }
 
+impl Held {
+    fn looked_at(&self) -> usize {
+        self.meant.len() + self.others.len()
+    }
+}
+
 impl DeadLetters {
     /// Dead letters at the broker of a bus.
     #[must_use]
@@ -144,7 +150,11 @@ impl DeadLetters {
         for queue in self.queues_for(filter).await? {
             let held = self.hold(&queue, filter).await?;
             if held.more {
-                tracing::warn!(queue, looked_at = MOST_HELD, "there are more letters than are looked at at once");
+                tracing::error!(
+                    queue,
+                    looked_at = held.looked_at(),
+                    "there are more letters than can be looked at at once; these were not"
+                );
             }
             letters.extend(held.meant.iter().map(|(letter, _)| letter.clone()));
             self.put_back(held).await?;
@@ -242,7 +252,7 @@ impl DeadLetters {
             // Somebody else may work on them at the same time; then there are fewer.
             let Ok(Some(delivery)) = timeout(PATIENCE, held.consumer.next()).await else { break };
             let delivery = delivery?;
-            let letter = DeadLetter::of(queue, &delivery);
+            let letter = DeadLetter::of(queue, &delivery, self.names());
             bytes += letter.payload.len();
             let place = if filter.takes(&letter) { &mut held.meant } else { &mut held.others };
             place.push((letter, delivery.receipt));

@@ -37,6 +37,8 @@ impl Default for Replay {
 pub struct Replayed {
     /// How many letters went back to the queues of their actors.
     pub replayed: u64,
+    /// How many letters the broker took back, because they were held for longer than its consumer time-out; they stay.
+    pub taken_back: u64,
     /// Why the first one failed; the others were left alone.
     pub canary_failed: Option<String>,
 }
@@ -84,7 +86,14 @@ impl DeadLetters {
         let pause = how.rate.filter(|rate| *rate > 0.0).map(|rate| Duration::from_secs_f64(1.0 / rate));
         let mut next = Instant::now();
         for (letter, receipt) in meant {
-            if std::mem::take(canary) && letter.queue != self.names().dead_queue(&self.names().due()) {
+            // What is only published again has no handler that could tell how it went.
+            let has_handler = letter.queue != self.names().dead_queue(&self.names().due());
+            if !receipt.is_live() {
+                // Held for so long that the broker took it back: it is still there, for the next replay.
+                done.taken_back += 1;
+                continue;
+            }
+            if has_handler && std::mem::take(canary) {
                 if let Some(problem) = self.try_first(held, &letter, receipt, how).await? {
                     done.canary_failed = Some(problem);
                     return Ok(());
@@ -133,7 +142,7 @@ impl DeadLetters {
         // It failed, and perhaps its copy was given up in turn: then the copy goes, and the original stays.
         let deadline = Instant::now() + RETURN_PATIENCE;
         while let Ok(Some(Ok(delivery))) = timeout_at(deadline, held.consumer.next()).await {
-            let copy = DeadLetter::of(&held.queue, &delivery);
+            let copy = DeadLetter::of(&held.queue, &delivery, self.names());
             if copy.id() == letter.id()
                 && copy.properties.headers.get("postrider-dead-attempts") == Some(&Value::from(LAST_ATTEMPT))
             {

@@ -60,8 +60,8 @@ enum Circuit {
     Closed,
     /// Paused until then.
     Open(Instant),
-    /// One message is tried.
-    HalfOpen,
+    /// One message is tried: the first one from this number on.
+    HalfOpen(u64),
 }
 
 /// A lane's breaker, if it has one.
@@ -78,7 +78,7 @@ impl BreakerState {
     }
 
     /// Counts an outcome.
-    pub(super) fn count(&mut self, outcome: &Outcome, now: Instant) {
+    pub(super) fn count(&mut self, outcome: &Outcome, number: u64, now: Instant) {
         let Some(breaker) = &self.breaker else { return };
         let failed = match outcome {
             Outcome::Failed(failed) => match failed.class {
@@ -93,8 +93,10 @@ impl BreakerState {
             Outcome::Expired => return,
         };
         match self.circuit {
-            Circuit::HalfOpen if failed => self.open(now),
-            Circuit::HalfOpen => {
+            // What began before the pause.
+            Circuit::HalfOpen(first) if number < first => {}
+            Circuit::HalfOpen(_) if failed => self.open(now),
+            Circuit::HalfOpen(_) => {
                 tracing::info!("the circuit breaker closes: the message it tried was handled");
                 self.circuit = Circuit::Closed;
                 self.outcomes.clear();
@@ -122,17 +124,17 @@ impl BreakerState {
         self.outcomes.clear();
     }
 
-    /// How many deliveries may be held, of those that there are permits for.
-    pub(super) fn permits(&mut self, permits: usize, now: Instant) -> usize {
+    /// How many deliveries may be held, of those that there are permits for. `next` is the number of the next one.
+    pub(super) fn permits(&mut self, permits: usize, next: u64, now: Instant) -> usize {
         if let Circuit::Open(until) = self.circuit
             && now >= until
         {
-            self.circuit = Circuit::HalfOpen;
+            self.circuit = Circuit::HalfOpen(next);
         }
         match self.circuit {
             Circuit::Closed => permits,
             Circuit::Open(_) => 0,
-            Circuit::HalfOpen => 1,
+            Circuit::HalfOpen(_) => 1,
         }
     }
 
@@ -164,32 +166,32 @@ mod tests {
     async fn it_pauses_tries_one_and_goes_on() {
         let mut state = BreakerState::new("50% of 4 in 10s, pause 5s".parse().ok());
         for outcome in [Outcome::Done(None), failed(), Outcome::Done(None)] {
-            state.count(&outcome, Instant::now());
+            state.count(&outcome, 9, Instant::now());
         }
-        assert_eq!(state.permits(64, Instant::now()), 64);
-        state.count(&failed(), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 0);
-        state.count(&Outcome::Done(None), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 0, "what ran before the pause says nothing");
+        assert_eq!(state.permits(64, 9, Instant::now()), 64);
+        state.count(&failed(), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 0);
+        state.count(&Outcome::Done(None), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 0, "what ran before the pause says nothing");
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(state.permits(64, Instant::now()), 1);
-        state.count(&failed(), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 0, "the one that was tried failed");
+        assert_eq!(state.permits(64, 9, Instant::now()), 1);
+        state.count(&failed(), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 0, "the one that was tried failed");
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(state.permits(64, Instant::now()), 1);
-        state.count(&Outcome::Done(None), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 64);
+        assert_eq!(state.permits(64, 9, Instant::now()), 1);
+        state.count(&Outcome::Done(None), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 64);
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_outcomes_are_forgotten_and_rejections_are_no_failures() {
         let mut state = BreakerState::new("50% of 2 in 10s, pause 5s".parse().ok());
-        state.count(&failed(), Instant::now());
+        state.count(&failed(), 9, Instant::now());
         tokio::time::advance(Duration::from_secs(11)).await;
-        state.count(&failed(), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 64);
-        state.count(&Outcome::failed(FailureClass::Rejected, "no", "no"), Instant::now());
-        state.count(&Outcome::Done(None), Instant::now());
-        assert_eq!(state.permits(64, Instant::now()), 64);
+        state.count(&failed(), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 64);
+        state.count(&Outcome::failed(FailureClass::Rejected, "no", "no"), 9, Instant::now());
+        state.count(&Outcome::Done(None), 9, Instant::now());
+        assert_eq!(state.permits(64, 9, Instant::now()), 64);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -41,12 +40,13 @@ impl LaneLoop {
         Counters::sub(&self.counters.permits);
         if !self.settings.plan.ack_on_receipt
             && count >= SUSPECTED_AFTER
+            && !self.settings.running.has(&envelope.id)
             && let Some(end) = self.suspected(&envelope, count)
         {
             return self.give_up_suspect(number, end, &envelope);
         }
-        let live = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.live));
-        let ticket = Ticket::new(number, live, self.done.clone());
+        let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
+        let ticket = Ticket::new(number, epoch, self.done.clone());
         // A mailbox that is gone drops the ticket, which gives the delivery back.
         self.settings.mailbox.do_send(Deliver {
             lane: self.settings.plan.lane,
@@ -70,13 +70,16 @@ impl LaneLoop {
         let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
         let handler = self.settings.settler.place_of(envelope);
         let made = Made { attempt: envelope.attempt, handler, first_error: None };
+        if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
+            return self.stop_at(number, &outcome);
+        }
         self.settle(number, settlement, outcome, made);
     }
 
     pub(super) fn finished(&mut self, finished: Finished) {
         let Finished { number, outcome, made } = finished;
         let Some(held) = self.held.get(&number) else { return };
-        self.breaker.count(&outcome, Instant::now());
+        self.breaker.count(&outcome, number, Instant::now());
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
             // Its channel has closed: the broker delivers it again.
             return self.release(number, Receive::GiveBack);
@@ -91,11 +94,31 @@ impl LaneLoop {
             skew: &self.settings.skew,
             chance: fastrand::f64(),
         });
+        if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
+            return self.stop_at(number, &outcome);
+        }
         if !Settler::needs_io(settlement) {
             let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
             return self.release(number, receive);
         }
         self.settle(number, settlement, outcome, made);
+    }
+
+    /// The actor stops here: the message goes back to its place, and nothing after it is handled.
+    fn stop_at(&mut self, number: u64, outcome: &Outcome) {
+        let Some(held) = self.held.get(&number) else { return };
+        let error = if let Outcome::Failed(failed) = outcome { failed.in_short() } else { outcome.as_str().to_owned() };
+        let problem = format!("stopped at message {}: {error}; resume the actor when that is mended", held.envelope.id);
+        tracing::error!(
+            queue = self.settings.plan.queue_name(),
+            problem,
+            "an ordered actor has stopped, as its policy says"
+        );
+        self.poison = Some(problem);
+        // Its receipt is kept until the channel closes, which puts it back where it was.
+        let receipt = self.held.get_mut(&number).and_then(|held| held.receipt.take());
+        self.parked.extend(receipt);
+        self.release(number, Receive::Ack);
     }
 
     fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
@@ -115,7 +138,7 @@ impl LaneLoop {
         Counters::sub(&self.counters.in_flight);
         if number < self.epoch_began {
             self.stale = self.stale.saturating_sub(1);
-        } else if self.live.load(Ordering::Acquire) {
+        } else if self.open {
             Counters::add(&self.counters.permits);
         }
         let Some(receipt) = held.receipt else {
@@ -126,9 +149,9 @@ impl LaneLoop {
             return;
         };
         match receive {
-            Receive::Ack => {
-                self.unflushed = receipt.ack_with_next_flush().or(self.unflushed.take());
-            }
+            // The broker takes back by itself what a closed channel had.
+            Receive::Ack if receipt.is_live() => self.unflushed = receipt.ack_with_next_flush(),
+            Receive::Ack => drop(receipt),
             Receive::GiveBack => {
                 if receipt.is_live() {
                     Counters::add(&self.counters.given_back);

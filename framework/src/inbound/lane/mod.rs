@@ -4,10 +4,9 @@ mod breaker;
 mod held;
 mod probe;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Recipient;
@@ -15,10 +14,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel};
+use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel, Receipt};
 use crate::bus::Counters;
 use crate::handler::Policy;
-use crate::host::{Deliver, Finished};
+use crate::host::{Deliver, Epoch, Finished, Running};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::probe::{Found, Probe};
@@ -55,6 +54,9 @@ pub(super) struct LaneSettings {
     /// For a message that no handler takes.
     pub(super) policy: Policy,
     pub(super) ordered: bool,
+    pub(super) stops_at_poison: bool,
+    /// What the actor handles right now.
+    pub(super) running: Running,
     pub(super) skew: SkewPolicy,
     pub(super) settler: Settler,
     pub(super) states: LaneStates,
@@ -104,8 +106,10 @@ pub(super) struct LaneLoop {
     outcomes: mpsc::Receiver<Finished>,
     settle: mpsc::Sender<(u64, Receive)>,
     settled: mpsc::Receiver<(u64, Receive)>,
-    /// Tells the tickets of the present epoch whether it lasts.
-    live: Arc<AtomicBool>,
+    /// What the tickets of the present epoch see of it.
+    epoch: Arc<Epoch>,
+    /// Whether there is a consumer, whose permits are counted.
+    open: bool,
     /// The first delivery of the present epoch; the channels of those before it have closed.
     epoch_began: u64,
     /// How many of those are still held, because their handlers run.
@@ -114,9 +118,15 @@ pub(super) struct LaneLoop {
     unflushed: Option<Arc<dyn DeliveryChannel>>,
     /// The queue's name; an instance's has another one in each epoch.
     queue_in_epoch: String,
+    /// What came while there was no permit: not more than the prefetch.
+    buffer: VecDeque<Delivery>,
+    /// What goes back to its place as the channel closes.
+    parked: Vec<Receipt>,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
+    /// The message that this lane stopped at, and why.
+    poison: Option<String>,
     /// How often a restart was asked for before this epoch.
     restarts: u64,
     given_back: u64,
@@ -130,7 +140,7 @@ impl LaneLoop {
         let (settle, settled) = mpsc::channel(room);
         let state = settings.states.add(settings.plan.queue_name());
         let counters = Arc::clone(&settings.settler.counters);
-        let live = Arc::new(AtomicBool::new(false));
+        let epoch = Epoch::begin(&settings.abandon);
         let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
         let breaker = BreakerState::new(settings.breaker.clone());
         Self {
@@ -143,14 +153,18 @@ impl LaneLoop {
             outcomes,
             settle,
             settled,
-            live,
+            epoch,
+            open: false,
             epoch_began: 0,
             stale: 0,
             unflushed: None,
             queue_in_epoch: String::new(),
+            buffer: VecDeque::new(),
+            parked: Vec::new(),
             probe,
             breaker,
             control,
+            poison: None,
             restarts: 0,
             given_back: 0,
         }
@@ -166,9 +180,16 @@ impl LaneLoop {
         // Without limit of tries: a lane that gives up would look alive and consume nothing.
         loop {
             if self.is_paused() && started.is_none() {
+                self.settings.states.set(self.state, true, Some("paused".into()));
                 tokio::select! {
                     () = stopping.cancelled() => return self.drained().await,
                     () = resumed(&mut self.control) => {}
+                }
+            } else if self.poison.take().is_some() {
+                // Whoever mended the cause resumes the actor, or restarts it.
+                tokio::select! {
+                    () = stopping.cancelled() => return self.drained().await,
+                    _ = self.control.changed() => {}
                 }
             }
             let spec = self.settings.plan.consumer(self.settings.prefetch, epoch);
@@ -180,6 +201,9 @@ impl LaneLoop {
             self.queue_in_epoch.clone_from(&spec.queue.name);
             match opened {
                 Ok(consumer) => {
+                    if epoch > 1 {
+                        self.settings.settler.bus.outlet.forget_way_back(&self.settings.settler.queue).await;
+                    }
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {
@@ -187,7 +211,7 @@ impl LaneLoop {
                         let _ = started.send(Ok(()));
                     }
                     let opened = Instant::now();
-                    match self.epoch(consumer).await {
+                    match self.consume(consumer).await {
                         Ended::Stopped => return self.given_back,
                         Ended::Paused => continue,
                         Ended::Lost => {}
@@ -209,6 +233,7 @@ impl LaneLoop {
             }
             tokio::select! {
                 () = stopping.cancelled() => return self.drained().await,
+                Ok(()) = self.control.changed() => {}
                 // Half of it is chance, so that many lanes do not come back at the same moment.
                 () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => {
                     pause = (pause * 2).min(LAST_PAUSE);
@@ -234,25 +259,37 @@ impl LaneLoop {
     }
 
     /// One channel epoch.
-    async fn epoch(&mut self, mut consumer: Box<dyn Consumer>) -> Ended {
-        self.live = Arc::new(AtomicBool::new(true));
+    async fn consume(&mut self, mut consumer: Box<dyn Consumer>) -> Ended {
+        self.epoch = Epoch::begin(&self.settings.abandon);
         (self.epoch_began, self.stale) = (self.next_number, self.held.len());
         let permits = usize::from(self.settings.prefetch).max(1);
+        self.open = true;
         Self::count_permits(&self.counters, permits, true);
-        self.restarts = self.control.borrow_and_update().restarts;
+        let control = *self.control.borrow_and_update();
+        self.restarts = control.restarts;
         self.probe = Probe::new(self.settings.stall_after);
         // Why nothing is pulled any more, while what is held is finished.
         let mut leaving = None;
         let ended = loop {
-            if self.held.len() == self.stale
-                && let Some(why) = leaving
-            {
+            // Somebody may have paused it while it was opened.
+            if (self.poison.is_some() || self.control.borrow().paused) && leaving.is_none() {
+                leaving = Some(Ended::Paused);
+                self.epoch.begin_nothing_more();
+                consumer.cancel().await;
+            }
+            let left = match leaving {
+                None => false,
+                // What runs from before is waited for too, when it is for good.
+                Some(Ended::Stopped) => self.held.is_empty(),
+                Some(_) => self.held.len() == self.stale,
+            };
+            if let Some(why) = leaving.filter(|_| left) {
                 break why;
             }
             match self.next_event(&mut consumer, leaving).await {
                 Event::Pulled(Some(Ok(delivery))) => {
                     self.probe.delivered();
-                    self.hand_over(*delivery);
+                    self.buffer.push_back(*delivery);
                 }
                 Event::Pulled(Some(Err(error))) => {
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
@@ -271,14 +308,8 @@ impl LaneLoop {
                 Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
                 Event::Probed(_) => {}
-                Event::Controlled => match self.controlled() {
-                    Some(Ended::Lost) => break Ended::Lost,
-                    Some(why) if leaving.is_none() => {
-                        leaving = Some(why);
-                        consumer.cancel().await;
-                    }
-                    _ => {}
-                },
+                Event::Controlled if self.controlled() => break Ended::Lost,
+                Event::Controlled => {}
                 Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
                 Event::Stop => {
                     if leaving.replace(Ended::Stopped).is_none() {
@@ -287,9 +318,11 @@ impl LaneLoop {
                 }
             }
         };
-        self.live.store(false, Ordering::Release);
-        let paused = ended == Ended::Paused;
-        self.settings.states.set(self.state, paused, paused.then(|| "paused".to_owned()));
+        self.epoch.end();
+        self.open = false;
+        let paused = ended == Ended::Paused && self.poison.is_none();
+        let problem = self.poison.clone().or_else(|| paused.then(|| "paused".to_owned()));
+        self.settings.states.set(self.state, paused, problem);
         Self::count_permits(&self.counters, permits.saturating_sub(self.held.len() - self.stale), false);
         if ended != Ended::Lost {
             self.flush();
@@ -299,6 +332,8 @@ impl LaneLoop {
             consumer.close().await;
         }
         self.unflushed = None;
+        self.buffer.clear();
+        self.parked.clear();
         ended
     }
 
@@ -310,28 +345,37 @@ impl LaneLoop {
         true
     }
 
-    /// What somebody wants of this lane.
-    fn controlled(&mut self) -> Option<Ended> {
+    /// Hands over what has come, as far as there are permits.
+    fn hand_over_buffered(&mut self) {
+        let most = usize::from(self.settings.prefetch).max(1);
+        let permits = self.breaker.permits(most, self.next_number, Instant::now());
+        // Those that are held from before take no permit of the new channel, but their number is limited too.
+        while self.held.len() - self.stale < permits && self.held.len() < 2 * most {
+            let Some(delivery) = self.buffer.pop_front() else { return };
+            self.hand_over(delivery);
+        }
+    }
+
+    /// Somebody wants something of the actor. Whether the consumer is to be opened again.
+    fn controlled(&mut self) -> bool {
         let control = *self.control.borrow_and_update();
-        if control.restarts != self.restarts {
-            tracing::info!(queue = self.settings.plan.queue_name(), "the consumer is opened again, as was asked for");
-            return Some(Ended::Lost);
+        let restart = control.restarts != self.restarts;
+        if restart || control.paused {
+            let queue = self.settings.plan.queue_name();
+            tracing::info!(queue, ?control, "somebody wants something of this lane");
         }
-        if control.paused {
-            tracing::info!(queue = self.settings.plan.queue_name(), "paused, as was asked for");
-        }
-        control.paused.then_some(Ended::Paused)
+        restart
     }
 
     async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
+        if leaving.is_none() {
+            self.hand_over_buffered();
+        }
         let stopping = leaving == Some(Ended::Stopped);
         let stop = if stopping { &self.settings.abandon } else { &self.settings.settler.stopping };
-        let permits = self.breaker.permits(usize::from(self.settings.prefetch).max(1), Instant::now());
-        // Those that are held from before take no permit of the new channel, but their number is limited too.
-        let live = self.held.len() - self.stale;
-        let permit =
-            leaving.is_none() && live < permits && self.held.len() < 2 * usize::from(self.settings.prefetch).max(1);
-        self.probe.watch(permit);
+        // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
+        let room = self.buffer.is_empty() && self.held.len() - self.stale < usize::from(self.settings.prefetch).max(1);
+        self.probe.watch(room && leaving.is_none());
         let half_open = self.breaker.opens_at();
         tokio::select! {
             biased;
@@ -339,7 +383,7 @@ impl LaneLoop {
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
-            pulled = consumer.next(), if permit => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
+            pulled = consumer.next(), if leaving.is_none() => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
             () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,
             // The breaker lets one through.
@@ -359,6 +403,6 @@ async fn resumed(control: &mut watch::Receiver<Control>) {
 impl Drop for LaneLoop {
     fn drop(&mut self) {
         // An arbiter that ends before the lane has stopped: receipts give back as they drop.
-        self.live.store(false, Ordering::Release);
+        self.epoch.end();
     }
 }
