@@ -3,17 +3,22 @@
 //!
 //! The test package uses this file as a module and so does `xtask`, so it needs nothing but the standard library.
 
+#[path = "node_os.rs"]
+mod os;
+
 use std::{
     env,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{self, Child, Command, ExitStatus, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
+
+pub use os::{answers, send, wait_within};
+use os::{free_port, on, read_lossy};
 
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -23,27 +28,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one `rabbitmqctl` call may take.
 const CTL_LIMIT: Duration = Duration::from_secs(60);
-/// How long a listening node may take to answer the protocol header.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between two looks at something that is awaited.
 const TICK: Duration = Duration::from_millis(20);
 /// How often a start is tried again on other ports when somebody else took the chosen ones in between.
 const START_ATTEMPTS: u32 = 3;
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
-/// Ports below every usual ephemeral range. While a node is down, no outgoing connection can be given its port, so
-/// a restart finds it free, and a client that tries again cannot connect to itself.
-const FIRST_PORT: u32 = 20_000;
-/// How many ports, from `FIRST_PORT` on, are candidates.
-const PORT_SPAN: u32 = 10_000;
-/// How many candidates are tried for one free port.
-const PORT_ATTEMPTS: u32 = 200;
 /// Where `rabbitmqctl` listens; its default range is within the ephemeral ports and only eleven ports long.
 const CTL_PORTS: (&str, &str) = ("30100", "30999");
-/// The header that opens an AMQP 0-9-1 connection.
-const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
-/// Length of a frame's header plus class and method.
-const METHOD_LENGTH: usize = 11;
 
 /// For `rabbitmqctl eval`: what RabbitMQ does when it is short of memory. Its own monitor needs /proc.
 pub const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
@@ -371,59 +363,4 @@ pub fn server_script() -> Option<PathBuf> {
         ["rabbitmq-server", "rabbitmqctl", "rabbitmq-env"].iter().all(|name| folder.join(name).is_file())
     };
     folders.into_iter().find(complete).map(|folder| folder.join("rabbitmq-server"))
-}
-
-/// Whether a broker on this port of the loopback address answers the protocol header with `connection.start`.
-pub fn answers(port: u16) -> bool {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, ANSWER_LIMIT) else { return false };
-    let mut start = [0; METHOD_LENGTH];
-    let answered = stream.set_read_timeout(Some(ANSWER_LIMIT)).is_ok()
-        && stream.set_write_timeout(Some(ANSWER_LIMIT)).is_ok()
-        && stream.write_all(PROTOCOL_HEADER).is_ok()
-        && stream.read_exact(&mut start).is_ok();
-    // Frame type 1 is a method, and class 10, method 10 is `connection.start`.
-    answered && start[0] == 1 && start[7..] == [0, 10, 0, 10]
-}
-
-/// Waits for the end of a child process, at most this long.
-pub fn wait_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let begin = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if begin.elapsed() < limit => thread::sleep(TICK),
-            _ => return None,
-        }
-    }
-}
-
-/// Sends a signal; `0` only asks whether the process is there. The shell's own `kill` is there on every machine.
-pub fn send(signal: &str, pid: u32) -> bool {
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("kill -s {signal} {pid}")).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-/// A free port, held until the listener is dropped.
-fn free_port() -> Result<(TcpListener, u16), String> {
-    // Different processes begin at different places.
-    let begin = process::id().wrapping_mul(211);
-    for _ in 0..PORT_ATTEMPTS {
-        let candidate = FIRST_PORT + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORT_SPAN;
-        let Ok(candidate) = u16::try_from(candidate) else { continue };
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, candidate)) {
-            return Ok((listener, candidate));
-        }
-    }
-    Err(format!("no free port from {FIRST_PORT} on after {PORT_ATTEMPTS} attempts"))
-}
-
-/// Words for a path that could not be used.
-fn on(path: &Path) -> impl Fn(io::Error) -> String {
-    move |error| format!("{}: {error}", path.display())
-}
-
-fn read_lossy(path: &Path) -> String {
-    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

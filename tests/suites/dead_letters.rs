@@ -352,24 +352,19 @@ fn a_message_whose_dead_letter_is_refused_stays_in_its_queue() {
         for number in 0..10 {
             running.bus().send_key("alpha.do", Payload::text(number.to_string())).await.unwrap();
         }
-        eventually("they are tried again and again", || running.stats().failed_permanent >= 25).await;
-        let queues = [world.names.queue("alpha", None), world.names.dead_queue(&world.names.queue("alpha", None))];
-        let listed = node.ctl(&["-q", "list_queues", "name", "messages", "--no-table-headers"]).unwrap();
-        let messages: u64 = listed
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .filter(|(name, _)| queues.iter().any(|queue| queue == name))
-            .filter_map(|(_, messages)| messages.trim().parse::<u64>().ok())
-            .sum();
-        assert!(messages >= 10, "{listed}");
-        node.ctl(&["clear_policy", "full"]).unwrap();
+        eventually("some are held", || running.stats().in_flight >= 6).await;
+        let written = running.stats().dead_lettered;
+        assert!(written <= 4, "{written} dead letters were taken by a full queue");
+        // Whoever makes room gets the rest.
         let letters = DeadLetters::new(running.bus());
-        eventually_async("all are dead letters", || async {
-            let found = letters.list(&DeadFilter::all()).await.unwrap();
-            let texts: std::collections::BTreeSet<_> = found.iter().map(|letter| letter.payload.clone()).collect();
-            texts.len() == 10
-        })
-        .await;
+        let mut found = std::collections::BTreeSet::new();
+        let start = std::time::Instant::now();
+        while found.len() < 10 {
+            assert!(start.elapsed() < Duration::from_secs(90), "only {found:?} were kept");
+            found.extend(letters.list(&DeadFilter::all()).await.unwrap().into_iter().map(|letter| letter.payload));
+            letters.delete(&DeadFilter::all()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         running.stop().await;
     });
 }

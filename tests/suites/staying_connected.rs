@@ -334,6 +334,29 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
     });
 }
 
+/// Longer than a confirm is waited for on one channel: whoever wants to know sooner does.
+#[test]
+fn publications_end_in_time_also_when_the_alarm_lasts() {
+    run(async {
+        let node = node();
+        let world = World::on(node.url());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        consumes(&running, &alpha, "before").await;
+        node.ctl(&["eval", ALARM]).unwrap();
+        let (began, patience) = (Instant::now(), Duration::from_secs(1));
+        while began.elapsed() < Duration::from_secs(45) {
+            let start = Instant::now();
+            let sent = running.bus().send_key_with("alpha.do", Payload::text("held"), |o| o.timeout(patience)).await;
+            assert!(sent.is_err(), "the broker took it");
+            assert!(start.elapsed() < patience + Duration::from_secs(3), "it took {:?}", start.elapsed());
+        }
+        node.ctl(&["eval", NO_ALARM]).unwrap();
+        consumes(&running, &alpha, "after").await;
+        running.stop().await;
+    });
+}
+
 /// T42, T43, T50: one channel, one queue, one wrong queue.
 #[test]
 fn a_queue_in_trouble_comes_back_and_its_neighbours_do_not_notice() {

@@ -17,8 +17,15 @@ use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::inbound::open::Original;
 use crate::message::{Envelope, MediaType, Problem, Status};
 
-/// The pause before a message is given back because its dead letter could not be written.
-const PAUSE_AFTER_FAILED_FORWARD: Duration = Duration::from_secs(1);
+/// The pauses between tries to write a dead letter, or a message that is put off. After the last one the message is
+/// given back to its queue.
+const FORWARD_PAUSES: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(15),
+];
 
 /// A delivery that is held: its receipt, and what is needed to settle it.
 pub(super) struct HeldDelivery {
@@ -88,21 +95,23 @@ impl Settler {
             }
             End::DeadLetter => self.dead_letter(&outcome, &made, held),
         };
-        match self.forward(forward, settlement.end).await {
-            Ok(()) => {
+        // That it cannot be moved is no failure of its handler, which does not run again for it.
+        for pause in FORWARD_PAUSES {
+            let Err(error) = self.forward(forward.clone(), settlement.end).await else {
                 match settlement.end {
                     End::DeadLetter => Counters::add(&self.counters.dead_lettered),
                     End::Retry(_) => Counters::add(&self.counters.delayed),
                     _ => {}
                 }
-                Receive::Ack
-            }
-            Err(error) => {
-                tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, "a message could not be moved; it stays in its queue");
-                tokio::time::sleep(PAUSE_AFTER_FAILED_FORWARD).await;
-                Receive::GiveBack
+                return Receive::Ack;
+            };
+            tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, ?pause, "a message could not be moved; it stays in its queue");
+            tokio::select! {
+                () = self.stopping.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
             }
         }
+        Receive::GiveBack
     }
 
     /// The place of the handler that takes the message.

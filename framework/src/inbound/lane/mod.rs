@@ -1,6 +1,7 @@
 //! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
 
 mod breaker;
+mod epoch;
 mod held;
 mod probe;
 
@@ -14,13 +15,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Consumer, Delivery, DeliveryChannel, Receipt};
+use crate::broker::{Broker, BrokerError, Delivery, DeliveryChannel, Receipt};
 use crate::bus::Counters;
 use crate::handler::Policy;
 use crate::host::{Deliver, Epoch, Finished, Running};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
-use crate::inbound::lane::probe::{Found, Probe};
+use crate::inbound::lane::epoch::Ended;
+use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::LanePlan;
@@ -68,32 +70,6 @@ pub(super) struct LaneSettings {
     pub(super) stall_after: Duration,
     /// When the lane pauses by itself.
     pub(super) breaker: Option<Breaker>,
-}
-
-/// Everything that can wake a lane.
-enum Event {
-    Pulled(Option<Result<Box<Delivery>, BrokerError>>),
-    Finished(Finished),
-    Settled(u64, Receive),
-    /// Nothing else is about to happen.
-    Quiet,
-    /// It is time to look whether the queue stalls.
-    Probe,
-    Probed(Found),
-    /// Somebody wants something of the actor.
-    Controlled,
-    Stop,
-}
-
-/// Why an epoch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// For good.
-    Stopped,
-    /// Until somebody resumes it.
-    Paused,
-    /// The consumer is to be opened again.
-    Lost,
 }
 
 pub(super) struct LaneLoop {
@@ -256,139 +232,6 @@ impl LaneLoop {
 
     fn is_paused(&self) -> bool {
         self.control.borrow().paused
-    }
-
-    /// One channel epoch.
-    async fn consume(&mut self, mut consumer: Box<dyn Consumer>) -> Ended {
-        self.epoch = Epoch::begin(&self.settings.abandon);
-        (self.epoch_began, self.stale) = (self.next_number, self.held.len());
-        let permits = usize::from(self.settings.prefetch).max(1);
-        self.open = true;
-        Self::count_permits(&self.counters, permits, true);
-        let control = *self.control.borrow_and_update();
-        self.restarts = control.restarts;
-        self.probe = Probe::new(self.settings.stall_after);
-        // Why nothing is pulled any more, while what is held is finished.
-        let mut leaving = None;
-        let ended = loop {
-            // Somebody may have paused it while it was opened.
-            if (self.poison.is_some() || self.control.borrow().paused) && leaving.is_none() {
-                leaving = Some(Ended::Paused);
-                self.epoch.begin_nothing_more();
-                consumer.cancel().await;
-            }
-            let left = match leaving {
-                None => false,
-                // What runs from before is waited for too, when it is for good.
-                Some(Ended::Stopped) => self.held.is_empty(),
-                Some(_) => self.held.len() == self.stale,
-            };
-            if let Some(why) = leaving.filter(|_| left) {
-                break why;
-            }
-            match self.next_event(&mut consumer, leaving).await {
-                Event::Pulled(Some(Ok(delivery))) => {
-                    self.probe.delivered();
-                    self.buffer.push_back(*delivery);
-                }
-                Event::Pulled(Some(Err(error))) => {
-                    tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
-                    break Ended::Lost;
-                }
-                Event::Pulled(None) => {
-                    tracing::warn!(
-                        queue = self.settings.plan.queue_name(),
-                        "the consumer was cancelled by the broker; opening it again"
-                    );
-                    break Ended::Lost;
-                }
-                Event::Finished(finished) => self.finished(finished),
-                Event::Settled(number, receive) => self.release(number, receive),
-                Event::Quiet => self.flush(),
-                Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
-                Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
-                Event::Probed(_) => {}
-                Event::Controlled if self.controlled() => break Ended::Lost,
-                Event::Controlled => {}
-                Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
-                Event::Stop => {
-                    if leaving.replace(Ended::Stopped).is_none() {
-                        consumer.cancel().await;
-                    }
-                }
-            }
-        };
-        self.epoch.end();
-        self.open = false;
-        let paused = ended == Ended::Paused && self.poison.is_none();
-        let problem = self.poison.clone().or_else(|| paused.then(|| "paused".to_owned()));
-        self.settings.states.set(self.state, paused, problem);
-        Self::count_permits(&self.counters, permits.saturating_sub(self.held.len() - self.stale), false);
-        if ended != Ended::Lost {
-            self.flush();
-            if ended == Ended::Stopped {
-                self.give_rest_back();
-            }
-            consumer.close().await;
-        }
-        self.unflushed = None;
-        self.buffer.clear();
-        self.parked.clear();
-        ended
-    }
-
-    /// Whether the queue has messages that are not delivered, although there is room.
-    fn stalls(&self, found: &Found) -> bool {
-        let Some(stall) = self.probe.judge(found, self.settings.ordered) else { return false };
-        Counters::add(&self.counters.stalls);
-        tracing::error!(queue = self.settings.plan.queue_name(), stall, "the consumer is stalled; opening it again");
-        true
-    }
-
-    /// Hands over what has come, as far as there are permits.
-    fn hand_over_buffered(&mut self) {
-        let most = usize::from(self.settings.prefetch).max(1);
-        let permits = self.breaker.permits(most, self.next_number, Instant::now());
-        // Those that are held from before take no permit of the new channel, but their number is limited too.
-        while self.held.len() - self.stale < permits && self.held.len() < 2 * most {
-            let Some(delivery) = self.buffer.pop_front() else { return };
-            self.hand_over(delivery);
-        }
-    }
-
-    /// Somebody wants something of the actor. Whether the consumer is to be opened again.
-    fn controlled(&mut self) -> bool {
-        let control = *self.control.borrow_and_update();
-        let restart = control.restarts != self.restarts;
-        if restart || control.paused {
-            let queue = self.settings.plan.queue_name();
-            tracing::info!(queue, ?control, "somebody wants something of this lane");
-        }
-        restart
-    }
-
-    async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
-        if leaving.is_none() {
-            self.hand_over_buffered();
-        }
-        let stopping = leaving == Some(Ended::Stopped);
-        let stop = if stopping { &self.settings.abandon } else { &self.settings.settler.stopping };
-        // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
-        let room = self.buffer.is_empty() && self.held.len() - self.stale < usize::from(self.settings.prefetch).max(1);
-        self.probe.watch(room && leaving.is_none());
-        let half_open = self.breaker.opens_at();
-        tokio::select! {
-            biased;
-            Some(finished) = self.outcomes.recv() => Event::Finished(finished),
-            Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
-            () = stop.cancelled() => Event::Stop,
-            Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
-            pulled = consumer.next(), if leaving.is_none() => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
-            () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
-            found = self.probe.next() => found,
-            // The breaker lets one through.
-            () = tokio::time::sleep_until(half_open.unwrap_or_else(Instant::now)), if half_open.is_some() => Event::Quiet,
-        }
     }
 }
 
