@@ -12,7 +12,7 @@ struct Alpha {
 #[distributed(service = "alpha")]
 impl Alpha {
     #[distributed(command = "alpha.note")]
-    async fn note(&mut self, text: String) {
+    async fn note(&self, text: String) {
         self.seen.add(text);
     }
 

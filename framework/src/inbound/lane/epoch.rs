@@ -117,7 +117,6 @@ impl LaneLoop {
             self.flush();
             if ended == Ended::Stopped {
                 self.give_rest_back();
-                self.given_back += self.buffer.len() as u64;
             }
             consumer.close().await;
         }
