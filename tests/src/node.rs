@@ -146,6 +146,20 @@ impl Node {
         self.launch()
     }
 
+    /// Stops the node and starts it again with these plugins, and with further lines of configuration.
+    pub fn restart_with(&mut self, plugins: &[&str], configuration: &str) -> Result<(), String> {
+        self.stop()?;
+        for (file, text, append) in [
+            ("enabled_plugins", format!("[{}].\n", plugins.join(",")), false),
+            ("rabbitmq.conf", format!("{configuration}\n"), true),
+        ] {
+            let path = self.folder.join(file);
+            let before = if append { read_lossy(&path) } else { String::new() };
+            fs::write(&path, before + &text).map_err(on(&path))?;
+        }
+        self.launch()
+    }
+
     /// Halts the Erlang VM with SIGSTOP: connections stay open, nothing answers.
     pub fn freeze(&mut self) -> Result<(), String> {
         self.signal("STOP").map(|_| ())

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::world::{World, amqp_url};
+
 /// How long a program may run that is to end by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,4 +64,23 @@ pub fn out(output: &Output) -> String {
 #[must_use]
 pub fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The operator's program in a world on the shared RabbitMQ.
+#[must_use]
+pub fn operator_command(world: &World, arguments: &[&str]) -> Command {
+    let mut command = program("postrider");
+    command.env("POSTRIDER_BROKER", world.url().map_or_else(amqp_url, str::to_owned));
+    command.env("POSTRIDER_NAMESPACE", world.names.namespace()).args(arguments);
+    command
+}
+
+/// Runs the operator's program: whether it was content, and what it printed.
+///
+/// # Panics
+/// When it does not end in time.
+pub async fn operator(world: &World, arguments: &[&str]) -> (bool, String, String) {
+    let mut command = operator_command(world, arguments);
+    let output = tokio::task::spawn_blocking(move || run(&mut command)).await.expect("it ends");
+    (output.status.success(), out(&output), err(&output))
 }

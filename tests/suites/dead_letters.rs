@@ -7,8 +7,8 @@ use std::time::Duration;
 use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::{Queue, Topology};
 use postrider::{App, Context, Failure, Payload, Running, distributed};
-use postrider_tests::program::{err, out, program, run as finished};
-use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, eventually_async, run};
+use postrider_tests::program::{operator, operator_command};
+use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
 
 /// Fails until it is mended.
 #[derive(Clone, Default)]
@@ -252,18 +252,9 @@ on_both_brokers! {
     }
 }
 
-fn operator(world: &World, arguments: &[&str]) -> std::process::Command {
-    let mut command = program("postrider");
-    command.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", world.names.namespace());
-    command.arg("dead").args(arguments);
-    command
-}
-
-/// Runs the operator's program; what it printed and whether it was content.
+/// Runs `postrider dead …`; whether it was content and what it printed.
 async fn tool(world: &World, arguments: &[&str]) -> (bool, String, String) {
-    let mut command = operator(world, arguments);
-    let output = tokio::task::spawn_blocking(move || finished(&mut command)).await.unwrap();
-    (output.status.success(), out(&output), err(&output))
+    operator(world, &[&["dead"], arguments].concat()).await
 }
 
 #[test]
@@ -321,7 +312,8 @@ fn a_replay_that_is_killed_leaves_every_letter_somewhere() {
         alpha.mend();
         for _ in 0..3 {
             let before = alpha.seen.count();
-            let mut replaying = operator(&world, &["replay", "--all", "--rate", "200"]).spawn().unwrap();
+            let mut replaying =
+                operator_command(&world, &["dead", "replay", "--all", "--rate", "200"]).spawn().unwrap();
             eventually("some are replayed", || alpha.seen.count() > before + 10).await;
             replaying.kill().unwrap();
             replaying.wait().unwrap();

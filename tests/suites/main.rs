@@ -20,8 +20,10 @@ macro_rules! on_both_brokers {
 
 mod concurrency;
 mod conformance;
+mod control;
 mod dead_letters;
 mod delays;
+mod doctor;
 mod envelope;
 mod failures;
 mod guarantees;

@@ -8,6 +8,7 @@ use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::entry::Entry;
 use crate::handler::{Guarantee, HandlerSpec};
+use crate::inbound::CONTROL;
 use crate::message::Kind;
 
 /// The most prefetch with which exclusive handlers, which run one after the other, finish in time. Further attempts in
@@ -83,6 +84,10 @@ fn check_keys(app: &App, problems: &mut Vec<String>) {
     let mut seen: HashMap<(Kind, &str, &str), (HandlerSpec, usize)> = HashMap::new();
     for (index, entry) in app.entries.iter().enumerate() {
         for listed in entry.handlers.iter().filter(|listed| listed.spec.kind != Kind::Event) {
+            if listed.spec.kind == Kind::Channel && listed.spec.key == CONTROL {
+                problems
+                    .push(format!("{}: the channel {CONTROL:?} is Postrider's own; give it another name", listed.spec));
+            }
             let service = if listed.spec.kind == Kind::Channel { entry.attributes.service } else { "" };
             let key = (listed.spec.kind, service, listed.spec.key);
             // Within one actor the table reports it.

@@ -15,6 +15,7 @@ use crate::app::builder::App;
 use crate::app::check::{check, most_prefetch, warn_of_strangers};
 use crate::app::config::Config;
 use crate::app::connect::connect;
+use crate::app::control::{Controls, start_listening};
 use crate::app::due::start_due;
 use crate::app::entry::{Entry, Launch};
 use crate::app::health::{HealthBoard, HealthSource};
@@ -26,7 +27,7 @@ use crate::broker::{Broker, BrokerError, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
 use crate::host::{Running as RunningMessages, Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, Control, LaneStates, plan, shared_exchanges};
+use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
 use crate::message::{MessageId, Name};
 
 /// The pause between two tries to declare at the start.
@@ -52,10 +53,12 @@ pub(super) struct Launched {
     pub(super) states: LaneStates,
     pub(super) config: Arc<Config>,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
-    pub(super) controls: Arc<BTreeMap<String, watch::Sender<Control>>>,
+    pub(super) controls: Controls,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     /// Publishes delayed messages.
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
+    /// Obeys orders.
+    pub(super) listening: Option<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,
 }
@@ -113,7 +116,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
     let stop_request = CancellationToken::new();
     let running = Running {
         concurrency: Arc::clone(&launched.concurrency),
-        controls: Arc::clone(&launched.controls),
+        controls: launched.controls.clone(),
         connection: launched.broker.connection(),
         bus: launched.bus.clone(),
         counters: Arc::clone(&launched.counters),
@@ -177,11 +180,10 @@ async fn launch_on(
                 .map(|entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0))
                 .collect(),
         ),
-        controls: Arc::new(
-            app.entries.iter().map(|entry| (entry.name(), watch::channel(Control::default()).0)).collect(),
-        ),
+        controls: Controls::of(app.entries.iter().map(Entry::name)),
         on_ready: Vec::new(),
         due: None,
+        listening: None,
         failure: Arc::default(),
         watchdog: threads.watchdog,
     };
@@ -208,6 +210,7 @@ async fn launch_on(
     if let Err(problem) = start_due(&mut launched, deadline).await {
         return Err(give_up(launched, problem).await);
     }
+    start_listening(&mut launched, app, &plans, deadline).await;
     run_on_ready(app, &mut launched, &bus);
     tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
     Ok(launched)
@@ -294,10 +297,7 @@ fn actor_launch(
         broker: Arc::clone(&launched.broker),
         plan,
         effective,
-        control: launched
-            .controls
-            .get(&entry.name())
-            .map_or_else(|| watch::channel(Control::default()).1, watch::Sender::subscribe),
+        control: launched.controls.subscribe(&entry.name()),
         concurrency: launched
             .concurrency
             .get(&entry.name())

@@ -13,7 +13,9 @@ use crate::app::builder::BrokerChoice;
 use crate::app::cli::{Common, duration};
 use crate::app::config::Config;
 use crate::app::connect::connect;
+use crate::app::control::{self, ActorCommand};
 use crate::app::dead::{self, DeadCommand};
+use crate::app::doctor::{self, DoctorArgs};
 use crate::app::process::{failed, on_runtime, start_log};
 use crate::app::{read_config, record};
 use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
@@ -84,9 +86,14 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
         timeout: Duration,
     },
+    /// See, pause, resume and restart running actors
+    #[command(subcommand)]
+    Actor(ActorCommand),
     /// See, replay, edit and delete the messages that services gave up
     #[command(subcommand)]
     Dead(DeadCommand),
+    /// Compare what runs, and the broker, with what the actors promise; exit code 1 when a promise is broken
+    Doctor(DoctorArgs),
     /// See and release claimed domains
     #[command(subcommand)]
     Domain(DomainCommand),
@@ -248,7 +255,9 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         }
         Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
         Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
+        Command::Actor(command) => control::obey(command, bus).await,
         Command::Dead(command) => dead::obey(command, bus).await,
+        Command::Doctor(args) => doctor::obey(args, bus).await,
         Command::Domain(DomainCommand::List { json }) => list_domains(broker, &config.names, json).await,
         Command::Domain(DomainCommand::Release { domain }) => release_domain(broker, &config.names, &domain).await,
     }

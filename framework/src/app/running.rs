@@ -5,10 +5,11 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::control::Controls;
 use crate::app::health::HealthSource;
 use crate::broker::{BrokerError, ConnectionState};
 use crate::bus::{Bus, Counters, Stats};
-use crate::inbound::{Control, LaneState};
+use crate::inbound::LaneState;
 
 /// Why an app did not start: every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +63,7 @@ pub struct Running {
     pub(super) counters: Arc<Counters>,
     pub(super) health: HealthSource,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
-    pub(super) controls: Arc<BTreeMap<String, watch::Sender<Control>>>,
+    pub(super) controls: Controls,
     pub(super) connection: watch::Receiver<ConnectionState>,
     pub(super) stop: CancellationToken,
     pub(super) ended: watch::Receiver<Option<StopReport>>,
@@ -104,8 +105,7 @@ impl Running {
     /// # Errors
     /// When there is no such actor; the text names those that are there.
     pub fn pause(&self, actor: &str) -> Result<(), String> {
-        named(&self.controls, actor)?.send_if_modified(|control| !std::mem::replace(&mut control.paused, true));
-        Ok(())
+        self.controls.pause(actor)
     }
 
     /// Lets an actor go on that was paused, or that stopped at a poisoned message.
@@ -113,9 +113,7 @@ impl Running {
     /// # Errors
     /// As [`Running::pause`].
     pub fn resume(&self, actor: &str) -> Result<(), String> {
-        // Also an actor that stopped by itself hears of it.
-        named(&self.controls, actor)?.send_modify(|control| control.paused = false);
-        Ok(())
+        self.controls.resume(actor)
     }
 
     /// Opens the consumers of an actor again, on new channels. What runs goes on; what was delivered but not begun is
@@ -124,8 +122,7 @@ impl Running {
     /// # Errors
     /// As [`Running::pause`].
     pub fn restart(&self, actor: &str) -> Result<(), String> {
-        named(&self.controls, actor)?.send_modify(|control| control.restarts += 1);
-        Ok(())
+        self.controls.restart(actor)
     }
 
     /// How the connection to the broker stands. Each observer has a receiver of its own and misses no epoch.

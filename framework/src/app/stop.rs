@@ -15,7 +15,8 @@ use crate::inbound::AwaitStopped;
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn stop(launched: Launched) -> StopReport {
-    let Launched { broker, bridges, arbiters, stops, config, on_ready, due, failure, watchdog, .. } = launched;
+    let Launched { broker, bridges, arbiters, stops, config, on_ready, due, listening, failure, watchdog, .. } =
+        launched;
     on_ready.iter().for_each(tokio::task::JoinHandle::abort);
     stops.stopping.cancel();
     let waiting = join_all(bridges.iter().map(|bridge| bridge.send(AwaitStopped)));
@@ -34,6 +35,11 @@ pub(super) async fn stop(launched: Launched) -> StopReport {
         && timeout(GRACE, due).await.is_err()
     {
         tracing::warn!("delayed messages are still being published; they are published again by somebody else");
+    }
+    if let Some(listening) = listening
+        && timeout(GRACE, listening).await.is_err()
+    {
+        tracing::warn!("an order is still being answered and was left behind");
     }
     let given_back = stopped.into_iter().map(|lanes| lanes.unwrap_or(0)).sum();
     if timeout(GRACE, broker.close()).await.is_err() {

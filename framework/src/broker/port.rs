@@ -75,7 +75,7 @@ pub type ReplySink = Arc<dyn Fn(ReplyEvent) + Send + Sync>;
 /// What a consumer consumes.
 #[derive(Debug, Clone)]
 pub struct ConsumerSpec {
-    /// The queue, declared before it is consumed.
+    /// The queue, declared before it is consumed unless it is one that stands.
     pub queue: Queue,
     /// Bindings of that queue, and other things that must stand before the first delivery.
     pub topology: Topology,

@@ -59,6 +59,8 @@ pub struct Queue {
     pub name: String,
     /// Belongs to one connection and ends with it.
     pub exclusive: bool,
+    /// Is used as it stands and never declared, because its arguments are not known.
+    pub standing: bool,
     /// Arguments such as `x-queue-type`, fixed when the queue is first declared.
     pub arguments: Headers,
 }
@@ -67,7 +69,7 @@ impl Queue {
     /// A durable, replicated queue; `x-delivery-limit` is out of the way, as our own attempts decide.
     #[must_use]
     pub fn quorum(name: impl Into<String>) -> Self {
-        Self { name: name.into(), exclusive: false, arguments: Headers::new() }
+        Self { name: name.into(), exclusive: false, standing: false, arguments: Headers::new() }
             .with("x-queue-type", "quorum")
             .with("x-delivery-limit", 1_000_000_i32)
     }
@@ -75,13 +77,20 @@ impl Queue {
     /// A durable classic queue.
     #[must_use]
     pub fn classic(name: impl Into<String>) -> Self {
-        Self { name: name.into(), exclusive: false, arguments: Headers::new() }.with("x-queue-type", "classic")
+        Self { name: name.into(), exclusive: false, standing: false, arguments: Headers::new() }
+            .with("x-queue-type", "classic")
     }
 
     /// A queue that ends with its last consumer, or with its connection.
     #[must_use]
     pub fn exclusive(name: impl Into<String>) -> Self {
         Self { exclusive: true, ..Self::classic(name) }
+    }
+
+    /// A queue that stands already, whatever its arguments.
+    #[must_use]
+    pub fn standing(name: impl Into<String>) -> Self {
+        Self { name: name.into(), exclusive: false, standing: true, arguments: Headers::new() }
     }
 
     /// The same with one more argument.

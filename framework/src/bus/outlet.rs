@@ -184,6 +184,26 @@ impl Outlet {
         self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
     }
 
+    /// Publishes a stamped question and gathers the answers of all who hear it, for as long as `window`. Error answers
+    /// are among them.
+    ///
+    /// # Errors
+    /// When it is not sent, nobody hears it, or the connection breaks.
+    pub async fn ask_all(&self, envelope: Envelope, window: Duration) -> Result<Vec<Envelope>, RequestError> {
+        let (key, id) = (envelope.key.to_string(), envelope.id.clone());
+        let mut waiting =
+            self.requests.open_for_many(id.as_str()).map_err(|refused| not_opened(refused, id.as_str()))?;
+        self.publish(envelope, Instant::now() + self.settings.confirm_timeout).await?;
+        let (deadline, mut answers) = (Instant::now() + window, Vec::new());
+        while let Ok(waited) = timeout_at(deadline, waiting.answer.recv()).await {
+            match waited {
+                Some(Waited::Reply(reply)) => answers.push(*reply),
+                Some(Waited::Lost) | None => return Err(RequestError::ConnectionLost { key }),
+            }
+        }
+        Ok(answers)
+    }
+
     async fn answered(
         &self,
         published: impl Future<Output = Result<(), SendError>>,
@@ -192,13 +212,7 @@ impl Outlet {
         deadline: Instant,
         patience: Duration,
     ) -> Result<Envelope, RequestError> {
-        let mut waiting = self.requests.open(id).map_err(|refused| match refused {
-            Refused::TooMany(open) => RequestError::TooManyOpen { open },
-            Refused::SameId => {
-                let reason = format!("a request with the id {id:?} is open already; wait for its answer");
-                RequestError::Send(SendError::Option { option: "id", reason })
-            }
-        })?;
+        let mut waiting = self.requests.open(id).map_err(|refused| not_opened(refused, id))?;
         tokio::pin!(published);
         let waited = tokio::select! {
             // The reply may overtake the confirm; a request whose confirm fails still fails at once.
@@ -228,6 +242,16 @@ impl Outlet {
         }
         let service = reply.source.map_or_else(|| "somebody".to_owned(), |name| name.to_string());
         Err(RequestError::Remote(RemoteError { service, key, problem }))
+    }
+}
+
+fn not_opened(refused: Refused, id: &str) -> RequestError {
+    match refused {
+        Refused::TooMany(open) => RequestError::TooManyOpen { open },
+        Refused::SameId => {
+            let reason = format!("a request with the id {id:?} is open already; wait for its answer");
+            RequestError::Send(SendError::Option { option: "id", reason })
+        }
     }
 }
 

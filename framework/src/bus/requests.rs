@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::{Names, Origin, ReplyEvent, open};
 use crate::bus::Counters;
@@ -22,7 +22,17 @@ pub(super) enum Refused {
     SameId,
 }
 
-type Table = HashMap<String, oneshot::Sender<Waited>>;
+/// The most answers to one question to many.
+const MAX_ANSWERS: usize = 1_000;
+
+enum Waiting {
+    /// For one answer.
+    One(oneshot::Sender<Waited>),
+    /// For the answers of as many as there are.
+    Many(mpsc::Sender<Waited>),
+}
+
+type Table = HashMap<String, Waiting>;
 
 /// The open requests of one publisher.
 pub(super) struct Requests {
@@ -33,8 +43,8 @@ pub(super) struct Requests {
 }
 
 /// An open request. Dropping it ends the waiting.
-pub(super) struct OpenRequest {
-    pub answer: oneshot::Receiver<Waited>,
+pub(super) struct OpenRequest<T = oneshot::Receiver<Waited>> {
+    pub answer: T,
     id: String,
     requests: Arc<Requests>,
 }
@@ -47,6 +57,18 @@ impl Requests {
     /// Opens a request.
     pub(super) fn open(self: &Arc<Self>, id: &str) -> Result<OpenRequest, Refused> {
         let (sender, answer) = oneshot::channel();
+        self.insert(id, Waiting::One(sender))?;
+        Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
+    }
+
+    /// Opens a question to many. What comes beyond the limit of answers is counted as late.
+    pub(super) fn open_for_many(self: &Arc<Self>, id: &str) -> Result<OpenRequest<mpsc::Receiver<Waited>>, Refused> {
+        let (sender, answer) = mpsc::channel(MAX_ANSWERS);
+        self.insert(id, Waiting::Many(sender))?;
+        Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
+    }
+
+    fn insert(&self, id: &str, waiting: Waiting) -> Result<(), Refused> {
         let mut open = self.lock();
         if open.len() >= self.most {
             return Err(Refused::TooMany(self.most));
@@ -54,8 +76,8 @@ impl Requests {
         if open.contains_key(id) {
             return Err(Refused::SameId);
         }
-        open.insert(id.to_owned(), sender);
-        Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
+        open.insert(id.to_owned(), waiting);
+        Ok(())
     }
 
     pub(super) fn receive(&self, event: ReplyEvent) {
@@ -63,18 +85,32 @@ impl Requests {
             ReplyEvent::Arrived { properties, payload } => {
                 let origin = Origin { exchange: String::new(), routing_key: String::new() };
                 let reply = open(&origin, *properties, payload, &self.names);
-                let waiting = reply.correlation_id.as_ref().and_then(|id| self.lock().remove(id.as_str()));
-                let delivered = waiting.is_some_and(|waiting| waiting.send(Waited::Reply(Box::new(reply))).is_ok());
-                if !delivered {
+                if !self.deliver(reply) {
                     Counters::add(&self.counters.late_replies);
                 }
             }
             ReplyEvent::Lost => {
                 for (_, waiting) in self.lock().drain() {
                     // Whoever has stopped waiting does not mind.
-                    let _ = waiting.send(Waited::Lost);
+                    match waiting {
+                        Waiting::One(waiting) => drop(waiting.send(Waited::Lost)),
+                        Waiting::Many(waiting) => drop(waiting.try_send(Waited::Lost)),
+                    }
                 }
             }
+        }
+    }
+
+    /// Whether somebody waits for the reply.
+    fn deliver(&self, reply: Envelope) -> bool {
+        let Some(id) = reply.correlation_id.clone() else { return false };
+        let mut open = self.lock();
+        if let Some(Waiting::Many(waiting)) = open.get(id.as_str()) {
+            return waiting.try_send(Waited::Reply(Box::new(reply))).is_ok();
+        }
+        match open.remove(id.as_str()) {
+            Some(Waiting::One(waiting)) => waiting.send(Waited::Reply(Box::new(reply))).is_ok(),
+            Some(Waiting::Many(_)) | None => false,
         }
     }
 
@@ -83,7 +119,7 @@ impl Requests {
     }
 }
 
-impl Drop for OpenRequest {
+impl<T> Drop for OpenRequest<T> {
     fn drop(&mut self) {
         self.requests.lock().remove(&self.id);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use crate::bus::{Bus, Counters, SendError, due};
 use crate::handler::{Failed, FailureClass};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
+use crate::inbound::keep::{Consuming, keep_consuming};
 use crate::inbound::states::LaneStates;
 use crate::message::Problem;
 
@@ -25,12 +27,8 @@ use crate::message::Problem;
 const PREFETCH: u16 = 64;
 /// The pause before a message is given back that could not be published.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// A consumer that lasted so long is opened again after the first pause.
-const STABLE_AFTER: Duration = Duration::from_secs(5);
-/// The first pause before the consumer is opened again; it doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before the consumer is opened again.
-const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// The pause before a message is given back that could not be moved.
+const PAUSE_BEFORE_RETURN: Duration = Duration::from_millis(100);
 
 /// What publishing what is due needs.
 pub struct DueSettings {
@@ -53,47 +51,29 @@ pub struct DueSettings {
 /// Publishes what is due until the app stops. `started` hears of the first consumer, or of the mistake that makes one
 /// impossible.
 pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
-    let mut started = Some(started);
-    let topology = due_topology(&settings.bus.identity.names);
-    let queue = topology.queues[0].clone();
-    let spec = ConsumerSpec { queue, topology, prefetch: PREFETCH };
-    let state = settings.states.add(&spec.queue.name);
-    let mut pause = FIRST_PAUSE;
-    // Without limit of tries: what is due must not wait for a restart.
-    while !settings.stopping.is_cancelled() {
-        let opened = tokio::select! {
-            () = settings.stopping.cancelled() => return,
-            opened = settings.broker.consume(&spec) => opened,
-        };
-        match opened {
-            Ok(consumer) => {
-                settings.states.set(state, true, None);
-                let opened = Instant::now();
-                if let Some(started) = started.take() {
-                    // Whoever started us has given up; we will hear that we are to stop.
-                    let _ = started.send(Ok(()));
-                }
-                let ended = settings.epoch(consumer).await;
-                settings.states.set(state, false, ended.map(|error| error.to_string()));
-                if opened.elapsed() >= STABLE_AFTER {
-                    pause = FIRST_PAUSE;
-                }
-            }
-            Err(error) => {
-                settings.states.set(state, false, Some(error.to_string()));
-                if error.is_permanent()
-                    && let Some(started) = started.take()
-                {
-                    let _ = started.send(Err(error));
-                    return;
-                }
-                tracing::warn!(queue = %spec.queue.name, %error, ?pause, "cannot consume what is due; trying again");
-            }
-        }
-        tokio::select! {
-            () = settings.stopping.cancelled() => return,
-            () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => pause = (pause * 2).min(LAST_PAUSE),
-        }
+    let state = settings.states.add(&settings.bus.identity.names.due());
+    let due = Due { settings, state };
+    keep_consuming(&due, &due.settings.broker, &due.settings.stopping, started).await;
+}
+
+struct Due {
+    settings: DueSettings,
+    /// Its place among the lanes.
+    state: usize,
+}
+
+impl Consuming for Due {
+    fn spec(&self, _: u64) -> ConsumerSpec {
+        let topology = due_topology(&self.settings.bus.identity.names);
+        ConsumerSpec { queue: topology.queues[0].clone(), topology, prefetch: PREFETCH }
+    }
+
+    fn consumes(&self, consuming: bool, problem: Option<String>) {
+        self.settings.states.set(self.state, consuming, problem);
+    }
+
+    fn epoch<'a>(&'a self, consumer: Box<dyn Consumer>) -> LocalBoxFuture<'a, Option<BrokerError>> {
+        Box::pin(self.settings.epoch(consumer))
     }
 }
 
@@ -181,7 +161,7 @@ impl DueSettings {
         let declared = Topology { queues: vec![Queue::quorum(&dead)], ..Topology::default() };
         if let Err(error) = self.broker.declare(&declared).await {
             tracing::error!(%error, "the dead-letter queue cannot be declared; the message stays");
-            tokio::time::sleep(FIRST_PAUSE).await;
+            tokio::time::sleep(PAUSE_BEFORE_RETURN).await;
             return receipt.give_back();
         }
         let deadline = Instant::now() + self.confirm_timeout;
@@ -197,7 +177,7 @@ impl DueSettings {
             Ok(()) => receipt.ack(),
             Err(error) => {
                 tracing::error!(%error, "a delayed message could not be moved; it stays in its queue");
-                tokio::time::sleep(FIRST_PAUSE).await;
+                tokio::time::sleep(PAUSE_BEFORE_RETURN).await;
                 receipt.give_back();
             }
         }

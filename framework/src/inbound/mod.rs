@@ -1,9 +1,11 @@
 //! Inbound flow: the bridge actor joins an actor's queues to its mailbox, takes permits, and settles.
 
 mod bridge;
+mod control;
 mod decide;
 mod due;
 mod forward;
+mod keep;
 mod lane;
 mod open;
 mod settle;
@@ -11,6 +13,7 @@ mod states;
 mod topology;
 
 pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
+pub use control::{CONTROL, ControlSettings, Obey, obey_orders};
 pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
 pub use lane::{Breaker, Control};

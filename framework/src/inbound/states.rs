@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether a lane consumes.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LaneState {
     /// Its queue.
     pub queue: String,

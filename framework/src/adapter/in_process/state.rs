@@ -71,6 +71,9 @@ impl State {
 
     pub(super) fn declare_queue(&mut self, queue: &Queue, session: u64) -> Result<(), BrokerError> {
         let Some(standing) = self.queues.get(&queue.name) else {
+            if queue.standing {
+                return Err(BrokerError::Protocol { reason: format!("no queue {:?}", queue.name) });
+            }
             let owner = queue.exclusive.then_some(session);
             self.queues.insert(queue.name.clone(), QueueState::new(queue.clone(), owner));
             // Like RabbitMQ, every queue is bound to the default exchange by its name; that one is not stored.
@@ -80,7 +83,7 @@ impl State {
         if standing.owner.is_some_and(|owner| owner != session) {
             return Err(BrokerError::Locked { what, reason: "it is exclusive".into() });
         }
-        match difference(&queue.arguments, &standing.declared.arguments) {
+        match difference(&queue.arguments, &standing.declared.arguments).filter(|_| !queue.standing) {
             None => Ok(()),
             Some(reason) => Err(BrokerError::Inequivalent { what, reason }),
         }
@@ -244,7 +247,12 @@ fn is_tap(queue: &Queue) -> bool {
 /// The first argument in which a declaration differs from what stands, in RabbitMQ's words.
 fn difference(received: &Headers, current: &Headers) -> Option<String> {
     let names: BTreeSet<&str> = received.iter().chain(current.iter()).map(|(name, _)| name).collect();
-    names.into_iter().find(|name| received.get(name) != current.get(name)).map(|name| {
+    let same = |name: &str| match (received.get(name), current.get(name)) {
+        // Like RabbitMQ: the width of a number makes no difference.
+        (Some(a), Some(b)) => a == b || (a.as_integer().is_some() && a.as_integer() == b.as_integer()),
+        (a, b) => a == b,
+    };
+    names.into_iter().find(|name| !same(name)).map(|name| {
         let (received, current) = (shown(received, name), shown(current, name));
         format!("inequivalent arg '{name}': received {received} but current is {current}")
     })

@@ -51,7 +51,7 @@ async fn declare_on(channel: &Channel, topology: &Topology) -> Result<(), Broker
     for exchange in &topology.exchanges {
         declare_exchange(channel, exchange).await?;
     }
-    for queue in &topology.queues {
+    for queue in topology.queues.iter().filter(|queue| !queue.standing) {
         declare_queue(channel, queue).await?;
     }
     for binding in &topology.bindings {

@@ -135,7 +135,8 @@ impl Broker for RabbitMq {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
-            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            // A connection that publishes answers nothing while the broker is short of memory.
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::declare(&connection, topology).await?;
             if let Ok(mut lasting) = self.lasting.lock() {
                 // Queues are declared by whoever consumes them.
@@ -149,7 +150,7 @@ impl Broker for RabbitMq {
 
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
-            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::remove(&connection, topology).await
         })
     }
@@ -163,7 +164,7 @@ impl Broker for RabbitMq {
 
     fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
         Box::pin(async {
-            let (connection, _) = self.publishing.up(ANSWER_TIMEOUT).await?;
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::exchange_stands(&connection, exchange).await
         })
     }

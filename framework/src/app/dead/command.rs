@@ -283,7 +283,7 @@ fn print_list(letters: &[DeadLetter], as_json: bool) {
 }
 
 /// An age in its largest unit.
-fn age(age: Duration) -> String {
+pub(in crate::app) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),

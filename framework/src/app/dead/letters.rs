@@ -264,6 +264,18 @@ impl DeadLetters {
         Ok(held)
     }
 
+    /// The letter at the head of a queue, if there is one. It stays there.
+    pub(in crate::app) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
+        let spec = ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1 };
+        let mut consumer = self.bus.broker.consume(&spec).await?;
+        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
+        let delivery = delivery?;
+        let letter = DeadLetter::of(queue, &delivery, self.names());
+        let meant = vec![(letter.clone(), delivery.receipt)];
+        self.put_back(Held { queue: queue.to_owned(), consumer, meant, others: Vec::new(), more: false }).await?;
+        Ok(Some(letter))
+    }
+
     /// Lets the letters go back to their places. Those that were looked at too often are written anew, at the end.
     pub(super) async fn put_back(&self, held: Held) -> Result<(), DeadError> {
         let Held { queue, mut consumer, meant, others, .. } = held;

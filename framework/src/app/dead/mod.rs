@@ -5,7 +5,7 @@ mod letter;
 mod letters;
 mod replay;
 
-pub(super) use command::{DeadCommand, obey};
+pub(super) use command::{DeadCommand, age, obey};
 pub use letter::{DeadFilter, DeadLetter};
 pub use letters::{DeadError, DeadLetters};
 pub use replay::{Replay, Replayed};

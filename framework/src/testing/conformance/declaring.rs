@@ -101,3 +101,17 @@ pub(super) async fn a_queue_tells_how_it_stands(bench: Bench) {
     assert_eq!((state.ready, state.consumers), (0, 1));
     delivery.receipt.ack();
 }
+
+pub(super) async fn a_queue_that_stands_is_consumed_whatever_its_arguments(bench: Bench) {
+    let queue = Queue::classic(bench.name("q")).with("x-max-length", 7_i32);
+    let standing = Queue::standing(&queue.name);
+    let spec = ConsumerSpec { queue: standing.clone(), topology: Topology::default(), prefetch: 5 };
+    assert!(bench.broker.consume(&spec).await.is_err(), "there is none yet");
+    assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None, "and it was not declared");
+    bench.declare_queues(&[&queue]).await;
+    let publisher = bench.publisher().await;
+    bench.publish(&publisher, "", &queue.name, "x").await;
+    let mut consumer = bench.consume(&standing, 5).await;
+    next(&mut consumer).await.receipt.ack();
+    consumer.close().await;
+}

@@ -77,5 +77,6 @@ pub fn scenarios() -> Vec<Scenario> {
         declaring::an_exclusive_queue_belongs_to_one_connection,
         declaring::a_removed_binding_routes_no_more,
         declaring::a_queue_tells_how_it_stands,
+        declaring::a_queue_that_stands_is_consumed_whatever_its_arguments,
     ]
 }

@@ -1,0 +1,37 @@
+//! `/live` and `/ready` over HTTP, for those who watch over processes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Whether the app is ready, and why not, as JSON.
+pub type Readiness = Arc<dyn Fn() -> (bool, String) + Send + Sync>;
+
+/// Takes the address, so that a mistake in it is known at the start.
+///
+/// # Errors
+/// One sentence with the address.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("health: cannot listen on {address}: {error}"))
+}
+
+/// Answers until the token fires: `/live` with 200, `/ready` with 200 or 503 and what is known.
+pub async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
+    let ready = move || {
+        let (ready, report) = readiness();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        async move { (status, [(CONTENT_TYPE, "application/json")], report).into_response() }
+    };
+    let router = Router::new().route("/live", get(|| async { "live\n" })).route("/ready", get(ready));
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "health is served no longer");
+    }
+}

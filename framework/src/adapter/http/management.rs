@@ -1,0 +1,177 @@
+//! The management API of RabbitMQ: what AMQP does not show. Asked by `postrider doctor` alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use ureq::Agent;
+
+use crate::broker::{Binding, Destination};
+use crate::message::Secret;
+
+/// How long one answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The management API of one virtual host.
+#[derive(Clone)]
+pub struct Management {
+    agent: Agent,
+    /// `http://host:15672`, without user and password.
+    base: String,
+    credentials: Secret,
+    vhost: String,
+}
+
+/// What the management API says of a queue.
+#[derive(Debug, Clone, Deserialize)]
+pub struct QueueInfo {
+    /// The policy that applies, if one does.
+    #[serde(default)]
+    pub policy: Option<String>,
+    /// What policies say of the queue in the end.
+    #[serde(default)]
+    pub effective_policy_definition: Json,
+    /// The nodes that have a copy; empty for a queue that is not replicated.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// Those of them that are up.
+    #[serde(default)]
+    pub online: Vec<String>,
+}
+
+impl QueueInfo {
+    /// What policies say, by name.
+    #[must_use]
+    pub fn policies(&self) -> BTreeMap<String, Json> {
+        // An empty definition is written as a list.
+        serde_json::from_value(self.effective_policy_definition.clone()).unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct BindingInfo {
+    source: String,
+    routing_key: String,
+    destination: String,
+}
+
+impl Management {
+    /// `http://user:password@host:15672/vhost`; without a virtual host it is `/`.
+    ///
+    /// # Errors
+    /// When the address cannot be used; the text has no password.
+    pub fn new(address: &Secret) -> Result<Self, String> {
+        let wrong = || "--management: write it as http://user:password@host:15672/vhost".to_owned();
+        let (scheme, rest) = address.reveal().split_once("://").ok_or_else(wrong)?;
+        let (credentials, rest) = rest.rsplit_once('@').ok_or_else(wrong)?;
+        let (host, vhost) = rest.split_once('/').unwrap_or((rest, ""));
+        let known = scheme == "http" || (scheme == "https" && tls::AVAILABLE);
+        if !known || host.is_empty() || !credentials.contains(':') {
+            return Err(wrong());
+        }
+        let vhost = if vhost.is_empty() { "%2F".to_owned() } else { vhost.trim_end_matches('/').to_owned() };
+        let config = tls::configured(Agent::config_builder().timeout_global(Some(ANSWER_TIMEOUT)));
+        Ok(Self {
+            agent: config.build().new_agent(),
+            base: format!("{scheme}://{host}"),
+            credentials: Secret::new(credentials),
+            vhost,
+        })
+    }
+
+    /// What is said of a queue. Blocks.
+    ///
+    /// # Errors
+    /// When nobody answers, or not as expected.
+    pub fn queue(&self, name: &str) -> Result<QueueInfo, String> {
+        self.get(&self.path(name))
+    }
+
+    /// The bindings of a queue, without the one that every queue has. Blocks.
+    ///
+    /// # Errors
+    /// As [`Management::queue`].
+    pub fn bindings(&self, name: &str) -> Result<Vec<Binding>, String> {
+        let found: Vec<BindingInfo> = self.get(&format!("{}/bindings", self.path(name)))?;
+        let binding = |info: BindingInfo| Binding {
+            source: info.source,
+            routing_key: info.routing_key,
+            destination: Destination::Queue(info.destination),
+        };
+        Ok(found.into_iter().map(binding).filter(|binding| !binding.source.is_empty()).collect())
+    }
+
+    /// The path of a queue, as a finding names it.
+    #[must_use]
+    pub fn path(&self, queue: &str) -> String {
+        format!("/api/queues/{}/{}", self.vhost, escaped(queue))
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
+        let (user, password) = self.credentials.reveal().split_once(':').unwrap_or_default();
+        let basic = BASE64_STANDARD.encode(format!("{}:{}", plain(user), plain(password)));
+        let url = format!("{}{path}", self.base);
+        let answer = self.agent.get(&url).header("authorization", format!("Basic {basic}")).call();
+        let failed = |error: ureq::Error| format!("GET {url}: {error}");
+        answer.map_err(failed)?.body_mut().read_json().map_err(failed)
+    }
+}
+
+/// A part of a path.
+fn escaped(part: &str) -> String {
+    percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// What a percent-encoded user or password stands for.
+fn plain(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use ureq::config::ConfigBuilder;
+    use ureq::tls::{RootCerts, TlsConfig};
+    use ureq::typestate::AgentScope;
+
+    pub(super) const AVAILABLE: bool = true;
+
+    /// Trusts whom the system trusts, as the connection to the broker does.
+    pub(super) fn configured(config: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
+        config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+mod tls {
+    use ureq::config::ConfigBuilder;
+    use ureq::typestate::AgentScope;
+
+    pub(super) const AVAILABLE: bool = false;
+
+    pub(super) fn configured(config: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_its_password_never_shown() {
+        let management = Management::new(&Secret::new("http://me:hunter2%40@host:15672/prod")).unwrap();
+        assert_eq!(management.path("a.b/c"), "/api/queues/prod/a%2Eb%2Fc");
+        assert_eq!(Management::new(&Secret::new("http://u:p@h")).unwrap().vhost, "%2F");
+        for wrong in ["hunter2", "ftp://u:hunter2@h", "http://hunter2@h", "http://u:hunter2@", "http://h"] {
+            let error = Management::new(&Secret::new(wrong)).err().unwrap();
+            assert!(error.contains("--management") && !error.contains("hunter2"), "{wrong}: {error}");
+        }
+        let unreachable = Management::new(&Secret::new("http://u:hunter2@127.0.0.1:1")).unwrap();
+        let error = unreachable.queue("q").unwrap_err();
+        assert!(error.contains("127.0.0.1:1/api/queues/%2F/q") && !error.contains("hunter2"), "{error}");
+    }
+}

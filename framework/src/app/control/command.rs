@@ -1,0 +1,104 @@
+//! `postrider actor list|pause|resume|restart`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::app::cli::duration;
+use crate::app::control::actors::Actors;
+use crate::app::control::report::ProcessReport;
+use crate::bus::Bus;
+
+#[derive(Subcommand)]
+pub(in crate::app) enum ActorCommand {
+    /// Print the running processes of a service and how their lanes stand
+    List {
+        /// The service
+        service: String,
+        #[command(flatten)]
+        whom: Whom,
+        /// As JSON, one process a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let an actor take nothing more from its queues; what runs finishes
+    Pause {
+        /// The actor: a service, or service.queue
+        actor: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Let an actor go on that was paused or that has stopped at a message
+    Resume {
+        /// The actor: a service, or service.queue
+        actor: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Open the consumers of an actor again
+    Restart {
+        /// The actor: a service, or service.queue
+        actor: String,
+        #[command(flatten)]
+        whom: Whom,
+    },
+}
+
+#[derive(Args)]
+pub(in crate::app) struct Whom {
+    /// This instance alone
+    #[arg(long)]
+    instance: Option<String>,
+    /// How long to wait for answers
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    wait: Duration,
+}
+
+impl Whom {
+    fn actors(self, bus: &Bus) -> Actors {
+        let actors = Actors::new(bus).waiting(self.wait);
+        match self.instance {
+            Some(instance) => actors.of_instance(instance),
+            None => actors,
+        }
+    }
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// One sentence, when nobody answers or a process could not do it.
+pub(in crate::app) async fn obey(command: ActorCommand, bus: &Bus) -> Result<(), String> {
+    let (answers, done) = match command {
+        ActorCommand::List { service, whom, json } => {
+            let reports = whom.actors(bus).about(&service).await.map_err(|error| error.to_string())?;
+            reports.iter().for_each(|report| if json { print_json(report) } else { print(report) });
+            return Ok(());
+        }
+        ActorCommand::Pause { actor, whom } => (whom.actors(bus).pause(&actor).await, "paused"),
+        ActorCommand::Resume { actor, whom } => (whom.actors(bus).resume(&actor).await, "resumed"),
+        ActorCommand::Restart { actor, whom } => (whom.actors(bus).restart(&actor).await, "restarted"),
+    };
+    let mut problems = Vec::new();
+    for report in answers.map_err(|error| error.to_string())? {
+        let process = format!("{}@{}", report.service, report.instance);
+        match report.problem {
+            Some(problem) => problems.push(format!("{process}: {problem}")),
+            None => println!("{process}  {done}"),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+fn print_json(report: &ProcessReport) {
+    println!("{}", serde_json::json!(report));
+}
+
+fn print(report: &ProcessReport) {
+    let ready = if report.ready { "ready" } else { "not ready" };
+    println!("{}@{}  {ready}  version {}", report.service, report.instance, report.version);
+    for lane in &report.lanes {
+        let state = if lane.consuming { "consuming" } else { "not consuming" };
+        println!("    {:<40} {}", lane.queue, lane.problem.as_deref().unwrap_or(state));
+    }
+}

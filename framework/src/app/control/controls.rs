@@ -1,0 +1,48 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::inbound::Control;
+
+/// What is wanted of the actors of this process, by `service` or `service.queue`. Clones share it.
+#[derive(Clone, Default)]
+pub(in crate::app) struct Controls(Arc<BTreeMap<String, watch::Sender<Control>>>);
+
+impl Controls {
+    pub(in crate::app) fn of(names: impl Iterator<Item = String>) -> Self {
+        Self(Arc::new(names.map(|name| (name, watch::channel(Control::default()).0)).collect()))
+    }
+
+    /// Hears what is wanted of an actor.
+    pub(in crate::app) fn subscribe(&self, actor: &str) -> watch::Receiver<Control> {
+        self.0.get(actor).map_or_else(|| watch::channel(Control::default()).1, watch::Sender::subscribe)
+    }
+
+    pub(in crate::app) fn is_paused(&self, actor: &str) -> bool {
+        self.0.get(actor).is_some_and(|control| control.borrow().paused)
+    }
+
+    pub(in crate::app) fn pause(&self, actor: &str) -> Result<(), String> {
+        self.named(actor)?.send_if_modified(|control| !std::mem::replace(&mut control.paused, true));
+        Ok(())
+    }
+
+    /// Also an actor that stopped by itself hears of it.
+    pub(in crate::app) fn resume(&self, actor: &str) -> Result<(), String> {
+        self.named(actor)?.send_modify(|control| control.paused = false);
+        Ok(())
+    }
+
+    pub(in crate::app) fn restart(&self, actor: &str) -> Result<(), String> {
+        self.named(actor)?.send_modify(|control| control.restarts += 1);
+        Ok(())
+    }
+
+    fn named(&self, actor: &str) -> Result<&watch::Sender<Control>, String> {
+        self.0.get(actor).ok_or_else(|| {
+            let known: Vec<&String> = self.0.keys().collect();
+            format!("there is no actor {actor:?} here; this app has {known:?}")
+        })
+    }
+}

@@ -1,0 +1,150 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::app::builder::App;
+use crate::app::config::Config;
+use crate::app::entry::Entry;
+use crate::broker::{Binding, Queue};
+use crate::inbound::{ActorPlan, LaneState};
+use crate::message::{Headers, Value};
+
+/// What is wanted of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Wanted {
+    /// Nothing but the report.
+    About,
+    Pause,
+    Resume,
+    Restart,
+}
+
+/// An order as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) order: Wanted,
+    /// The actor, `service` or `service.queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) actor: Option<String>,
+    /// The instance; absent for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) instance: Option<String>,
+}
+
+/// What a running process says of one of its services.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProcessReport {
+    /// The service.
+    pub service: String,
+    /// The running instance.
+    pub instance: String,
+    /// The version of Postrider it was built with.
+    pub version: String,
+    /// Whether it can do its work, as `/ready` says.
+    pub ready: bool,
+    /// The actors of the service.
+    pub actors: Vec<ActorReport>,
+    /// The lanes of the whole process.
+    pub lanes: Vec<LaneState>,
+    /// Why the order was not carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What a process says of one of its actors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ActorReport {
+    /// `service`, or `service.queue` for a further actor of it.
+    pub name: String,
+    /// Whether it is paused in this process.
+    pub paused: bool,
+    /// `at_most_once`, `at_least_once` or `effectively_once`.
+    pub guarantee: String,
+    /// The domains that its service owns.
+    pub domains: Vec<String>,
+    /// Its dead-letter queue.
+    pub dead_queue: String,
+    /// The most attempts of all its handlers.
+    pub most_attempts: u32,
+    /// Its queues that outlive the process.
+    pub queues: Vec<QueueReport>,
+}
+
+/// A queue, and what it is bound to, as an actor declares it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct QueueReport {
+    /// Its name.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: BTreeMap<String, Json>,
+    /// Its bindings.
+    pub bindings: Vec<Binding>,
+}
+
+impl QueueReport {
+    fn of((queue, bindings): (Queue, Vec<Binding>)) -> Self {
+        let arguments = queue.arguments.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect();
+        Self { name: queue.name, arguments, bindings }
+    }
+
+    /// The queue, to be declared as its actor does.
+    pub(in crate::app) fn queue(&self) -> Queue {
+        let mut arguments = Headers::new();
+        for (name, value) in &self.arguments {
+            if let Some(value) = from_json(value) {
+                arguments.set(name, value);
+            }
+        }
+        Queue { arguments, ..Queue::classic(&self.name) }
+    }
+}
+
+/// Arguments of queues are texts, numbers and flags; there are no others.
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Bool(flag) => Json::from(*flag),
+        Value::Text(text) => Json::from(text.as_str()),
+        other => other.as_integer().map_or(Json::Null, Json::from),
+    }
+}
+
+fn from_json(value: &Json) -> Option<Value> {
+    match value {
+        Json::Bool(flag) => Some(Value::from(*flag)),
+        Json::String(text) => Some(Value::from(text.as_str())),
+        Json::Number(number) => {
+            let number = number.as_i64()?;
+            Some(i32::try_from(number).map_or(Value::I64(number), Value::I32))
+        }
+        _ => None,
+    }
+}
+
+impl ActorReport {
+    pub(super) fn of(entry: &Entry, plan: &ActorPlan, config: &Config) -> Self {
+        let attributes = &entry.attributes;
+        let policies = entry.policies(config).ok();
+        let attempts = policies.iter().flat_map(|policies| &policies.of_handlers);
+        Self {
+            name: entry.name(),
+            paused: false,
+            guarantee: attributes.guarantee.to_string(),
+            domains: attributes.domains.iter().map(|domain| (*domain).to_owned()).collect(),
+            dead_queue: plan.dead_queue.clone(),
+            most_attempts: attempts.map(|policy| policy.retry.most_attempts()).max().unwrap_or(1),
+            queues: plan.lanes.iter().filter_map(|lane| lane.lasting()).map(QueueReport::of).collect(),
+        }
+    }
+
+    /// The actors of an app, by service.
+    pub(super) fn all(app: &App, plans: &[ActorPlan], config: &Config) -> Vec<(String, Self)> {
+        let of =
+            |(entry, plan): (&Entry, &ActorPlan)| (entry.attributes.service.to_owned(), Self::of(entry, plan, config));
+        app.entries.iter().zip(plans).map(of).collect()
+    }
+}

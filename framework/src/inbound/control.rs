@@ -1,0 +1,117 @@
+//! Orders to a process: every process of a service hears them on a queue of its own, and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{
+    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Queue, Topology, open,
+};
+use crate::bus::{Bus, channel_key, reply_to};
+use crate::inbound::keep::{Consuming, keep_consuming};
+use crate::message::{Envelope, Kind, MediaType, Name};
+
+/// The channel on which every process of a service hears orders. No handler can have it.
+pub const CONTROL: &str = "postrider.control";
+
+/// The most orders that are held at once.
+const PREFETCH: u16 = 8;
+
+/// Carries out an order to a service; the answer, as JSON, unless another process is meant.
+pub type Obey = Arc<dyn Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
+/// What listening to orders needs.
+pub struct ControlSettings {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// What answers.
+    pub bus: Bus,
+    /// The services of this process.
+    pub services: Vec<String>,
+    /// Carries out an order.
+    pub obey: Obey,
+    /// How long an answer may take to be confirmed.
+    pub confirm_timeout: Duration,
+    /// Fires when the app stops.
+    pub stopping: CancellationToken,
+}
+
+/// Obeys orders until the app stops.
+pub async fn obey_orders(settings: ControlSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
+    keep_consuming(&settings, &settings.broker, &settings.stopping, started).await;
+}
+
+impl Consuming for ControlSettings {
+    fn spec(&self, epoch: u64) -> ConsumerSpec {
+        let identity = &self.bus.identity;
+        let (names, first) = (&identity.names, self.services.first().map_or("", String::as_str));
+        let name = names.instance_queue(&names.queue(first, None), identity.instance.as_str(), epoch);
+        let queue = Queue::exclusive(format!("{name}.control"));
+        let channels = names.exchange(Kind::Channel);
+        let binding = |service: &String| Binding::to_queue(&channels, channel_key(service, CONTROL), &queue.name);
+        let topology = Topology {
+            exchanges: vec![Exchange::new(&channels, ExchangeKind::Direct)],
+            queues: Vec::new(),
+            bindings: self.services.iter().map(binding).collect(),
+        };
+        ConsumerSpec { queue, topology, prefetch: PREFETCH }
+    }
+
+    fn consumes(&self, _: bool, problem: Option<String>) {
+        if let Some(problem) = problem {
+            tracing::warn!(problem, "orders such as `postrider actor pause` are not heard for now");
+        }
+    }
+
+    fn epoch<'a>(&'a self, mut consumer: Box<dyn Consumer>) -> LocalBoxFuture<'a, Option<BrokerError>> {
+        Box::pin(async move {
+            loop {
+                let pulled = tokio::select! {
+                    biased;
+                    () = self.stopping.cancelled() => {
+                        consumer.close().await;
+                        return None;
+                    }
+                    pulled = consumer.next() => pulled,
+                };
+                match pulled {
+                    Some(Ok(delivery)) => self.obey(delivery).await,
+                    Some(Err(error)) => return Some(error),
+                    None => {
+                        return Some(BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() });
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl ControlSettings {
+    async fn obey(&self, delivery: Delivery) {
+        let Delivery { origin, properties, payload, receipt, .. } = delivery;
+        // At most once: what comes twice would be obeyed twice.
+        receipt.ack();
+        let order = open(&origin, properties, payload, &self.bus.identity.names);
+        let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
+        let Some(answer) = (self.obey)(service, &order.payload) else { return };
+        let Some(reply) = self.reply(&order, answer) else { return };
+        if let Err(error) = self.bus.outlet.publish(reply, Instant::now() + self.confirm_timeout).await {
+            tracing::warn!(message_id = %order.id, %error, "the answer to an order could not be sent");
+        }
+    }
+
+    fn reply(&self, order: &Envelope, answer: Vec<u8>) -> Option<Envelope> {
+        let identity = &self.bus.identity;
+        let mut reply = reply_to(order, MediaType::JSON, Bytes::from(answer))?;
+        reply.source = Some(identity.service.clone());
+        reply.instance = Some(identity.instance.clone());
+        reply.causation_id = Some(order.id.clone());
+        reply.conversation_id = Some(order.conversation_id.clone().unwrap_or_else(|| order.id.clone()));
+        Some(reply)
+    }
+}

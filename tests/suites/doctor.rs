@@ -1,0 +1,235 @@
+//! The doctor: a sound system has no problem, and each promise that is broken turns its row.
+
+use std::time::Duration;
+
+use postrider::adapter::http::Management;
+use postrider::app::{Doctor, Finding, Verdict};
+use postrider::broker::{Binding, Exchange, ExchangeKind, Queue, Topology};
+use postrider::{App, Bus, Failure, Kind, Payload, Running, Secret, distributed};
+use postrider_tests::node::{ALARM, NO_ALARM, Node};
+use postrider_tests::program::operator;
+use postrider_tests::world::{World, eventually, run};
+
+#[derive(Clone, Default)]
+struct Alpha;
+
+#[distributed(service = "alpha")]
+impl Alpha {
+    #[distributed(command = "alpha.do")]
+    async fn take(&mut self, _: String) -> Result<(), Failure> {
+        Err(Failure::permanent("it cannot"))
+    }
+
+    #[distributed(query = "alpha.ask")]
+    async fn ask(&self, _: ()) -> Result<u64, Failure> {
+        Ok(7)
+    }
+}
+
+/// The version before: it listened to an event more.
+struct Before;
+
+#[distributed(service = "alpha")]
+impl Before {
+    #[distributed(event = "beta.changed")]
+    async fn changed(&mut self, _: String) {}
+}
+
+async fn start(world: &World) -> Running {
+    world.start(App::new("alpha").actor(|| Alpha)).await
+}
+
+async fn examine(bus: &Bus) -> Vec<Finding> {
+    Doctor::new(bus).waiting(Duration::from_millis(700)).examine().await.unwrap()
+}
+
+/// The row of a check, of something whose name ends like this.
+fn row<'a>(findings: &'a [Finding], check: &str, subject: &str) -> &'a Finding {
+    let found = findings.iter().find(|row| row.check == check && row.subject.ends_with(subject));
+    found.unwrap_or_else(|| panic!("no row {check:?} of {subject:?} in {findings:#?}"))
+}
+
+fn problems(findings: &[Finding]) -> Vec<&Finding> {
+    findings.iter().filter(|row| row.verdict == Verdict::Problem).collect()
+}
+
+/// Puts a queue with other arguments where the actor's is.
+async fn replace(world: &World, name: &str, other: Queue) {
+    let broker = world.broker().await;
+    let gone = Topology { queues: vec![Queue::standing(name)], ..Topology::default() };
+    broker.remove(&gone).await.unwrap();
+    // The lane may have made its own again meanwhile.
+    while broker.declare(&Topology { queues: vec![other.clone()], ..Topology::default() }).await.is_err() {
+        broker.remove(&gone).await.unwrap();
+    }
+    broker.close().await;
+}
+
+async fn remove(world: &World, topology: Topology) {
+    let broker = world.broker().await;
+    broker.remove(&topology).await.unwrap();
+    broker.close().await;
+}
+
+on_both_brokers! {
+    async fn a_sound_system_has_no_problem_and_every_row_says_where_it_was_learnt(world: World) {
+        let running = start(&world).await;
+        let findings = examine(running.bus()).await;
+        assert_eq!(problems(&findings), Vec::<&Finding>::new());
+        for (check, subject) in [
+            ("confirms", "broker"), ("exchanges", ""), ("delays", "delay.out"), ("process", "alpha"), ("claim", "alpha"), ("queue", ".alpha"),
+            ("queue", ".alpha.query"), ("durability", ".alpha"), ("delivery limit", ".alpha"), ("dead-letter queue", ".dead"),
+            ("dead letters", ".dead"), ("stale bindings", "alpha"), ("lanes", ""),
+        ] {
+            assert_eq!(row(&findings, check, subject).verdict, Verdict::Ok, "{check}: {findings:#?}");
+        }
+        for check in ["policies", "replicas", "bindings"] {
+            let row = row(&findings, check, ".alpha");
+            assert_eq!((row.verdict, row.text.as_str()), (Verdict::NotChecked, "not checked (needs --management URL)"));
+        }
+        assert!(findings.iter().all(|row| !row.source.is_empty() && !row.text.is_empty()), "{findings:#?}");
+    }
+
+    async fn a_queue_with_other_arguments_turns_durability_and_lanes(world: World) {
+        let running = start(&world).await;
+        let queue = world.names.queue("alpha", None);
+        replace(&world, &queue, Queue::classic(&queue)).await;
+        eventually("the lane is not ready", || !running.health().ready).await;
+        let findings = examine(running.bus()).await;
+        assert_eq!(row(&findings, "durability", ".alpha").verdict, Verdict::Problem);
+        assert!(row(&findings, "durability", ".alpha").text.contains("topology migrate"), "{findings:#?}");
+        assert_eq!(row(&findings, "lanes", "").verdict, Verdict::Problem);
+        assert_eq!(row(&findings, "queue", ".alpha").verdict, Verdict::Problem, "nobody consumes it");
+    }
+
+    async fn another_delivery_limit_turns_its_row(world: World) {
+        let running = start(&world).await;
+        let queue = world.names.queue("alpha", None);
+        let other = Queue::quorum(&queue).with("x-delivery-limit", 5_i32)
+            .with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", world.names.dead_queue(&queue));
+        replace(&world, &queue, other).await;
+        let findings = examine(running.bus()).await;
+        let row = row(&findings, "delivery limit", ".alpha");
+        assert!(row.verdict == Verdict::Problem && row.text.contains("x-delivery-limit") && row.text.contains('5'), "{row:?}");
+    }
+
+    async fn a_missing_queue_dead_letter_queue_or_claim_turns_its_row(world: World) {
+        let running = start(&world).await;
+        running.pause("alpha").unwrap();
+        eventually("it is paused", || running.health().lanes.iter().filter(|lane| lane.problem.is_some()).count() == 2).await;
+        let findings = examine(running.bus()).await;
+        assert_eq!(row(&findings, "queue", ".alpha").verdict, Verdict::Warning, "it is paused on purpose");
+        assert_eq!(row(&findings, "lanes", "").verdict, Verdict::Warning);
+        let (queue, domain) = (world.names.queue("alpha", None), world.names.domain("alpha"));
+        let queues = [queue.clone(), world.names.dead_queue(&queue)].map(Queue::standing).to_vec();
+        let exchanges = vec![Exchange::new(&domain, ExchangeKind::Fanout)];
+        remove(&world, Topology { exchanges, queues, ..Topology::default() }).await;
+        let findings = examine(running.bus()).await;
+        for (check, subject) in [("queue", ".alpha"), ("dead-letter queue", ".alpha.dead"), ("claim", "alpha")] {
+            assert_eq!(row(&findings, check, subject).verdict, Verdict::Problem, "{check}: {findings:#?}");
+        }
+        let taken = Exchange::new(&domain, ExchangeKind::Fanout).with("alternate-exchange", world.names.owner("thief"));
+        let broker = world.broker().await;
+        broker.declare(&Topology { exchanges: vec![taken], ..Topology::default() }).await.unwrap();
+        let findings = examine(running.bus()).await;
+        let claim = row(&findings, "claim", "alpha");
+        assert!(claim.verdict == Verdict::Problem && claim.text.contains("thief"), "{claim:?}");
+    }
+
+    async fn what_waits_for_nobody_stale_bindings_and_dead_letters_are_seen(world: World) {
+        let before = world.start(App::new("alpha").actor(|| Before)).await;
+        before.stop().await;
+        let running = start(&world).await;
+        running.bus().send_key("alpha.do", Payload::text("x")).await.unwrap();
+        eventually("it is given up", || running.stats().dead_lettered == 1).await;
+        let findings = examine(running.bus()).await;
+        let stale = row(&findings, "stale bindings", "alpha");
+        assert!(stale.verdict == Verdict::Problem && stale.text.contains("beta.changed"), "{stale:?}");
+        let letters = row(&findings, "dead letters", ".dead");
+        assert!(letters.verdict == Verdict::Warning && letters.text.starts_with("1 wait, for up to "), "{letters:?}");
+        running.stop().await;
+        let client = world.client().await;
+        let findings = examine(client.bus()).await;
+        assert_eq!(row(&findings, "process", "alpha").verdict, Verdict::Warning, "it may be meant");
+        client.bus().send_key("alpha.do", Payload::text("y")).await.unwrap();
+        let findings = examine(client.bus()).await;
+        let process = row(&findings, "process", "alpha");
+        assert!(process.verdict == Verdict::Problem && process.text.contains("1 messages wait"), "{process:?}");
+        assert_eq!(row(&findings, "dead letters", ".dead").verdict, Verdict::Warning);
+    }
+
+    async fn a_missing_level_of_delays_turns_its_row(world: World) {
+        let running = start(&world).await;
+        let delayed = |o: postrider::Options| o.delay(Duration::from_secs(3_600));
+        running.bus().send_key_with("alpha.do", Payload::text("x"), delayed).await.unwrap();
+        let findings = examine(running.bus()).await;
+        assert!(row(&findings, "delays", "delay.out").text.starts_with("25 levels"), "{findings:#?}");
+        assert_eq!(row(&findings, "due", ".due").verdict, Verdict::Ok);
+        let level = Queue::standing(world.names.delay_level(3));
+        remove(&world, Topology { queues: vec![level.clone()], ..Topology::default() }).await;
+        let findings = examine(running.bus()).await;
+        let delays = row(&findings, "delays", "delay.out");
+        assert!(delays.verdict == Verdict::Problem && delays.text.contains(&level.name), "{delays:?}");
+    }
+}
+
+/// What needs a node of its own: policies, bindings, an alarm.
+#[test]
+fn policies_bindings_and_an_alarm_are_seen() {
+    run(async {
+        let mut node = Node::start().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listen = format!("management.tcp.port = {free}\nmanagement.tcp.ip = 127.0.0.1");
+        node.restart_with(&["rabbitmq_management"], &listen).unwrap();
+        let world = World::on(node.url());
+        let running = start(&world).await;
+        let address = format!("http://guest:guest@127.0.0.1:{free}");
+        let managed = || async {
+            let management = Management::new(&Secret::new(&address)).unwrap();
+            let doctor = Doctor::new(running.bus()).waiting(Duration::from_millis(700)).management(management);
+            doctor.examine().await.unwrap()
+        };
+        let findings = managed().await;
+        assert_eq!(problems(&findings), Vec::<&Finding>::new());
+        for check in ["policies", "replicas", "bindings"] {
+            assert_eq!(row(&findings, check, ".alpha").verdict, Verdict::Ok, "{findings:#?}");
+        }
+        assert!(row(&findings, "policies", ".alpha").source.contains("GET /api/queues/"));
+
+        node.ctl(&["set_policy", "short", r"\.alpha$", r#"{"message-ttl":1000}"#]).unwrap();
+        let queue = world.names.queue("alpha", None);
+        let lost = Binding::to_queue(world.names.exchange(Kind::Command), "alpha.do", &queue);
+        remove(&world, Topology { bindings: vec![lost], ..Topology::default() }).await;
+        let start = std::time::Instant::now();
+        // The management API's view is up to some seconds old.
+        let findings = loop {
+            let findings = managed().await;
+            if problems(&findings).len() >= 2 || start.elapsed() > postrider_tests::world::PATIENCE {
+                break findings;
+            }
+        };
+        let policies = row(&findings, "policies", ".alpha");
+        assert!(policies.verdict == Verdict::Problem && policies.text.contains("message-ttl = 1000"), "{policies:?}");
+        let bindings = row(&findings, "bindings", ".alpha");
+        assert!(bindings.verdict == Verdict::Problem && bindings.text.contains("alpha.do"), "{bindings:?}");
+
+        let (fine, rows, problem) = operator(&world, &["doctor", "--management", &address, "--wait", "700ms"]).await;
+        assert!(!fine && problem.contains("found a problem"), "{rows}{problem}");
+        assert!(rows.lines().any(|line| line.starts_with("PROBLEM") && line.contains("message-ttl")), "{rows}");
+        let (_, rows, _) = operator(&world, &["doctor", "--json", "--wait", "700ms"]).await;
+        for line in rows.lines() {
+            let json: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(json["verdict"].is_string() && json["source"].is_string(), "{line}");
+        }
+        let (fine, _, problem) = operator(&world, &["doctor", "--management", "http://u:hunter2@x:y:z/"]).await;
+        assert!(!fine || !problem.contains("hunter2"), "{problem}");
+
+        node.ctl(&["eval", ALARM]).unwrap();
+        let findings = examine(running.bus()).await;
+        assert_eq!(row(&findings, "confirms", "broker").verdict, Verdict::Problem, "{findings:#?}");
+        assert_eq!(row(&findings, "process", "alpha").verdict, Verdict::NotChecked);
+        node.ctl(&["eval", NO_ALARM]).unwrap();
+        eventually("it takes messages again", || !running.health().blocked).await;
+        assert_eq!(row(&examine(running.bus()).await, "confirms", "broker").verdict, Verdict::Ok);
+    });
+}
