@@ -9,7 +9,8 @@ pub const MAX_KEY_BYTES: usize = 200;
 const MAX_WORD_BYTES: usize = 60;
 
 /// Words that cannot name a queue, because Postrider's own queues end in them.
-pub const RESERVED_QUEUES: [&str; 8] = ["query", "dead", "due", "instance", "delay", "domain", "topology", "history"];
+pub const RESERVED_QUEUES: [&str; 9] =
+    ["query", "dead", "due", "instance", "delay", "domain", "topology", "history", "migrating"];
 
 /// Why a name was refused. The text names the value and says what to write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,7 @@ mod guarantees;
 mod lifecycle;
 mod messages;
 mod middleware;
+mod migrate;
 mod on_rabbitmq;
 mod ownership;
 mod patterns;

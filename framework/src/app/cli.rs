@@ -62,6 +62,11 @@ pub(super) enum TopologyCommand {
     Apply,
     /// Compare it with what was declared before; exit code 1 if something is stale
     Diff,
+    /// Give a queue of this binary its present arguments; its messages are kept. Its service must be stopped
+    Migrate {
+        /// The queue, such as postrider.invoice
+        queue: String,
+    },
     /// Remove bindings of handlers that have disappeared
     Gc {
         /// Do it; without it they are only printed

@@ -19,6 +19,7 @@ use crate::app::control::{Controls, start_listening};
 use crate::app::due::start_due;
 use crate::app::entry::{Entry, Launch};
 use crate::app::health::{HealthBoard, HealthSource};
+use crate::app::migrate::is_migrating;
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
@@ -160,6 +161,7 @@ async fn launch_on(
 ) -> Result<Launched, StartError> {
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
+    refuse_unfinished_migrations(&*broker, &plans).await?;
     declare(&*broker, &combined(&plans, config), deadline).await?;
     let counters = Arc::new(Counters::default());
     let outlet = open_outlet(&broker, config, &counters).await?;
@@ -214,6 +216,19 @@ async fn launch_on(
     run_on_ready(app, &mut launched, &bus);
     tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
     Ok(launched)
+}
+
+/// A queue that is being migrated has its messages elsewhere.
+async fn refuse_unfinished_migrations(broker: &dyn Broker, plans: &[ActorPlan]) -> Result<(), StartError> {
+    let mut problems = Vec::new();
+    for (queue, _) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
+        if is_migrating(broker, &queue.name).await? {
+            let name = queue.name;
+            problems
+                .push(format!("the migration of queue {name:?} is not finished; run `topology migrate {name}` again"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(StartError { problems }) }
 }
 
 /// The queues that are not consumed, and why.
@@ -311,7 +326,7 @@ fn actor_launch(
     })
 }
 
-fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
+pub(super) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
     let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
     let mut domains: Vec<String> =
         of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();

@@ -14,6 +14,7 @@ mod health;
 mod launch;
 mod limits;
 mod manifest;
+mod migrate;
 mod process;
 mod read_config;
 mod record;
@@ -34,5 +35,6 @@ pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, Replay, Replayed}
 pub use doctor::{Doctor, Finding, Verdict};
 pub use entry::Setup;
 pub use manifest::ManifestRow;
+pub use migrate::{Migration, MigrationError};
 pub use process::main;
 pub use running::{Health, Running, StartError, StopReport};

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use crate::app::builder::App;
 use crate::app::cli::TopologyCommand;
 use crate::app::connect::connect;
-use crate::app::launch::{combined, plan_of};
+use crate::app::launch::{combined, identity, plan_of};
+use crate::app::migrate::Migration;
 use crate::app::record;
 use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
-use crate::bus::{Counters, Outlet};
+use crate::bus::{Bus, Counters, Outlet};
 use crate::inbound::ActorPlan;
 
 /// Everything of an app that outlives its process.
@@ -74,6 +75,10 @@ async fn with_broker(
         );
         return Ok(0);
     }
+    if let TopologyCommand::Migrate { queue } = command {
+        let bus = Bus::new(outlet, Arc::new(identity(app, &app.name, "operator", config)), Arc::clone(broker));
+        return migrate(&bus, topology, queue).await.map(|()| 0);
+    }
     let mut found = 0;
     for service in app.services() {
         let present = record::present(app, plans, config, service);
@@ -98,6 +103,17 @@ async fn with_broker(
         println!("nothing is stale");
     }
     Ok(u8::from(found > 0 && matches!(command, TopologyCommand::Diff)))
+}
+
+/// The queue as this binary declares it.
+async fn migrate(bus: &Bus, topology: &Topology, queue: &str) -> Result<(), String> {
+    let Some(target) = topology.queues.iter().find(|known| known.name == queue) else {
+        let known: Vec<&str> = topology.queues.iter().map(|queue| queue.name.as_str()).collect();
+        return Err(format!("this binary has no queue {queue:?}; it has {known:?}"));
+    };
+    let moved = Migration::new(bus).run(target, &topology.bindings).await.map_err(|error| error.to_string())?;
+    println!("{queue} has its present arguments; {moved} messages were moved");
+    Ok(())
 }
 
 fn show(topology: &Topology, as_json: bool) {

@@ -38,7 +38,7 @@ pub enum BrokerError {
     },
     /// Something with this name and other arguments stands already.
     #[error(
-        "{what} exists with other arguments: {reason}; delete it when it is empty, or use another namespace or name"
+        "{what} exists with other arguments: {reason}; `topology migrate` gives a queue new arguments and keeps its messages; or use another namespace or name"
     )]
     Inequivalent {
         /// The exchange or queue.

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, KIND, MAX_PROPERTIES_BYTES, ORIGINAL_EXPIRATION, Properties, is_reserved_header, strip,
+    ATTEMPT, Addressed, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
+    is_reserved_header, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::inbound::open::Original;
@@ -39,6 +40,19 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
         properties,
         payload: original.payload.clone(),
     }
+}
+
+/// A message that changes its queue and nothing else.
+#[must_use]
+pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
+    let (properties, payload) = (delivery.properties.clone(), delivery.payload.clone());
+    let envelope = open(&delivery.origin, properties.clone(), payload.clone(), names);
+    let mut original = Original { properties, payload };
+    // It expires where it goes as it would have where it was.
+    let expiration = original.properties.expiration.take();
+    let mut addressed = fitted(forwarded(&original, &envelope, queue));
+    addressed.properties.expiration = expiration;
+    addressed
 }
 
 /// Leaves out the largest foreign headers until the rest fits into a frame, and says which: a message that cannot be

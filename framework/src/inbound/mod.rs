@@ -16,6 +16,7 @@ pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
 pub use control::{CONTROL, ControlSettings, Obey, obey_orders};
 pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
+pub use forward::relocated;
 pub use lane::{Breaker, Control};
 pub use states::{LaneState, LaneStates};
-pub use topology::{ActorPlan, LanePlan, plan, shared_exchanges};
+pub use topology::{ActorPlan, LanePlan, durable_queue, plan, shared_exchanges};

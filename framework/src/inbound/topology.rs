@@ -101,7 +101,7 @@ pub fn plan(
             continue;
         }
         tap(&sources, names, &mut topology);
-        let queue = lane_queue(lane, attributes, &queue, &dead_queue, names, instance);
+        let queue = lane_queue(lane, attributes, &queue, names, instance);
         let ack_on_receipt = lane == Lane::Durable && attributes.guarantee == Guarantee::AtMostOnce;
         lanes.push(LanePlan { lane, ack_on_receipt, queue, sources });
     }
@@ -136,22 +136,22 @@ fn tap(sources: &[(String, String)], names: &Names, topology: &mut Topology) {
     }
 }
 
-fn lane_queue(
-    lane: Lane,
-    attributes: &Attributes,
-    queue: &str,
-    dead_queue: &str,
-    names: &Names,
-    instance: &str,
-) -> Queue {
+fn lane_queue(lane: Lane, attributes: &Attributes, queue: &str, names: &Names, instance: &str) -> Queue {
     match (lane, attributes.guarantee) {
         (Lane::Query, _) => Queue::classic(names.query_queue(queue)),
         (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
-        (Lane::Durable, Guarantee::AtMostOnce) => Queue::classic(queue),
-        (Lane::Durable, Guarantee::AtLeastOnce | Guarantee::EffectivelyOnce) => {
-            let durable =
-                Queue::quorum(queue).with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", dead_queue);
-            if attributes.ordered { durable.with("x-single-active-consumer", true) } else { durable }
-        }
+        (Lane::Durable, guarantee) => durable_queue(names, queue, guarantee, attributes.ordered),
     }
+}
+
+/// The queue of an actor, as its guarantee and its order want it.
+#[must_use]
+pub fn durable_queue(names: &Names, queue: &str, guarantee: Guarantee, ordered: bool) -> Queue {
+    if guarantee == Guarantee::AtMostOnce {
+        return Queue::classic(queue);
+    }
+    let durable = Queue::quorum(queue)
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", names.dead_queue(queue));
+    if ordered { durable.with("x-single-active-consumer", true) } else { durable }
 }

@@ -38,6 +38,12 @@ pub enum DeadError {
         /// Why.
         error: SendError,
     },
+    /// The queue that letters would go back to is being migrated.
+    #[error("the migration of queue {queue:?} is not finished; run `topology migrate {queue}` again, then replay")]
+    Migrating {
+        /// The queue.
+        queue: String,
+    },
     /// No such letter.
     #[error("there is no dead letter {id:?}; `postrider dead list` shows them")]
     NotFound {

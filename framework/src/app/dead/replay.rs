@@ -4,6 +4,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::dead::letter::{DeadFilter, DeadLetter};
 use crate::app::dead::letters::{DeadError, DeadLetters, Held, not_moved};
+use crate::app::migrate::is_migrating;
 use crate::broker::{ATTEMPT, Receipt};
 use crate::bus::RequestError;
 use crate::message::Value;
@@ -53,6 +54,10 @@ impl DeadLetters {
         let mut done = Replayed::default();
         let mut canary = how.canary;
         for queue in self.queues_for(filter).await? {
+            let home = queue.strip_suffix(".dead").unwrap_or(&queue);
+            if is_migrating(&*self.bus.broker, home).await? {
+                return Err(DeadError::Migrating { queue: home.to_owned() });
+            }
             let before = self.bus.broker.inspect(&queue).await?.map_or(0, |state| state.ready);
             let mut looked_at = 0;
             // Bounded by what was there at the beginning, so that letters that come back go round once only.

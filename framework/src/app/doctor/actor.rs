@@ -7,6 +7,7 @@ use crate::app::control::{ActorReport, ProcessReport, QueueReport};
 use crate::app::dead::{DeadError, DeadLetters, age};
 use crate::app::doctor::examine::Doctor;
 use crate::app::doctor::finding::{Check, Finding};
+use crate::app::migrate::is_migrating;
 use crate::app::record;
 use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, Topology};
 use crate::inbound::CONTROL;
@@ -85,6 +86,10 @@ impl Doctor {
             (0, true) => standing.warning(format!("its actor is paused; {} messages wait", state.ready)),
             (consumers, _) => standing.ok(format!("{consumers} consumers, {} messages wait", state.ready)),
         });
+        if is_migrating(self.broker(), &report.name).await? {
+            let text = format!("its migration is not finished; run `topology migrate {}` again", report.name);
+            findings.push(standing.problem(text));
+        }
         let refused = self.equal(&report.queue()).await?;
         let source = "queue.declare with the actor's arguments";
         let durable = Check { name: "durability", subject: &report.name, source };

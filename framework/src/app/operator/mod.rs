@@ -1,11 +1,14 @@
 //! The program `postrider`: sends, listens and repairs from the shell.
 
-use std::path::PathBuf;
+mod domain;
+mod message;
+mod topology;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -16,12 +19,14 @@ use crate::app::connect::connect;
 use crate::app::control::{self, ActorCommand};
 use crate::app::dead::{self, DeadCommand};
 use crate::app::doctor::{self, DoctorArgs};
+use crate::app::operator::domain::DomainCommand;
+use crate::app::operator::message::{MessageArgs, shown};
+use crate::app::operator::topology::TopologyCommand;
 use crate::app::process::{failed, on_runtime, start_log};
-use crate::app::{read_config, record};
-use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
+use crate::app::read_config;
+use crate::broker::{Broker, BrokerError};
 use crate::bus::{Address, Bus, Counters, Identity, Options, Outlet, Payload, TapFilter};
-use crate::codec::{self, Codec};
-use crate::message::{Envelope, Kind, MediaType, Name, Secret};
+use crate::message::{Kind, MediaType, Name, Secret};
 
 /// How long the operator's program tries to reach the broker.
 const REACH: Duration = Duration::from_secs(5);
@@ -94,86 +99,12 @@ enum Command {
     Dead(DeadCommand),
     /// Compare what runs, and the broker, with what the actors promise; exit code 1 when a promise is broken
     Doctor(DoctorArgs),
+    /// Change queues that stand
+    #[command(subcommand)]
+    Topology(TopologyCommand),
     /// See and release claimed domains
     #[command(subcommand)]
     Domain(DomainCommand),
-}
-
-#[derive(Subcommand)]
-enum DomainCommand {
-    /// Print claimed domains and their owners
-    List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Release a domain whose owner is gone for good
-    Release {
-        /// The domain
-        domain: String,
-    },
-}
-
-#[derive(Args)]
-struct MessageArgs {
-    /// The payload as JSON
-    #[arg(long, group = "payload")]
-    json: Option<String>,
-    /// The payload as text
-    #[arg(long, group = "payload")]
-    text: Option<String>,
-    /// The payload from a file
-    #[arg(long, group = "payload")]
-    file: Option<PathBuf>,
-    /// The media type of the file
-    #[arg(long, value_name = "TYPE", default_value = "application/json")]
-    media_type: String,
-    /// A header, name=value; may be repeated
-    #[arg(long = "header", value_name = "NAME=VALUE")]
-    headers: Vec<String>,
-    /// The message's id
-    #[arg(long)]
-    id: Option<String>,
-    /// How long to wait
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
-    timeout: Duration,
-    /// How long the broker keeps it before it is routed
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    delay: Option<Duration>,
-}
-
-impl MessageArgs {
-    fn payload(&self) -> Result<Payload, String> {
-        if let Some(json) = &self.json {
-            let value: serde_json::Value =
-                serde_json::from_str(json).map_err(|error| format!("--json: not JSON: {error}"))?;
-            return Ok(Payload::json(&value));
-        }
-        if let Some(text) = &self.text {
-            return Ok(Payload::text(text.clone()));
-        }
-        if let Some(file) = &self.file {
-            let bytes = std::fs::read(file).map_err(|error| format!("--file {}: {error}", file.display()))?;
-            return Ok(Payload::bytes(bytes, MediaType::new(self.media_type.clone())));
-        }
-        Ok(Payload::json(&()))
-    }
-
-    fn options(&self) -> Result<Options, String> {
-        let mut options = Options::default().timeout(self.timeout);
-        for header in &self.headers {
-            let (name, value) =
-                header.split_once('=').ok_or_else(|| format!("--header {header:?}: write name=value"))?;
-            options = options.header(name, value);
-        }
-        if let Some(id) = &self.id {
-            options = options.id(id.as_str());
-        }
-        if let Some(delay) = self.delay {
-            options = options.delay(delay);
-        }
-        Ok(options)
-    }
 }
 
 /// Runs the program.
@@ -257,24 +188,15 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
         Command::Actor(command) => control::obey(command, bus).await,
         Command::Dead(command) => dead::obey(command, bus).await,
+        Command::Topology(command) => topology::obey(command, bus, &config.names).await,
         Command::Doctor(args) => doctor::obey(args, bus).await,
-        Command::Domain(DomainCommand::List { json }) => list_domains(broker, &config.names, json).await,
-        Command::Domain(DomainCommand::Release { domain }) => release_domain(broker, &config.names, &domain).await,
+        Command::Domain(command) => domain::obey(command, broker, &config.names).await,
     }
 }
 
 fn printed(sent: Result<crate::message::MessageId, crate::bus::SendError>) -> Result<(), String> {
     let id = sent.map_err(|error| error.to_string())?;
     println!("{id}");
-    Ok(())
-}
-
-async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String> {
-    let address = Address { kind: Kind::Query, key: "ping", service: Some(service) };
-    let outgoing = bus.identity.keyed(&address, Payload::json(&()), Options::default().timeout(timeout), timeout);
-    let outgoing = outgoing.map_err(|error| error.to_string())?;
-    let reply = bus.await_reply(outgoing, None).await.map_err(|error| error.to_string())?;
-    println!("{}", shown(&reply));
     Ok(())
 }
 
@@ -299,51 +221,11 @@ async fn tap(bus: &Bus, patterns: Vec<String>, messages: Option<u64>) -> Result<
     Ok(())
 }
 
-/// A payload for people: JSON and MessagePack as JSON, text as it is, anything else by its size.
-fn shown(envelope: &Envelope) -> String {
-    let limits = codec::Limits::default();
-    match Codec::for_media_type(&envelope.media_type) {
-        Some(Codec::Json | Codec::Msgpack) => {
-            codec::decode::<serde_json::Value>(&envelope.payload, &envelope.media_type, &limits)
-                .map_or_else(|error| format!("({error})"), |value| value.to_string())
-        }
-        Some(Codec::Text) => String::from_utf8_lossy(&envelope.payload).into_owned(),
-        _ => format!("({} bytes of {})", envelope.payload.len(), envelope.media_type),
-    }
-}
-
-async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Result<(), String> {
-    let claims = record::claims(broker, names).await.map_err(|error| error.to_string())?;
-    let mut standing = Vec::new();
-    for claim in claims {
-        if !broker.exchange_stands(&names.domain(&claim.domain)).await.map_err(|error| error.to_string())? {
-            continue;
-        }
-        // Declaring it as its owner would changes nothing if it is, and is refused if it is somebody else's.
-        let exchange = Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout)
-            .with("alternate-exchange", names.owner(&claim.service));
-        match broker.declare(&Topology { exchanges: vec![exchange], ..Topology::default() }).await {
-            Ok(()) => standing.push(claim),
-            Err(BrokerError::DomainOwned { .. }) => {}
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    if as_json {
-        println!("{}", json!(standing));
-    } else {
-        standing.iter().for_each(|claim| println!("{}  {}", claim.domain, claim.service));
-    }
-    Ok(())
-}
-
-async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
-    postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
-    let exchange = names.domain(domain);
-    if !broker.exchange_stands(&exchange).await.map_err(|error| error.to_string())? {
-        return Err(format!("nobody has claimed the domain {domain:?} in namespace {:?}", names.namespace()));
-    }
-    let topology = Topology { exchanges: vec![Exchange::new(exchange, ExchangeKind::Fanout)], ..Topology::default() };
-    broker.remove(&topology).await.map_err(|error| error.to_string())?;
-    println!("released {domain}");
+async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String> {
+    let address = Address { kind: Kind::Query, key: "ping", service: Some(service) };
+    let outgoing = bus.identity.keyed(&address, Payload::json(&()), Options::default().timeout(timeout), timeout);
+    let outgoing = outgoing.map_err(|error| error.to_string())?;
+    let reply = bus.await_reply(outgoing, None).await.map_err(|error| error.to_string())?;
+    println!("{}", shown(&reply));
     Ok(())
 }

@@ -1,0 +1,69 @@
+//! `postrider domain list|release`.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::app::record;
+use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
+
+#[derive(Subcommand)]
+pub(super) enum DomainCommand {
+    /// Print claimed domains and their owners
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Release a domain whose owner is gone for good
+    Release {
+        /// The domain
+        domain: String,
+    },
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// One sentence.
+pub(super) async fn obey(command: DomainCommand, broker: &dyn Broker, names: &Names) -> Result<(), String> {
+    match command {
+        DomainCommand::List { json } => list_domains(broker, names, json).await,
+        DomainCommand::Release { domain } => release_domain(broker, names, &domain).await,
+    }
+}
+
+async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Result<(), String> {
+    let claims = record::claims(broker, names).await.map_err(|error| error.to_string())?;
+    let mut standing = Vec::new();
+    for claim in claims {
+        if !broker.exchange_stands(&names.domain(&claim.domain)).await.map_err(|error| error.to_string())? {
+            continue;
+        }
+        // Declaring it as its owner would changes nothing if it is, and is refused if it is somebody else's.
+        let exchange = Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout)
+            .with("alternate-exchange", names.owner(&claim.service));
+        match broker.declare(&Topology { exchanges: vec![exchange], ..Topology::default() }).await {
+            Ok(()) => standing.push(claim),
+            Err(BrokerError::DomainOwned { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    if as_json {
+        println!("{}", json!(standing));
+    } else {
+        standing.iter().for_each(|claim| println!("{}  {}", claim.domain, claim.service));
+    }
+    Ok(())
+}
+
+async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
+    postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
+    let exchange = names.domain(domain);
+    if !broker.exchange_stands(&exchange).await.map_err(|error| error.to_string())? {
+        return Err(format!("nobody has claimed the domain {domain:?} in namespace {:?}", names.namespace()));
+    }
+    let topology = Topology { exchanges: vec![Exchange::new(exchange, ExchangeKind::Fanout)], ..Topology::default() };
+    broker.remove(&topology).await.map_err(|error| error.to_string())?;
+    println!("released {domain}");
+    Ok(())
+}

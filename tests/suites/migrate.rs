@@ -1,0 +1,221 @@
+//! A queue gets other arguments, and keeps its messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use postrider::app::{Migration, MigrationError};
+use postrider::broker::Queue;
+use postrider::{App, MessageId, Payload, Running, distributed};
+use postrider_tests::ledger::Ledger;
+use postrider_tests::program::operator_command;
+use postrider_tests::world::{Seen, World, assert_same, eventually, run};
+
+/// The version before: at most once, in no order.
+#[derive(Clone, Default)]
+struct Before {
+    seen: Seen<String>,
+}
+
+#[distributed(service = "alpha", guarantee = "at_most_once")]
+impl Before {
+    #[distributed(command = "alpha.do")]
+    async fn take(&mut self, text: String) {
+        self.seen.add(text);
+    }
+
+    #[distributed(event = "beta.*")]
+    async fn hear(&mut self, text: String) {
+        self.seen.add(text);
+    }
+}
+
+/// The present version: ordered.
+#[derive(Clone, Default)]
+struct Alpha {
+    seen: Seen<String>,
+    ledger: Ledger,
+}
+
+#[distributed(service = "alpha", ordered = true)]
+impl Alpha {
+    #[distributed(command = "alpha.do")]
+    async fn take(&mut self, text: String) {
+        self.ledger.handles(&text);
+        self.seen.add(text);
+    }
+
+    #[distributed(event = "beta.*")]
+    async fn hear(&mut self, text: String) {
+        self.ledger.handles(&text);
+        self.seen.add(text);
+    }
+}
+
+impl Alpha {
+    fn app(&self) -> App {
+        let state = self.clone();
+        App::new("alpha").actor(move || state.clone())
+    }
+}
+
+fn target(world: &World) -> Queue {
+    let queue = world.names.queue("alpha", None);
+    Queue::quorum(&queue)
+        .with("x-dead-letter-exchange", "")
+        .with("x-dead-letter-routing-key", world.names.dead_queue(&queue))
+        .with("x-single-active-consumer", true)
+}
+
+/// The version before has run and is gone; its queue stands.
+async fn left_by_the_version_before(world: &World) -> Running {
+    let before = Before::default();
+    let running = world.start(App::new("alpha").actor(move || before.clone())).await;
+    running.stop().await;
+    world.client().await
+}
+
+/// Sends commands and events until it is told to stop, and keeps the books.
+async fn send_until(client: &Running, ledger: &Ledger, stop: &AtomicBool) -> u64 {
+    let mut sent = 0;
+    while !stop.load(Ordering::Acquire) {
+        let id = MessageId::new();
+        ledger.attempts(id.as_str());
+        let (bus, payload) = (client.bus(), Payload::text(id.as_str()));
+        let result = if sent % 2 == 0 {
+            bus.send_key("alpha.do", payload).await
+        } else {
+            bus.publish_key_with("beta.changed", payload, |o| o.as_owner()).await
+        };
+        if result.is_ok() {
+            ledger.confirms(id.as_str());
+        }
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    sent
+}
+
+on_both_brokers! {
+    async fn messages_survive_the_migration_of_their_queue_in_their_order(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let texts: Vec<String> = (0..250).map(|number| number.to_string()).collect();
+        for text in &texts {
+            client.bus().send_key("alpha.do", Payload::text(text)).await.unwrap();
+        }
+        client.bus().send_key_with("alpha.do", Payload::text("delayed"), |o| o.delay(Duration::from_millis(300))).await.unwrap();
+        let alpha = Alpha::default();
+        let refused = world.try_start(alpha.app()).await.err().unwrap().to_string();
+        assert!(refused.contains("inequivalent arg") && refused.contains("topology migrate"), "{refused}");
+        let moved = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap();
+        assert!(moved >= 250, "{moved}");
+        assert_eq!(world.ready(&format!("{}.migrating", world.names.queue("alpha", None))).await, None);
+        let running = world.start(alpha.app()).await;
+        let seen = alpha.seen.reach(251).await;
+        let undelayed: Vec<String> = seen.iter().filter(|text| *text != "delayed").cloned().collect();
+        assert_eq!(undelayed, texts, "the order is kept");
+        client.bus().publish_key_with("beta.changed", Payload::text("event"), |o| o.as_owner()).await.unwrap();
+        alpha.seen.reach(252).await;
+        assert_eq!(running.stats().dead_lettered, 0);
+        running.stop().await;
+        assert_eq!(Migration::new(client.bus()).run(&target(&world), &[]).await, Ok(0), "there is nothing to do");
+    }
+
+    async fn senders_go_on_during_a_migration_and_lose_nothing(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let (alpha, stop) = (Alpha::default(), Arc::new(AtomicBool::new(false)));
+        let sending = send_until(&client, &alpha.ledger, &stop);
+        let migrating = async {
+            eventually("some messages wait", || alpha.ledger.balance().confirmed > 50).await;
+            Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap();
+            let after = alpha.ledger.balance().confirmed;
+            eventually("senders go on", || alpha.ledger.balance().confirmed > after + 20).await;
+            stop.store(true, Ordering::Release);
+        };
+        let (sent, ()) = tokio::join!(sending, migrating);
+        let running = world.start(alpha.app()).await;
+        let balance = alpha.ledger.balanced("a migration under load").await;
+        assert_eq!(balance.confirmed as u64, sent, "no command was refused for want of a queue");
+        running.stop().await;
+    }
+
+    async fn a_queue_that_is_consumed_or_missing_is_not_migrated(world: World) {
+        let client = world.client().await;
+        let missing = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap_err();
+        assert!(matches!(missing, MigrationError::NoQueue { .. }), "{missing}");
+        let before = Before::default();
+        let running = world.start(App::new("alpha").actor(move || before.clone())).await;
+        let consumed = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap_err();
+        assert!(matches!(consumed, MigrationError::Consumed { consumers: 1, .. }), "{consumed}");
+        running.stop().await;
+    }
+
+    async fn an_actor_does_not_start_while_its_queue_is_being_migrated(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let queue = format!("{}.migrating", world.names.queue("alpha", None));
+        let broker = world.broker().await;
+        let begun = postrider::broker::Topology { queues: vec![Queue::quorum(&queue).with("x-dead-letter-exchange", "")
+            .with("x-dead-letter-routing-key", world.names.dead_queue(&world.names.queue("alpha", None)))], ..Default::default() };
+        broker.declare(&begun).await.unwrap();
+        let alpha = Alpha::default();
+        let refused = world.try_start(alpha.app()).await.err().unwrap().to_string();
+        assert!(refused.contains("not finished") && refused.contains("topology migrate"), "{refused}");
+        Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap();
+        world.start(alpha.app()).await.stop().await;
+    }
+}
+
+/// With a real SIGKILL, again and again, wherever it hits.
+#[test]
+fn a_migration_that_is_killed_anywhere_loses_nothing_and_goes_on() {
+    run(async {
+        let world = World::rabbitmq();
+        let client = left_by_the_version_before(&world).await;
+        let alpha = Alpha::default();
+        let mut ids = Vec::new();
+        for _ in 0..3_000 {
+            let id = MessageId::new().to_string();
+            alpha.ledger.attempts(&id);
+            ids.push(id);
+        }
+        let sending = ids.iter().map(|id| client.bus().send_key("alpha.do", Payload::text(id)));
+        for sent in futures::future::join_all(sending).await {
+            sent.unwrap();
+        }
+        ids.iter().for_each(|id| alpha.ledger.confirms(id));
+        let queue = world.names.queue("alpha", None);
+        let (mut kills, mut refused) = (0, false);
+        // Each run lives a little longer, so that every step is hit.
+        for millis in (100..).step_by(60) {
+            let mut migrating =
+                operator_command(&world, &["topology", "migrate", &queue, "--ordered"]).spawn().unwrap();
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            if let Some(status) = migrating.try_wait().unwrap() {
+                assert!(status.success(), "a run that was not killed succeeds");
+                break;
+            }
+            migrating.kill().unwrap();
+            migrating.wait().unwrap();
+            kills += 1;
+            let temporary = world.ready(&format!("{queue}.migrating")).await;
+            if temporary.is_some() && !refused {
+                let text = world.try_start(alpha.app()).await.err().unwrap().to_string();
+                refused = text.contains("not finished");
+            }
+            assert!(millis < 60_000, "the migration never ends");
+        }
+        println!("killed {kills} times; a start in between was refused: {refused}");
+        assert!(kills > 2 && refused, "the faults did not bite: {kills} kills");
+        let running = world.start(alpha.app()).await;
+        alpha.ledger.balanced("a migration killed again and again").await;
+        let mut first: Vec<String> = Vec::new();
+        let mut known = std::collections::HashSet::new();
+        for text in alpha.seen.all() {
+            if known.insert(text.clone()) {
+                first.push(text);
+            }
+        }
+        assert_same(ids, first);
+        running.stop().await;
+    });
+}
