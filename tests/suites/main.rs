@@ -26,6 +26,7 @@ mod delays;
 mod doctor;
 mod envelope;
 mod failures;
+mod faults;
 mod guarantees;
 mod lifecycle;
 mod messages;

@@ -27,8 +27,11 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what tests call fails by panicking")]
 
 pub mod conformance;
+mod fault_test;
 mod test_app;
 
+pub use crate::adapter::in_process::{Fault, FaultKind, Faults, Step};
+pub use fault_test::{FaultReport, FaultTest, MakeApp};
 pub use test_app::{Log, TestApp};
 
 /// Runs a test that may start actors. `#[postrider::test]` does it for you.

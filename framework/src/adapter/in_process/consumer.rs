@@ -5,25 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::connection::Connection;
+use crate::adapter::in_process::faults::{FaultKind, Step};
 use crate::adapter::in_process::queue::Subscriber;
 use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Receipt};
 
-pub(super) fn open(
-    inner: &Arc<Inner>,
-    spec: &ConsumerSpec,
-    session: u64,
-    session_closed: &Arc<AtomicBool>,
-) -> Result<Box<dyn Consumer>, BrokerError> {
-    let mut state = inner.lock();
+pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
+    let mut state = connection.inner.lock();
     let mut topology = spec.topology.clone();
     topology.queues.insert(0, spec.queue.clone());
-    state.declare(&topology, session)?;
+    state.declare(&topology, connection.id)?;
     let id = state.next_id();
     let wake = Arc::new(Notify::new());
     let subscriber = Subscriber {
         id,
-        session,
+        session: connection.id,
         prefetch: usize::from(spec.prefetch.max(1)),
         next_tag: 0,
         unsettled: BTreeMap::new(),
@@ -38,8 +34,7 @@ pub(super) fn open(
     state.dispatch(&spec.queue.name);
     drop(state);
     let channel = Channel {
-        inner: Arc::clone(inner),
-        session_closed: Arc::clone(session_closed),
+        connection: Arc::clone(connection),
         queue: spec.queue.name.clone(),
         id,
         closed: AtomicBool::new(false),
@@ -49,8 +44,7 @@ pub(super) fn open(
 
 /// One consumer's channel.
 struct Channel {
-    inner: Arc<Inner>,
-    session_closed: Arc<AtomicBool>,
+    connection: Arc<Connection>,
     queue: String,
     id: u64,
     closed: AtomicBool,
@@ -61,7 +55,7 @@ impl Channel {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let mut state = self.inner.lock();
+        let mut state = self.connection.inner.lock();
         let evicted = state.queues.get_mut(&self.queue).map(|queue| queue.remove_subscriber(self.id));
         state.settle_evicted(&self.queue, evicted.unwrap_or_default(), 0);
         // Like RabbitMQ's: an exclusive queue ends with its last consumer.
@@ -70,11 +64,11 @@ impl Channel {
         }
         state.dispatch(&self.queue);
         drop(state);
-        self.inner.changed();
+        self.connection.inner.changed();
     }
 
     fn settle(&self, tag: u64, back: bool) {
-        let mut state = self.inner.lock();
+        let mut state = self.connection.inner.lock();
         let Some(queue) = state.queues.get_mut(&self.queue) else { return };
         let Some(message) = queue.subscriber(self.id).and_then(|subscriber| subscriber.unsettled.remove(&tag)) else {
             return;
@@ -83,13 +77,21 @@ impl Channel {
         state.settle_evicted(&self.queue, evicted.into_iter().collect(), 0);
         state.dispatch(&self.queue);
         drop(state);
-        self.inner.changed();
+        self.connection.inner.changed();
     }
 }
 
 impl DeliveryChannel for Channel {
     fn ack(&self, tag: u64) {
-        self.settle(tag, false);
+        match self.connection.fault(Step::Ack, Some(&self.queue)) {
+            // The channel ends before the broker hears of it.
+            Some(FaultKind::Redeliver) => self.shut(),
+            Some(FaultKind::CrashAfter) => {
+                self.settle(tag, false);
+                self.connection.shut();
+            }
+            _ => self.settle(tag, false),
+        }
     }
 
     /// The broker heard of everything as it happened.
@@ -100,7 +102,7 @@ impl DeliveryChannel for Channel {
     }
 
     fn is_live(&self) -> bool {
-        !self.closed.load(Ordering::Acquire) && !self.session_closed.load(Ordering::Acquire)
+        !self.closed.load(Ordering::Acquire) && !self.connection.is_closed()
     }
 }
 
@@ -113,10 +115,10 @@ impl InProcessConsumer {
     /// What there is to say right now.
     fn poll_once(&self) -> Option<Option<Result<Delivery, BrokerError>>> {
         let lost = |reason: &str| Some(Some(Err(BrokerError::Lost { reason: reason.into() })));
-        if self.channel.session_closed.load(Ordering::Acquire) {
+        if self.channel.connection.is_closed() {
             return lost("the session was closed");
         }
-        let mut state = self.channel.inner.lock();
+        let mut state = self.channel.connection.inner.lock();
         let Some(queue) = state.queues.get_mut(&self.channel.queue) else { return lost("the queue was deleted") };
         let counts = queue.counts_deliveries();
         let Some(subscriber) = queue.subscriber(self.channel.id) else { return lost("the consumer was closed") };
@@ -124,6 +126,10 @@ impl InProcessConsumer {
             return subscriber.cancelled.then_some(None);
         };
         let message = subscriber.unsettled.get(&tag).cloned()?;
+        drop(state);
+        if self.channel.connection.fault(Step::Deliver, Some(&self.channel.queue)) == Some(FaultKind::CrashAfter) {
+            self.channel.connection.shut();
+        }
         Some(Some(Ok(Delivery {
             origin: message.origin,
             redelivered: message.redelivered,
@@ -152,7 +158,7 @@ impl Consumer for InProcessConsumer {
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let mut state = self.channel.inner.lock();
+            let mut state = self.channel.connection.inner.lock();
             if let Some(subscriber) =
                 state.queues.get_mut(&self.channel.queue).and_then(|queue| queue.subscriber(self.channel.id))
             {

@@ -1,7 +1,9 @@
 //! A broker inside the process, with the rules of RabbitMQ: exchanges, wildcards, competing consumers, prefetch,
 //! confirms, returns, expiry, redelivery. Only encoded bytes cross it. It ends with the process.
 
+mod connection;
 mod consumer;
+mod faults;
 mod publisher;
 mod queue;
 mod routing;
@@ -9,12 +11,16 @@ mod session;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::broker::Addressed;
+use faults::Script;
 use state::State;
 
+pub use faults::{Fault, FaultKind, Faults, Step};
 pub use session::Session;
 
 /// Looks at everything that is published.
@@ -24,6 +30,7 @@ pub type Observer = Arc<dyn Fn(&Addressed) + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct InProcess {
     pub(super) inner: Arc<Inner>,
+    faults: Option<Script>,
 }
 
 pub(super) struct Inner {
@@ -49,7 +56,19 @@ impl InProcess {
     /// A connection to it.
     #[must_use]
     pub fn connect(&self) -> Session {
-        Session::new(Arc::clone(&self.inner))
+        Session::new(Arc::clone(&self.inner), self.faults.clone())
+    }
+
+    /// The same broker for those who are to suffer: what connects through this handle has these faults, all by one script.
+    #[must_use]
+    pub fn with_faults(&self, faults: Faults) -> Self {
+        Self { inner: Arc::clone(&self.inner), faults: Some(Script::new(faults)) }
+    }
+
+    /// The faults that have happened to what connected through this handle, in their order.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        self.faults.as_ref().map(Script::happened).unwrap_or_default()
     }
 
     /// Calls the observer with everything that is published from now on, on the publisher's thread.
@@ -77,6 +96,11 @@ impl InProcess {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A queue delivers nothing for a while.
+    fn hold(&self, queue: &str, time: Duration) {
+        self.lock().hold(queue, Instant::now() + time);
     }
 
     fn changed(&self) {

@@ -1,12 +1,12 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::BoxFuture;
 use once_cell::sync::Lazy;
 use tokio::time::Instant;
 
-use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::connection::Connection;
+use crate::adapter::in_process::faults::{FaultKind, Step};
 use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
 
 const REPLY_PREFIX: &str = "in-process.reply.";
@@ -32,6 +32,18 @@ impl Replies {
         address
     }
 
+    /// Those who wait for a reply will not get it; new requests may come.
+    pub(super) fn interrupt(&self) {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (address, _) in addresses {
+            let sink =
+                WAITING.lock().unwrap_or_else(PoisonError::into_inner).get(&address).map(|(_, sink)| Arc::clone(sink));
+            if let Some(sink) = sink {
+                sink(ReplyEvent::Lost);
+            }
+        }
+    }
+
     pub(super) fn lose_all(&self) {
         let addresses = std::mem::take(&mut *self.addresses.lock().unwrap_or_else(PoisonError::into_inner));
         for (address, _) in addresses {
@@ -44,34 +56,50 @@ impl Replies {
 }
 
 pub(super) struct InProcessPublisher {
-    inner: Arc<Inner>,
-    closed: Arc<AtomicBool>,
+    connection: Arc<Connection>,
     address: String,
 }
 
 impl InProcessPublisher {
-    pub(super) fn new(inner: Arc<Inner>, closed: Arc<AtomicBool>, address: String) -> Self {
-        Self { inner, closed, address }
+    pub(super) fn new(connection: Arc<Connection>, address: String) -> Self {
+        Self { connection, address }
     }
 }
 
 impl Publisher for InProcessPublisher {
     fn publish(&self, mut message: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
-        let (inner, closed) = (Arc::clone(&self.inner), Arc::clone(&self.closed));
+        let connection = Arc::clone(&self.connection);
         if message.awaits_reply {
             message.properties.reply_to = Some(self.address.clone());
         }
         Box::pin(async move {
-            if closed.load(Ordering::Acquire) {
-                return Err(BrokerError::Stopped);
+            connection.open()?;
+            let fault = connection.fault(Step::Publish, None);
+            connection.open()?;
+            let unknown = || Ok(Publication::Unknown("the fault script swallowed it".into()));
+            if fault == Some(FaultKind::DropMessage) {
+                return unknown();
             }
-            inner.published(&message);
-            if message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX) {
-                return Ok(reply(message));
+            connection.inner.published(&message);
+            let publication = if message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX) {
+                Ok(reply(message))
+            } else {
+                let mut state = connection.inner.lock();
+                if fault == Some(FaultKind::Duplicate) {
+                    // The same again is taken as the first was.
+                    let _ = state.publish(&message);
+                }
+                state.publish(&message)
+            };
+            connection.inner.changed();
+            match fault {
+                Some(FaultKind::DropConfirm) => unknown(),
+                Some(FaultKind::CrashAfter) => {
+                    connection.shut();
+                    Err(BrokerError::Stopped)
+                }
+                _ => publication,
             }
-            let publication = inner.lock().publish(&message);
-            inner.changed();
-            publication
         })
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct QueueState {
     pub(super) owner: Option<u64>,
     pub(super) ready: VecDeque<Message>,
     pub(super) subscribers: Vec<Subscriber>,
+    /// A fault: nothing is handed out until then.
+    pub(super) held_until: Option<Instant>,
     next_subscriber: usize,
     next_place: u64,
 }
@@ -57,7 +59,15 @@ pub(super) struct Evicted {
 
 impl QueueState {
     pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
-        Self { declared, owner, ready: VecDeque::new(), subscribers: Vec::new(), next_subscriber: 0, next_place: 0 }
+        Self {
+            declared,
+            owner,
+            ready: VecDeque::new(),
+            subscribers: Vec::new(),
+            held_until: None,
+            next_subscriber: 0,
+            next_place: 0,
+        }
     }
 
     pub(super) fn counts_deliveries(&self) -> bool {
@@ -101,13 +111,17 @@ impl QueueState {
         evicted
     }
 
-    /// When the message at the head expires.
+    /// When the message at the head expires, or the queue hands out again.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.ready.front().and_then(|message| message.expires)
+        self.ready.front().and_then(|message| message.expires).into_iter().chain(self.held_until).min()
     }
 
     /// Hands ready messages to subscribers that have room, one after the other.
-    pub(super) fn dispatch(&mut self) {
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        if self.held_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.held_until = None;
         while !self.ready.is_empty() {
             let Some(index) = self.subscriber_with_room() else { return };
             let Some(message) = self.ready.pop_front() else { return };

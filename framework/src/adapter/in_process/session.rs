@@ -1,5 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -7,8 +6,11 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
-use crate::adapter::in_process::publisher::{InProcessPublisher, Replies};
+use crate::adapter::in_process::faults::Script;
+use crate::adapter::in_process::publisher::InProcessPublisher;
+use crate::adapter::in_process::state::State;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
     Topology,
@@ -16,68 +18,39 @@ use crate::broker::{
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
 pub struct Session {
-    inner: Arc<Inner>,
-    id: u64,
-    closed: Arc<AtomicBool>,
-    connection: watch::Sender<ConnectionState>,
-    replies: Replies,
+    connection: Arc<Connection>,
 }
 
 impl Session {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
-        let id = inner.lock().next_id();
-        let closed = Arc::new(AtomicBool::new(false));
+    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>) -> Self {
+        let connection = Connection::new(inner, faults);
         // Without a runtime there is nobody who could wait either.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(expire(Arc::downgrade(&inner), Arc::clone(&closed)));
+            runtime.spawn(expire(Arc::downgrade(&connection)));
         }
-        Self {
-            inner,
-            id,
-            closed,
-            connection: watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).0,
-            replies: Replies::default(),
-        }
+        Self { connection }
     }
 
-    fn open(&self) -> Result<(), BrokerError> {
-        if self.closed.load(Ordering::Acquire) { Err(BrokerError::Stopped) } else { Ok(()) }
-    }
-
-    fn shut(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let mut state = self.inner.lock();
-        let exclusive: Vec<String> = state
-            .queues
-            .values()
-            .filter(|queue| queue.owner == Some(self.id))
-            .map(|queue| queue.declared.name.clone())
-            .collect();
-        exclusive.iter().for_each(|queue| state.delete_queue(queue));
-        state.close_session(self.id);
-        drop(state);
-        self.inner.lock().earlier.notify_waiters();
-        self.connection.send_replace(ConnectionState { up: false, epoch: 1, blocked: false });
-        self.replies.lose_all();
-        self.inner.changed();
+    /// The broker's state, while the session is open.
+    fn state(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+        self.connection.open()?;
+        Ok(self.connection.inner.lock())
     }
 }
 
 /// Expires messages at their time, also in queues that nobody consumes, for as long as the session is open.
-async fn expire(inner: Weak<Inner>, closed: Arc<AtomicBool>) {
-    while let Some(inner) = inner.upgrade() {
-        let earlier = Arc::clone(&inner.lock().earlier);
+async fn expire(connection: Weak<Connection>) {
+    while let Some(open) = connection.upgrade() {
+        let earlier = Arc::clone(&open.inner.lock().earlier);
         // From here on every call is heard.
         let mut woken = std::pin::pin!(earlier.notified());
         woken.as_mut().enable();
-        if closed.load(Ordering::Acquire) {
+        if open.is_closed() {
             return;
         }
-        let next = inner.lock().expire();
-        inner.changed();
-        drop(inner);
+        let next = open.inner.lock().expire();
+        open.inner.changed();
+        drop(open);
         match next {
             Some(next) => tokio::select! {
                 () = sleep_until(next) => {}
@@ -98,29 +71,24 @@ impl Broker for Session {
     }
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {
-        self.connection.subscribe()
+        self.connection.state.subscribe()
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async {
-            self.open()?;
-            self.inner.lock().declare(topology, self.id)
-        })
+        Box::pin(async { self.state()?.declare(topology, self.connection.id) })
     }
 
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
-            self.open()?;
-            self.inner.lock().remove(topology);
-            self.inner.changed();
+            self.state()?.remove(topology);
+            self.connection.inner.changed();
             Ok(())
         })
     }
 
     fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
         Box::pin(async move {
-            self.open()?;
-            let mut state = self.inner.lock();
+            let mut state = self.state()?;
             state.dispatch(queue);
             Ok(state
                 .queues
@@ -130,35 +98,31 @@ impl Broker for Session {
     }
 
     fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(async move {
-            self.open()?;
-            Ok(self.inner.lock().has_exchange(exchange))
-        })
+        Box::pin(async move { Ok(self.state()?.has_exchange(exchange)) })
     }
 
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(async {
-            self.open()?;
-            let address = self.replies.register(self.inner.lock().next_id(), replies);
-            let (inner, closed) = (Arc::clone(&self.inner), Arc::clone(&self.closed));
-            Ok(Arc::new(InProcessPublisher::new(inner, closed, address)) as Arc<dyn Publisher>)
+            let number = self.state()?.next_id();
+            let address = self.connection.replies.register(number, replies);
+            Ok(Arc::new(InProcessPublisher::new(Arc::clone(&self.connection), address)) as Arc<dyn Publisher>)
         })
     }
 
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
         Box::pin(async {
-            self.open()?;
-            consumer::open(&self.inner, spec, self.id, &self.closed)
+            self.connection.open()?;
+            consumer::open(&self.connection, spec)
         })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async { self.shut() })
+        Box::pin(async { self.connection.shut() })
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shut();
+        self.connection.shut();
     }
 }

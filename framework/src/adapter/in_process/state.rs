@@ -129,10 +129,16 @@ impl State {
         self.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, to)| *to != gone));
     }
 
+    /// In one order, so that the same happens when the same is done.
+    fn queue_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.queues.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Ends all consumers of a session; what they had not settled goes back.
     pub(super) fn close_session(&mut self, session: u64) {
-        let names: Vec<String> = self.queues.keys().cloned().collect();
-        for name in names {
+        for name in self.queue_names() {
             let Some(queue) = self.queues.get_mut(&name) else { continue };
             let mut evicted = Vec::new();
             for id in queue.subscribers_of(session) {
@@ -193,15 +199,26 @@ impl State {
     pub(super) fn dispatch(&mut self, name: &str) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         let expired = queue.expire(Instant::now());
-        queue.dispatch();
+        queue.dispatch(Instant::now());
         self.settle_evicted(name, expired, 0);
+    }
+
+    /// A queue hands out nothing until then.
+    pub(super) fn hold(&mut self, name: &str, until: Instant) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        queue.held_until = Some(until);
+        if self.expiry.is_none_or(|expiry| until < expiry) {
+            self.expiry = Some(until);
+            self.earlier.notify_waiters();
+        }
     }
 
     /// Drops or moves on what has expired; when to look again.
     pub(super) fn expire(&mut self) -> Option<Instant> {
         if self.expiry.is_some_and(|expiry| expiry <= Instant::now()) {
-            let names: Vec<String> = self.queues.keys().cloned().collect();
-            names.iter().for_each(|name| self.dispatch(name));
+            for name in self.queue_names() {
+                self.dispatch(&name);
+            }
             self.expiry = self.queues.values().filter_map(QueueState::next_expiry).min();
         }
         self.expiry

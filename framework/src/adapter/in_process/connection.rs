@@ -1,0 +1,86 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::faults::{FaultKind, Script, Step};
+use crate::adapter::in_process::publisher::Replies;
+use crate::broker::{BrokerError, ConnectionState};
+
+/// What a session shares with its publishers and consumers.
+pub(super) struct Connection {
+    pub(super) inner: Arc<Inner>,
+    pub(super) id: u64,
+    pub(super) state: watch::Sender<ConnectionState>,
+    pub(super) replies: Replies,
+    closed: AtomicBool,
+    faults: Option<Script>,
+}
+
+impl Connection {
+    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>) -> Arc<Self> {
+        let id = inner.lock().next_id();
+        let state = watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).0;
+        Arc::new(Self { inner, id, state, replies: Replies::default(), closed: AtomicBool::new(false), faults })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn open(&self) -> Result<(), BrokerError> {
+        if self.is_closed() { Err(BrokerError::Stopped) } else { Ok(()) }
+    }
+
+    /// For good: also what a crash is.
+    pub(super) fn shut(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.end_channels();
+        self.inner.lock().earlier.notify_waiters();
+        self.state.send_modify(|state| state.up = false);
+        self.replies.lose_all();
+        self.inner.changed();
+    }
+
+    /// All channels end, and new ones can be opened.
+    fn disconnect(&self) {
+        self.end_channels();
+        self.state.send_modify(|state| state.epoch += 1);
+        self.replies.interrupt();
+        self.inner.changed();
+    }
+
+    /// What is exclusive goes, and what was unsettled goes back.
+    fn end_channels(&self) {
+        let mut state = self.inner.lock();
+        let exclusive: Vec<String> = state
+            .queues
+            .values()
+            .filter(|queue| queue.owner == Some(self.id))
+            .map(|queue| queue.declared.name.clone())
+            .collect();
+        exclusive.iter().for_each(|queue| state.delete_queue(queue));
+        state.close_session(self.id);
+    }
+
+    /// The fault that the step itself has to make; what befalls the whole connection before it has happened already.
+    pub(super) fn fault(&self, step: Step, queue: Option<&str>) -> Option<FaultKind> {
+        let script = self.faults.as_ref().filter(|_| !self.is_closed())?;
+        let kind = script.at(step)?;
+        tracing::debug!(?kind, ?step, queue, "the fault script");
+        match kind {
+            FaultKind::Disconnect => self.disconnect(),
+            FaultKind::CrashBefore => self.shut(),
+            FaultKind::Delay => {
+                if let Some(queue) = queue {
+                    self.inner.hold(queue, script.delay());
+                }
+            }
+            _ => {}
+        }
+        Some(kind)
+    }
+}
