@@ -7,7 +7,7 @@ use postrider_grammar::MAX_DELAY;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Names, is_reserved_header};
+use crate::broker::{MAX_EXPIRATION, Names, is_reserved_header};
 use crate::bus::{Options, Payload, SendError};
 use crate::codec::{self, Limits};
 use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo};
@@ -136,7 +136,7 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
     envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
     envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
     envelope.delay = checked_delay(options.delay)?;
-    envelope.expiration = options.expiration;
+    envelope.expiration = checked_expiration(options.expiration)?;
     envelope.priority = options.priority;
     envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
     if let Some(id) = &options.id {
@@ -182,6 +182,15 @@ fn checked_delay(delay: Option<Duration>) -> Result<Option<Duration>, SendError>
     Ok(delay)
 }
 
+/// One that is longer than the broker takes would cost the channel.
+fn checked_expiration(expiration: Option<Duration>) -> Result<Option<Duration>, SendError> {
+    if let Some(long) = expiration.filter(|expiration| *expiration > MAX_EXPIRATION) {
+        let reason = format!("{long:?} is too long; a message expires after 49 days at most, or never");
+        return Err(SendError::Option { option: "expiration", reason });
+    }
+    Ok(expiration)
+}
+
 /// Makes a request of an outgoing message.
 pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     let envelope = &mut outgoing.envelope;
@@ -202,7 +211,8 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     if envelope.kind == Kind::Query {
         // Nobody wants the answer to a query after its caller has given up; a command is still to be done.
         envelope.timeout = Some(outgoing.timeout);
-        envelope.expiration = Some(envelope.expiration.map_or(outgoing.timeout, |given| given.min(outgoing.timeout)));
+        let patience = outgoing.timeout.min(MAX_EXPIRATION);
+        envelope.expiration = Some(envelope.expiration.map_or(patience, |given| given.min(patience)));
     }
     Ok(())
 }
@@ -245,6 +255,7 @@ impl Identity {
         }
         let mut envelope = envelope;
         envelope.delay = checked_delay(envelope.delay)?;
+        envelope.expiration = checked_expiration(envelope.expiration)?;
         if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {
             let reason = format!("a {} is not delayed: somebody waits", envelope.kind);
             return Err(SendError::Option { option: "delay", reason });
