@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use crate::app::config::{ActorOverrides, Config};
 use crate::broker::Names;
+use crate::codec::DEEPEST;
 use crate::message::Secret;
 
 /// The file that is read when nobody names another one, if it is there.
@@ -131,7 +132,7 @@ impl Reader {
             "max_payload_bytes" => {
                 self.number(name, &value, 128 * 1024 * 1024, |n| config.limits.max_payload_bytes = n as usize)
             }
-            "max_nesting" => self.number(name, &value, 1_000, |n| config.limits.max_nesting = n as usize),
+            "max_nesting" => self.number(name, &value, DEEPEST as u64, |n| config.limits.max_nesting = n as usize),
             "max_held_messages" => self.number(name, &value, 1_000_000, |n| config.held.messages = n as usize),
             "max_held_bytes" => self.number(name, &value, 1 << 30, |n| config.held.bytes = n as usize),
             "run_messages" => self.number(name, &value, u64::MAX, |n| config.run.messages = Some(n)),
