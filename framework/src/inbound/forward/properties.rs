@@ -18,7 +18,8 @@ enum Way {
 fn forward(way: Way, original: &Original, envelope: &Envelope) -> Addressed {
     let problem = Problem::new("code", "text");
     let failed = Failed { class: FailureClass::Transient, problem, log: "é".repeat(5_000) };
-    let why = DeadLetter { service: "invoice", actor: "A", handler: None, attempts: 3, first_error: None, failed: &failed };
+    let why =
+        DeadLetter { service: "invoice", actor: "A", handler: None, attempts: 3, first_error: None, failed: &failed };
     match way {
         Way::Dead => dead_letter(original, envelope, "postrider.invoice.dead", &why),
         Way::Retried => retried(original, envelope, "postrider.invoice", 7, "transient: no"),
