@@ -338,3 +338,6 @@ async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Res
     println!("released {domain}");
     Ok(())
 }
+
+#[cfg(test)]
+mod properties;
