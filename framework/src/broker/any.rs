@@ -3,9 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::future::{BoxFuture, pending, ready};
 use proptest::prelude::*;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::broker::{Delivery, DeliveryChannel, Names, Origin, Properties, Receipt};
+use crate::broker::{
+    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
+    Names, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+};
 use crate::message::{Headers, Kind, Value};
 
 /// Names of headers that mean something to us or to the broker.
@@ -204,4 +210,73 @@ impl DeliveryChannel for Told {
 /// The right to settle a delivery of a channel that nobody asks.
 pub(crate) fn receipt() -> Receipt {
     Receipt::new(1, Arc::new(Told::default()))
+}
+
+/// A broker, publisher and consumer that takes everything and gives nothing.
+pub(crate) struct NoBroker;
+
+impl Broker for NoBroker {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(false, false)
+    }
+
+    fn describe(&self) -> String {
+        "no broker".into()
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).1
+    }
+
+    fn declare<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn remove<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn inspect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    fn exchange_stands<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        Box::pin(ready(Ok(true)))
+    }
+
+    fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
+        Box::pin(ready(Ok(Arc::new(Self) as Arc<dyn Publisher>)))
+    }
+
+    fn consume<'a>(&'a self, _: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
+        Box::pin(ready(Ok(Box::new(Self) as Box<dyn Consumer>)))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+}
+
+impl Publisher for NoBroker {
+    fn publish(&self, _: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
+        Box::pin(ready(Ok(Publication::Confirmed)))
+    }
+}
+
+impl Consumer for NoBroker {
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
+        Box::pin(pending())
+    }
+
+    fn cancel(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn is_live(&self) -> bool {
+        false
+    }
 }

@@ -2,6 +2,8 @@
 //! confirms, returns, expiry, redelivery. Only encoded bytes cross it. It ends with the process.
 
 mod consumer;
+#[cfg(test)]
+mod properties;
 mod publisher;
 mod queue;
 mod routing;
