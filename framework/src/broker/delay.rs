@@ -17,7 +17,7 @@ const DUE: &str = "due";
 /// Exchange and routing key for a delay, which is rounded up to the next tenth of a second and cut to [`MAX_DELAY`].
 fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
     let delay = delay.min(MAX_DELAY);
-    let ticks = delay.as_millis().div_ceil(TICK.as_millis()).max(1);
+    let ticks = delay.as_nanos().div_ceil(TICK.as_nanos()).max(1);
     let highest = u128::BITS - 1 - ticks.leading_zeros();
     let mut key = String::with_capacity(2 * LEVELS as usize + target.len());
     for level in (0..LEVELS).rev() {

@@ -284,3 +284,38 @@ fn zero_timeout() -> SendError {
     let reason = "zero would give up before it begins; leave it out for the default".into();
     SendError::Option { option: "timeout", reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn any_times_are_ones_that_broker_and_clock_can_count_or_refused(
+            timeout in prop::option::of(any::<Duration>()), delay in prop::option::of(any::<Duration>()),
+            expiration in prop::option::of(prop_oneof![any::<Duration>(), (0..10_000_000_000_u64).prop_map(Duration::from_millis)]),
+            query in any::<bool>(),
+        ) {
+            let identity = Identity::plain("orders", "i1");
+            let kind = if query { Kind::Query } else { Kind::Command };
+            let address = Address { kind, key: "invoice.create", service: None };
+            let options = Options { timeout, delay, expiration, ..Options::default() };
+            let fits = expiration.is_none_or(|expiration| expiration <= MAX_EXPIRATION)
+                && delay.is_none_or(|delay| delay <= MAX_DELAY)
+                && timeout.is_none_or(|timeout| !timeout.is_zero());
+            let composed = identity.keyed(&address, Payload::json(&()), options, Duration::from_secs(30));
+            prop_assert_eq!(composed.is_ok(), fits);
+            if let Ok(mut outgoing) = composed {
+                prop_assert!(outgoing.timeout <= MAX_TIMEOUT);
+                if as_request(&mut outgoing).is_ok() {
+                    let left = outgoing.envelope.expiration;
+                    prop_assert!(left.is_some() || !query, "nobody waits for ever");
+                    prop_assert!(left.is_none_or(|left| left <= MAX_EXPIRATION));
+                }
+            }
+        }
+    }
+}

@@ -69,11 +69,11 @@ proptest! {
     #[test]
     fn any_command_line_of_the_operator_is_read_or_answered(words in arguments(&WORDS)) {
         match Cli::try_parse_from(line(&words)) {
-            Ok(cli) => if let Some(message) = message_of(cli.command).filter(|message| message.file.is_none()) {
-                if let Err(problem) = composed(&message) {
-                    prop_assert!(!problem.is_empty());
-                }
-            },
+            Ok(cli) => {
+                let message = message_of(cli.command).filter(|message| message.file.is_none());
+                let refused = message.and_then(|message| composed(&message).err());
+                prop_assert!(refused.is_none_or(|problem| !problem.is_empty()));
+            }
             Err(answer) => prop_assert!(!answer.to_string().is_empty()),
         }
     }

@@ -89,7 +89,7 @@ fn all_of(envelope: &Envelope) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(800))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn anything_opens_as_an_envelope_without_a_panic(
         origin in any::origin(), properties in any::properties(), payload in any::payload()

@@ -56,7 +56,7 @@ fn class_of(outcome: &Outcome) -> Option<FailureClass> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn any_case_is_settled(
         outcome in outcome(), asked in asked(), attempt in prop_oneof![0..12_u32, any::<u32>()], policy in policy(),

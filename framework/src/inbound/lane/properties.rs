@@ -26,7 +26,10 @@ enum Step {
     /// The broker delivers, if there is a permit.
     Deliver,
     /// A handler ends: well, with a failure of ours, or by being dropped.
-    Finish { held: usize, how: u8 },
+    Finish {
+        held: usize,
+        how: u8,
+    },
     /// The channel is lost.
     End,
     Flush,
