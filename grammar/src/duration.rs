@@ -30,7 +30,34 @@ pub fn show_duration(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        #[test]
+        fn any_duration_of_whole_milliseconds_is_read_as_it_is_written(
+            millis in prop_oneof![1..10_000_u64, 1..=u64::MAX, (1..10_000_u64).prop_map(|n| n * 60_000)]
+        ) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
+        }
+
+        #[test]
+        fn any_text_is_a_duration_above_zero_or_none(
+            text in prop_oneof![
+                "\\PC{0,40}",
+                "[ \t]{0,2}[0-9]{0,25}[ \t]{0,2}(ms|s|m|min|h|d|µs|y|)[ \t]{0,2}",
+                ".{0,10}[0-9]{1,4}.{0,10}",
+            ]
+        ) {
+            if let Some(duration) = parse_duration(&text) {
+                prop_assert!(duration > Duration::ZERO, "{:?}", text);
+                prop_assert_eq!(parse_duration(&show_duration(duration)), Some(duration));
+            }
+        }
+    }
 
     #[test]
     fn durations_have_a_unit_and_are_written_as_they_are_read() {

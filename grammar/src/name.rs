@@ -135,7 +135,58 @@ pub fn domain(key: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The rule, said in another way.
+    fn follows_the_rule(word: &str) -> bool {
+        word.chars().enumerate().all(|(place, c)| match c {
+            'a'..='z' => true,
+            '0'..='9' | '-' => place > 0,
+            _ => false,
+        }) && !word.is_empty()
+    }
+
+    fn near_names() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z][a-z0-9-]{0,20}(\\.[a-z][a-z0-9-]{0,20}){0,4}",
+            "[a-c0-1.*#:_A é-]{0,12}",
+            "[a-z.]{190,210}",
+            "\\PC{0,80}",
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        #[test]
+        fn any_text_is_a_key_exactly_if_all_its_words_follow_the_rule(text in near_names()) {
+            let expected = text.len() <= MAX_KEY_BYTES && text.split('.').all(follows_the_rule);
+            let checked = check_key(&text);
+            prop_assert_eq!(checked.is_ok(), expected, "{:?}", text);
+            if let Err(error) = checked {
+                prop_assert!(!error.to_string().is_empty());
+            } else {
+                prop_assert!(crate::check_pattern(&text).is_ok() && follows_the_rule(domain(&text)));
+                prop_assert!(!crate::is_wildcard(&text) && crate::matches(&text, &text));
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_service_or_queue_exactly_if_it_is_one_free_word(
+            text in prop_oneof![
+                near_names(),
+                "[a-z]{55,65}",
+                prop::sample::select(&RESERVED_QUEUES[..]).prop_map(str::to_owned),
+                prop::sample::select(&RESERVED_SERVICES[..]).prop_map(str::to_owned),
+            ]
+        ) {
+            let word = text.len() <= MAX_WORD_BYTES && follows_the_rule(&text);
+            prop_assert_eq!(check_word("word", &text).is_ok(), word);
+            prop_assert_eq!(check_service(&text).is_ok(), word && !RESERVED_SERVICES.contains(&text.as_str()));
+            prop_assert_eq!(check_queue(&text).is_ok(), word && !RESERVED_QUEUES.contains(&text.as_str()));
+        }
+    }
 
     #[test]
     fn keys_of_200_bytes_pass_and_of_201_are_refused() {

@@ -128,6 +128,24 @@ mod tests {
         prop::collection::vec(prop::sample::select(choices), 1..=most).prop_map(|words| words.join("."))
     }
 
+    /// What a wildcard means, without any thought of speed.
+    fn naive(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern, key) {
+            ([], []) => true,
+            (["#", rest @ ..], _) => (0..=key.len()).any(|taken| naive(rest, &key[taken..])),
+            (["*", pattern @ ..], [_, key @ ..]) => naive(pattern, key),
+            ([segment, pattern @ ..], [word, key @ ..]) if segment == word => naive(pattern, key),
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn many_wildcards_take_no_endless_time() {
+        let (pattern, key) = (["#", "a"].repeat(500).join("."), ["b"].repeat(1_000).join("."));
+        assert!(!matches(&pattern, &key));
+        assert!(patterns_overlap(&pattern, &pattern));
+    }
+
     /// Every key of up to six words over the alphabet: enough for patterns of up to four segments.
     fn all_keys() -> Vec<String> {
         let mut keys: Vec<String> = vec![];
@@ -160,6 +178,24 @@ mod tests {
         fn a_key_matches_itself_and_only_itself(a in segments(&["a", "b"], 4), b in segments(&["a", "b"], 4)) {
             prop_assert!(matches(&a, &a));
             prop_assert_eq!(matches(&a, &b), a == b);
+        }
+
+        #[test]
+        fn any_pattern_matches_as_a_naive_matcher_says(
+            pattern in segments(&["a", "b", "*", "#", ""], 6), key in segments(&["a", "b", ""], 6)
+        ) {
+            prop_assert_eq!(matches(&pattern, &key), naive(&words(&pattern), &words(&key)), "{} against {}", pattern, key);
+        }
+
+        #[test]
+        fn patterns_that_match_one_key_overlap_in_either_order(
+            a in segments(&["a", "b", "*", "#", ""], 6), b in segments(&["a", "b", "*", "#", ""], 6),
+            key in segments(&["a", "b", ""], 5)
+        ) {
+            prop_assert_eq!(patterns_overlap(&a, &b), patterns_overlap(&b, &a));
+            prop_assert!(!(matches(&a, &key) && matches(&b, &key)) || patterns_overlap(&a, &b), "{} with {}", a, b);
+            prop_assert_eq!(patterns_overlap(&a, &key), matches(&a, &key), "a key overlaps with what matches it");
+            prop_assert!(patterns_overlap(&a, &a) && patterns_overlap(&a, "#"));
         }
 
         #[test]

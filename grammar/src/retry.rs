@@ -98,7 +98,7 @@ impl Retry {
     /// The most attempts there are in all.
     #[must_use]
     pub fn most_attempts(&self) -> u32 {
-        self.in_place.max(1) + self.delays.count()
+        self.in_place.max(1).saturating_add(self.delays.count())
     }
 
     /// What comes after this failed attempt, counted from 1. `chance`, from 0 to 1, spreads growing delays.
@@ -128,7 +128,8 @@ impl Delays {
             Self::List(delays) => delays.get(index as usize).copied(),
             Self::Growing { first, cap, times } => (index < *times).then(|| {
                 let base = first.saturating_mul(2_u32.saturating_pow(index.min(31))).min(*cap);
-                base + base.mul_f64(chance.clamp(0.0, 1.0) / 4.0)
+                // What is no number is no chance.
+                base.saturating_add(base.mul_f64((chance.clamp(0.0, 1.0) / 4.0).max(0.0)))
             }),
         }
     }
@@ -206,7 +207,80 @@ fn delays_in(delays: &str, text: &str) -> Result<Delays, RetryError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn delay() -> impl Strategy<Value = Duration> {
+        let longest = MAX_DELAY.as_millis() as u64;
+        prop_oneof![100..2_000_u64, 100..=longest, (1..3_000_u64).prop_map(|n| n * 1_000)]
+            .prop_map(Duration::from_millis)
+    }
+
+    fn plan() -> impl Strategy<Value = Retry> {
+        let list = prop::collection::vec(delay(), 0..=MAX_DELAYED as usize).prop_map(Delays::List);
+        let growing = (delay(), delay(), 1..=MAX_DELAYED).prop_map(|(a, b, times)| Delays::Growing {
+            first: a.min(b),
+            cap: a.max(b),
+            times,
+        });
+        (1..=MAX_IN_PLACE, prop_oneof![list, growing])
+            .prop_map(|(in_place, delays)| Retry { delays, ..Retry::in_place(in_place) })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn any_plan_is_read_as_it_is_written(plan in plan()) {
+            prop_assert_eq!(plan.to_string().parse::<Retry>(), Ok(plan));
+        }
+
+        #[test]
+        fn any_plan_ends_after_its_most_attempts_and_waits_as_long_as_it_says(plan in plan(), chance in 0.0..=1.0_f64) {
+            for attempt in 1..plan.most_attempts() {
+                match plan.after(attempt, chance) {
+                    NextAttempt::InPlace(pause) => prop_assert!(attempt < plan.in_place && pause >= plan.pause),
+                    NextAttempt::Delayed(delay) => {
+                        prop_assert!(attempt >= plan.in_place && delay >= MIN_DELAY && delay <= MAX_DELAY + MAX_DELAY / 4);
+                    }
+                    NextAttempt::None => prop_assert!(false, "it ends at {attempt} of {}", plan.most_attempts()),
+                }
+            }
+            prop_assert_eq!(plan.after(plan.most_attempts(), chance), NextAttempt::None);
+            prop_assert_eq!(plan.after(u32::MAX, chance), NextAttempt::None);
+        }
+
+        #[test]
+        fn any_numbers_in_a_plan_made_by_hand_are_added_without_a_panic(
+            in_place in prop_oneof![0..5_u32, Just(u32::MAX)], times in prop_oneof![0..5_u32, Just(u32::MAX)],
+            first in prop_oneof![Just(Duration::ZERO), Just(Duration::MAX), delay()],
+            attempt in prop_oneof![0..9_u32, any::<u32>()], chance in any::<f64>(),
+        ) {
+            let delays = Delays::Growing { first, cap: Duration::MAX, times };
+            let plan = Retry { in_place, pause: first, delays };
+            prop_assert!(plan.most_attempts() >= in_place.max(times));
+            if let NextAttempt::Delayed(delay) = plan.after(attempt, chance) {
+                prop_assert!(delay >= first);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_plan_that_is_written_as_it_is_read_or_says_what_to_write(
+            text in prop_oneof![
+                "\\PC{0,40}",
+                "[0-9]{1,3} ?(then)? ?([0-9]{1,4}(ms|s|m|h|d)?[, x.]{0,3}){0,4}",
+                "(none|blocking|delayed|then|x|\\.\\.|,| |[0-9]{1,11}|ms|s|d){0,8}",
+            ]
+        ) {
+            match text.parse::<Retry>() {
+                Ok(plan) => {
+                    prop_assert!(plan.most_attempts() <= MAX_IN_PLACE + MAX_DELAYED, "{}", text);
+                    prop_assert_eq!(plan.to_string().parse::<Retry>(), Ok(plan));
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
 
     fn steps(text: &str) -> Vec<NextAttempt> {
         let retry: Retry = text.parse().unwrap();

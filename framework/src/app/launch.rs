@@ -71,7 +71,7 @@ impl App {
     /// # Errors
     /// Every problem that was found: in the configuration, in what the actors promise, at the broker.
     pub async fn start(mut self) -> Result<Running, StartError> {
-        let environment: Vec<(String, String)> = std::env::vars().collect();
+        let environment = super::read_config::environment();
         let file = self.config_file.clone();
         super::read_config::read(&mut self.config, file.as_deref(), &environment)
             .map_err(|problems| StartError { problems })?;

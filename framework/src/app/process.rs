@@ -63,7 +63,7 @@ pub(super) fn start_log(common: &Common, quiet: &str) {
 }
 
 fn configure(app: &mut App, common: &Common) -> Result<(), Vec<String>> {
-    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let environment = read_config::environment();
     let file = common.config.clone().or_else(|| app.config_file.clone());
     read_config::read(&mut app.config, file.as_deref(), &environment)?;
     if let Some(broker) = &common.broker {

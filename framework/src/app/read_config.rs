@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use crate::app::config::{ActorOverrides, Config};
 use crate::broker::Names;
+use crate::codec::DEEPEST;
 use crate::message::Secret;
 
 /// The file that is read when nobody names another one, if it is there.
@@ -19,6 +20,12 @@ const PREFIX: &str = "POSTRIDER_";
 
 /// Variables that other parts read: the file's name here, the log by the process.
 const NOT_SETTINGS: [&str; 2] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG"];
+
+/// The environment as texts. What is no text, in whatever variable, is no reason to end.
+pub(super) fn environment() -> Vec<(String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
 
 /// Adds what file and environment say.
 ///
@@ -30,7 +37,17 @@ pub(super) fn read(
     environment: &[(String, String)],
 ) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
-    let mut table = read_file(file, environment, &mut problems);
+    let table = read_file(file, environment, &mut problems);
+    in_table(config, table, environment, problems)
+}
+
+/// Adds what the environment says to what the file says, and reads both.
+fn in_table(
+    config: &mut Config,
+    mut table: Table,
+    environment: &[(String, String)],
+    mut problems: Vec<String>,
+) -> Result<(), Vec<String>> {
     let ours = |name: &str| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name) && !is_service_link(name);
     for (name, value) in environment.iter().filter(|(name, _)| ours(name)) {
         insert(&mut table, name, value, &mut problems);
@@ -57,10 +74,15 @@ fn read_file(file: Option<&Path>, environment: &[(String, String)], problems: &m
             return Table::new();
         }
     };
+    parsed(path, &text, problems)
+}
+
+fn parsed(path: &Path, text: &str, problems: &mut Vec<String>) -> Table {
     text.parse().unwrap_or_else(|error: toml::de::Error| {
         // The error's own text quotes the line, which may hold a password.
-        let place = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count());
-        problems.push(format!("configuration file {}, line {}: {}", path.display(), place.max(1), error.message()));
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+        problems.push(format!("configuration file {}, line {line}: {}", path.display(), error.message()));
         Table::new()
     })
 }
@@ -131,7 +153,7 @@ impl Reader {
             "max_payload_bytes" => {
                 self.number(name, &value, 128 * 1024 * 1024, |n| config.limits.max_payload_bytes = n as usize)
             }
-            "max_nesting" => self.number(name, &value, 1_000, |n| config.limits.max_nesting = n as usize),
+            "max_nesting" => self.number(name, &value, DEEPEST as u64, |n| config.limits.max_nesting = n as usize),
             "max_held_messages" => self.number(name, &value, 1_000_000, |n| config.held.messages = n as usize),
             "max_held_bytes" => self.number(name, &value, 1 << 30, |n| config.held.bytes = n as usize),
             "run_messages" => self.number(name, &value, u64::MAX, |n| config.run.messages = Some(n)),
@@ -250,6 +272,9 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

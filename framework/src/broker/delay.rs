@@ -17,7 +17,7 @@ const DUE: &str = "due";
 /// Exchange and routing key for a delay, which is rounded up to the next tenth of a second and cut to [`MAX_DELAY`].
 fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
     let delay = delay.min(MAX_DELAY);
-    let ticks = delay.as_millis().div_ceil(TICK.as_millis()).max(1);
+    let ticks = delay.as_nanos().div_ceil(TICK.as_nanos()).max(1);
     let highest = u128::BITS - 1 - ticks.leading_zeros();
     let mut key = String::with_capacity(2 * LEVELS as usize + target.len());
     for level in (0..LEVELS).rev() {
@@ -99,6 +99,8 @@ pub fn due_topology(names: &Names) -> Topology {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::broker::matches;
 
@@ -140,6 +142,37 @@ mod tests {
         let (exchange, key) = delayed_publish(&names, Duration::MAX);
         assert_eq!(travel(&exchange, &key, &topology).0, MAX_DELAY);
         assert!(MAX_DELAY > postrider_grammar::MAX_DELAY);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn any_delay_takes_as_long_as_was_asked_or_up_to_a_tick_longer(
+            asked in prop_oneof![
+                (0..=MAX_DELAY.as_nanos() as u64).prop_map(Duration::from_nanos),
+                (0..100_000_u64).prop_map(Duration::from_millis),
+                (0..LEVELS, -1..=1_i64).prop_map(|(level, off)| Duration::from_millis(((100_i64 << level) + off) as u64)),
+                any::<u64>().prop_map(Duration::from_secs),
+            ]
+        ) {
+            let names = Names::default();
+            let (exchange, key) = delayed_publish(&names, asked);
+            let (waited, _) = travel(&exchange, &key, &delay_levels(&names));
+            let expected = asked.min(MAX_DELAY);
+            prop_assert!(waited >= expected && waited < expected + TICK || waited == TICK && expected.is_zero(), "{asked:?} became {waited:?}");
+            prop_assert!(key.len() <= 255 && waited <= MAX_DELAY);
+        }
+
+        #[test]
+        fn any_two_queues_have_ways_back_of_their_own(
+            first in "[a-c]{1,2}(\\.[a-c]{1,2})?", second in "[a-c]{1,2}(\\.[a-c]{1,2})?", millis in 1..100_000_u64
+        ) {
+            let names = Names::default();
+            let queue = |name: &str| format!("postrider.{name}");
+            let (_, key) = delayed_to_queue(&names, Duration::from_millis(millis), &queue(&first));
+            let comes_back = matches(&delay_return(&names, &queue(&second)).routing_key, &key);
+            prop_assert_eq!(comes_back, first == second);
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the
 //! suite it must pass.
 
+#[cfg(test)]
+pub(crate) mod any;
 mod delay;
 mod delivery;
 mod error;
@@ -22,5 +24,5 @@ pub use port::{
     ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
-pub(crate) use wire::{ATTEMPT, HOME, KIND, ORIGINAL_EXPIRATION, strip};
+pub(crate) use wire::{ATTEMPT, HOME, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, strip};
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

@@ -11,6 +11,9 @@ use crate::message::{Envelope, Headers, Key, Kind, MediaType, MessageId, Name, R
 /// The most bytes of properties and headers that are sent; a frame of RabbitMQ's default size has 128 KiB.
 pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
 
+/// The longest time that the broker takes as an expiration; with a longer one it closes the channel.
+pub(crate) const MAX_EXPIRATION: Duration = Duration::from_millis(u32::MAX as u64);
+
 const PREFIX: &str = "postrider-";
 /// Written where the exchange does not tell the kind: on everything that goes straight to a queue.
 pub(crate) const KIND: &str = "postrider-kind";
@@ -142,7 +145,8 @@ pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Nam
     let number = |value: Option<Value>| value.and_then(|value| value.as_integer()).and_then(|n| u32::try_from(n).ok());
     let media_type = properties.content_type.map_or(MediaType::BYTES, MediaType::new);
     let mut envelope = Envelope::new(kind, key, media_type, payload);
-    if let Some(message_id) = properties.message_id {
+    // An empty id would make one message of all that have none.
+    if let Some(message_id) = properties.message_id.filter(|id| !id.is_empty()) {
         envelope.id = message_id.into();
     }
     envelope.correlation_id = properties.correlation_id.map(MessageId::from);
@@ -214,6 +218,9 @@ fn texts(value: Option<Value>) -> impl Iterator<Item = String> {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use postrider_grammar::MAX_DELAY;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Names, is_reserved_header};
+use crate::broker::{MAX_EXPIRATION, Names, is_reserved_header};
 use crate::bus::{Options, Payload, SendError};
 use crate::codec::{self, Limits};
 use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo};
@@ -136,7 +136,7 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
     envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
     envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
     envelope.delay = checked_delay(options.delay)?;
-    envelope.expiration = options.expiration;
+    envelope.expiration = checked_expiration(options.expiration)?;
     envelope.priority = options.priority;
     envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
     if let Some(id) = &options.id {
@@ -182,6 +182,15 @@ fn checked_delay(delay: Option<Duration>) -> Result<Option<Duration>, SendError>
     Ok(delay)
 }
 
+/// One that is longer than the broker takes would cost the channel.
+fn checked_expiration(expiration: Option<Duration>) -> Result<Option<Duration>, SendError> {
+    if let Some(long) = expiration.filter(|expiration| *expiration > MAX_EXPIRATION) {
+        let reason = format!("{long:?} is too long; a message expires after 49 days at most, or never");
+        return Err(SendError::Option { option: "expiration", reason });
+    }
+    Ok(expiration)
+}
+
 /// Makes a request of an outgoing message.
 pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     let envelope = &mut outgoing.envelope;
@@ -202,7 +211,8 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     if envelope.kind == Kind::Query {
         // Nobody wants the answer to a query after its caller has given up; a command is still to be done.
         envelope.timeout = Some(outgoing.timeout);
-        envelope.expiration = Some(envelope.expiration.map_or(outgoing.timeout, |given| given.min(outgoing.timeout)));
+        let patience = outgoing.timeout.min(MAX_EXPIRATION);
+        envelope.expiration = Some(envelope.expiration.map_or(patience, |given| given.min(patience)));
     }
     Ok(())
 }
@@ -245,6 +255,7 @@ impl Identity {
         }
         let mut envelope = envelope;
         envelope.delay = checked_delay(envelope.delay)?;
+        envelope.expiration = checked_expiration(envelope.expiration)?;
         if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {
             let reason = format!("a {} is not delayed: somebody waits", envelope.kind);
             return Err(SendError::Option { option: "delay", reason });
@@ -272,4 +283,39 @@ impl Identity {
 fn zero_timeout() -> SendError {
     let reason = "zero would give up before it begins; leave it out for the default".into();
     SendError::Option { option: "timeout", reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn any_times_are_ones_that_broker_and_clock_can_count_or_refused(
+            timeout in prop::option::of(any::<Duration>()), delay in prop::option::of(any::<Duration>()),
+            expiration in prop::option::of(prop_oneof![any::<Duration>(), (0..10_000_000_000_u64).prop_map(Duration::from_millis)]),
+            query in any::<bool>(),
+        ) {
+            let identity = Identity::plain("orders", "i1");
+            let kind = if query { Kind::Query } else { Kind::Command };
+            let address = Address { kind, key: "invoice.create", service: None };
+            let options = Options { timeout, delay, expiration, ..Options::default() };
+            let fits = expiration.is_none_or(|expiration| expiration <= MAX_EXPIRATION)
+                && delay.is_none_or(|delay| delay <= MAX_DELAY)
+                && timeout.is_none_or(|timeout| !timeout.is_zero());
+            let composed = identity.keyed(&address, Payload::json(&()), options, Duration::from_secs(30));
+            prop_assert_eq!(composed.is_ok(), fits);
+            if let Ok(mut outgoing) = composed {
+                prop_assert!(outgoing.timeout <= MAX_TIMEOUT);
+                if as_request(&mut outgoing).is_ok() {
+                    let left = outgoing.envelope.expiration;
+                    prop_assert!(left.is_some() || !query, "nobody waits for ever");
+                    prop_assert!(left.is_none_or(|left| left <= MAX_EXPIRATION));
+                }
+            }
+        }
+    }
 }

@@ -68,8 +68,10 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     let kind = properties.headers.remove(KIND).and_then(|value| value.as_text().and_then(Kind::from_word))?;
     let routing_key = properties.message_type.take()?;
     strip(&mut properties.headers);
+    // A foreign sender may have written anything there, and the broker closes the channel over what it cannot read.
+    let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
     properties.expiration =
-        properties.headers.remove(ORIGINAL_EXPIRATION).and_then(|value| value.as_text().map(str::to_owned));
+        expiration.and_then(|value| value.as_text().map(str::to_owned)).filter(|text| text.parse::<u32>().is_ok());
     let key = routing_key.split_once(':').map_or(routing_key.as_str(), |(_, key)| key);
     properties.message_type = Some(key.to_owned());
     let exchange = names.exchange(kind);
@@ -87,5 +89,71 @@ fn routing_keys(envelope: &Envelope) -> Vec<String> {
         (_, Some(target)) => vec![channel_key(target.as_str(), key)],
         (_, None) if envelope.recipients.is_empty() => vec![key.to_owned()],
         (_, None) => envelope.recipients.iter().map(|service| channel_key(service.as_str(), key)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::broker::{any, is_reserved_header, open};
+
+    fn sent() -> impl Strategy<Value = Envelope> {
+        (any::origin(), any::properties(), any::payload(), prop::option::of("[a-z]{1,8}"), 0..=u32::MAX).prop_map(
+            |(origin, mut properties, payload, target, expiration)| {
+                // What only we write is refused in what is sent.
+                properties.headers.retain(|name| !is_reserved_header(name));
+                properties.expiration = Some(expiration.to_string());
+                let mut envelope = open(&origin, properties, payload, &Names::default());
+                envelope.target = target.as_deref().map(crate::message::Name::from_wire);
+                envelope
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn what_was_delayed_is_published_in_the_end_as_if_it_had_not_been(
+            envelope in sent(), delay in 1..u64::from(u32::MAX), kind in 0..4_usize
+        ) {
+            let kind = [Kind::Command, Kind::Event, Kind::Query, Kind::Channel][kind];
+            // A colon parts service and key.
+            let key = crate::message::Key::from_wire(&envelope.key.as_str().replace(':', "."));
+            let now = Envelope { kind, key, ..envelope };
+            let later = Envelope { delay: Some(Duration::from_millis(delay)), ..now.clone() };
+            let names = Names::default();
+            let (now, later) = (route(now, &names), route(later, &names));
+            prop_assert_eq!(now.len(), later.len());
+            for (mut now, later) in now.into_iter().zip(later) {
+                prop_assert!(names.is_delay(&later.exchange) && later.routing_key.len() <= 255);
+                prop_assert_eq!(&later.properties.expiration, &None, "it would expire while it waits");
+                let due = due(later.properties, later.payload, &names).unwrap();
+                strip(&mut now.properties.headers);
+                now.properties.persistent = true;
+                prop_assert_eq!((due.exchange, due.routing_key, due.payload), (now.exchange, now.routing_key, now.payload));
+                prop_assert_eq!(due.properties, now.properties);
+            }
+        }
+
+        #[test]
+        fn anything_that_is_due_has_a_way_and_an_expiration_that_the_broker_takes(
+            properties in any::properties(), payload in any::payload()
+        ) {
+            let names = Names::default();
+            let says_where = properties.headers.text(KIND).and_then(Kind::from_word).is_some() && properties.message_type.is_some();
+            let has_home = properties.headers.text(HOME).is_some();
+            match due(properties, payload.clone(), &names) {
+                Some(addressed) => {
+                    prop_assert!(says_where || has_home);
+                    prop_assert_eq!(addressed.payload, payload);
+                    prop_assert!(addressed.properties.headers.get(HOME).is_none());
+                    let expiration = addressed.properties.expiration.filter(|_| !has_home);
+                    prop_assert!(expiration.is_none_or(|text| text.parse::<u32>().is_ok()));
+                }
+                None => prop_assert!(!says_where && !has_home),
+            }
+        }
     }
 }

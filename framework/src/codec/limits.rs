@@ -1,12 +1,15 @@
 use crate::codec::{EncodeError, depth};
 use crate::message::MediaType;
 
+/// Nesting that no setting allows: the decoder for JSON goes no deeper, and each level costs stack in all of them.
+pub(crate) const DEEPEST: usize = 127;
+
 /// Limits on payloads, checked before a message leaves and before one is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes of a payload. Default: 16 MiB, what RabbitMQ 4 accepts by default.
     pub max_payload_bytes: usize,
-    /// The deepest nesting of lists and maps in a payload. Default: 100.
+    /// The deepest nesting of lists and maps in a payload, up to 127. Default: 100.
     pub max_nesting: usize,
 }
 
@@ -29,12 +32,13 @@ impl Limits {
     }
 
     pub(crate) fn check_depth(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
+        let most = self.max_nesting.min(DEEPEST);
         // Each level costs a byte, so that a short payload cannot be deep.
-        if payload.len() <= self.max_nesting {
+        if payload.len() <= most {
             return Ok(());
         }
-        if depth::exceeds(payload, media_type, self.max_nesting) {
-            return Err(EncodeError::TooDeep { most: self.max_nesting });
+        if depth::exceeds(payload, media_type, most) {
+            return Err(EncodeError::TooDeep { most });
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::message::MediaType;
 
 pub use error::{DecodeError, EncodeError};
+pub(crate) use limits::DEEPEST;
 pub use limits::Limits;
 
 /// The four encodings that Postrider knows.
@@ -75,25 +76,39 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
     match codec {
         Codec::Msgpack => {
             let mut rest = payload;
-            let value = rmp_serde::from_read(&mut rest).map_err(|error| failed(error.to_string()))?;
+            let value = rmp_serde::from_read(&mut rest).map_err(|error| failed(of_msgpack(&error)))?;
             if rest.is_empty() { Ok(value) } else { Err(failed(format!("{} bytes are left over", rest.len()))) }
         }
-        Codec::Json => serde_json::from_slice(payload).map_err(|error| failed(without_value(&error))),
+        Codec::Json => serde_json::from_slice(payload).map_err(|error| failed(without_value(&error.to_string()))),
         Codec::Text | Codec::Bytes => text::decode(payload).map_err(failed),
     }
 }
 
-/// A JSON error's text can quote the value it met; the class and the place are enough to find it.
-fn without_value(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            let text = error.to_string();
-            let kept = if text.starts_with("invalid") { "a value of another type or range" } else { text.as_str() };
-            format!("{kept} at line {} column {}", error.line(), error.column())
-        }
-        _ => error.to_string(),
+/// An error's text without the value or name that it met: what was expected, and perhaps where, is enough to find it.
+fn without_value(text: &str) -> String {
+    let met = [
+        ("invalid type: ", "a value of another type or range"),
+        ("invalid value: ", "a value of another type or range"),
+        ("unknown variant `", "an unknown variant"),
+        ("unknown field `", "an unknown field"),
+    ];
+    let Some((_, instead)) = met.into_iter().find(|(start, _)| text.starts_with(start)) else { return text.to_owned() };
+    // What was met may have such words too; what was expected comes last.
+    let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no ")).unwrap_or(text.len());
+    format!("{instead}{}", &text[expected..])
+}
+
+/// The marker of a short value has the value in it.
+fn of_msgpack(error: &rmp_serde::decode::Error) -> String {
+    let text = without_value(&error.to_string());
+    match error {
+        rmp_serde::decode::Error::TypeMismatch(_) => text.split('(').next().unwrap_or_default().to_owned(),
+        _ => text,
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -144,7 +144,7 @@ impl<S: 'static> Core<S> {
         }
         match self.settings.running.enter(&job.envelope, job.redelivered) {
             Entered::Run(turn) => {
-                job.turn = turn;
+                job.turn = Some(turn);
                 return Some(job);
             }
             Entered::Ended(outcome, made) => {

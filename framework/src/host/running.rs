@@ -2,7 +2,6 @@
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
 //! one that has just ended. A message that was sent twice waits for the other one and is handled then.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +24,8 @@ type Ended = (Outcome, Made);
 
 #[derive(Default)]
 struct Runs {
-    running: HashMap<MessageId, UnderWay>,
+    /// By the id; more than one only where a sender has used an id for several messages.
+    running: HashMap<MessageId, Vec<UnderWay>>,
     /// What ended and could not be settled.
     ended: HashMap<MessageId, (Same, Ended)>,
     /// The same by age.
@@ -63,8 +63,8 @@ pub struct Running(Arc<Mutex<Runs>>);
 
 /// Whether a message is to be handled.
 pub(super) enum Entered {
-    /// Yes. Without a turn it is another message with the same id.
-    Run(Option<Turn>),
+    /// Yes.
+    Run(Turn),
     /// It is being handled already. The outcome follows; if none does, that run did not take place.
     Joined(oneshot::Receiver<Ended>),
     /// It was sent twice; its turn comes when the other one has ended.
@@ -89,22 +89,18 @@ impl Running {
         {
             return Entered::Ended(outcome, made);
         }
-        match runs.running.entry(id.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(UnderWay { same, joined: Vec::new(), after: Vec::new() });
-                Entered::Run(Some(Turn { running: self.clone(), id: Some(id.clone()) }))
-            }
-            Entry::Occupied(entry) if entry.get().same != same => Entered::Run(None),
-            Entry::Occupied(mut entry) => {
-                let (tell, waiting) = oneshot::channel();
-                if redelivered {
-                    entry.get_mut().joined.push(tell);
-                    return Entered::Joined(waiting);
-                }
-                entry.get_mut().after.push(tell);
-                Entered::After(waiting)
-            }
+        let under_way = runs.running.entry(id.clone()).or_default();
+        let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
+            under_way.push(UnderWay { same: same.clone(), joined: Vec::new(), after: Vec::new() });
+            return Entered::Run(Turn { running: self.clone(), of: Some((id.clone(), same)) });
+        };
+        let (tell, waiting) = oneshot::channel();
+        if redelivered {
+            run.joined.push(tell);
+            return Entered::Joined(waiting);
         }
+        run.after.push(tell);
+        Entered::After(waiting)
     }
 
     fn lock(&self) -> MutexGuard<'_, Runs> {
@@ -113,6 +109,16 @@ impl Running {
 }
 
 impl Runs {
+    fn take(&mut self, id: &MessageId, same: &Same) -> Option<UnderWay> {
+        let under_way = self.running.get_mut(id)?;
+        let place = under_way.iter().position(|run| run.same == *same)?;
+        let run = under_way.swap_remove(place);
+        if under_way.is_empty() {
+            self.running.remove(id);
+        }
+        Some(run)
+    }
+
     fn remember(&mut self, id: MessageId, ended: (Same, Ended)) {
         let now = Instant::now();
         self.ages.push_back((now, id.clone()));
@@ -129,15 +135,15 @@ impl Runs {
 /// The right to handle a message. Dropped, it says that the run did not take place.
 pub(super) struct Turn {
     running: Running,
-    id: Option<MessageId>,
+    of: Option<(MessageId, Same)>,
 }
 
 impl Turn {
     /// The run has ended. What cannot be settled is remembered for the redelivery.
     pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
-        let Some(id) = self.id.take() else { return };
+        let Some((id, same)) = self.of.take() else { return };
         let mut runs = self.running.lock();
-        let Some(UnderWay { same, joined, after }) = runs.running.remove(&id) else { return };
+        let Some(UnderWay { same, joined, after }) = runs.take(&id, &same) else { return };
         // One that waits already is the redelivery, if its own channel has not closed meanwhile.
         if !settles && joined.iter().all(oneshot::Sender::is_closed) {
             runs.remember(id, (same, (outcome.clone(), made.clone())));
@@ -152,11 +158,14 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.running.lock().running.remove(&id);
+        if let Some((id, same)) = self.of.take() {
+            self.running.lock().take(&id, &same);
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -178,7 +187,7 @@ mod tests {
     }
 
     fn run(running: &Running, id: &MessageId) -> Turn {
-        if let Entered::Run(Some(turn)) = enter(running, id, true) { turn } else { panic!("it runs already") }
+        if let Entered::Run(turn) = enter(running, id, true) { turn } else { panic!("it runs already") }
     }
 
     #[test]
@@ -206,9 +215,10 @@ mod tests {
         let (running, id) = (Running::default(), MessageId::new());
         let _first = run(&running, &id);
         assert!(matches!(enter(&running, &id, false), Entered::After(_)));
-        assert!(matches!(running.enter(&envelope(&id, "a.other"), true), Entered::Run(None)));
+        let Entered::Run(_other) = running.enter(&envelope(&id, "a.other"), true) else { panic!("it waits") };
+        assert!(matches!(running.enter(&envelope(&id, "a.other"), true), Entered::Joined(_)));
         let later = Envelope { attempt: 2, ..envelope(&id, "a.b") };
-        assert!(matches!(running.enter(&later, true), Entered::Run(None)));
+        assert!(matches!(running.enter(&later, true), Entered::Run(_)));
     }
 
     #[test]

@@ -243,3 +243,6 @@ mod tests {
         assert_eq!(in_place(&failed(F::Rejected), Asked::OneWay, 1, 0, &policy), Again::No);
     }
 }
+
+#[cfg(test)]
+mod properties;

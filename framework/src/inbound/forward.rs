@@ -15,6 +15,10 @@ const SKEWED_SINCE: &str = "postrider-skewed-since";
 
 /// Why the first attempt failed, from the first delayed one on.
 const FIRST_ERROR: &str = "postrider-first-error";
+/// In front of everything that says why a message is a dead letter.
+const DEAD: &str = "postrider-dead-";
+/// The headers that did not fit.
+const CUT: &str = "postrider-cut-headers";
 
 /// The message as it came, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
@@ -22,6 +26,8 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
     let mut properties = original.properties.clone();
     let headers = &mut properties.headers;
     strip(headers);
+    // Ours follow; what a stranger wrote there says nothing.
+    headers.retain(|name| !name.starts_with(DEAD));
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
         headers.set(ORIGINAL_EXPIRATION, expiration);
@@ -50,25 +56,29 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let mut original = Original { properties, payload };
     // It expires where it goes as it would have where it was.
     let expiration = original.properties.expiration.take();
-    let mut addressed = fitted(forwarded(&original, &envelope, queue));
+    let mut addressed = forwarded(&original, &envelope, queue);
+    // In a dead-letter queue they are ours.
+    let why = original.properties.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
+    why.for_each(|(name, value)| drop(addressed.properties.headers.set(name, value.clone())));
+    addressed = fitted(addressed);
     addressed.properties.expiration = expiration;
     addressed
 }
 
-/// Leaves out the largest foreign headers until the rest fits into a frame, and says which: a message that cannot be
-/// moved would be delivered again for ever.
+/// Leaves out the largest headers until the rest fits into a frame, and says which: a message that cannot be moved
+/// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.
 fn fitted(mut addressed: Addressed) -> Addressed {
     let properties = &mut addressed.properties;
     let mut cut = Vec::new();
     while properties.size() > MAX_PROPERTIES_BYTES {
-        let foreign = properties.headers.iter().filter(|(name, _)| !is_reserved_header(name));
-        let Some(largest) = foreign.max_by_key(|(_, value)| value.size()).map(|(name, _)| name.to_owned()) else {
-            break;
-        };
+        let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT && !cut.is_empty();
+        let others = properties.headers.iter().filter(|(name, _)| !written_now(name));
+        let largest = others.max_by_key(|(name, value)| (!is_reserved_header(name), value.size()));
+        let Some(largest) = largest.map(|(name, _)| name.to_owned()) else { break };
         properties.headers.remove(&largest);
         cut.push(largest.chars().take(60).collect::<String>());
         cut.truncate(20);
-        properties.headers.set("postrider-cut-headers", cut.join(", "));
+        properties.headers.set(CUT, cut.join(", "));
     }
     addressed
 }
@@ -100,7 +110,8 @@ pub(super) fn dead_letter(original: &Original, envelope: &Envelope, queue: &str,
 /// Writes down why and where a message was given up.
 pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, attempts: u32, failed: &Failed) {
     let first = headers.remove(FIRST_ERROR).and_then(|first| first.as_text().map(str::to_owned));
-    headers.set("postrider-dead-first-error", first.unwrap_or_else(|| failed.in_short()));
+    let first = first.map_or_else(|| failed.in_short(), |first| Problem::new("", first).text);
+    headers.set("postrider-dead-first-error", first);
     headers.set("postrider-dead-reason", failed.class.as_str());
     headers.set("postrider-dead-code", failed.problem.code.as_str());
     headers.set("postrider-dead-error", Problem::new("", failed.log.as_str()).text);
@@ -152,3 +163,6 @@ fn skewed_since(properties: &Properties) -> Option<u64> {
 fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod properties;

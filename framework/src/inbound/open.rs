@@ -51,8 +51,35 @@ fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::broker::any;
     use crate::message::{Key, Kind, MediaType};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn any_delivery_is_opened_as_it_came_or_is_for_somebody_else(
+            delivery in any::delivery(any::receipt), lane in prop::sample::select(&Lane::ALL[..])
+        ) {
+            let (properties, payload, exchange) =
+                (delivery.properties.clone(), delivery.payload.clone(), delivery.origin.exchange.clone());
+            match open(delivery, lane, &identity()) {
+                Ok(opened) => {
+                    prop_assert!(opened.receipt.is_live() && opened.envelope.attempt >= 1);
+                    prop_assert_eq!(&opened.original.payload, &payload);
+                    let delayed = identity().names.is_delay(&exchange);
+                    prop_assert!(delayed || opened.original.properties == properties, "retries must have what came");
+                }
+                Err(receipt) => {
+                    let narrowed = ["postrider-recipients", "postrider-skip"].map(|name| properties.headers.get(name));
+                    prop_assert!(narrowed.iter().any(Option::is_some), "nobody else is meant");
+                    prop_assert!(receipt.is_live());
+                }
+            }
+        }
+    }
 
     fn identity() -> Identity {
         Identity::plain("orders", "i1")

@@ -4,6 +4,8 @@
 mod connection;
 mod consumer;
 mod faults;
+#[cfg(test)]
+mod properties;
 mod publisher;
 mod queue;
 mod routing;

@@ -157,6 +157,44 @@ mod tests {
         }
     }
 
+    /// All orders of so many tags.
+    fn orders(tags: u64) -> Vec<Vec<u64>> {
+        let Some(shorter) = tags.checked_sub(1) else { return vec![Vec::new()] };
+        let insert = |order: &Vec<u64>, place: usize| [&order[..place], &[tags], &order[place..]].concat();
+        orders(shorter)
+            .iter()
+            .flat_map(|order| (0..=order.len()).map(|place| insert(order, place)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn every_order_of_five_deliveries_is_acknowledged_exactly() {
+        for order in orders(5) {
+            // Which are given back, and after which the channel is flushed, as bits.
+            for (given_back, flushed) in
+                (0..32_u32).flat_map(|given_back| (0..32_u32).map(move |flushed| (given_back, flushed)))
+            {
+                let (mut broker, mut acks) = (Broker { unsettled: (1..=5).collect() }, Acks::new(400));
+                let mut done = BTreeSet::new();
+                for (step, &tag) in order.iter().enumerate() {
+                    if given_back >> (tag - 1) & 1 == 1 {
+                        broker.take(Ack::One(tag));
+                        acks.given_back(tag);
+                    } else {
+                        done.insert(tag);
+                        acks.done(tag);
+                    }
+                    if flushed >> step & 1 == 1 || step == 4 {
+                        let settled: Vec<u64> = acks.flush().into_iter().flat_map(|ack| broker.take(ack)).collect();
+                        assert!(settled.iter().all(|tag| done.contains(tag)), "{order:?} {given_back:b} {flushed:b}");
+                        assert!(done.iter().all(|tag| !broker.unsettled.contains(tag)));
+                    }
+                }
+                assert!(broker.unsettled.is_empty() && acks.tags.is_empty());
+            }
+        }
+    }
+
     proptest! {
         /// Whatever the order in which deliveries are finished, given back and flushed.
         #[test]

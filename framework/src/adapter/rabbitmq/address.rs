@@ -83,10 +83,12 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
         return Err(wrong(&without_password, "write it as amqp://user:password@host:port/vhost".into()));
     };
     if scheme != "amqp" && scheme != "amqps" {
-        return Err(wrong(&without_password, format!("{scheme:?} is not a scheme we know; write amqp:// or amqps://")));
+        return Err(wrong(&without_password, "that is not a scheme we know; write amqp:// or amqps://".into()));
     }
-    if rest.split_once(['/', '?']).is_some_and(|(_, path)| path.contains('@')) {
-        let reason = "there is a '/', '?' or '@' in user or password; write it as %2F, %3F or %40".into();
+    // The parser would end user and password there, and take what it has of them for host and port.
+    if rest.split_once(['/', '?']).is_some_and(|(_, path)| path.contains('@')) || rest.contains(['#', '\\']) {
+        let reason =
+            "there is a '/', '?', '#', '\\' or '@' in user or password; write it as %2F, %3F, %23, %5C or %40".into();
         return Err(wrong(&without_password, reason));
     }
     // The parser's own text could quote the password.
@@ -112,7 +114,9 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
 
 /// Only what can be no password: the scheme, and the host behind the last `@`.
 fn redacted(address: &str) -> String {
-    let scheme = address.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let scheme = address.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| is_scheme(scheme));
+    let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}://"));
     match address.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}…@{host}"),
         None if address.contains(':') && !scheme.is_empty() => format!("{scheme}…"),
@@ -171,3 +175,6 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

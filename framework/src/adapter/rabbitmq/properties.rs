@@ -137,43 +137,54 @@ fn value_from_client(value: &AMQPValue) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use lapin::types::generation::gen_field_table;
+    use lapin::types::parsing::parse_field_table;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::broker::{Names, any, open};
 
-    fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Void),
-            any::<bool>().prop_map(Value::Bool),
-            any::<i8>().prop_map(Value::I8),
-            any::<u8>().prop_map(Value::U8),
-            any::<i16>().prop_map(Value::I16),
-            any::<u16>().prop_map(Value::U16),
-            any::<i32>().prop_map(Value::I32),
-            any::<u32>().prop_map(Value::U32),
-            any::<i64>().prop_map(Value::I64),
-            (-1.0e9_f32..1.0e9).prop_map(Value::F32),
-            (-1.0e9_f64..1.0e9).prop_map(Value::F64),
-            (any::<u8>(), any::<u32>()).prop_map(|(scale, value)| Value::Decimal { scale, value }),
-            any::<u64>().prop_map(Value::Timestamp),
-            ".{0,40}".prop_map(Value::Text),
-            prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| Value::Bytes(bytes.into())),
-        ];
-        leaf.prop_recursive(3, 24, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
-                prop::collection::btree_map("[a-z]{1,8}", inner, 0..4)
-                    .prop_map(|table| Value::Table(table.into_iter().collect())),
-            ]
-        })
+    fn encoded(table: &FieldTable) -> Vec<u8> {
+        let mut room = vec![0; 256 * 1024];
+        let end = gen_field_table(table)(Cursor::new(&mut room[..]).into()).unwrap().position;
+        room.truncate(end as usize);
+        room
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
-        fn headers_keep_names_values_and_types(headers in prop::collection::btree_map("[a-zA-Z-]{1,20}", value(), 0..6)) {
-            let properties = Properties { headers: headers.into_iter().collect(), ..Properties::default() };
+        fn properties_keep_names_values_and_types(properties in any::properties()) {
             let client = to_client(properties.clone()).unwrap();
-            prop_assert_eq!(from_client(&client), properties);
+            // Who published is the broker's to say.
+            prop_assert_eq!(from_client(&client), Properties { user_id: None, ..properties });
+        }
+
+        #[test]
+        fn headers_take_no_more_bytes_than_is_said(headers in any::headers()) {
+            let bytes = encoded(&table_to_client(headers.clone()).unwrap());
+            prop_assert!(bytes.len() <= headers.size() + 4, "{} bytes, said {}", bytes.len(), headers.size());
+            let (rest, table) = parse_field_table(&bytes[..]).unwrap();
+            prop_assert!(rest.is_empty());
+            prop_assert_eq!(table_from_client(&table), headers);
+        }
+
+        #[test]
+        fn any_bytes_of_headers_open_as_an_envelope_or_are_refused(
+            origin in any::origin(), headers in any::headers(), damage in prop::collection::vec((any::<u16>(), any::<u8>()), 0..6)
+        ) {
+            let mut bytes = encoded(&table_to_client(headers).unwrap());
+            for (place, byte) in damage {
+                let place = usize::from(place) % bytes.len();
+                bytes[place] = byte;
+            }
+            if let Ok((_, table)) = parse_field_table(&bytes[..]) {
+                let properties = from_client(&BasicProperties::default().with_headers(table));
+                let envelope = open(&origin, properties.clone(), Bytes::new(), &Names::default());
+                prop_assert!(envelope.headers.len() <= properties.headers.len());
+            }
         }
     }
 
@@ -182,5 +193,14 @@ mod tests {
         let properties = Properties { correlation_id: Some("x".repeat(256)), ..Properties::default() };
         let error = to_client(properties).unwrap_err().to_string();
         assert!(error.contains("correlation id") && error.contains("256"), "{error}");
+    }
+
+    #[test]
+    fn headers_nested_a_hundred_levels_deep_arrive_as_they_were_sent() {
+        let headers: Headers = [("deep", any::nested(100))].into_iter().collect();
+        let bytes = encoded(&table_to_client(headers.clone()).unwrap());
+        let (_, table) = parse_field_table(&bytes[..]).unwrap();
+        assert_eq!(table_from_client(&table), headers);
+        assert!(bytes.len() <= headers.size() + 4);
     }
 }

@@ -292,3 +292,6 @@ pub(in crate::app) fn age(age: Duration) -> String {
         _ => format!("{}d", seconds / 86_400),
     }
 }
+
+#[cfg(test)]
+mod properties;

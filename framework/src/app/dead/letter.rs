@@ -138,7 +138,7 @@ impl DeadLetter {
     pub fn to_json(&self) -> Json {
         let headers = self.properties.headers.iter().filter(|(name, _)| !is_reserved_header(name));
         let headers: serde_json::Map<String, Json> = headers
-            .filter(|(name, _)| *name != crate::message::Envelope::AUTHORIZATION)
+            .filter(|(name, _)| !name.eq_ignore_ascii_case(crate::message::Envelope::AUTHORIZATION))
             .map(|(name, value)| (name.to_owned(), shown(value)))
             .collect();
         let header = |name: &str| self.properties.headers.text(&format!("postrider-dead-{name}"));
@@ -270,3 +270,6 @@ impl DeadFilter {
             && self.older_than.is_none_or(|least| age >= least)
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -14,6 +14,9 @@ const LAST_ATTEMPT: i64 = 1_000_000;
 /// How long the letter of a canary that failed may take to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The fewest letters per second: about one a year, which the clock can count.
+const SLOWEST: f64 = 1.0 / (366.0 * 86_400.0);
+
 /// How dead letters are replayed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -42,6 +45,12 @@ pub struct Replayed {
     pub taken_back: u64,
     /// Why the first one failed; the others were left alone.
     pub canary_failed: Option<String>,
+}
+
+/// The time between two letters at so many per second; none for what is no rate.
+fn pause_for(rate: f64) -> Option<Duration> {
+    let pause = Duration::try_from_secs_f64(1.0 / rate.max(SLOWEST));
+    pause.ok().filter(|_| rate > 0.0)
 }
 
 impl DeadLetters {
@@ -88,7 +97,7 @@ impl DeadLetters {
         canary: &mut bool,
         done: &mut Replayed,
     ) -> Result<(), DeadError> {
-        let pause = how.rate.filter(|rate| *rate > 0.0).map(|rate| Duration::from_secs_f64(1.0 / rate));
+        let pause = how.rate.and_then(pause_for);
         let mut next = Instant::now();
         for (letter, receipt) in meant {
             // What is only published again has no handler that could tell how it went.
@@ -158,5 +167,27 @@ impl DeadLetters {
         }
         drop(receipt);
         Ok(Some(format!("{} failed again and stays: {problem}", letter.id())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        #[test]
+        fn any_rate_is_a_pause_that_the_clock_can_wait(
+            rate in prop_oneof![any::<f64>(), 0.001..100_000.0, Just(0.0), Just(f64::MIN_POSITIVE), Just(f64::INFINITY)]
+        ) {
+            let pause = pause_for(rate);
+            prop_assert_eq!(pause.is_some(), rate > 0.0);
+            prop_assert!(pause.is_none_or(|pause| pause <= Duration::from_secs(366 * 86_400)));
+            if (0.001..100_000.0).contains(&rate) {
+                prop_assert!((pause.unwrap_or_default().as_secs_f64() * rate - 1.0).abs() < 0.01);
+            }
+        }
     }
 }

@@ -20,16 +20,16 @@ pub(super) struct MessageArgs {
     text: Option<String>,
     /// The payload from a file
     #[arg(long, group = "payload")]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// The media type of the file
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     media_type: String,
     /// A header, name=value; may be repeated
     #[arg(long = "header", value_name = "NAME=VALUE")]
-    headers: Vec<String>,
+    pub(super) headers: Vec<String>,
     /// The message's id
     #[arg(long)]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// How long to wait
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     timeout: Duration,

@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), String> {
     let mut config = Config::default();
-    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let environment = read_config::environment();
     read_config::read(&mut config, cli.common.config.as_deref(), &environment)
         .map_err(|problems| problems.join("\n"))?;
     if let Some(broker) = cli.common.broker {
@@ -229,3 +229,6 @@ async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String>
     println!("{}", shown(&reply));
     Ok(())
 }
+
+#[cfg(test)]
+mod properties;

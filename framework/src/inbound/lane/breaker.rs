@@ -146,7 +146,70 @@ impl BreakerState {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn breaker() -> impl Strategy<Value = Breaker> {
+        let time = || prop_oneof![1..=u64::MAX, 1..100_000_u64].prop_map(Duration::from_millis);
+        (1..=100_u32, 1..=MOST_OUTCOMES as u32, time(), time()).prop_map(|(percent, least, window, pause)| Breaker {
+            percent,
+            least,
+            window,
+            pause,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn any_breaker_is_read_as_it_is_written(breaker in breaker()) {
+            prop_assert_eq!(breaker.to_string().parse(), Ok(breaker));
+        }
+
+        #[test]
+        fn any_text_is_a_breaker_or_says_what_to_write(
+            text in prop_oneof![
+                "\\PC{0,40}",
+                "[0-9]{0,4} ?%? ?(of)? ?[0-9]{0,6}( in )?[0-9]{0,3}(ms|s|m|)?,? ?(pause)? ?[0-9]{0,20}(s|m|d|)?",
+            ]
+        ) {
+            match text.parse::<Breaker>() {
+                Ok(breaker) => prop_assert_eq!(breaker.to_string().parse(), Ok(breaker)),
+                Err(error) => prop_assert!(error.contains("pause 1m")),
+            }
+        }
+
+        /// Steps: how long it takes, and how the message ends: well, with a failure, or not at all yet.
+        #[test]
+        fn whatever_happens_it_lets_some_through_in_the_end(
+            breaker in breaker(), steps in prop::collection::vec((0..40_000_u64, 0..4_u8), 0..60)
+        ) {
+            let mut state = BreakerState::new(Some(breaker.clone()));
+            let (mut now, mut number) = (Instant::now(), 0);
+            for (millis, ends) in steps {
+                now += Duration::from_millis(millis);
+                let permits = state.permits(8, number, now);
+                let open = state.opens_at().is_some_and(|until| until > now);
+                prop_assert_eq!(permits == 0, open, "it pauses only until it opens");
+                prop_assert!(state.opens_at().is_none_or(|until| until <= now + breaker.pause));
+                if permits > 0 {
+                    number += 1;
+                }
+                match ends {
+                    0 => state.count(&Outcome::Done(None), number.saturating_sub(1), now),
+                    1 => state.count(&failed(), number.saturating_sub(1), now),
+                    2 => state.count(&Outcome::failed(FailureClass::Infrastructure, "code", "text"), number, now),
+                    _ => {}
+                }
+                prop_assert!(state.outcomes.len() <= MOST_OUTCOMES);
+            }
+            let later = state.opens_at().unwrap_or(now);
+            prop_assert!(state.permits(8, number, later) > 0);
+            state.count(&Outcome::Done(None), number, later);
+            prop_assert_eq!(state.permits(8, number + 1, later), 8);
+        }
+    }
 
     fn failed() -> Outcome {
         Outcome::failed(FailureClass::Transient, "code", "text")

@@ -97,7 +97,7 @@ impl LaneLoop {
         usize::from(self.settings.prefetch).max(1)
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.epoch = Epoch::begin(&self.settings.abandon);
         (self.epoch_began, self.stale) = (self.next_number, self.held.len());
         self.open = true;
@@ -106,7 +106,7 @@ impl LaneLoop {
         self.probe = Probe::new(self.settings.stall_after);
     }
 
-    async fn end(&mut self, ended: Ended, mut consumer: Box<dyn Consumer>) {
+    pub(super) async fn end(&mut self, ended: Ended, mut consumer: Box<dyn Consumer>) {
         self.epoch.end();
         self.open = false;
         let paused = ended == Ended::Paused && self.poison.is_none();

@@ -4,6 +4,8 @@ mod breaker;
 mod epoch;
 mod held;
 mod probe;
+#[cfg(test)]
+mod properties;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;

@@ -1,0 +1,66 @@
+//! What holds for whatever lies in a dead-letter queue.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::{ORIGINAL_EXPIRATION, any};
+
+fn filter() -> impl Strategy<Value = DeadFilter> {
+    let text = || prop::option::of("[a-z#*.]{0,6}");
+    let time = || prop::option::of(any::<u64>().prop_map(Duration::from_millis));
+    let ids = prop::collection::vec(".{0,6}", 0..2);
+    (ids, text(), text(), text(), time(), time()).prop_map(|(ids, key, error, reason, newer_than, older_than)| {
+        DeadFilter { ids, key, error, reason, newer_than, older_than, ..DeadFilter::all() }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn any_delivery_is_shown_as_a_dead_letter_without_a_panic(delivery in any::delivery(any::receipt), filter in filter()) {
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        prop_assert_eq!(&letter.payload, &delivery.payload);
+        prop_assert_eq!(letter.home(), "postrider.invoice");
+        prop_assert!(DeadFilter::all().takes(&letter) && DeadFilter::id(letter.id()).takes(&letter));
+        let _ = filter.takes(&letter);
+        let json = letter.to_json();
+        prop_assert_eq!(json["id"].as_str(), Some(letter.id()));
+        prop_assert_eq!(json["key"].as_str(), Some(letter.key()));
+        prop_assert!(json["headers"].as_object().is_some_and(|headers| headers.keys().all(|name| !is_reserved_header(name))));
+        // What is exported is one line.
+        let line = json.to_string();
+        prop_assert!(!line.contains('\n') && serde_json::from_str::<Json>(&line).is_ok());
+        let shown = format!("{letter:?}");
+        prop_assert!(!shown.is_empty());
+    }
+
+    #[test]
+    fn any_letter_lives_again_as_the_first_attempt_at_the_same_message(delivery in any::delivery(any::receipt)) {
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let revived = letter.revived();
+        prop_assert_eq!((revived.exchange.as_str(), revived.routing_key.as_str()), ("", "postrider.invoice"));
+        prop_assert!(revived.mandatory && revived.properties.persistent && revived.properties.reply_to.is_none());
+        prop_assert_eq!(&revived.payload, &delivery.payload);
+        let headers = &revived.properties.headers;
+        prop_assert!([ATTEMPT, ORIGINAL_EXPIRATION, "postrider-dead-error"].iter().all(|name| headers.get(name).is_none()));
+        for (name, value) in letter.properties.headers.iter().filter(|(name, _)| !is_reserved_header(name)) {
+            prop_assert_eq!(headers.get(name), Some(value));
+        }
+    }
+
+    #[test]
+    fn no_token_is_ever_shown(delivery in any::delivery(any::receipt), name in "[aA]uthori[zZ]ation|AUTHORIZATION", nested in 0..3) {
+        let mut delivery = delivery;
+        let token = Value::from("Bearer hunter2");
+        let inner: Headers = [(name.as_str(), token.clone())].into_iter().collect();
+        match nested {
+            0 => delivery.properties.headers.set(name, token),
+            1 => delivery.properties.headers.set("table", inner),
+            _ => delivery.properties.headers.set("list", vec![Value::Table(inner)]),
+        };
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        for shown in [letter.to_json().to_string(), format!("{letter:?}"), format!("{delivery:?}")] {
+            prop_assert!(!shown.contains("hunter2"), "{}", shown);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What holds for whatever is forwarded.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::{Names, Origin, any, open};
+use crate::handler::FailureClass;
+use crate::message::Kind;
+
+/// One of the three ways of a received message into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Dead,
+    Retried,
+    Skewed,
+}
+
+fn forward(way: Way, original: &Original, envelope: &Envelope) -> Addressed {
+    let problem = Problem::new("code", "text");
+    let failed = Failed { class: FailureClass::Transient, problem, log: "é".repeat(5_000) };
+    let why =
+        DeadLetter { service: "invoice", actor: "A", handler: None, attempts: 3, first_error: None, failed: &failed };
+    match way {
+        Way::Dead => dead_letter(original, envelope, "postrider.invoice.dead", &why),
+        Way::Retried => retried(original, envelope, "postrider.invoice", 7, "transient: no"),
+        Way::Skewed => skewed(original, envelope, "postrider.invoice"),
+    }
+}
+
+fn received(origin: &Origin, properties: Properties, payload: bytes::Bytes) -> (Original, Envelope) {
+    let envelope = open(origin, properties.clone(), payload.clone(), &Names::default());
+    (Original { properties, payload }, envelope)
+}
+
+/// What is shown of headers that are too large to be shown.
+#[derive(Debug, Clone)]
+enum TooLarge {
+    One { name: &'static str, in_list: bool },
+    Many { prefix: String, count: u32 },
+}
+
+impl TooLarge {
+    /// As many and as large headers as a frame holds.
+    fn headers(&self) -> Headers {
+        match self {
+            Self::One { name, in_list } => {
+                let text = "x".repeat(100 * 1024);
+                let value = if *in_list { Value::List(vec![text.into()]) } else { text.into() };
+                [(*name, value)].into_iter().collect()
+            }
+            Self::Many { prefix, count } => (0..*count).map(|n| (format!("{prefix}{n}"), "x".repeat(24))).collect(),
+        }
+    }
+}
+
+fn too_large() -> impl Strategy<Value = TooLarge> {
+    let known = prop::sample::select(vec![
+        "postrider-first-error",
+        "postrider-cut-headers",
+        "postrider-call-path",
+        "postrider-dead-handler",
+        "postrider-dead-junk",
+        "postrider-original-expiration",
+        "postrider-skewed-since",
+        "postrider-attempt",
+        "tenant",
+    ]);
+    let one = (known, any::<bool>()).prop_map(|(name, in_list)| TooLarge::One { name, in_list });
+    let many = ("(postrider-|postrider-dead-|)[a-z]{0,3}", 2_000..3_000_u32)
+        .prop_map(|(prefix, count)| TooLarge::Many { prefix, count });
+    prop_oneof![one, many]
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    prop::sample::select(vec![Way::Dead, Way::Retried, Way::Skewed])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_is_forwarded_is_the_same_message_when_it_arrives(
+        origin in any::origin(), properties in any::properties(), payload in any::payload(), way in way()
+    ) {
+        let (original, envelope) = received(&origin, properties.clone(), payload);
+        let forwarded = forward(way, &original, &envelope);
+        prop_assert!(forwarded.exchange.is_empty() && forwarded.mandatory && !forwarded.awaits_reply);
+        prop_assert!(forwarded.properties.persistent && forwarded.properties.expiration.is_none());
+        for (name, value) in properties.headers.iter().filter(|(name, _)| !is_reserved_header(name)) {
+            let kept = forwarded.properties.headers.get(name);
+            let by_broker = name.starts_with("x-") || name == "CC" || name == "BCC";
+            prop_assert!(kept == Some(value) || by_broker, "{} is lost", name);
+        }
+        let origin = Origin { exchange: String::new(), routing_key: forwarded.routing_key };
+        let again = open(&origin, forwarded.properties, forwarded.payload, &Names::default());
+        prop_assert_eq!((again.kind, &again.id, &again.payload), (envelope.kind, &envelope.id, &envelope.payload));
+        // A key of a foreign sender may have a colon, which parts a service from a key.
+        if envelope.kind == Kind::Event || envelope.kind == Kind::Reply || !envelope.key.as_str().contains(':') {
+            prop_assert_eq!(&again.key, &envelope.key);
+        }
+        let attempt = if way == Way::Retried { 7 } else { envelope.attempt };
+        prop_assert_eq!(again.attempt, attempt);
+        prop_assert_eq!((again.media_type, again.reply_to), (envelope.media_type, envelope.reply_to));
+    }
+
+    #[test]
+    fn any_header_of_ours_that_a_stranger_wrote_is_read_without_a_panic(properties in any::properties()) {
+        let mut properties = properties;
+        prop_assert!(skewed_for(&properties) <= Duration::from_secs(seconds_now()));
+        set_skewed_since(&mut properties);
+        prop_assert!(skewed_since(&properties).is_some());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_a_frame_holds_can_be_forwarded(headers in too_large(), way in way()) {
+        let properties = Properties { headers: headers.headers(), ..Properties::default() };
+        let origin = Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() };
+        let (original, envelope) = received(&origin, properties, bytes::Bytes::new());
+        let forwarded = forward(way, &original, &envelope);
+        prop_assert!(forwarded.properties.size() <= MAX_PROPERTIES_BYTES, "{} bytes", forwarded.properties.size());
+        prop_assert_eq!(forwarded.properties.headers.text(KIND), Some("command"));
+        let reason = forwarded.properties.headers.text("postrider-dead-reason");
+        prop_assert_eq!(reason, (way == Way::Dead).then_some("transient"));
+    }
+}
