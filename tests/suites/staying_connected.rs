@@ -435,7 +435,8 @@ fn twenty_killed_connections_under_load_lose_nothing() {
         loading.await.unwrap();
         let balance = alpha.ledger.balanced("twenty killed connections").await;
         assert!(balance.confirmed >= 400, "{balance}");
-        assert_eq!(topology().lines().count(), before.lines().count(), "bindings do not grow");
+        // What is exclusive to a connection comes back with the next one.
+        eventually("bindings neither grow nor are lost", || topology().lines().count() == before.lines().count()).await;
         let channels = node.ctl(&["-q", "list_channels", "pid"]).unwrap().lines().count();
         assert!(channels < 30, "{channels} channels");
         consumes(&one, &alpha, "after").await;

@@ -156,7 +156,8 @@ impl LaneLoop {
     }
 
     async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
-        if leaving.is_none() {
+        // What ends in this very moment makes no room for more.
+        if leaving.is_none() && !self.settings.settler.stopping.is_cancelled() {
             self.hand_over_buffered();
         }
         let stopping = leaving == Some(Ended::Stopped);
