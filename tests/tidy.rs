@@ -265,17 +265,25 @@ fn every_capability_is_listed_once_with_its_proof() {
         .map(|id| format!("{id} is not listed exactly once"))
         .collect();
     none(&problems);
+}
+
+/// A proof that does not exist is none.
+#[test]
+fn every_test_that_the_docs_name_exists() {
     let sources: String = ["tests", "framework/src", "grammar/src", "services", "examples"]
         .iter()
         .flat_map(|folder| files(folder, &[".rs"]))
         .map(|path| text(&path))
         .collect();
-    let named = table.split('`').skip(1).step_by(2).filter(|word| {
-        word.len() > 12 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
-    });
-    let missing: Vec<String> = named
-        .filter(|name| !sources.contains(&format!("fn {name}")))
-        .map(|name| format!("docs/capabilities.md names {name}, which is no test"))
-        .collect();
+    let mut missing = Vec::new();
+    for doc in files("docs", &[".md"]) {
+        let text = text(&doc);
+        let named = text.split('`').filter(|word| {
+            let letters = word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
+            letters && word.matches('_').count() > 2
+        });
+        let unknown = named.filter(|name| !sources.contains(&format!("fn {name}")));
+        missing.extend(unknown.map(|name| format!("{} names {name}, which is no test", shown(&doc))));
+    }
     none(&missing);
 }
