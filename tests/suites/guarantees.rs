@@ -43,6 +43,21 @@ impl Ordered {
     }
 }
 
+#[derive(Clone, Default)]
+struct Slow {
+    seen: Seen<String>,
+}
+
+#[distributed(service = "slow", ordered = true)]
+impl Slow {
+    #[distributed(command = "slow.step")]
+    async fn step(&self, number: u64) {
+        self.seen.add(format!("{number} begins"));
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        self.seen.add(format!("{number} ends"));
+    }
+}
+
 on_both_brokers! {
     async fn at_most_once_acknowledges_on_receipt_and_stays_bounded(world: World) {
         let once = Once::default();
@@ -77,5 +92,23 @@ on_both_brokers! {
             .collect();
         assert_eq!(ordered.seen.all(), expected);
         assert!(first.stats().handled == 0 || second.stats().handled == 0, "one instance is active");
+    }
+
+    /// T73
+    async fn the_next_instance_of_an_ordered_actor_takes_over_without_an_overlap(world: World) {
+        let slow = Slow::default();
+        let app = |actor: Slow| App::new("slow").actor(move || actor.clone());
+        let (first, second) = (world.start(app(slow.clone())).await, world.start(app(slow.clone())).await);
+        for number in 0..60_u64 {
+            first.bus().send_key("slow.step", Payload::msgpack(&number)).await.unwrap();
+        }
+        slow.seen.reach(20).await;
+        let (active, standby) = if first.stats().handled > 0 { (first, second) } else { (second, first) };
+        assert_eq!(standby.stats().handled, 0, "one instance is active");
+        active.stop().await;
+        let seen = slow.seen.reach(120).await;
+        let expected: Vec<String> = (0..60).flat_map(|number| [format!("{number} begins"), format!("{number} ends")]).collect();
+        assert_eq!(seen, expected, "each once, one after the other, in order");
+        assert!(standby.stats().handled > 0, "the other one has taken over");
     }
 }

@@ -46,7 +46,7 @@ impl LaneLoop {
             if (self.poison.is_some() || self.control.borrow().paused) && leaving.is_none() {
                 leaving = Some(Ended::Paused);
                 self.epoch.begin_nothing_more();
-                consumer.cancel().await;
+                self.leave(&mut consumer).await;
             }
             let left = match leaving {
                 None => false,
@@ -84,13 +84,22 @@ impl LaneLoop {
                 Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
                 Event::Stop => {
                     if leaving.replace(Ended::Stopped).is_none() {
-                        consumer.cancel().await;
+                        self.leave(&mut consumer).await;
                     }
                 }
             }
         };
         self.end(ended, consumer).await;
         ended
+    }
+
+    /// Nothing more is wanted. An ordered actor's consumer stays until the channel closes: if it were cancelled, the next
+    /// instance would begin beside it, and what is given back one by one would lose its place.
+    async fn leave(&mut self, consumer: &mut Box<dyn Consumer>) {
+        self.keeps_places = self.settings.ordered;
+        if !self.keeps_places {
+            consumer.cancel().await;
+        }
     }
 
     fn permits(&self) -> usize {
@@ -123,6 +132,7 @@ impl LaneLoop {
         self.unflushed = None;
         self.buffer.clear();
         self.parked.clear();
+        self.keeps_places = false;
     }
 
     /// Whether the queue has messages that are not delivered, although there is room.

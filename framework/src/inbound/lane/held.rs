@@ -157,7 +157,13 @@ impl LaneLoop {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
                 }
-                receipt.give_back();
+                // The host may hear of the stop before this lane does.
+                let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();
+                if self.keeps_places || stops {
+                    self.parked.push(receipt);
+                } else {
+                    receipt.give_back();
+                }
             }
         }
     }

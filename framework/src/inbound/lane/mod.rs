@@ -100,6 +100,8 @@ pub(super) struct LaneLoop {
     buffer: VecDeque<Delivery>,
     /// What goes back to its place as the channel closes.
     parked: Vec<Receipt>,
+    /// What is given back goes back in one go, as the channel closes.
+    keeps_places: bool,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
@@ -139,6 +141,7 @@ impl LaneLoop {
             queue_in_epoch: String::new(),
             buffer: VecDeque::new(),
             parked: Vec::new(),
+            keeps_places: false,
             probe,
             breaker,
             control,
