@@ -39,11 +39,11 @@ pub(super) struct Claim {
 }
 
 fn record_queue(names: &Names, service: &str) -> Queue {
-    Queue::classic(names.topology(service)).with("x-max-length", 1_i32)
+    Queue::quorum(names.topology(service)).with("x-max-length", 1_i32)
 }
 
 fn claims_queue(names: &Names) -> Queue {
-    Queue::classic(names.domain("claims")).with("x-max-length", i32::from(MAX_CLAIMS))
+    Queue::quorum(names.domain("claims")).with("x-max-length", i32::from(MAX_CLAIMS))
 }
 
 /// The lasting bindings of one service in an app.

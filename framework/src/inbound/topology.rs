@@ -145,7 +145,7 @@ fn lane_queue(
     instance: &str,
 ) -> Queue {
     match (lane, attributes.guarantee) {
-        (Lane::Query, _) => Queue::classic(names.query_queue(queue)),
+        (Lane::Query, _) => Queue::quorum(names.query_queue(queue)),
         (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
         (Lane::Durable, Guarantee::AtMostOnce) => Queue::classic(queue),
         (Lane::Durable, Guarantee::AtLeastOnce | Guarantee::EffectivelyOnce) => {
