@@ -87,17 +87,20 @@ impl Beta {
 struct Load {
     alpha: Alpha,
     confirmed: Arc<AtomicUsize>,
+    /// Why the last message that was not confirmed was not.
+    refusal: Arc<Mutex<String>>,
     stop: Arc<AtomicBool>,
     publishers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
     fn start(alpha: &Alpha, apps: &[&Running]) -> Self {
-        let (confirmed, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (confirmed, refusal, stop) = (Arc::default(), Arc::<Mutex<String>>::default(), Arc::default());
         let mut publishers = Vec::new();
         for who in 0..apps.len() * PUBLISHERS {
             let (bus, ledger) = (apps[who % apps.len()].bus().clone(), alpha.ledger.clone());
-            let (confirmed, stop) = (Arc::clone(&confirmed), Arc::clone(&stop));
+            let (confirmed, refusal) = (Arc::<AtomicUsize>::clone(&confirmed), Arc::clone(&refusal));
+            let stop = Arc::<AtomicBool>::clone(&stop);
             publishers.push(tokio::spawn(async move {
                 for number in 0_u64.. {
                     if stop.load(Ordering::SeqCst) {
@@ -105,15 +108,18 @@ impl Load {
                     }
                     let id = format!("m{who}-{number}");
                     ledger.attempts(&id);
-                    // While the queue has no leader the broker rejects what comes.
-                    if bus.send_key_with("alpha.do", Payload::text(id.clone()), |o| o.id(id.as_str())).await.is_ok() {
-                        ledger.confirms(&id);
-                        confirmed.fetch_add(1, Ordering::SeqCst);
+                    match bus.send_key_with("alpha.do", Payload::text(id.clone()), |o| o.id(id.as_str())).await {
+                        Ok(_) => {
+                            ledger.confirms(&id);
+                            confirmed.fetch_add(1, Ordering::SeqCst);
+                        }
+                        // While the queue has no leader the broker rejects what comes.
+                        Err(error) => *refusal.lock().unwrap() = error.to_string(),
                     }
                 }
             }));
         }
-        Self { alpha: alpha.clone(), confirmed, stop, publishers }
+        Self { alpha: alpha.clone(), confirmed, refusal, stop, publishers }
     }
 
     /// Many messages are confirmed and handled from now on: nothing else proves that it works.
@@ -128,9 +134,10 @@ impl Load {
             }
             assert!(
                 begin.elapsed() < FLOW_LIMIT,
-                "{when}: within {FLOW_LIMIT:?} only {} confirmed and {} handled, not {MANY}; the queue: {}\n{}",
+                "{when}: within {FLOW_LIMIT:?} only {} confirmed and {} handled, not {MANY}; {}; the queue: {}\n{}",
                 now.0 - confirmed,
                 now.1 - handled,
+                self.refusal.lock().unwrap(),
                 cluster.copies_of(queue),
                 cluster.logs()
             );

@@ -112,7 +112,8 @@ pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSe
     Ok(peek::<Claim>(broker, claims_queue(names), MAX_CLAIMS).await?.into_iter().collect())
 }
 
-/// Reads messages without taking them: they go back as the consumer closes. Classic queues count no returns.
+/// Reads messages without taking them: they go back as the consumer closes. What has been read so often that the broker
+/// drops it is missing then, and written anew by the next start.
 async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16) -> Result<Vec<T>, BrokerError> {
     let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
     broker.declare(&declared).await?;
