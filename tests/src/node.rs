@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use os::{answers, send, wait_within};
-use os::{free_port, on, read_lossy};
+use os::{free_port, on, read_lossy, write_secret};
 
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -36,6 +36,9 @@ const START_ATTEMPTS: u32 = 3;
 const TAIL_LINES: usize = 40;
 /// Where `rabbitmqctl` listens; its default range is within the ephemeral ports and only eleven ports long.
 const CTL_PORTS: (&str, &str) = ("30100", "30999");
+
+/// Where Erlang looks for the cookie, in HOME. Without one a node makes its own.
+const COOKIE: &str = ".erlang.cookie";
 
 /// For `rabbitmqctl eval`: what RabbitMQ does when it is short of memory. Its own monitor needs /proc.
 pub const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
@@ -66,12 +69,17 @@ impl Node {
     /// # Errors
     /// RabbitMQ is not installed, or the node did not come up; the text has the last lines of its log.
     pub fn start() -> Result<Node, String> {
+        Node::start_with(None)
+    }
+
+    /// As [`Node::start`]. Nodes that have the same cookie can form a cluster.
+    pub fn start_with(cookie: Option<&str>) -> Result<Node, String> {
         let script =
             server_script().ok_or("rabbitmq-server is not installed; on Debian: apt-get install rabbitmq-server")?;
         let scripts = script.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut failure = String::new();
         for _ in 0..START_ATTEMPTS {
-            let mut node = Node::prepare(&scripts)?;
+            let mut node = Node::prepare(&scripts, cookie)?;
             match node.launch() {
                 Ok(()) => return Ok(node),
                 Err(reason) => failure = reason,
@@ -81,6 +89,11 @@ impl Node {
             }
         }
         Err(failure)
+    }
+
+    /// How other nodes call this one.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where clients connect.
@@ -171,7 +184,7 @@ impl Node {
     }
 
     /// Folder, name and ports for a node that is not started yet.
-    fn prepare(scripts: &Path) -> Result<Node, String> {
+    fn prepare(scripts: &Path, cookie: Option<&str>) -> Result<Node, String> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("postrider-{}-{number}", process::id());
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -200,6 +213,9 @@ impl Node {
         }
         let none = node.folder.join("conf.d");
         fs::create_dir(&none).map_err(on(&none))?;
+        if let Some(cookie) = cookie {
+            write_secret(&node.folder.join(COOKIE), cookie)?;
+        }
         // The listeners hold both ports until both are known, so they differ.
         let (amqp, distribution) = (free_port()?, free_port()?);
         (node.port, node.distribution_port) = (amqp.1, distribution.1);
@@ -330,7 +346,8 @@ impl Node {
         self.folder.join("console.log")
     }
 
-    fn log_tail(&self) -> String {
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
         let log = read_lossy(&self.log_path());
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")

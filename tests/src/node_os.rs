@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::atomic::Ordering,
@@ -80,4 +81,10 @@ pub(super) fn on(path: &Path) -> impl Fn(io::Error) -> String {
 
 pub(super) fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// Writes a file that only its owner can read; Erlang takes no other as its cookie.
+pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), String> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(on(path))
 }

@@ -268,14 +268,23 @@ pub async fn eventually_async<F: Future<Output = bool>>(what: &str, mut holds: i
 /// # Panics
 /// As the test does, or when it takes longer than three minutes.
 pub fn run<F: Future>(test: F) -> F::Output {
+    run_within(Duration::from_secs(180), test)
+}
+
+/// Runs a test that needs more time, or less.
+///
+/// # Panics
+/// As the test does, or when it takes longer than this.
+pub fn run_within<F: Future>(limit: Duration, test: F) -> F::Output {
     if let Ok(filter) = std::env::var("POSTRIDER_LOG") {
         // Another test of this process may have started the log already.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime
-        .block_on(async { timeout(Duration::from_secs(180), test).await.expect("the test ends within three minutes") })
+    runtime.block_on(async {
+        timeout(limit, test).await.unwrap_or_else(|_| panic!("the test did not end within {limit:?}"))
+    })
 }
 
 /// Fails with what was missing and what was extra.

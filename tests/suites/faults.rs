@@ -33,10 +33,10 @@ impl Alpha {
     /// Every seventh fails once in passing, every fortieth for good.
     #[distributed(command = "alpha.do")]
     async fn take(&mut self, number: u32, cx: &Context) -> Result<(), Failure> {
-        if number % 40 == 0 {
+        if number.is_multiple_of(40) {
             return Err(Failure::permanent("it cannot"));
         }
-        if number % 7 == 0 && cx.attempt() < 5 {
+        if number.is_multiple_of(7) && cx.attempt() < 5 {
             return Err(Failure::transient("not yet"));
         }
         cx.publish_key("alpha.done", Payload::json(&number))?;

@@ -39,7 +39,7 @@ enum Task {
         /// Run them on this RabbitMQ, for which a Debian of its own is put below target/: 4.0
         #[arg(long, value_name = "VERSION")]
         broker: Option<String>,
-        /// Run the long ones too: faults at random, and the suites on RabbitMQ 4.0
+        /// Run the long ones too: a cluster that loses nodes, faults at random, and the suites on RabbitMQ 4.0
         #[arg(long)]
         all: bool,
     },
@@ -84,7 +84,8 @@ fn test(only: &[String], list: bool, broker: Option<&str>, all: bool) -> ExitCod
     // Of another broker only what needs one is of interest.
     let with_broker: Vec<String> = suites::with_broker();
     let only = if broker.is_some() && only.is_empty() { &with_broker } else { only };
-    let chosen = match suites::choose(only) {
+    // The list has them all.
+    let chosen = match suites::choose(only, all || list) {
         Ok(chosen) => chosen,
         Err(reason) => {
             eprintln!("{reason}");

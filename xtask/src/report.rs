@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     apt,
-    broker::{Broker, URL_VARIABLE},
+    broker::{self, Broker, URL_VARIABLE},
     program::{command, run, succeeds},
     suites::{Needs, Suite},
 };
@@ -30,7 +30,8 @@ struct Session {
 /// Prints every suite with its command lines.
 pub fn print_list(suites: &[&Suite]) {
     for suite in suites {
-        println!("{:<10}{}", suite.name, suite.about);
+        let when = if suite.only_with_all { " (only with --all, or named)" } else { "" };
+        println!("{:<10}{}{when}", suite.name, suite.about);
         for line in suite.lines() {
             println!("{:<10}  {line}", "");
         }
@@ -68,6 +69,7 @@ impl Session {
         match suite.needs {
             Needs::Nothing => {}
             Needs::CargoDeny => install_cargo_deny()?,
+            Needs::OwnNodes => broker::installed()?,
             Needs::Broker => variables.push((URL_VARIABLE, self.broker_url()?)),
             Needs::BrokerAndPython => {
                 variables.push((URL_VARIABLE, self.broker_url()?));

@@ -8,6 +8,8 @@ pub enum Needs {
     CargoDeny,
     /// A RabbitMQ.
     Broker,
+    /// RabbitMQ installed here, for nodes of its own.
+    OwnNodes,
     /// A RabbitMQ, and a Python that has pika.
     BrokerAndPython,
     /// `docker-compose` or docker's plugin; its words stand before those of the suite.
@@ -23,6 +25,8 @@ pub struct Suite {
     /// Command lines, run one after another.
     pub runs: &'static [&'static str],
     pub environment: &'static [(&'static str, &'static str)],
+    /// A heavy one: it runs when it is named, or with `--all`.
+    pub only_with_all: bool,
 }
 
 /// Cheap ones first, so that most mistakes show early.
@@ -33,6 +37,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo fmt --all --check"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "clippy",
@@ -40,6 +45,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo clippy --workspace --all-targets --all-features -- -D warnings"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "tidy",
@@ -47,6 +53,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo test -p postrider-tests --test tidy"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "deny",
@@ -54,6 +61,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::CargoDeny,
         runs: &["cargo deny check bans licenses sources"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "unit",
@@ -61,6 +69,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo test --workspace --lib --bins --all-features"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "ui",
@@ -68,6 +77,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo test -p postrider-tests --test ui"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "doc",
@@ -75,6 +85,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Nothing,
         runs: &["cargo doc --workspace --no-deps --all-features", "cargo test --workspace --doc --all-features"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        only_with_all: false,
     },
     Suite {
         name: "suites",
@@ -82,6 +93,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Broker,
         runs: &["cargo build --workspace --bins --examples", "cargo test -p postrider-tests --test suites"],
         environment: &[],
+        only_with_all: false,
     },
     Suite {
         name: "examples",
@@ -89,6 +101,15 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::BrokerAndPython,
         runs: &["cargo test -p postrider-tests --test examples"],
         environment: &[],
+        only_with_all: false,
+    },
+    Suite {
+        name: "cluster",
+        about: "a cluster of RabbitMQ loses nodes under load, and nothing that was confirmed",
+        needs: Needs::OwnNodes,
+        runs: &["cargo test -p postrider-tests --test cluster"],
+        environment: &[],
+        only_with_all: true,
     },
     Suite {
         name: "compose",
@@ -96,6 +117,7 @@ pub const SUITES: &[Suite] = &[
         needs: Needs::Compose,
         runs: &["config -q"],
         environment: &[],
+        only_with_all: false,
     },
 ];
 
@@ -114,13 +136,14 @@ pub fn with_broker() -> Vec<String> {
     SUITES.iter().filter(needs).map(|suite| suite.name.to_owned()).collect()
 }
 
-/// The named suites in their usual order; all of them when none is named.
-pub fn choose(names: &[String]) -> Result<Vec<&'static Suite>, String> {
+/// The named suites in their usual order. When none is named, all of them; the heavy ones only with `all`.
+pub fn choose(names: &[String], all: bool) -> Result<Vec<&'static Suite>, String> {
     if let Some(unknown) = names.iter().find(|name| SUITES.iter().all(|suite| suite.name != name.as_str())) {
         let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
         return Err(format!("no suite is called {unknown:?}; there are: {}", known.join(", ")));
     }
-    let chosen = |suite: &&Suite| names.is_empty() || names.iter().any(|name| name == suite.name);
+    let unnamed = |suite: &Suite| names.is_empty() && (all || !suite.only_with_all);
+    let chosen = |suite: &&Suite| unnamed(suite) || names.iter().any(|name| name == suite.name);
     Ok(SUITES.iter().filter(chosen).collect())
 }
 
@@ -133,18 +156,24 @@ mod tests {
     }
 
     #[test]
-    fn all_suites_run_when_none_is_named() {
-        assert_eq!(choose(&[]).unwrap().len(), SUITES.len());
+    fn all_suites_but_the_heavy_ones_run_when_none_is_named() {
+        assert_eq!(choose(&[], true).unwrap().len(), SUITES.len());
+        let light = names(&choose(&[], false).unwrap());
+        assert!(light.contains(&"suites") && !light.contains(&"cluster"), "{light:?}");
+        assert_eq!(names(&choose(&["cluster".into()], false).unwrap()), ["cluster"]);
     }
 
     #[test]
     fn named_suites_keep_the_usual_order() {
-        assert_eq!(names(&choose(&["unit".into(), "format".into(), "unit".into()]).unwrap()), ["format", "unit"]);
+        assert_eq!(
+            names(&choose(&["unit".into(), "format".into(), "unit".into()], false).unwrap()),
+            ["format", "unit"]
+        );
     }
 
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
-        let error = choose(&["unit".into(), "units".into()]).unwrap_err();
+        let error = choose(&["unit".into(), "units".into()], false).unwrap_err();
         assert!(error.contains("\"units\"") && error.contains("format, clippy, tidy"), "{error}");
     }
 }

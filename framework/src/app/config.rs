@@ -7,7 +7,7 @@ use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;
 use crate::handler::{HeldLimits, Retry};
-use crate::inbound::{Breaker, SkewPolicy};
+use crate::inbound::{Breaker, QueryQueue, SkewPolicy};
 use crate::message::Secret;
 
 /// How a process runs. Defaults, then what the code says, then the file, then the environment; see
@@ -38,6 +38,8 @@ pub struct Config {
     /// How long a queue may have messages that are not delivered although there is room, before its consumer is opened
     /// again. Default: 10 s.
     pub stall_after: Duration,
+    /// What queues of queries are at the broker; the same for all processes of a service. Default: classic.
+    pub query_queue: QueryQueue,
     /// Where `/live` and `/ready` are served over HTTP, such as `0.0.0.0:8080`. Default: nowhere.
     pub health: Option<SocketAddr>,
     /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
@@ -107,6 +109,7 @@ impl Default for Config {
             retry: Retry::default(),
             breaker: None,
             stall_after: Duration::from_secs(10),
+            query_queue: QueryQueue::Classic,
             health: None,
             skew: SkewPolicy::default(),
             arbiters: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -351,7 +351,7 @@ pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str)
     let first = of_service.clone().next().map(Entry::name);
     let main = of_service.find(|other| other.attributes.queue.is_none()).map(Entry::name);
     let answers_ping = main.or(first).as_deref() == Some(entry.name().as_str());
-    plan(&entry.attributes, &entry.specs(), &config.names, instance, answers_ping)
+    plan(&entry.attributes, &entry.specs(), &config.names, instance, answers_ping, config.query_queue)
 }
 
 /// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.

@@ -28,6 +28,7 @@ mod topology_command;
 
 pub mod operator;
 
+pub use crate::inbound::QueryQueue;
 pub use builder::{App, BrokerChoice};
 pub use config::{ActorOverrides, Config, RunLimits};
 pub use control::{ActorReport, Actors, ControlError, ProcessReport, QueueReport};

@@ -138,6 +138,7 @@ impl Reader {
             "retry" => self.retry(name, value, |retry| config.retry = Retry { pause: config.retry.pause, ..retry }),
             "retry_pause" => self.duration(name, &value, |d| config.retry.pause = d),
             "breaker" => self.parsed(name, value, |breaker| config.breaker = Some(breaker)),
+            "query_queue" => self.parsed(name, value, |kind| config.query_queue = kind),
             "stall_after" => self.duration(name, &value, |d| config.stall_after = d),
             "health" => self.address(name, value, |address| config.health = Some(address)),
             "skew_window" => self.duration(name, &value, |d| config.skew.window = d),

@@ -39,11 +39,11 @@ pub(super) struct Claim {
 }
 
 fn record_queue(names: &Names, service: &str) -> Queue {
-    Queue::classic(names.topology(service)).with("x-max-length", 1_i32)
+    Queue::quorum(names.topology(service)).with("x-max-length", 1_i32)
 }
 
 fn claims_queue(names: &Names) -> Queue {
-    Queue::classic(names.domain("claims")).with("x-max-length", i32::from(MAX_CLAIMS))
+    Queue::quorum(names.domain("claims")).with("x-max-length", i32::from(MAX_CLAIMS))
 }
 
 /// The lasting bindings of one service in an app.
@@ -112,7 +112,8 @@ pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSe
     Ok(peek::<Claim>(broker, claims_queue(names), MAX_CLAIMS).await?.into_iter().collect())
 }
 
-/// Reads messages without taking them: they go back as the consumer closes. Classic queues count no returns.
+/// Reads messages without taking them: they go back as the consumer closes. What has been read so often that the broker
+/// drops it is missing then, and written anew by the next start.
 async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16) -> Result<Vec<T>, BrokerError> {
     let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
     broker.declare(&declared).await?;

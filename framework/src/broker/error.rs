@@ -66,6 +66,14 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
+    /// It stands, and the node of the broker that has it is gone; or it has just been deleted.
+    #[error("{what} cannot be used for now: {reason}")]
+    Absent {
+        /// The exchange or queue.
+        what: String,
+        /// What the broker said.
+        reason: String,
+    },
     /// The connection or the channel is gone; a new one may work.
     #[error("the connection to the broker was lost: {reason}")]
     Lost {
@@ -116,7 +124,11 @@ impl BrokerError {
             | Self::DomainOwned { .. }
             | Self::Protocol { .. }
             | Self::Stopped => true,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } | Self::Locked { .. } => false,
+            Self::Unreachable { .. }
+            | Self::Lost { .. }
+            | Self::TimedOut { .. }
+            | Self::Locked { .. }
+            | Self::Absent { .. } => false,
         }
     }
 }

@@ -1,9 +1,33 @@
 //! From what an actor handles to exchanges, queues and bindings: pure.
 
+use std::str::FromStr;
+
 use crate::broker::{Binding, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology};
 use crate::bus::channel_key;
 use crate::handler::{Attributes, Guarantee, HandlerSpec, Lane};
 use crate::message::Kind;
+
+/// What a queue of queries is at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueryQueue {
+    /// On one node of a cluster; fast. While that node is gone nobody answers.
+    #[default]
+    Classic,
+    /// On several nodes; each query is written to disk by most of them.
+    Quorum,
+}
+
+impl FromStr for QueryQueue {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "classic" => Ok(Self::Classic),
+            "quorum" => Ok(Self::Quorum),
+            _ => Err(format!("{text:?} is no kind of queue; write \"classic\" or \"quorum\"")),
+        }
+    }
+}
 
 /// What an actor needs at the broker.
 #[derive(Debug, Clone)]
@@ -83,6 +107,7 @@ pub fn plan(
     names: &Names,
     instance: &str,
     answers_ping: bool,
+    queries: QueryQueue,
 ) -> ActorPlan {
     let service = attributes.service;
     let queue = names.queue(service, attributes.queue);
@@ -101,7 +126,7 @@ pub fn plan(
             continue;
         }
         tap(&sources, names, &mut topology);
-        let queue = lane_queue(lane, attributes, &queue, names, instance);
+        let queue = lane_queue(lane, attributes, &queue, names, instance, queries);
         let ack_on_receipt = lane == Lane::Durable && attributes.guarantee == Guarantee::AtMostOnce;
         lanes.push(LanePlan { lane, ack_on_receipt, queue, sources });
     }
@@ -136,8 +161,16 @@ fn tap(sources: &[(String, String)], names: &Names, topology: &mut Topology) {
     }
 }
 
-fn lane_queue(lane: Lane, attributes: &Attributes, queue: &str, names: &Names, instance: &str) -> Queue {
+fn lane_queue(
+    lane: Lane,
+    attributes: &Attributes,
+    queue: &str,
+    names: &Names,
+    instance: &str,
+    queries: QueryQueue,
+) -> Queue {
     match (lane, attributes.guarantee) {
+        (Lane::Query, _) if queries == QueryQueue::Quorum => Queue::quorum(names.query_queue(queue)),
         (Lane::Query, _) => Queue::classic(names.query_queue(queue)),
         (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
         (Lane::Durable, guarantee) => durable_queue(names, queue, guarantee, attributes.ordered),

@@ -3,8 +3,8 @@
 use std::future::Future;
 
 use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
@@ -27,6 +27,14 @@ pub(super) async fn answered<T>(
 
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
     answered("open a channel", connection.create_channel()).await?.map_err(|error| on_channel(&error))
+}
+
+/// A channel that confirms what is published on it.
+pub(super) async fn confirming(connection: &Connection) -> Result<Channel, BrokerError> {
+    let channel = channel(connection).await?;
+    let selected = answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    selected.map_err(|error| on_channel(&error))?;
+    Ok(channel)
 }
 
 async fn done(channel: &Channel) {

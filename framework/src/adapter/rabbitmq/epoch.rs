@@ -1,6 +1,7 @@
 //! One life of the confirm channel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use futures::{FutureExt, StreamExt};
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::rabbitmq::declare::answered;
@@ -19,6 +20,7 @@ use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
 use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
+use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::broker::{BrokerError, Publication, ReplyEvent};
 
 /// How long a confirm may take before the channel counts as dead.
@@ -40,6 +42,10 @@ pub(super) enum End {
 /// One life of the confirm channel.
 pub(super) struct Epoch {
     channel: Channel,
+    connection: Arc<Connection>,
+    rejections: Rejections,
+    /// Whether the channel rejects what others take.
+    stuck: bool,
     /// Whether somebody may still publish.
     open: bool,
     /// Confirmed messages whose confirm brought somebody else's return: their own may still be on its way.
@@ -51,9 +57,12 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    pub(super) fn new(channel: Channel) -> Self {
+    pub(super) fn new(channel: Channel, connection: Arc<Connection>) -> Self {
         Self {
             channel,
+            connection,
+            rejections: Rejections::new(),
+            stuck: false,
             open: true,
             unsettled: Vec::new(),
             next: 0,
@@ -70,7 +79,7 @@ impl Epoch {
             if let Err(reason) = self.send_waiting(owner).await {
                 break End::Lost(reason);
             }
-            if !self.open && self.in_flight.is_empty() {
+            if !self.open && self.in_flight.is_empty() && !self.rejections.is_trying() {
                 break End::Unused;
             }
             let now = Instant::now();
@@ -93,7 +102,11 @@ impl Epoch {
                     Some(job) => owner.waiting.push_back(job),
                     None => self.open = false,
                 },
+                () = self.rejections.tried() => {}
                 () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
+            }
+            if self.stuck {
+                break End::Lost("the broker rejects on this channel what it takes on others".into());
             }
         };
         self.hand_back(owner, &end);
@@ -180,9 +193,9 @@ impl Epoch {
                 }
                 Ok((publication, None)) => {
                     for (number, publication) in std::mem::take(&mut self.unsettled) {
-                        self.resolve(number, Ok(publication));
+                        self.settle(number, publication);
                     }
-                    self.resolve(number, Ok(publication));
+                    self.settle(number, publication);
                 }
                 Err(error) => {
                     if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
@@ -230,6 +243,28 @@ impl Epoch {
         }
     }
 
+    fn settle(&mut self, number: u64, publication: Publication) {
+        if publication != Publication::Rejected {
+            return self.resolve(number, Ok(publication));
+        }
+        let Some(job) = self.in_flight.remove(&number) else { return };
+        match self.rejections.judge(&job, Instant::now()) {
+            Verdict::Rejected => job.resolve(Ok(publication)),
+            Verdict::TryElsewhere => self.rejections.try_elsewhere(job, &self.connection),
+            Verdict::Stuck => {
+                if !std::mem::replace(&mut self.stuck, true) {
+                    let routing_key = job.routing_key.as_str();
+                    tracing::warn!(
+                        routing_key,
+                        "the broker rejects on this channel what it takes on others; opening a new one"
+                    );
+                }
+                // It goes out once more with all that is in flight.
+                self.in_flight.insert(number, job);
+            }
+        }
+    }
+
     fn resolve(&mut self, number: u64, outcome: Outcome) {
         if let Some(job) = self.in_flight.remove(&number) {
             job.resolve(outcome);
@@ -239,6 +274,7 @@ impl Epoch {
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
+        self.rejections.end();
         for (_, mut job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
             match &job.result {
                 None => {}

@@ -50,6 +50,8 @@ pub(super) fn on_channel(error: &Error) -> BrokerError {
 /// While something is declared.
 pub(super) fn declaring(error: &Error, what: String) -> BrokerError {
     match code(error) {
+        // Of what is declared the broker says so only while it cannot be had: a classic queue, say, whose node is gone.
+        Some(404) => BrokerError::Absent { what, reason: said(error) },
         Some(405) => BrokerError::Locked { what, reason: said(error) },
         Some(406) => BrokerError::Inequivalent { what, reason: said(error) },
         _ => on_channel(error),

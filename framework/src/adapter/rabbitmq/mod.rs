@@ -11,6 +11,7 @@ mod job;
 mod link;
 mod properties;
 mod publisher;
+mod rejections;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

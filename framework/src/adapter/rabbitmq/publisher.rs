@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use lapin::options::ConfirmSelectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::adapter::rabbitmq::declare::{self, answered};
+use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
-use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
@@ -88,15 +86,8 @@ impl Owner {
                 }
                 LinkState::Up(connection, _) => connection,
             };
-            let opened = async {
-                let channel = declare::channel(&connection).await?;
-                answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default()))
-                    .await?
-                    .map_err(|error| on_channel(&error))?;
-                Ok::<_, BrokerError>(channel)
-            };
-            let end = match self.meanwhile(opened).await {
-                Ok(channel) => Epoch::new(channel).run(&mut self).await,
+            let end = match self.meanwhile(declare::confirming(&connection)).await {
+                Ok(channel) => Epoch::new(channel, connection).run(&mut self).await,
                 Err(error) => End::Lost(error.to_string()),
             };
             (self.replies)(ReplyEvent::Lost);

@@ -87,7 +87,7 @@ async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>) -> LaneSettings {
         timeout: None,
         policy: SPEC.policy,
     };
-    let plan = plan(&attributes, &[SPEC], &names, "i1", false);
+    let plan = plan(&attributes, &[SPEC], &names, "i1", false, crate::inbound::QueryQueue::Classic);
     let publishing = PublishSettings::default();
     let outlet = Outlet::open(&broker, names, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
     let bus = Bus::new(outlet, Arc::new(Identity::plain("invoice", "i1")), Arc::clone(&broker));

@@ -1,0 +1,181 @@
+//! Whether a queue rejects a message, or only the channel on which it was sent.
+//!
+//! A channel of RabbitMQ 3.10 that first publishes to a quorum queue while the node of its leader has just gone rejects
+//! everything for that queue until this node is back, although the queue has another leader long since. What a new
+//! channel takes, and the old one rejects again, is rejected by the channel.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{Confirmation, Connection};
+use tokio::time::{Instant, timeout};
+
+use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::declare::{answered, confirming};
+use crate::adapter::rabbitmq::errors::never_sent;
+use crate::adapter::rabbitmq::job::Job;
+use crate::broker::Publication;
+
+/// The shortest time between two messages that are tried on another channel.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a queue may be without a leader. A request cannot be tried on another channel, as its reply comes to the
+/// channel that sent it; instead it must be rejected for so long.
+const ELECTION: Duration = Duration::from_secs(5);
+/// How long it counts that another channel took a message.
+const COUNTS: Duration = Duration::from_secs(15);
+
+/// What to do with a rejected message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Tell its sender.
+    Rejected,
+    /// See whether another channel takes it.
+    TryElsewhere,
+    /// It is the channel, which is to be replaced.
+    Stuck,
+}
+
+/// The rejections of one channel.
+pub(super) struct Rejections {
+    /// When the last message was tried on another channel.
+    tried: Option<Instant>,
+    /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
+    taken: Option<(ShortString, ShortString, Instant)>,
+    trying: Option<(Job, BoxFuture<'static, Publication>)>,
+}
+
+impl Rejections {
+    pub(super) fn new() -> Self {
+        Self { tried: None, taken: None, trying: None }
+    }
+
+    pub(super) fn judge(&mut self, job: &Job, now: Instant) -> Verdict {
+        let same = |(exchange, key, _): &&(ShortString, ShortString, Instant)| {
+            *exchange == job.exchange && *key == job.routing_key
+        };
+        let since = self.taken.as_ref().filter(same).map(|(_, _, since)| *since);
+        if let Some(since) = since.filter(|since| now < *since + COUNTS) {
+            return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
+        }
+        // Without a result nobody waits any more.
+        let idle = self.trying.is_none() && self.tried.is_none_or(|at| now >= at + PAUSE);
+        if !idle || job.result.is_none() {
+            return Verdict::Rejected;
+        }
+        self.tried = Some(now);
+        if job.awaits_reply {
+            self.taken = Some((job.exchange.clone(), job.routing_key.clone(), now + ELECTION));
+            return Verdict::Rejected;
+        }
+        Verdict::TryElsewhere
+    }
+
+    pub(super) fn try_elsewhere(&mut self, job: Job, connection: &Arc<Connection>) {
+        let trying = elsewhere(Arc::clone(connection), &job).boxed();
+        self.trying = Some((job, trying));
+    }
+
+    pub(super) fn is_trying(&self) -> bool {
+        self.trying.is_some()
+    }
+
+    /// Tells the sender of a message that was tried on another channel what came of it; waits for ever if there is none.
+    pub(super) async fn tried(&mut self) {
+        let Some((_, trying)) = &mut self.trying else { return std::future::pending().await };
+        let publication = trying.await;
+        let Some((job, _)) = self.trying.take() else { return };
+        if publication != Publication::Rejected {
+            self.taken = Some((job.exchange.clone(), job.routing_key.clone(), Instant::now()));
+        }
+        job.resolve(Ok(publication));
+    }
+
+    /// Nobody waits for another channel any more.
+    pub(super) fn end(&mut self) {
+        if let Some((job, _)) = self.trying.take() {
+            job.resolve(Ok(Publication::Unknown("the broker rejected it, and the second try did not end".into())));
+        }
+    }
+}
+
+/// Publishes on a channel of its own.
+fn elsewhere(connection: Arc<Connection>, job: &Job) -> impl Future<Output = Publication> + use<> {
+    let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
+    let (properties, payload) = (job.properties.clone(), job.payload.clone());
+    async move {
+        // What was not sent once more stays rejected.
+        let Ok(channel) = confirming(&connection).await else { return Publication::Rejected };
+        let options = BasicPublishOptions { mandatory, immediate: false };
+        let sending =
+            async { channel.basic_publish(exchange, routing_key, options, &payload, properties).await?.await };
+        let publication = match answered("confirm a message", sending).await {
+            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Publication::Returned,
+            Ok(Ok(Confirmation::Ack(None))) => Publication::Confirmed,
+            Ok(Ok(Confirmation::Nack(None))) => Publication::Rejected,
+            Ok(Ok(Confirmation::NotRequested)) => Publication::Unknown("the channel has no confirms".into()),
+            Ok(Err(error)) if never_sent(&error) => Publication::Rejected,
+            Ok(Err(error)) => Publication::Unknown(error.to_string()),
+            Err(error) => Publication::Unknown(error.to_string()),
+        };
+        if channel.status().connected() {
+            // The channel is thrown away; whether the broker heard of it changes nothing.
+            let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
+        }
+        publication
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::broker::{Addressed, Properties};
+
+    fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Job {
+        let message = Addressed {
+            exchange: "e".into(),
+            routing_key: routing_key.into(),
+            mandatory: true,
+            awaits_reply,
+            properties: Properties::default(),
+            payload: Bytes::new(),
+        };
+        let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, oneshot::channel().0).unwrap();
+        job.sent_at = Some(sent_at);
+        job
+    }
+
+    #[test]
+    fn one_message_a_second_is_tried_on_another_channel() {
+        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::TryElsewhere);
+        assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::Rejected);
+        assert_eq!(rejections.judge(&job("k", false, now), now + PAUSE), Verdict::TryElsewhere);
+    }
+
+    #[test]
+    fn a_channel_is_stuck_when_it_rejects_what_was_sent_after_another_one_took_it() {
+        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        rejections.taken = Some(("e".into(), "k".into(), now));
+        rejections.tried = Some(now);
+        assert_eq!(rejections.judge(&job("k", false, now - PAUSE), now), Verdict::Rejected, "sent before");
+        assert_eq!(rejections.judge(&job("other", false, now), now), Verdict::Rejected, "sent elsewhere");
+        assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::Stuck);
+        assert_eq!(rejections.judge(&job("k", false, now), now + COUNTS), Verdict::TryElsewhere, "long ago");
+    }
+
+    #[test]
+    fn a_request_is_not_sent_twice_and_its_channel_is_stuck_when_an_election_would_be_over() {
+        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        assert_eq!(rejections.judge(&job("k", true, now), now), Verdict::Rejected);
+        assert_eq!(rejections.judge(&job("k", true, now + PAUSE), now + PAUSE), Verdict::Rejected);
+        assert_eq!(rejections.judge(&job("k", true, now + ELECTION), now + ELECTION), Verdict::Stuck);
+    }
+}
