@@ -1,11 +1,13 @@
 //! The project's own commands: `cargo xtask test` runs every check of the repository.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod bench;
 mod broker;
 mod container;
 mod debian;
@@ -52,10 +54,29 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 7)]
         seed: u64,
     },
+    /// Postrider and the bare client at the same work, side by side, on a RabbitMQ of its own
+    Bench {
+        /// Measure only this; may be repeated
+        #[arg(long, value_name = "NAME", value_parser = bench::GROUPS)]
+        only: Vec<String>,
+        /// For how long each side works in each of the five rounds, roughly
+        #[arg(long, value_name = "N", default_value_t = 5.0)]
+        seconds: f64,
+        /// Write what was measured to this file too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Task::Bench { only, seconds, json } => match bench::run(&only, seconds, json.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                eprintln!("{reason}");
+                ExitCode::FAILURE
+            }
+        },
         Task::Test { only, list, broker, all } => test(&only, list, broker.as_deref(), all),
         Task::Chaos { minutes, seed } => chaos(minutes, seed),
     }

@@ -1,0 +1,49 @@
+//! Words between a role and whoever measures it, over standard input and output: `ready`, `go`, and the result.
+
+use std::io::{BufRead, Write};
+
+use crate::Failed;
+use crate::measured::Measured;
+
+/// Says that everything is open.
+///
+/// # Errors
+/// When nobody listens.
+pub fn ready() -> Result<(), Failed> {
+    say("ready")
+}
+
+/// Says that everything is open, and waits for the word to begin.
+///
+/// # Errors
+/// When nobody listens, or standard input ends.
+pub async fn ready_and_wait() -> Result<(), Failed> {
+    ready()?;
+    wait().await
+}
+
+/// Waits for the next line.
+///
+/// # Errors
+/// When standard input ends.
+pub async fn wait() -> Result<(), Failed> {
+    let read = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map(|bytes| bytes > 0)
+    });
+    if read.await?? { Ok(()) } else { Err("whoever measures has gone".into()) }
+}
+
+/// Prints what was measured.
+///
+/// # Errors
+/// When nobody listens.
+pub fn done(measured: &Measured) -> Result<(), Failed> {
+    say(&serde_json::to_string(measured)?)
+}
+
+fn say(line: &str) -> Result<(), Failed> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

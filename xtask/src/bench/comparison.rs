@@ -1,0 +1,113 @@
+//! What is compared, and what the two sides bring.
+
+use crate::bench::work::{Sample, Side, Work};
+
+/// What counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Messages a second: more is better.
+    PerSecond,
+    /// Microseconds of half of the messages: less is better.
+    P50,
+    /// Microseconds of ninety-nine of a hundred: less is better.
+    P99,
+}
+
+/// Two sides at the same work.
+#[derive(Debug, Clone, Copy)]
+pub struct Comparison {
+    /// The part of the name before the first blank is what `--only` takes.
+    pub name: &'static str,
+    pub work: Work,
+    pub against: Side,
+    pub metric: Metric,
+    /// What the ratio is to be: at least for a rate, at most for a time.
+    pub wanted: Option<f64>,
+    /// What the ratio of processor time may be at most.
+    pub wanted_cpu: Option<f64>,
+}
+
+const fn compare(name: &'static str, work: Work, against: Side, metric: Metric) -> Comparison {
+    Comparison { name, work, against, metric, wanted: None, wanted_cpu: None }
+}
+
+impl Comparison {
+    const fn wants(mut self, ratio: f64) -> Self {
+        self.wanted = Some(ratio);
+        self
+    }
+
+    const fn wants_cpu(mut self, ratio: f64) -> Self {
+        self.wanted_cpu = Some(ratio);
+        self
+    }
+
+    pub fn value(&self, sample: &Sample) -> f64 {
+        match self.metric {
+            Metric::PerSecond => sample.per_second,
+            Metric::P50 => sample.p50,
+            Metric::P99 => sample.p99,
+        }
+    }
+}
+
+/// All of them; those of the same work share its runs.
+pub const COMPARISONS: [Comparison; 11] = [
+    compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
+    compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
+    compare("consume", Work::Consume, Side::Plain, Metric::PerSecond).wants(2.0),
+    compare("consume / acks in bulk", Work::Consume, Side::Clever, Metric::PerSecond).wants(0.85).wants_cpu(1.6),
+    compare("both", Work::Both, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.6),
+    compare("rpc / 1 outstanding, p50", Work::Rpc(1), Side::Plain, Metric::P50).wants(1.2),
+    compare("rpc / 64 outstanding", Work::Rpc(64), Side::Plain, Metric::PerSecond).wants(1.4),
+    compare("fanout / to 3 services", Work::Fanout, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.5),
+    compare("low-rate / p50", Work::LowRate, Side::Plain, Metric::P50),
+    compare("low-rate / p99", Work::LowRate, Side::Plain, Metric::P99).wants(2.0),
+    // 1.3 times as long.
+    compare("in-process", Work::InProcess, Side::Plain, Metric::PerSecond).wants(0.77),
+];
+
+/// What the rounds of one comparison brought: of each the middle.
+#[derive(Debug)]
+pub struct Compared {
+    pub comparison: Comparison,
+    pub ours: f64,
+    pub plain: f64,
+    pub ratio: f64,
+    /// The lowest and the highest ratio of a round.
+    pub spread: (f64, f64),
+    pub cpu_us_ours: f64,
+    pub cpu_us_plain: f64,
+    pub cpu_ratio: f64,
+}
+
+impl Compared {
+    /// Of the samples of each round, ours first.
+    pub fn of(comparison: Comparison, rounds: &[(Sample, Sample)]) -> Self {
+        let all = |pick: &dyn Fn(&(Sample, Sample)) -> f64| rounds.iter().map(pick).collect::<Vec<_>>();
+        let ratios = all(&|(ours, plain)| comparison.value(ours) / comparison.value(plain));
+        let spread = (ratios.iter().copied().fold(f64::INFINITY, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+        Self {
+            comparison,
+            ours: median(all(&|(ours, _)| comparison.value(ours))),
+            plain: median(all(&|(_, plain)| comparison.value(plain))),
+            ratio: median(ratios),
+            spread,
+            cpu_us_ours: median(all(&|(ours, _)| ours.cpu_us)),
+            cpu_us_plain: median(all(&|(_, plain)| plain.cpu_us)),
+            cpu_ratio: median(all(&|(ours, plain)| ours.cpu_us / plain.cpu_us)),
+        }
+    }
+
+    /// Whether it is as wanted.
+    pub fn holds(&self) -> bool {
+        let more = self.comparison.metric == Metric::PerSecond;
+        let fits = |wanted: f64| if more { self.ratio >= wanted } else { self.ratio <= wanted };
+        self.comparison.wanted.is_none_or(fits) && self.comparison.wanted_cpu.is_none_or(|most| self.cpu_ratio <= most)
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

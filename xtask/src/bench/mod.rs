@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: Postrider and the bare client at the same work, side by side in one run.
+
+mod comparison;
+mod report;
+mod role;
+mod work;
+
+use std::fs;
+use std::path::Path;
+
+use crate::bench::comparison::{COMPARISONS, Compared, Comparison};
+use crate::bench::work::{Bench, Sample, Side};
+use crate::broker;
+use crate::node::Node;
+use crate::program;
+
+/// How often each side works, in turn; what counts is the middle of the ratios.
+const ROUNDS: usize = 5;
+/// What can be named by `--only`.
+pub const GROUPS: [&str; 7] = ["publish", "consume", "both", "rpc", "fanout", "low-rate", "in-process"];
+/// How long the programs may take to be built.
+const BUILD_LIMIT: std::time::Duration = std::time::Duration::from_secs(1_800);
+
+/// Measures and prints.
+pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), String> {
+    let chosen: Vec<Comparison> = COMPARISONS.into_iter().filter(|one| is_chosen(one, only)).collect();
+    let mut build = program::command(&["cargo", "build", "--quiet", "--release", "-p", "postrider-benches"]);
+    program::run(&mut build, BUILD_LIMIT)?;
+    broker::installed()?;
+    let node = Node::start()?;
+    let bench = Bench { url: node.url(), seconds };
+    bench.prepare()?;
+    let mut compared = Vec::new();
+    for same_work in chosen.chunk_by(|a, b| a.work == b.work) {
+        compared.extend(rounds(&bench, same_work)?);
+        for row in &compared[compared.len() - same_work.len()..] {
+            println!("{}", report::line(row));
+        }
+    }
+    println!("\n{}", report::table(&compared));
+    if let Some(path) = json {
+        fs::write(path, report::json(&compared)).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn is_chosen(comparison: &Comparison, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|name| Some(name.as_str()) == comparison.name.split(' ').next())
+}
+
+/// All sides of one work take turns, so that what else happens on the machine meets all of them.
+fn rounds(bench: &Bench, comparisons: &[Comparison]) -> Result<Vec<Compared>, String> {
+    let mut samples: Vec<Vec<(Sample, Sample)>> = vec![Vec::new(); comparisons.len()];
+    for _ in 0..ROUNDS {
+        let ours = bench.once(comparisons[0].work, Side::Ours)?;
+        let mut others: Vec<(Side, Sample)> = Vec::new();
+        for (comparison, samples) in comparisons.iter().zip(&mut samples) {
+            let side = comparison.against;
+            let known = others.iter().find(|(known, _)| *known == side).map(|(_, sample)| *sample);
+            let sample = match known {
+                Some(sample) => sample,
+                None => bench.once(comparison.work, side)?,
+            };
+            others.push((side, sample));
+            samples.push((ours, sample));
+        }
+    }
+    Ok(comparisons.iter().zip(&samples).map(|(comparison, samples)| Compared::of(*comparison, samples)).collect())
+}

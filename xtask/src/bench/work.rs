@@ -1,0 +1,186 @@
+//! The work that is measured: which processes do it, on each side.
+
+use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
+
+/// Who does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Ours,
+    /// The bare client, used as its documentation shows.
+    Plain,
+    /// The bare client, used as cleverly as we know: acknowledgements and confirms in bulk.
+    Clever,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    Publish,
+    Consume,
+    Both,
+    /// Requests, so many outstanding.
+    Rpc(u64),
+    Fanout,
+    LowRate,
+    InProcess,
+}
+
+/// What one run brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    pub per_second: f64,
+    /// Of the measured processes together, in microseconds for each message.
+    pub cpu_us: f64,
+    /// In microseconds.
+    pub p50: f64,
+    pub p99: f64,
+}
+
+/// A broker, and for how long each side works in each round.
+pub struct Bench {
+    pub url: String,
+    pub seconds: f64,
+}
+
+/// The services that get the same events.
+const SUBSCRIBERS: [&str; 3] = ["first", "second", "third"];
+/// Messages a second, when few are sent.
+pub const LOW_RATE: u64 = 500;
+
+impl Work {
+    /// How many messages keep the plain client busy for a second, roughly.
+    fn usual_rate(self) -> f64 {
+        match self {
+            Work::Publish | Work::Consume => 40_000.0,
+            Work::Both => 20_000.0,
+            Work::Rpc(1) => 2_500.0,
+            Work::Rpc(_) => 20_000.0,
+            Work::Fanout => 8_000.0,
+            Work::LowRate => LOW_RATE as f64,
+            Work::InProcess => 400_000.0,
+        }
+    }
+}
+
+impl Bench {
+    /// Makes the queues of both sides.
+    pub fn prepare(&self) -> Result<(), String> {
+        done(OURS, &["--broker", &self.url, "consume", "--messages", "0"])?;
+        done(PLAIN, &["--broker", &self.url, "declare", "plain.load"])?;
+        for service in SUBSCRIBERS {
+            done(OURS, &["--broker", &self.url, "subscribe", "--service", service, "--messages", "0"])?;
+            done(PLAIN, &["--broker", &self.url, "declare", &format!("plain.{service}"), "--event"])?;
+        }
+        Ok(())
+    }
+
+    /// Lets one side do the work once.
+    pub fn once(&self, work: Work, side: Side) -> Result<Sample, String> {
+        let messages = ((work.usual_rate() * self.seconds) as u64).max(100).to_string();
+        match work {
+            Work::Publish => self.publish(side, &messages),
+            Work::Consume => {
+                self.fill(side, &messages)?;
+                Ok(sample(&[self.consumer(side, &["--messages", &messages])?.measured()?]))
+            }
+            Work::Both => {
+                let consumer = self.consumer(side, &["--messages", &messages])?;
+                let published = run(program(side), &self.publisher(side, &["--messages", &messages]))?;
+                Ok(sample(&[consumer.measured()?, published]))
+            }
+            Work::LowRate => {
+                let rate = LOW_RATE.to_string();
+                let consumer = self.consumer(side, &["--messages", &messages, "--timed"])?;
+                let published =
+                    run(program(side), &self.publisher(side, &["--messages", &messages, "--rate", &rate]))?;
+                Ok(sample(&[consumer.measured()?, published]))
+            }
+            Work::Rpc(outstanding) => self.rpc(side, &messages, outstanding),
+            Work::Fanout => self.fanout(side, &messages),
+            Work::InProcess => {
+                let (program, role) = if side == Side::Ours { (OURS, "chain") } else { (PLAIN, "actor") };
+                Ok(sample(&[run(program, &[role, &messages, "256"])?]))
+            }
+        }
+    }
+
+    fn publish(&self, side: Side, messages: &str) -> Result<Sample, String> {
+        let published = run(program(side), &self.publisher(side, &["--messages", messages]))?;
+        done(PLAIN, &["--broker", &self.url, "purge", queue(side)])?;
+        Ok(sample(&[published]))
+    }
+
+    /// Puts messages into a side's queue, of the kind that it sends itself.
+    fn fill(&self, side: Side, messages: &str) -> Result<(), String> {
+        let filler = if side == Side::Ours { Side::Ours } else { Side::Clever };
+        run(program(filler), &self.publisher(filler, &["--messages", messages])).map(drop)
+    }
+
+    fn publisher<'a>(&'a self, side: Side, more: &[&'a str]) -> Vec<&'a str> {
+        let mut words = vec!["--broker", self.url.as_str(), "publish"];
+        match side {
+            Side::Ours => {}
+            Side::Plain => words.extend(["--queue", queue(side)]),
+            Side::Clever => words.extend(["--queue", queue(side), "--polled"]),
+        }
+        words.extend(more);
+        words
+    }
+
+    fn consumer(&self, side: Side, more: &[&str]) -> Result<Role, String> {
+        let mut words = vec!["--broker", self.url.as_str(), "consume"];
+        match side {
+            Side::Ours => {}
+            Side::Plain => words.extend(["--queue", queue(side)]),
+            Side::Clever => words.extend(["--queue", queue(side), "--coalesce", "64"]),
+        }
+        words.extend(more);
+        Role::ready(program(side), &words)
+    }
+
+    fn rpc(&self, side: Side, messages: &str, outstanding: u64) -> Result<Sample, String> {
+        let (broker, outstanding) = (["--broker", self.url.as_str()], outstanding.to_string());
+        let queue: &[&str] = if side == Side::Ours { &[] } else { &["plain.echo"] };
+        let mut server = Role::ready(program(side), &[&broker, &["serve"][..], queue].concat())?;
+        let ask = ["ask", "--messages", messages, "--outstanding", &outstanding];
+        let queue: &[&str] = if side == Side::Ours { &[] } else { &["--queue", "plain.echo"] };
+        let asked = run(program(side), &[&broker, &ask[..], queue].concat())?;
+        server.go()?;
+        server.ended()?;
+        Ok(sample(&[asked]))
+    }
+
+    fn fanout(&self, side: Side, messages: &str) -> Result<Sample, String> {
+        let (ours, broker) = (side == Side::Ours, ["--broker", self.url.as_str()]);
+        let mut consumers = Vec::new();
+        for service in SUBSCRIBERS {
+            let plain = format!("plain.{service}");
+            let consume = if ours { ["subscribe", "--service", service] } else { ["consume", "--queue", &plain] };
+            consumers.push(Role::ready(program(side), &[&broker, &consume[..], &["--messages", messages]].concat())?);
+        }
+        let event: &[&str] = if ours { &["--event"] } else { &[] };
+        run(program(side), &[&broker, &["publish", "--messages", messages][..], event].concat())?;
+        let handled = consumers.iter().map(Role::measured).collect::<Result<Vec<_>, _>>()?;
+        let mut all = sample(&handled);
+        // A consumer's own, in the mean.
+        all.cpu_us /= SUBSCRIBERS.len() as f64;
+        Ok(all)
+    }
+}
+
+fn program(side: Side) -> &'static str {
+    if side == Side::Ours { OURS } else { PLAIN }
+}
+
+fn queue(side: Side) -> &'static str {
+    if side == Side::Ours { "postrider.load" } else { "plain.load" }
+}
+
+/// The slowest process says how fast all were; what each used of the processor is added.
+fn sample(measured: &[Measured]) -> Sample {
+    let per_second = measured.iter().map(|one| one.messages as f64 / one.seconds).fold(f64::INFINITY, f64::min);
+    let cpu_us = measured.iter().map(|one| one.cpu_seconds * 1e6 / one.messages as f64).sum();
+    let latency = measured.iter().find_map(|one| one.latency);
+    let of = |pick: fn(&crate::bench::role::Latency) -> f64| latency.as_ref().map_or(f64::NAN, pick);
+    Sample { per_second, cpu_us, p50: of(|latency| latency.p50), p99: of(|latency| latency.p99) }
+}
