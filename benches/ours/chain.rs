@@ -23,7 +23,7 @@ struct Link {
     left: u64,
 }
 
-#[distributed(service = "chain", prefetch = 256)]
+#[distributed(service = "chain", prefetch = 256, timeout = "5s")]
 impl Link {
     #[distributed(command = "chain.next")]
     async fn next(&mut self, work: Work, cx: &Context) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ async fn send(bus: &Bus, event: bool, work: &mut Work, number: u64) -> Result<()
     (work.number, work.sent_at) = (number, now());
     let payload = Payload::msgpack(work);
     if event {
-        bus.publish_key("load.happened", payload).await?;
+        bus.publish_key_with("load.happened", payload, |o| o.as_owner()).await?;
     } else {
         bus.send_key("load.work", payload).await?;
     }

@@ -12,7 +12,7 @@ pub(crate) struct Working {
     pub(crate) tally: Arc<Tally>,
 }
 
-#[distributed(service = "load", prefetch = 256)]
+#[distributed(service = "load", prefetch = 256, timeout = "5s")]
 impl Working {
     #[distributed(command = "load.work")]
     async fn work(&mut self, work: Work) -> Result<(), Failure> {
@@ -25,7 +25,7 @@ impl Working {
 #[derive(Default)]
 pub(crate) struct Answering;
 
-#[distributed(service = "load", prefetch = 256, concurrency = 64)]
+#[distributed(service = "load", prefetch = 256, timeout = "5s", concurrency = 64)]
 impl Answering {
     #[distributed(query = "load.echo")]
     async fn echo(&self, work: Work) -> Result<Work, Failure> {
@@ -43,7 +43,7 @@ macro_rules! subscribers {
                 tally: Arc<Tally>,
             }
 
-            #[distributed(service = $service, prefetch = 256)]
+            #[distributed(service = $service, prefetch = 256, timeout = "5s")]
             impl $actor {
                 #[distributed(event = "load.happened")]
                 async fn happened(&mut self, work: Work) -> Result<(), Failure> {

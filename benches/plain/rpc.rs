@@ -47,7 +47,8 @@ pub(crate) async fn serve(connection: &Connection, queue: &str) -> Result<(), Fa
         let (Some(reply_to), Some(id)) = (delivery.properties.reply_to(), delivery.properties.correlation_id()) else {
             return Err("a request without a way back".into());
         };
-        let (reply, properties) = (rmp_serde::to_vec_named(&work)?, BasicProperties::default().with_correlation_id(id.clone()));
+        let (reply, properties) =
+            (rmp_serde::to_vec_named(&work)?, BasicProperties::default().with_correlation_id(id.clone()));
         let options = BasicPublishOptions::default();
         channel.basic_publish("".into(), reply_to.clone(), options, &reply, properties).await?;
         delivery.ack(BasicAckOptions::default()).await?;
@@ -59,7 +60,8 @@ type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Vec<u8>>>>>;
 /// Asks, as many at a time as are to be outstanding.
 pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<(), Failed> {
     let channel = connection.create_channel().await?;
-    let (consume, none) = (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
+    let (consume, none) =
+        (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
     let mut replies = channel.basic_consume("amq.rabbitmq.reply-to".into(), "".into(), consume, none).await?;
     let waiting = Waiting::default();
     let answered = Arc::clone(&waiting);

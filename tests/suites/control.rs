@@ -1,11 +1,13 @@
 //! Orders to running actors: every process of a service hears them and answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider::app::{Actors, ControlError, ProcessReport};
-use postrider::{App, Payload, Running, distributed};
+use postrider::{App, Failure, Payload, Running, distributed};
 use postrider_tests::program::operator;
 use postrider_tests::world::{Seen, World, eventually, run};
+use tokio::sync::Semaphore;
 
 #[derive(Clone, Default)]
 struct Alpha {
@@ -17,6 +19,31 @@ impl Alpha {
     #[distributed(command = "alpha.do")]
     async fn take(&mut self, text: String) {
         self.seen.add(text);
+    }
+}
+
+#[derive(Clone)]
+struct Strict {
+    seen: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Strict {
+    fn default() -> Self {
+        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+#[distributed(service = "strict", ordered)]
+impl Strict {
+    #[distributed(command = "strict.note")]
+    async fn note(&mut self, what: String) -> Result<(), Failure> {
+        self.seen.add(format!("{what} began"));
+        if what == "slow" {
+            self.gate.acquire().await?.forget();
+        }
+        self.seen.add(format!("{what} ended"));
+        Ok(())
     }
 }
 
@@ -76,6 +103,24 @@ on_both_brokers! {
         let before = opened();
         actors.restart("alpha.audit").await.unwrap();
         eventually("one lane of each is opened again", || opened() == before + 2).await;
+    }
+
+    async fn a_restart_of_an_ordered_actor_lets_it_finish_before_another_instance_begins(world: World) {
+        let (first, second) = (Strict::default(), Strict::default());
+        let start = |strict: &Strict| { let strict = strict.clone(); world.start(App::new("strict").actor(move || strict.clone())) };
+        let active = start(&first).await;
+        for what in ["slow", "next"] {
+            active.bus().send_key("strict.note", Payload::text(what)).await.unwrap();
+        }
+        first.seen.reach(1).await;
+        let waiting = start(&second).await;
+        active.restart("strict").unwrap();
+        let reports = Actors::new(active.bus()).waiting(WINDOW).about("strict").await.unwrap();
+        assert_eq!((reports.len(), second.seen.count()), (2, 0), "the first one still runs: {reports:?}");
+        first.gate.add_permits(1);
+        eventually("both are handled", || first.seen.count() + second.seen.count() == 4).await;
+        assert_eq!(first.seen.all()[..2], ["slow began", "slow ended"]);
+        eventually("all is settled", || active.stats().in_flight + waiting.stats().in_flight == 0).await;
     }
 
     async fn an_order_that_nobody_can_carry_out_says_why(world: World) {

@@ -136,6 +136,32 @@ on_both_brokers! {
         assert!(claim.verdict == Verdict::Problem && claim.text.contains("thief"), "{claim:?}");
     }
 
+    async fn a_missing_exchange_is_seen_and_not_made(world: World) {
+        let running = start(&world).await;
+        let gone = world.names.exchange(Kind::Command);
+        remove(&world, Topology { exchanges: vec![Exchange::new(&gone, ExchangeKind::Direct)], ..Topology::default() }).await;
+        for _ in 0..2 {
+            let findings = examine(running.bus()).await;
+            let exchanges = row(&findings, "exchanges", "");
+            assert!(exchanges.verdict == Verdict::Problem && exchanges.text.contains(&gone), "{exchanges:?}");
+        }
+    }
+
+    async fn an_unfinished_migration_is_seen_also_when_no_process_runs(world: World) {
+        start(&world).await.stop().await;
+        let client = world.client().await;
+        let queue = world.names.queue("alpha", None);
+        for queue in [&queue, &world.names.dead_queue(&queue)] {
+            let begun = Queue::quorum(format!("{queue}.migrating"));
+            world.broker().await.declare(&Topology { queues: vec![begun], ..Topology::default() }).await.unwrap();
+        }
+        let findings = examine(client.bus()).await;
+        for (check, subject) in [("queue", ".alpha"), ("dead letters", ".alpha.dead")] {
+            let row = row(&findings, check, subject);
+            assert!(row.verdict == Verdict::Problem && row.text.contains("not finished"), "{row:?}");
+        }
+    }
+
     async fn what_waits_for_nobody_stale_bindings_and_dead_letters_are_seen(world: World) {
         let before = world.start(App::new("alpha").actor(|| Before)).await;
         before.stop().await;

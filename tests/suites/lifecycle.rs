@@ -41,6 +41,14 @@ impl Alpha {
     }
 }
 
+struct Strict;
+
+#[distributed(service = "strict", ordered)]
+impl Strict {
+    #[distributed(command = "strict.note")]
+    async fn note(&mut self, _: String) {}
+}
+
 #[derive(Debug, serde::Deserialize)]
 struct Settings {
     greeting: String,
@@ -180,6 +188,12 @@ on_both_brokers! {
         eventually("three exclusive handlers run at once", || alpha.seen.count() == 3).await;
         alpha.gate.add_permits(6);
         alpha.seen.reach(12).await;
+    }
+
+    async fn replicas_of_an_ordered_actor_are_refused(world: World) {
+        let app = App::new("strict").actor(|| Strict).replicas(2);
+        let Err(error) = world.try_start(app).await else { panic!("it started") };
+        assert!(error.to_string().contains("ordered") && error.to_string().contains("replicas"), "{error}");
     }
 
     async fn all_problems_of_an_app_are_reported_at_once(world: World) {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::app::{Migration, MigrationError};
-use postrider::broker::Queue;
-use postrider::{App, MessageId, Payload, Running, distributed};
+use postrider::broker::{Properties, Publication, Queue, Topology};
+use postrider::{App, MessageId, Payload, Running, Value, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::program::operator_command;
-use postrider_tests::world::{Seen, World, assert_same, eventually, run};
+use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
 
 /// The version before: at most once, in no order.
 #[derive(Clone, Default)]
@@ -139,6 +139,102 @@ on_both_brokers! {
         running.stop().await;
     }
 
+    async fn what_waited_before_a_migration_is_in_front_of_what_is_sent_after_it(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let (alpha, stop) = (Alpha::default(), Arc::new(AtomicBool::new(false)));
+        let waiting: Vec<String> = (0..40).map(|number| format!("waiting {number}")).collect();
+        for text in &waiting {
+            client.bus().send_key("alpha.do", Payload::text(text)).await.unwrap();
+        }
+        let target = target(&world);
+        let (_, moved) = tokio::join!(send_until(&client, &alpha.ledger, &stop), async {
+            let moved = Migration::new(client.bus()).run(&target, &[]).await;
+            stop.store(true, Ordering::Release);
+            moved
+        });
+        moved.unwrap();
+        let running = world.start(alpha.app()).await;
+        eventually("all is handled", || alpha.seen.count() as u64 >= 40 + alpha.ledger.balance().confirmed as u64).await;
+        assert_eq!(alpha.seen.all()[..40], waiting, "nothing overtakes them");
+        running.stop().await;
+    }
+
+    async fn what_a_stranger_writes_straight_into_the_queue_is_moved_too(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let (alpha, queue, stop) = (Alpha::default(), world.names.queue("alpha", None), AtomicBool::new(false));
+        let headers = || [("postrider-kind", Value::from("command"))].into_iter().map(|(name, value)| (name.to_owned(), value));
+        let writing = async {
+            let mut confirmed = Vec::new();
+            while !stop.load(Ordering::Acquire) {
+                let id = MessageId::new().to_string();
+                let properties = Properties { message_type: Some("alpha.do".into()), message_id: Some(id.clone()),
+                    content_type: Some("text/plain".into()), headers: headers().collect(), ..Properties::default() };
+                if world.publish_foreign("", &queue, properties, id.clone()).await == Publication::Confirmed {
+                    confirmed.push(id);
+                }
+                // Longer than a queue is to be empty before it is removed.
+                tokio::time::sleep(Duration::from_millis(350)).await;
+            }
+            confirmed
+        };
+        let target = target(&world);
+        let (confirmed, moved) = tokio::join!(writing, async {
+            let moved = Migration::new(client.bus()).run(&target, &[]).await;
+            stop.store(true, Ordering::Release);
+            moved
+        });
+        moved.unwrap();
+        let running = world.start(alpha.app()).await;
+        assert!(confirmed.len() > 2, "{confirmed:?}");
+        assert_same(confirmed.clone(), alpha.seen.reach(confirmed.len()).await);
+        running.stop().await;
+    }
+
+    async fn a_migration_goes_on_only_with_the_arguments_that_it_was_begun_with(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        client.bus().send_key("alpha.do", Payload::text("kept")).await.unwrap();
+        let (migration, ordered) = (Migration::new(client.bus()), target(&world));
+        let (temporary, mut begun) = (format!("{}.migrating", ordered.name), Box::pin(migration.run(&ordered, &[])));
+        let moved = eventually_async("it has begun", || async { world.ready(&temporary).await == Some(1) });
+        tokio::select! { () = moved => {} done = &mut begun => panic!("it has ended: {done:?}") }
+        drop(begun);
+        let other = Queue::quorum(&ordered.name);
+        let refused = migration.run(&other, &[]).await.unwrap_err();
+        assert!(matches!(&refused, MigrationError::OtherTarget { .. }), "{refused}");
+        migration.run(&ordered, &[]).await.unwrap();
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        assert_eq!(alpha.seen.reach(1).await, ["kept"]);
+        running.stop().await;
+    }
+
+    async fn a_queue_of_which_nothing_is_recorded_is_left_to_its_services_own_binary(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let broker = world.broker().await;
+        let record = Queue::standing(world.names.topology("alpha"));
+        broker.remove(&Topology { queues: vec![record], ..Topology::default() }).await.unwrap();
+        let refused = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, MigrationError::NoRecord { .. }) && text.contains("alpha topology migrate"), "{text}");
+        assert_eq!(world.ready(&format!("{}.migrating", target(&world).name)).await, None, "nothing was begun");
+    }
+
+    async fn dead_letters_move_only_without_their_service_and_it_waits_for_them(world: World) {
+        let before = Before::default();
+        let running = world.start(App::new("alpha").actor(move || before.clone())).await;
+        let client = world.client().await;
+        let dead = world.names.dead_queue(&world.names.queue("alpha", None));
+        let classic = Queue::classic(&dead);
+        let refused = Migration::new(client.bus()).run(&classic, &[]).await.unwrap_err();
+        assert!(matches!(refused, MigrationError::Consumed { .. }), "{refused}");
+        running.stop().await;
+        let begun = Queue::quorum(format!("{dead}.migrating"));
+        world.broker().await.declare(&Topology { queues: vec![begun], ..Topology::default() }).await.unwrap();
+        let before = Before::default();
+        let text = world.try_start(App::new("alpha").actor(move || before.clone())).await.err().unwrap().to_string();
+        assert!(text.contains(&dead) && text.contains("not finished"), "{text}");
+    }
+
     async fn a_queue_that_is_consumed_or_missing_is_not_migrated(world: World) {
         let client = world.client().await;
         let missing = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap_err();
@@ -153,14 +249,15 @@ on_both_brokers! {
     async fn an_actor_does_not_start_while_its_queue_is_being_migrated(world: World) {
         let client = left_by_the_version_before(&world).await;
         let queue = format!("{}.migrating", world.names.queue("alpha", None));
-        let broker = world.broker().await;
-        let begun = postrider::broker::Topology { queues: vec![Queue::quorum(&queue).with("x-dead-letter-exchange", "")
-            .with("x-dead-letter-routing-key", world.names.dead_queue(&world.names.queue("alpha", None)))], ..Default::default() };
-        broker.declare(&begun).await.unwrap();
+        let (migration, target) = (Migration::new(client.bus()), target(&world));
+        let mut begun = Box::pin(migration.run(&target, &[]));
+        let standing = eventually_async("it has begun", || async { world.ready(&queue).await.is_some() });
+        tokio::select! { () = standing => {} done = &mut begun => panic!("it has ended: {done:?}") }
+        drop(begun);
         let alpha = Alpha::default();
         let refused = world.try_start(alpha.app()).await.err().unwrap().to_string();
         assert!(refused.contains("not finished") && refused.contains("topology migrate"), "{refused}");
-        Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap();
+        migration.run(&target, &[]).await.unwrap();
         world.start(alpha.app()).await.stop().await;
     }
 }
@@ -186,7 +283,7 @@ fn a_migration_that_is_killed_anywhere_loses_nothing_and_goes_on() {
         let queue = world.names.queue("alpha", None);
         let (mut kills, mut refused) = (0, false);
         // Each run lives a little longer, so that every step is hit.
-        for millis in (100..).step_by(60) {
+        for millis in (100..).step_by(150) {
             let mut migrating =
                 operator_command(&world, &["topology", "migrate", &queue, "--ordered"]).spawn().unwrap();
             tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -144,6 +144,12 @@ on_both_brokers! {
         let name = world.names.queue("careful", None);
         eventually_async("three wait", || async { world.ready(&name).await == Some(3) }).await;
         assert_eq!((careful.seen.all(), running.stats().dead_lettered), (vec!["first".to_owned()], 0));
+        // However often somebody tries, it is the handler that is asked, and the message stays.
+        for tries in 2..=12 {
+            running.restart("careful").unwrap();
+            eventually("it was tried again", || careful.tries.load(std::sync::atomic::Ordering::SeqCst) == tries).await;
+            eventually("it stops again", || !running.health().ready).await;
+        }
         careful.mended.store(true, std::sync::atomic::Ordering::SeqCst);
         running.restart("careful").unwrap();
         assert_eq!(careful.seen.reach(4).await, ["first", "poison", "third", "fourth"]);
@@ -178,6 +184,7 @@ on_both_brokers! {
 struct Careful {
     seen: Seen<String>,
     mended: Arc<std::sync::atomic::AtomicBool>,
+    tries: Arc<std::sync::atomic::AtomicU32>,
 }
 
 #[distributed(service = "careful", ordered, on_poison = "stop", retry = "2")]
@@ -185,6 +192,7 @@ impl Careful {
     #[distributed(command = "careful.note")]
     async fn note(&mut self, what: String) -> Result<(), Failure> {
         if what == "poison" && !self.mended.load(std::sync::atomic::Ordering::SeqCst) {
+            self.tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             return Err(Failure::permanent("poison"));
         }
         self.seen.add(what);

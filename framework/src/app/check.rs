@@ -66,6 +66,12 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
             attributes.actor, effective.prefetch, effective.timeout, config.consumer_timeout
         ));
     }
+    if attributes.ordered && entry.replicas > 1 {
+        problems.push(format!(
+            "{} is ordered, so that only one of its {} replicas would ever work; leave `replicas` out",
+            attributes.actor, entry.replicas
+        ));
+    }
     let guarded = entry.handlers.iter().find(|listed| listed.spec.permission.is_some());
     if let Some(listed) = guarded.filter(|_| app.middleware.is_empty() && entry.middleware.is_empty()) {
         problems.push(format!(

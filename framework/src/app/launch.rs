@@ -1,6 +1,6 @@
 //! Start: check, connect, declare, launch the actors on their arbiters, open all lanes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -221,11 +221,14 @@ async fn launch_on(
 /// A queue that is being migrated has its messages elsewhere.
 async fn refuse_unfinished_migrations(broker: &dyn Broker, plans: &[ActorPlan]) -> Result<(), StartError> {
     let mut problems = Vec::new();
-    for (queue, _) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
-        if is_migrating(broker, &queue.name).await? {
-            let name = queue.name;
-            problems
-                .push(format!("the migration of queue {name:?} is not finished; run `topology migrate {name}` again"));
+    let lasting = plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting());
+    let lasting = lasting.map(|(queue, _)| queue.name);
+    let given_up = plans.iter().map(|plan| plan.dead_queue.clone());
+    for name in lasting.chain(given_up).collect::<BTreeSet<_>>() {
+        if is_migrating(broker, &name).await? {
+            problems.push(format!(
+                "the migration of queue {name:?} is not finished; finish it with the `topology migrate` that began it"
+            ));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(StartError { problems }) }

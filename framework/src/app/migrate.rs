@@ -6,22 +6,35 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use crate::app::record;
 use crate::broker::{
     Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Destination, Names, Queue, Topology, delay_return,
+    due_topology,
 };
 use crate::bus::{Bus, SendError};
 use crate::inbound::relocated;
 
-/// The most messages that are on their way between the two queues at once.
-const PREFETCH: u16 = 100;
-/// How often what waits is moved before the bindings are.
-const PASSES: u32 = 10;
-/// How long nothing must come before a queue is looked at whether it is empty.
+/// The most messages that are held at once.
+const PREFETCH: u16 = 500;
+/// So many more than waited at the beginning are moved before the bindings are, if senders make no pause.
+const SPARE: u64 = 1_000;
+/// A pause of senders that is long enough to move the bindings in it.
+const LULL: Duration = Duration::from_millis(5);
+/// How long a queue must be empty before it is removed.
 const QUIET: Duration = Duration::from_millis(300);
-/// How long a queue may have messages and deliver none.
+/// How long a temporary queue must have been there before the other one is removed: programs of ours that write straight
+/// into a queue look for it more often.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How often programs of ours that write straight into a queue look whether it is being migrated.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// How long a queue may have messages and deliver none, or be written to although nothing leads to it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a message of a queue that is gone already is tried.
+const TRIES: u32 = 5;
+/// Far more messages than a queue can hold.
+const NO_LIMIT: i64 = 1 << 40;
 
 /// Why a queue was not migrated. What was moved until then is in the queue or in its temporary one; trying again goes on
 /// where this stopped.
@@ -50,6 +63,42 @@ pub enum MigrationError {
         /// How many.
         ready: u64,
     },
+    /// It was begun for other arguments.
+    #[error(
+        "a migration of {queue:?} to other arguments is not finished; finish it with the options that it was begun with, then begin this one"
+    )]
+    OtherTarget {
+        /// Its name.
+        queue: String,
+    },
+    /// What leads to the queue is not known.
+    #[error(
+        "what service {service:?} has bound to {queue:?} is not recorded, or somebody else reads it just now; use the service's own binary: `{service} topology migrate {queue}`"
+    )]
+    NoRecord {
+        /// The queue's name.
+        queue: String,
+        /// Its service.
+        service: String,
+    },
+    /// Somebody writes straight into the queue, without an exchange.
+    #[error(
+        "messages keep coming into {queue:?}, although nothing leads to it any more; stop who writes to it by its name"
+    )]
+    Busy {
+        /// Its name.
+        queue: String,
+    },
+    /// Messages came straight into the queue in the moment in which it was removed, and could not be moved.
+    #[error("{count} messages that came into {queue:?} as it was removed are lost: {error}")]
+    Lost {
+        /// Its name.
+        queue: String,
+        /// How many.
+        count: usize,
+        /// Why they could not be moved.
+        error: SendError,
+    },
     /// A message could not be moved; it stays where it is.
     #[error(transparent)]
     NotMoved(#[from] SendError),
@@ -61,9 +110,11 @@ pub enum MigrationError {
 /// Moves the messages of a queue into one of the same name with other arguments.
 ///
 /// Its service must be stopped; senders may go on. Every step can be repeated: a migration that is killed leaves each
-/// message in the queue, in its temporary queue `….migrating`, or in both, and the next run goes on. Until then the service
-/// refuses to start. Messages keep their order; those that are sent in the very moment in which bindings change may change
-/// places or come twice. Bindings made by hand are not known and not kept.
+/// message in the queue, in its temporary queue `….migrating`, or in both, and the same migration goes on where it stopped.
+/// Until then the service refuses to start. Messages keep their order; those that are sent in the very moment in which
+/// bindings change may change places or come twice. Bindings made by hand are not known and not kept. What a stranger
+/// writes into a queue by its name, without an exchange, in the very moment in which the queue is removed, is moved unless
+/// the migration is killed in that moment: a broker cannot remove a quorum queue only if it is empty.
 ///
 /// ```no_run
 /// # async fn example(bus: postrider::Bus) -> Result<(), postrider::app::MigrationError> {
@@ -78,6 +129,9 @@ pub enum MigrationError {
 pub struct Migration {
     bus: Bus,
 }
+
+/// How the names of dead-letter queues end.
+const DEAD: &str = ".dead";
 
 /// The name of the temporary queue.
 pub(super) fn temporary(queue: &str) -> String {
@@ -108,47 +162,65 @@ impl Migration {
     /// messages were moved into it. Zero also when it has these arguments already.
     ///
     /// # Errors
-    /// [`MigrationError`]. Nothing is lost; run it again.
+    /// [`MigrationError`]. Nothing is lost unless it says so; run it again.
     pub async fn run(&self, target: &Queue, bindings: &[Binding]) -> Result<u64, MigrationError> {
         let (queue, temporary) = (&target.name, temporary(&target.name));
-        let standing = self.broker().inspect(queue).await?;
+        let standing = self.broker().inspect(queue).await?.is_some();
         let begun = self.broker().inspect(&temporary).await?.is_some();
-        if standing.is_none() && !begun {
+        if !standing && !begun {
             return Err(MigrationError::NoQueue { queue: queue.clone() });
         }
-        let outdated = standing.is_some() && !self.is_equal(target).await?;
+        let outdated = standing && !self.stands_as(target).await?;
         if !outdated && !begun {
             return Ok(0);
         }
+        let between = self.between(target);
+        if begun && !self.stands_as(&between).await? {
+            return Err(MigrationError::OtherTarget { queue: queue.clone() });
+        }
         let bindings = self.bindings(queue, bindings).await?;
+        self.refuse_consumed(queue).await?;
         if outdated {
-            let consumers = standing.map_or(0, |state| state.consumers);
-            if consumers > 0 {
-                return Err(MigrationError::Consumed { queue: queue.clone(), consumers });
-            }
-            // What is given up there goes where it would go from the queue itself.
-            let between = Queue::quorum(&temporary)
-                .with("x-dead-letter-exchange", "")
-                .with("x-dead-letter-routing-key", self.names().dead_queue(queue));
             self.change(queue, &between, &bindings).await?;
         }
         self.change(&temporary, target, &bindings).await
     }
 
+    /// The temporary queue. What is given up there goes where it would go from the queue itself. Its limit, which is none,
+    /// tells which arguments it is for: a broker compares only arguments that it knows.
+    fn between(&self, target: &Queue) -> Queue {
+        let arguments = target.arguments.iter().map(|(name, value)| format!("{name}={value:?}"));
+        let aim = Uuid::new_v5(&Uuid::NAMESPACE_OID, arguments.collect::<Vec<_>>().join(" ").as_bytes());
+        let limit = NO_LIMIT + i64::from(aim.as_fields().0);
+        let between = Queue::quorum(temporary(&target.name)).with("x-max-length", limit);
+        if target.name.ends_with(DEAD) {
+            return between;
+        }
+        between
+            .with("x-dead-letter-exchange", "")
+            .with("x-dead-letter-routing-key", self.names().dead_queue(&target.name))
+    }
+
+    /// Who consumes a queue also writes its dead letters.
+    async fn refuse_consumed(&self, queue: &str) -> Result<(), MigrationError> {
+        for queue in [Some(queue), queue.strip_suffix(DEAD)].into_iter().flatten() {
+            let consumers = self.broker().inspect(queue).await?.map_or(0, |state| state.consumers);
+            if consumers > 0 {
+                return Err(MigrationError::Consumed { queue: queue.to_owned(), consumers });
+            }
+        }
+        Ok(())
+    }
+
     /// All messages and bindings of a queue go to another, which is declared if need be; then it is removed.
     async fn change(&self, from: &str, to: &Queue, bindings: &BTreeSet<Binding>) -> Result<u64, MigrationError> {
         self.broker().declare(&Topology { queues: vec![to.clone()], ..Topology::default() }).await?;
+        let declared = Instant::now();
+        let waiting = self.waiting(from).await?;
         let spec = ConsumerSpec { queue: Queue::standing(from), topology: Topology::default(), prefetch: PREFETCH };
         let mut consumer = self.broker().consume(&spec).await?;
-        let mut moved = 0;
-        // First what waits, so that it stays in front of what is sent from now on. Senders that never pause keep a few.
-        for _ in 0..PASSES {
-            let waiting = self.broker().inspect(from).await?.map_or(0, |state| state.ready);
-            if waiting == 0 {
-                break;
-            }
-            moved += self.shift(from, &mut consumer, &to.name, Some(waiting)).await?;
-        }
+        // First what waits, so that it stays in front of what is sent from now on.
+        let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;
         for binding in bindings {
             let bound = Binding { destination: Destination::Queue(to.name.clone()), ..binding.clone() };
             let unbound = Binding { destination: Destination::Queue(from.to_owned()), ..binding.clone() };
@@ -156,60 +228,90 @@ impl Migration {
             self.broker().declare(&Topology { bindings: vec![bound], ..Topology::default() }).await?;
             self.broker().remove(&Topology { bindings: vec![unbound], ..Topology::default() }).await?;
         }
-        moved += self.shift(from, &mut consumer, &to.name, None).await?;
-        self.broker().remove(&Topology { queues: vec![Queue::standing(from)], ..Topology::default() }).await?;
-        // What came straight into the queue in the last moment has been delivered here.
-        while let Ok(Some(Ok(delivery))) = timeout(QUIET, consumer.next()).await {
-            self.send(&delivery, &to.name).await?;
-            moved += 1;
+        loop {
+            moved += self.shift(from, &mut consumer, &to.name, QUIET, u64::MAX).await?;
+            if declared.elapsed() >= NOTICE {
+                break;
+            }
         }
-        consumer.close().await;
-        Ok(moved)
+        self.broker().remove(&Topology { queues: vec![Queue::standing(from)], ..Topology::default() }).await?;
+        Ok(moved + self.rest(from, consumer, &to.name).await?)
     }
 
-    /// Moves messages in order until there are none, or as many as are asked for.
+    async fn waiting(&self, queue: &str) -> Result<u64, BrokerError> {
+        Ok(self.broker().inspect(queue).await?.map_or(0, |state| state.ready))
+    }
+
+    /// What came in the moment in which the queue was removed has been delivered here.
+    async fn rest(&self, from: &str, mut consumer: Box<dyn Consumer>, to: &str) -> Result<u64, MigrationError> {
+        let mut caught = Vec::new();
+        while let Ok(Some(Ok(delivery))) = timeout(QUIET, consumer.next()).await {
+            caught.push(delivery);
+        }
+        for (index, delivery) in caught.iter().enumerate() {
+            let mut tries = 1;
+            while let Err(error) = self.send(delivery, to).await {
+                if tries == TRIES {
+                    return Err(MigrationError::Lost { queue: from.to_owned(), count: caught.len() - index, error });
+                }
+                tries += 1;
+            }
+        }
+        consumer.close().await;
+        Ok(caught.len() as u64)
+    }
+
+    /// Moves messages in order until none has come for a while, or so many have been moved.
     async fn shift(
         &self,
         from: &str,
         consumer: &mut Box<dyn Consumer>,
         to: &str,
-        most: Option<u64>,
+        pause: Duration,
+        most: u64,
     ) -> Result<u64, MigrationError> {
-        let (mut moving, mut moved, mut last) = (FuturesOrdered::new(), 0, Instant::now());
-        loop {
-            let room =
-                moving.len() < usize::from(PREFETCH) && most.is_none_or(|most| moved + (moving.len() as u64) < most);
+        let (mut moving, mut moved) = (FuturesOrdered::new(), 0);
+        let (began, mut last) = (Instant::now(), Instant::now());
+        let problem = loop {
+            let room = moving.len() < usize::from(PREFETCH) && moved + (moving.len() as u64) < most;
             if !room && moving.is_empty() {
                 return Ok(moved);
             }
             tokio::select! {
                 biased;
-                Some(result) = moving.next() => {
-                    let receipt: Result<crate::broker::Receipt, SendError> = result;
-                    receipt?.ack();
-                    moved += 1;
-                }
-                pulled = consumer.next(), if room => {
-                    let Some(delivery) = pulled.transpose()? else {
-                        return Err(BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }.into());
-                    };
-                    last = Instant::now();
-                    moving.push_back(async move {
-                        self.send(&delivery, to).await?;
-                        Ok(delivery.receipt)
-                    });
-                }
-                () = tokio::time::sleep(QUIET), if moving.is_empty() => {
-                    let ready = self.broker().inspect(from).await?.map_or(0, |state| state.ready);
+                Some(result) = moving.next() => match result {
+                    Ok(receipt) => {
+                        crate::broker::Receipt::ack(receipt);
+                        moved += 1;
+                    }
+                    Err(error) => break MigrationError::NotMoved(error),
+                },
+                pulled = consumer.next(), if room => match pulled {
+                    Some(Ok(delivery)) => {
+                        last = Instant::now();
+                        moving.push_back(async move { self.send(&delivery, to).await.map(|()| delivery.receipt) });
+                    }
+                    Some(Err(error)) => break error.into(),
+                    None => break BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }.into(),
+                },
+                () = tokio::time::sleep(pause), if moving.is_empty() => {
+                    let ready = self.waiting(from).await?;
                     if ready == 0 {
                         return Ok(moved);
                     }
                     if last.elapsed() > PATIENCE {
-                        return Err(MigrationError::Stalled { queue: from.to_owned(), ready });
+                        break MigrationError::Stalled { queue: from.to_owned(), ready };
                     }
                 }
             }
-        }
+            // What waited has been moved before.
+            if most == u64::MAX && began.elapsed() > PATIENCE {
+                break MigrationError::Busy { queue: from.to_owned() };
+            }
+        };
+        // First the channel: what could not be moved keeps its place.
+        consumer.close().await;
+        Err(problem)
     }
 
     async fn send(&self, delivery: &Delivery, to: &str) -> Result<(), SendError> {
@@ -217,8 +319,8 @@ impl Migration {
         self.bus.outlet.forward(addressed, Instant::now() + self.bus.confirm_timeout()).await
     }
 
-    async fn is_equal(&self, target: &Queue) -> Result<bool, BrokerError> {
-        match self.broker().declare(&Topology { queues: vec![target.clone()], ..Topology::default() }).await {
+    async fn stands_as(&self, target: &Queue) -> Result<bool, BrokerError> {
+        match self.broker().compare(&Topology { queues: vec![target.clone()], ..Topology::default() }).await {
             Ok(()) => Ok(true),
             Err(BrokerError::Inequivalent { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -226,13 +328,20 @@ impl Migration {
     }
 
     /// What leads to the queue: what its service recorded and will declare, and the way back from the delays.
-    async fn bindings(&self, queue: &str, further: &[Binding]) -> Result<BTreeSet<Binding>, BrokerError> {
+    async fn bindings(&self, queue: &str, further: &[Binding]) -> Result<BTreeSet<Binding>, MigrationError> {
         let mut bindings: BTreeSet<Binding> = further.iter().cloned().collect();
         let rest = queue.strip_prefix(self.names().namespace()).and_then(|rest| rest.strip_prefix('.'));
-        let service = rest.map(|rest| rest.split('.').next().unwrap_or(rest));
-        if let Some(service) = service.filter(|service| postrider_grammar::check_service(service).is_ok()) {
-            let recorded = record::read(self.broker(), self.names(), service).await?;
-            bindings.extend(recorded.into_iter().flat_map(|record| record.bindings));
+        let service = rest.map(|rest| rest.split('.').next().unwrap_or(rest)).unwrap_or(queue);
+        if queue == self.names().due() {
+            bindings.extend(due_topology(self.names()).bindings);
+        } else if !queue.ends_with(DEAD) {
+            match record::read(self.broker(), self.names(), service).await? {
+                Some(record) => bindings.extend(record.bindings),
+                None if !further.is_empty() => {}
+                None => {
+                    return Err(MigrationError::NoRecord { queue: queue.to_owned(), service: service.to_owned() });
+                }
+            }
         }
         if self.broker().exchange_stands(&self.names().delay_out()).await? {
             bindings.insert(delay_return(self.names(), queue));

@@ -1,4 +1,4 @@
-//! `topology show|apply|diff|gc`.
+//! `topology show|apply|diff|gc|migrate`.
 
 use std::sync::Arc;
 

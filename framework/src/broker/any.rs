@@ -232,6 +232,10 @@ impl Broker for NoBroker {
         Box::pin(ready(Ok(())))
     }
 
+    fn compare<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn remove<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(ready(Ok(())))
     }

@@ -124,7 +124,14 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached or refuses; the error tells a permanent mistake from a passing one.
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
 
+    /// Declares what stands already, to see whether it has these arguments. It is not declared again by a new connection.
+    ///
+    /// # Errors
+    /// [`BrokerError::Inequivalent`] when it has others; as [`Broker::declare`].
+    fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
+
     /// Removes exactly these bindings, then these queues, then these exchanges. What is not there is no error.
+    /// Nor is it declared again by a new connection.
     ///
     /// # Errors
     /// When the broker cannot be reached or refuses.

@@ -1,6 +1,6 @@
 //! Requests that wait for their reply, by id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -90,7 +90,9 @@ impl Requests {
                 }
             }
             ReplyEvent::Lost => {
-                for (_, waiting) in self.lock().drain() {
+                // In the order of their ids, so that a seed of the fault script can repeat it.
+                let lost: BTreeMap<_, _> = self.lock().drain().collect();
+                for waiting in lost.into_values() {
                     // Whoever has stopped waiting does not mind.
                     match waiting {
                         Waiting::One(waiting) => drop(waiting.send(Waited::Lost)),

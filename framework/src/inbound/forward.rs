@@ -54,12 +54,16 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let (properties, payload) = (delivery.properties.clone(), delivery.payload.clone());
     let envelope = open(&delivery.origin, properties.clone(), payload.clone(), names);
     let mut original = Original { properties, payload };
+    // What was moved before is addressed by its type, the service included.
+    let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);
+    let address = original.properties.message_type.clone().filter(|_| moved);
     // It expires where it goes as it would have where it was.
     let expiration = original.properties.expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);
     // In a dead-letter queue they are ours.
     let why = original.properties.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
     why.for_each(|(name, value)| drop(addressed.properties.headers.set(name, value.clone())));
+    addressed.properties.message_type = address.or(addressed.properties.message_type);
     addressed = fitted(addressed);
     addressed.properties.expiration = expiration;
     addressed

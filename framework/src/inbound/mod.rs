@@ -19,4 +19,4 @@ pub use due::{DueSettings, publish_due};
 pub use forward::relocated;
 pub use lane::{Breaker, Control};
 pub use states::{LaneState, LaneStates};
-pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, shared_exchanges};
+pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};

@@ -170,10 +170,18 @@ fn lane_queue(
     queries: QueryQueue,
 ) -> Queue {
     match (lane, attributes.guarantee) {
-        (Lane::Query, _) if queries == QueryQueue::Quorum => Queue::quorum(names.query_queue(queue)),
-        (Lane::Query, _) => Queue::classic(names.query_queue(queue)),
+        (Lane::Query, _) => query_queue(&names.query_queue(queue), queries),
         (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
         (Lane::Durable, guarantee) => durable_queue(names, queue, guarantee, attributes.ordered),
+    }
+}
+
+/// The query queue of this name.
+#[must_use]
+pub fn query_queue(queue: &str, queries: QueryQueue) -> Queue {
+    match queries {
+        QueryQueue::Classic => Queue::classic(queue),
+        QueryQueue::Quorum => Queue::quorum(queue),
     }
 }
 

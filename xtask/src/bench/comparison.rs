@@ -79,6 +79,8 @@ pub struct Compared {
     pub cpu_us_ours: f64,
     pub cpu_us_plain: f64,
     pub cpu_ratio: f64,
+    pub peak_kib_ours: f64,
+    pub peak_kib_plain: f64,
 }
 
 impl Compared {
@@ -95,6 +97,8 @@ impl Compared {
             spread,
             cpu_us_ours: median(all(&|(ours, _)| ours.cpu_us)),
             cpu_us_plain: median(all(&|(_, plain)| plain.cpu_us)),
+            peak_kib_ours: median(all(&|(ours, _)| ours.peak_kib as f64)),
+            peak_kib_plain: median(all(&|(_, plain)| plain.peak_kib as f64)),
             cpu_ratio: median(all(&|(ours, plain)| ours.cpu_us / plain.cpu_us)),
         }
     }

@@ -25,9 +25,10 @@ pub fn table(rows: &[Compared]) -> String {
         "| work | ours | plain | ratio | spread | wanted | CPU µs, ours | CPU µs, plain | ratio | wanted |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
-        let Compared { comparison, ours, plain, ratio, spread, cpu_us_ours, cpu_us_plain, cpu_ratio } = row;
+        let Compared { comparison, ours, plain, ratio, spread, cpu_us_ours, cpu_us_plain, cpu_ratio, .. } = row;
         let sign = if comparison.metric == Metric::PerSecond { "≥" } else { "≤" };
-        let wanted = |sign: &str, wanted: Option<f64>| wanted.map_or_else(String::new, |ratio| format!("{sign} {ratio}"));
+        let wanted =
+            |sign: &str, wanted: Option<f64>| wanted.map_or_else(String::new, |ratio| format!("{sign} {ratio}"));
         let unit = unit(row);
         // Writing into a text cannot fail.
         let _ = writeln!(
@@ -56,6 +57,7 @@ pub fn json(rows: &[Compared]) -> String {
                 "name": row.comparison.name, "unit": unit(row), "ours": row.ours, "plain": row.plain,
                 "ratio": row.ratio, "spread": [row.spread.0, row.spread.1],
                 "cpu_us_ours": row.cpu_us_ours, "cpu_us_plain": row.cpu_us_plain, "cpu_ratio": row.cpu_ratio,
+                "peak_kib_ours": row.peak_kib_ours, "peak_kib_plain": row.peak_kib_plain,
             })
         })
         .collect();

@@ -34,6 +34,8 @@ pub struct Sample {
     /// In microseconds.
     pub p50: f64,
     pub p99: f64,
+    /// The most memory that one of the measured processes ever had.
+    pub peak_kib: u64,
 }
 
 /// A broker, and for how long each side works in each round.
@@ -91,8 +93,7 @@ impl Bench {
             Work::LowRate => {
                 let rate = LOW_RATE.to_string();
                 let consumer = self.consumer(side, &["--messages", &messages, "--timed"])?;
-                let published =
-                    run(program(side), &self.publisher(side, &["--messages", &messages, "--rate", &rate]))?;
+                let published = run(program(side), &self.publisher(side, &["--messages", &messages, "--rate", &rate]))?;
                 Ok(sample(&[consumer.measured()?, published]))
             }
             Work::Rpc(outstanding) => self.rpc(side, &messages, outstanding),
@@ -182,5 +183,6 @@ fn sample(measured: &[Measured]) -> Sample {
     let cpu_us = measured.iter().map(|one| one.cpu_seconds * 1e6 / one.messages as f64).sum();
     let latency = measured.iter().find_map(|one| one.latency);
     let of = |pick: fn(&crate::bench::role::Latency) -> f64| latency.as_ref().map_or(f64::NAN, pick);
-    Sample { per_second, cpu_us, p50: of(|latency| latency.p50), p99: of(|latency| latency.p99) }
+    let peak_kib = measured.iter().map(|one| one.peak_kib).max().unwrap_or_default();
+    Sample { per_second, cpu_us, p50: of(|latency| latency.p50), p99: of(|latency| latency.p99), peak_kib }
 }

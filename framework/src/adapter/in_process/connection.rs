@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -56,7 +57,8 @@ impl Connection {
     /// What is exclusive goes, and what was unsettled goes back.
     fn end_channels(&self) {
         let mut state = self.inner.lock();
-        let exclusive: Vec<String> = state
+        // In an order that a seed can repeat.
+        let exclusive: BTreeSet<String> = state
             .queues
             .values()
             .filter(|queue| queue.owner == Some(self.id))

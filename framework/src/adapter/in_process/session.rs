@@ -78,6 +78,10 @@ impl Broker for Session {
         Box::pin(async { self.state()?.declare(topology, self.connection.id) })
     }
 
+    fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        self.declare(topology)
+    }
+
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
             self.state()?.remove(topology);

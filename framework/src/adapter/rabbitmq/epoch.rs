@@ -57,11 +57,11 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    pub(super) fn new(channel: Channel, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(channel: Channel, connection: Arc<Connection>, replaced: Option<Instant>) -> Self {
         Self {
             channel,
             connection,
-            rejections: Rejections::new(),
+            rejections: Rejections::new(replaced),
             stuck: false,
             open: true,
             unsettled: Vec::new(),
@@ -106,6 +106,7 @@ impl Epoch {
                 () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
             }
             if self.stuck {
+                owner.replaced = Some(Instant::now());
                 break End::Lost("the broker rejects on this channel what it takes on others".into());
             }
         };

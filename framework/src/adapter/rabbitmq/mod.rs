@@ -149,8 +149,19 @@ impl Broker for RabbitMq {
         })
     }
 
+    fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+            declare::declare(&connection, topology).await
+        })
+    }
+
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
+            if let Ok(mut lasting) = self.lasting.lock() {
+                lasting.exchanges.retain(|kept| !topology.exchanges.iter().any(|gone| gone.name == kept.name));
+                lasting.bindings.retain(|kept| !topology.bindings.contains(kept));
+            }
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::remove(&connection, topology).await
         })

@@ -33,7 +33,7 @@ impl RabbitPublisher {
     pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new() }.run());
+        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new(), replaced: None }.run());
         Self { jobs, link }
     }
 }
@@ -69,6 +69,8 @@ pub(super) struct Owner {
     pub(super) queue: mpsc::Receiver<Job>,
     /// Messages that are to be sent, oldest first.
     pub(super) waiting: VecDeque<Job>,
+    /// When a channel was replaced last because it rejected what others took.
+    pub(super) replaced: Option<Instant>,
 }
 
 impl Owner {
@@ -87,7 +89,7 @@ impl Owner {
                 LinkState::Up(connection, _) => connection,
             };
             let end = match self.meanwhile(declare::confirming(&connection)).await {
-                Ok(channel) => Epoch::new(channel, connection).run(&mut self).await,
+                Ok(channel) => Epoch::new(channel, connection, self.replaced).run(&mut self).await,
                 Err(error) => End::Lost(error.to_string()),
             };
             (self.replies)(ReplyEvent::Lost);

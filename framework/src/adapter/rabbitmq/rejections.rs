@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a queue may be without a leader. A request cannot be tried on another channel, as its reply comes to the
 /// channel that sent it; instead it must be rejected for so long.
 const ELECTION: Duration = Duration::from_secs(5);
+/// The shortest time between two channels that are replaced because of requests: with one its open requests are lost, and a
+/// queue that stays full rejects on every channel.
+const REPLACEMENT_PAUSE: Duration = Duration::from_secs(60);
 /// How long it counts that another channel took a message.
 const COUNTS: Duration = Duration::from_secs(15);
 
@@ -42,6 +45,8 @@ pub(super) enum Verdict {
 
 /// The rejections of one channel.
 pub(super) struct Rejections {
+    /// When a channel was replaced last.
+    replaced: Option<Instant>,
     /// When the last message was tried on another channel.
     tried: Option<Instant>,
     /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
@@ -50,8 +55,8 @@ pub(super) struct Rejections {
 }
 
 impl Rejections {
-    pub(super) fn new() -> Self {
-        Self { tried: None, taken: None, trying: None }
+    pub(super) fn new(replaced: Option<Instant>) -> Self {
+        Self { replaced, tried: None, taken: None, trying: None }
     }
 
     pub(super) fn judge(&mut self, job: &Job, now: Instant) -> Verdict {
@@ -68,6 +73,9 @@ impl Rejections {
             return Verdict::Rejected;
         }
         self.tried = Some(now);
+        if job.awaits_reply && self.replaced.is_some_and(|at| now < at + REPLACEMENT_PAUSE) {
+            return Verdict::Rejected;
+        }
         if job.awaits_reply {
             self.taken = Some((job.exchange.clone(), job.routing_key.clone(), now + ELECTION));
             return Verdict::Rejected;
@@ -154,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_message_a_second_is_tried_on_another_channel() {
-        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        let (mut rejections, now) = (Rejections::new(None), Instant::now());
         assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::TryElsewhere);
         assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::Rejected);
         assert_eq!(rejections.judge(&job("k", false, now), now + PAUSE), Verdict::TryElsewhere);
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_channel_is_stuck_when_it_rejects_what_was_sent_after_another_one_took_it() {
-        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        let (mut rejections, now) = (Rejections::new(None), Instant::now());
         rejections.taken = Some(("e".into(), "k".into(), now));
         rejections.tried = Some(now);
         assert_eq!(rejections.judge(&job("k", false, now - PAUSE), now), Verdict::Rejected, "sent before");
@@ -173,9 +181,13 @@ mod tests {
 
     #[test]
     fn a_request_is_not_sent_twice_and_its_channel_is_stuck_when_an_election_would_be_over() {
-        let (mut rejections, now) = (Rejections::new(), Instant::now());
+        let (mut rejections, now) = (Rejections::new(None), Instant::now());
         assert_eq!(rejections.judge(&job("k", true, now), now), Verdict::Rejected);
         assert_eq!(rejections.judge(&job("k", true, now + PAUSE), now + PAUSE), Verdict::Rejected);
         assert_eq!(rejections.judge(&job("k", true, now + ELECTION), now + ELECTION), Verdict::Stuck);
+        let (mut next, now) = (Rejections::new(Some(now)), now + PAUSE);
+        for after in [Duration::ZERO, ELECTION, 2 * ELECTION] {
+            assert_eq!(next.judge(&job("k", true, now + after), now + after), Verdict::Rejected, "the queue is full");
+        }
     }
 }

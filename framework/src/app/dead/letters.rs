@@ -39,7 +39,7 @@ pub enum DeadError {
         error: SendError,
     },
     /// The queue that letters would go back to is being migrated.
-    #[error("the migration of queue {queue:?} is not finished; run `topology migrate {queue}` again, then replay")]
+    #[error("the migration of queue {queue:?} is not finished; finish it with the command that began it, then replay")]
     Migrating {
         /// The queue.
         queue: String,

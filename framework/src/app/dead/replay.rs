@@ -4,7 +4,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::dead::letter::{DeadFilter, DeadLetter};
 use crate::app::dead::letters::{DeadError, DeadLetters, Held, not_moved};
-use crate::app::migrate::is_migrating;
+use crate::app::migrate::{LOOK, is_migrating};
 use crate::broker::{ATTEMPT, Receipt};
 use crate::bus::RequestError;
 use crate::message::Value;
@@ -63,10 +63,7 @@ impl DeadLetters {
         let mut done = Replayed::default();
         let mut canary = how.canary;
         for queue in self.queues_for(filter).await? {
-            let home = queue.strip_suffix(".dead").unwrap_or(&queue);
-            if is_migrating(&*self.bus.broker, home).await? {
-                return Err(DeadError::Migrating { queue: home.to_owned() });
-            }
+            self.refuse_migrating(&queue).await?;
             let before = self.bus.broker.inspect(&queue).await?.map_or(0, |state| state.ready);
             let mut looked_at = 0;
             // Bounded by what was there at the beginning, so that letters that come back go round once only.
@@ -89,6 +86,16 @@ impl DeadLetters {
         Ok(done)
     }
 
+    /// A queue that is being migrated is about to be removed.
+    async fn refuse_migrating(&self, queue: &str) -> Result<(), DeadError> {
+        for queue in [queue, queue.strip_suffix(".dead").unwrap_or(queue)] {
+            if is_migrating(&*self.bus.broker, queue).await? {
+                return Err(DeadError::Migrating { queue: queue.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     async fn replay_held(
         &self,
         held: &mut Held,
@@ -98,8 +105,12 @@ impl DeadLetters {
         done: &mut Replayed,
     ) -> Result<(), DeadError> {
         let pause = how.rate.and_then(pause_for);
-        let mut next = Instant::now();
+        let (mut next, mut looked) = (Instant::now(), Instant::now());
         for (letter, receipt) in meant {
+            if looked.elapsed() >= LOOK {
+                self.refuse_migrating(&letter.queue).await?;
+                looked = Instant::now();
+            }
             // What is only published again has no handler that could tell how it went.
             let has_handler = letter.queue != self.names().dead_queue(&self.names().due());
             if !receipt.is_live() {

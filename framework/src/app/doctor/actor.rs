@@ -15,6 +15,10 @@ use crate::inbound::CONTROL;
 /// Words of a policy that lose or refuse messages of a queue that promises to keep them.
 const BREAKING_POLICIES: [&str; 5] = ["delivery-limit", "message-ttl", "max-length", "max-length-bytes", "expires"];
 
+/// Of a queue whose messages may be elsewhere.
+pub(super) const NOT_FINISHED: &str =
+    "its migration is not finished; finish it with the `topology migrate` that began it";
+
 /// Lanes by process, so that those of a process with several services are named once.
 pub(super) type Lanes = BTreeMap<String, Vec<Finding>>;
 
@@ -64,7 +68,7 @@ impl Doctor {
         let exchange =
             Exchange::new(name, ExchangeKind::Fanout).with("alternate-exchange", self.names().owner(service));
         let declared = Topology { exchanges: vec![exchange], ..Topology::default() };
-        Ok(match self.broker().declare(&declared).await {
+        Ok(match self.broker().compare(&declared).await {
             Ok(()) => check.ok(format!("owned by {service:?}")),
             Err(error) => check.problem(error.to_string()),
         })
@@ -87,8 +91,7 @@ impl Doctor {
             (consumers, _) => standing.ok(format!("{consumers} consumers, {} messages wait", state.ready)),
         });
         if is_migrating(self.broker(), &report.name).await? {
-            let text = format!("its migration is not finished; run `topology migrate {}` again", report.name);
-            findings.push(standing.problem(text));
+            findings.push(standing.problem(NOT_FINISHED));
         }
         let refused = self.equal(&report.queue()).await?;
         let source = "queue.declare with the actor's arguments";
@@ -115,7 +118,7 @@ impl Doctor {
     /// The reason why a queue that stands is not the one that is declared.
     async fn equal(&self, queue: &Queue) -> Result<Option<String>, DeadError> {
         let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
-        match self.broker().declare(&declared).await {
+        match self.broker().compare(&declared).await {
             Ok(()) => Ok(None),
             Err(BrokerError::Inequivalent { reason, .. }) => Ok(Some(reason)),
             Err(error) if error.is_permanent() => Ok(Some(error.to_string())),
@@ -190,6 +193,9 @@ impl Doctor {
     pub(super) async fn letters(&self, queue: &str) -> Result<Option<Finding>, DeadError> {
         let check =
             Check { name: "dead letters", subject: queue, source: "queue.declare-ok, basic.deliver of the first" };
+        if is_migrating(self.broker(), queue).await? {
+            return Ok(Some(check.problem(NOT_FINISHED)));
+        }
         let Some(state) = self.broker().inspect(queue).await? else { return Ok(None) };
         if state.ready == 0 {
             return Ok(Some(check.ok("none")));

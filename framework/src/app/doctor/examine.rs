@@ -8,9 +8,11 @@ use tokio::time::Instant;
 use crate::adapter::http::Management;
 use crate::app::control::{Actors, ControlError, ProcessReport};
 use crate::app::dead::DeadError;
+use crate::app::doctor::actor::NOT_FINISHED;
 use crate::app::doctor::finding::{Check, Finding};
+use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{Addressed, Broker, Destination, Names, Properties, delay_levels, due_topology};
+use crate::broker::{Addressed, Broker, Destination, Names, Properties, Topology, delay_levels, due_topology};
 use crate::bus::{Bus, SendError};
 use crate::inbound::CONTROL;
 use crate::message::MessageId;
@@ -20,7 +22,8 @@ const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
 /// How long running processes may take to answer.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Compares a running system, and the broker, with what the actors promise. Nothing is changed.
+/// Compares a running system, and the broker, with what the actors promise. Nothing that stands is changed, and
+/// nothing that is missing is made.
 ///
 /// ```no_run
 /// # async fn example(bus: postrider::Bus) -> Result<(), Box<dyn std::error::Error>> {
@@ -73,7 +76,7 @@ impl Doctor {
     pub async fn examine(&self) -> Result<Vec<Finding>, DeadError> {
         let mut findings = vec![self.confirms().await];
         let publishes = findings[0].verdict == super::Verdict::Ok;
-        findings.push(self.exchanges().await);
+        findings.push(self.exchanges().await?);
         self.delays(&mut findings).await?;
         let claims = record::claims(self.broker(), self.names()).await?;
         let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
@@ -121,12 +124,36 @@ impl Doctor {
         self.bus.outlet.forward(probe, deadline).await
     }
 
-    async fn exchanges(&self) -> Finding {
-        let check = Check { name: "exchanges", subject: self.names().namespace(), source: "exchange.declare" };
-        match self.broker().declare(&crate::inbound::shared_exchanges(self.names())).await {
+    async fn exchanges(&self) -> Result<Finding, DeadError> {
+        let source = "exchange.declare (passive), then equal";
+        let check = Check { name: "exchanges", subject: self.names().namespace(), source };
+        let shared = crate::inbound::shared_exchanges(self.names());
+        let missing = self.missing(&shared).await?;
+        if !missing.is_empty() {
+            // A new one has no bindings.
+            let missing = missing.join(", ");
+            return Ok(check.problem(format!("missing: {missing}; restart all services, which declare and bind them")));
+        }
+        Ok(match self.broker().compare(&Topology { bindings: Vec::new(), ..shared }).await {
             Ok(()) => check.ok("the exchanges of all kinds stand and have the right types"),
             Err(error) => check.problem(error.to_string()),
+        })
+    }
+
+    /// What does not stand.
+    async fn missing(&self, topology: &Topology) -> Result<Vec<String>, DeadError> {
+        let mut missing = Vec::new();
+        for exchange in &topology.exchanges {
+            if !self.broker().exchange_stands(&exchange.name).await? {
+                missing.push(exchange.name.clone());
+            }
         }
+        for queue in &topology.queues {
+            if self.broker().inspect(&queue.name).await?.is_none() {
+                missing.push(queue.name.clone());
+            }
+        }
+        Ok(missing)
     }
 
     /// The levels of delays are declared before the first delay, all together.
@@ -138,21 +165,11 @@ impl Doctor {
             return Ok(());
         }
         let levels = delay_levels(self.names());
-        let mut missing = Vec::new();
-        for exchange in &levels.exchanges {
-            if !self.broker().exchange_stands(&exchange.name).await? {
-                missing.push(exchange.name.clone());
-            }
-        }
-        for queue in &levels.queues {
-            if self.broker().inspect(&queue.name).await?.is_none() {
-                missing.push(queue.name.clone());
-            }
-        }
+        let missing = self.missing(&levels).await?;
         findings.push(if !missing.is_empty() {
             check
                 .problem(format!("missing: {}; restart a service that delays, which declares them", missing.join(", ")))
-        } else if let Err(error) = self.broker().declare(&levels).await {
+        } else if let Err(error) = self.broker().compare(&Topology { bindings: Vec::new(), ..levels }).await {
             check.problem(error.to_string())
         } else {
             check.ok("25 levels stand, with their arguments")
@@ -202,6 +219,10 @@ impl Doctor {
             .collect();
         let mut waiting = 0;
         for queue in &queues {
+            if is_migrating(self.broker(), queue).await? {
+                let check = Check { name: "queue", subject: queue, source: "queue.declare (passive)" };
+                findings.push(check.problem(NOT_FINISHED));
+            }
             let Some(state) = self.broker().inspect(queue).await? else { continue };
             if state.consumers == 0 {
                 waiting += state.ready;

@@ -133,7 +133,9 @@ async fn run(cli: Cli) -> Result<(), String> {
     let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
         .await
         .map_err(|error| error.to_string())?;
-    let bus = open_bus(&config, &broker).await.map_err(|error| error.to_string());
+    // What is examined must not be mended before.
+    let declares = !matches!(cli.command, Command::Doctor(_));
+    let bus = open_bus(&config, &broker, declares).await.map_err(|error| error.to_string());
     let result = match bus {
         Ok(bus) => obey(cli.command, &config, &bus, &*broker).await,
         Err(problem) => Err(problem),
@@ -142,8 +144,10 @@ async fn run(cli: Cli) -> Result<(), String> {
     result
 }
 
-async fn open_bus(config: &Config, broker: &Arc<dyn Broker>) -> Result<Bus, BrokerError> {
-    broker.declare(&crate::inbound::shared_exchanges(&config.names)).await?;
+async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> Result<Bus, BrokerError> {
+    if declares {
+        broker.declare(&crate::inbound::shared_exchanges(&config.names)).await?;
+    }
     let outlet =
         Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
             .await?;
@@ -188,7 +192,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
         Command::Actor(command) => control::obey(command, bus).await,
         Command::Dead(command) => dead::obey(command, bus).await,
-        Command::Topology(command) => topology::obey(command, bus, &config.names).await,
+        Command::Topology(command) => topology::obey(command, bus, config).await,
         Command::Doctor(args) => doctor::obey(args, bus).await,
         Command::Domain(command) => domain::obey(command, broker, &config.names).await,
     }

@@ -1,12 +1,14 @@
 //! `postrider topology migrate`.
 
 use clap::{Subcommand, ValueEnum};
+use postrider_grammar::{check_queue, check_service};
 
+use crate::app::config::Config;
 use crate::app::migrate::Migration;
 use crate::broker::{Names, Queue, due_queue};
 use crate::bus::Bus;
 use crate::handler::Guarantee;
-use crate::inbound::durable_queue;
+use crate::inbound::{durable_queue, query_queue};
 
 #[derive(Subcommand)]
 pub(super) enum TopologyCommand {
@@ -35,16 +37,65 @@ pub(super) enum Guaranteed {
 ///
 /// # Errors
 /// One sentence.
-pub(super) async fn obey(command: TopologyCommand, bus: &Bus, names: &Names) -> Result<(), String> {
+pub(super) async fn obey(command: TopologyCommand, bus: &Bus, config: &Config) -> Result<(), String> {
     let TopologyCommand::Migrate { queue, guarantee, ordered } = command;
+    let names = &config.names;
+    let of_actor = of_actor(names, &queue)?;
     let target = match guarantee {
         _ if queue == names.due() => due_queue(names),
-        _ if queue.ends_with(".query") => Queue::classic(&queue),
-        _ if queue.ends_with(".dead") => Queue::quorum(&queue),
+        _ if of_actor == Some("dead") => Queue::quorum(&queue),
+        _ if of_actor == Some("query") => query_queue(&queue, config.query_queue),
         Guaranteed::AtLeastOnce => durable_queue(names, &queue, Guarantee::AtLeastOnce, ordered),
         Guaranteed::AtMostOnce => durable_queue(names, &queue, Guarantee::AtMostOnce, false),
     };
     let moved = Migration::new(bus).run(&target, &[]).await.map_err(|error| error.to_string())?;
     println!("{queue} has the arguments asked for; {moved} messages were moved");
     Ok(())
+}
+
+/// Whether the queue is an actor's: then the word after the actor, if it is not its main queue. Others have arguments
+/// that never change.
+fn of_actor<'a>(names: &Names, queue: &'a str) -> Result<Option<&'a str>, String> {
+    let refused = || {
+        format!(
+            "{queue:?} is no queue of an actor: those are named {0}.service, {0}.service.queue, and these with .query or .dead",
+            names.namespace()
+        )
+    };
+    let rest = queue.strip_prefix(names.namespace()).and_then(|rest| rest.strip_prefix('.')).ok_or_else(refused)?;
+    let (actor, last) = match rest.rsplit_once('.') {
+        Some((actor, last @ ("query" | "dead"))) => (actor, Some(last)),
+        _ => (rest, None),
+    };
+    if actor == "due" {
+        return Ok(last);
+    }
+    let (service, own) = actor.split_once('.').map_or((actor, None), |(service, own)| (service, Some(own)));
+    let fits = check_service(service).is_ok() && own.is_none_or(|own| check_queue(own).is_ok());
+    if fits { Ok(last) } else { Err(refused()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_queues_of_actors_are_migrated() {
+        let of = |queue| of_actor(&Names::default(), queue);
+        assert_eq!(of("postrider.invoice"), Ok(None));
+        assert_eq!(of("postrider.invoice.audit"), Ok(None));
+        assert_eq!(of("postrider.invoice.audit.dead"), Ok(Some("dead")));
+        assert_eq!(of("postrider.invoice.query"), Ok(Some("query")));
+        assert_eq!((of("postrider.due"), of("postrider.due.dead")), (Ok(None), Ok(Some("dead"))));
+        for queue in [
+            "invoice",
+            "postrider.delay.3",
+            "postrider.topology.invoice",
+            "postrider.domain.claims",
+            "postrider.tap.x",
+            "other.invoice",
+        ] {
+            assert!(of(queue).is_err(), "{queue}");
+        }
+    }
 }

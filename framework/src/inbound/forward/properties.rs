@@ -125,3 +125,24 @@ proptest! {
         prop_assert_eq!(reason, (way == Way::Dead).then_some("transient"));
     }
 }
+
+#[test]
+fn a_message_that_is_moved_keeps_the_service_that_it_was_delayed_for() {
+    let names = Names::default();
+    let headers = [(KIND.to_owned(), Value::from("channel"))].into_iter().collect();
+    let properties = Properties { message_type: Some("invoice:alerts".into()), headers, ..Properties::default() };
+    let delivery = |exchange: &str| Delivery {
+        origin: Origin { exchange: exchange.to_owned(), routing_key: "key".into() },
+        redelivered: false,
+        delivery_count: None,
+        properties: properties.clone(),
+        payload: bytes::Bytes::new(),
+        receipt: any::receipt(),
+    };
+    for exchange in [names.delay_out(), names.due(), String::new()] {
+        let moved = relocated(&delivery(&exchange), &names, "elsewhere");
+        assert_eq!(moved.properties.message_type.as_deref(), Some("invoice:alerts"), "{exchange}");
+    }
+    let moved = relocated(&delivery("postrider.command"), &names, "elsewhere");
+    assert_eq!(moved.properties.message_type.as_deref(), Some("key"), "a stranger's type says nothing");
+}

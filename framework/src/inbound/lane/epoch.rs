@@ -4,10 +4,12 @@ use tokio::time::Instant;
 
 use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::bus::Counters;
+use crate::handler::Lane;
 use crate::host::{Epoch, Finished};
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::settle::Receive;
+use crate::message::MessageId;
 
 /// Everything that can wake a lane.
 pub(super) enum Event {
@@ -79,7 +81,15 @@ impl LaneLoop {
                 Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
                 Event::Probed(_) => {}
-                Event::Controlled if self.controlled() => break Ended::Lost,
+                Event::Controlled if self.controlled() => {
+                    // Elsewhere what runs would begin a second time, or its answer would be lost.
+                    if !self.finishes_before_it_leaves() {
+                        break Ended::Lost;
+                    }
+                    leaving = Some(Ended::Lost);
+                    self.epoch.begin_nothing_more();
+                    self.leave(&mut consumer).await;
+                }
                 Event::Controlled => {}
                 Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
                 Event::Stop => {
@@ -100,6 +110,11 @@ impl LaneLoop {
         if !self.keeps_places {
             consumer.cancel().await;
         }
+    }
+
+    /// Whether another instance would begin what runs here as soon as the channel closes, or nobody would answer it.
+    fn finishes_before_it_leaves(&self) -> bool {
+        self.settings.ordered || self.settings.plan.lane == Lane::Query
     }
 
     fn permits(&self) -> usize {
@@ -129,6 +144,13 @@ impl LaneLoop {
             }
             consumer.close().await;
         }
+        // What was here and did not end this process is no suspect because it was delivered again.
+        let buffered = self.buffer.iter().filter_map(|delivery| delivery.properties.message_id.as_deref());
+        let held = self.held.values().map(|held| held.envelope.id.as_str());
+        let outlived: Vec<MessageId> = buffered.chain(held).map(MessageId::from).collect();
+        outlived.into_iter().for_each(|id| self.outlived.add(id));
+        // The channel closes first, so that all goes back to its place at once.
+        drop(consumer);
         self.unflushed = None;
         self.buffer.clear();
         self.parked.clear();
@@ -148,7 +170,7 @@ impl LaneLoop {
         let most = self.permits();
         let permits = self.breaker.permits(most, self.next_number, Instant::now());
         // Those that are held from before take no permit of the new channel, but their number is limited too.
-        while self.held.len() - self.stale < permits && self.held.len() < 2 * most {
+        while self.poison.is_none() && self.held.len() - self.stale < permits && self.held.len() < 2 * most {
             let Some(delivery) = self.buffer.pop_front() else { return };
             self.hand_over(delivery);
         }

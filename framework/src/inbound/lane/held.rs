@@ -19,7 +19,8 @@ use crate::message::{Envelope, Problem};
 impl LaneLoop {
     pub(super) fn hand_over(&mut self, delivery: Delivery) {
         let identity = &self.settings.settler.bus.identity;
-        let (redelivered, count) = (delivery.redelivered, delivery.delivery_count.unwrap_or(0));
+        let redelivered = delivery.redelivered;
+        let count = self.outlived.suspicious(&delivery);
         let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
             Err(receipt) => {
@@ -38,7 +39,9 @@ impl LaneLoop {
         self.held.insert(number, HeldDelivery { receipt, original, envelope: Rc::new(envelope.clone()) });
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
+        // Where the actor stops at what it would give up, every stop counts a delivery.
         if !self.settings.plan.ack_on_receipt
+            && !self.settings.stops_at_poison
             && count >= SUSPECTED_AFTER
             && !self.settings.running.has(&envelope.id)
             && let Some(end) = self.suspected(&envelope, count)
@@ -70,9 +73,6 @@ impl LaneLoop {
         let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
         let handler = self.settings.settler.place_of(envelope);
         let made = Made { attempt: envelope.attempt, handler, first_error: None };
-        if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
-            return self.stop_at(number, &outcome);
-        }
         self.settle(number, settlement, outcome, made);
     }
 
@@ -156,6 +156,7 @@ impl LaneLoop {
                 if receipt.is_live() {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
+                    self.outlived.add(held.envelope.id.clone());
                 }
                 // The host may hear of the stop before this lane does.
                 let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();

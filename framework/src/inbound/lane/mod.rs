@@ -3,6 +3,7 @@
 mod breaker;
 mod epoch;
 mod held;
+mod outlived;
 mod probe;
 #[cfg(test)]
 mod properties;
@@ -24,6 +25,7 @@ use crate::host::{Deliver, Epoch, Finished, Running};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::epoch::Ended;
+use crate::inbound::lane::outlived::Outlived;
 use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
@@ -102,6 +104,8 @@ pub(super) struct LaneLoop {
     parked: Vec<Receipt>,
     /// What is given back goes back in one go, as the channel closes.
     keeps_places: bool,
+    /// What was delivered here before.
+    outlived: Outlived,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
@@ -142,6 +146,7 @@ impl LaneLoop {
             buffer: VecDeque::new(),
             parked: Vec::new(),
             keeps_places: false,
+            outlived: Outlived::default(),
             probe,
             breaker,
             control,
@@ -161,10 +166,11 @@ impl LaneLoop {
         // Without limit of tries: a lane that gives up would look alive and consume nothing.
         loop {
             if self.is_paused() && started.is_none() {
-                self.settings.states.set(self.state, true, Some("paused".into()));
+                let why = self.poison.clone().unwrap_or_else(|| "paused".into());
+                self.settings.states.set(self.state, self.poison.is_none(), Some(why));
                 tokio::select! {
                     () = stopping.cancelled() => return self.drained().await,
-                    () = resumed(&mut self.control) => {}
+                    () = resumed(&mut self.control) => self.poison = None,
                 }
             } else if self.poison.take().is_some() {
                 // Whoever mended the cause resumes the actor, or restarts it.
