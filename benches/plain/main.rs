@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn with_broker(broker: &str, role: Role) -> Result<(), Failed> {
     let connection = Connection::connect(broker, ConnectionProperties::default()).await?;
     match role {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures::future::{BoxFuture, pending, ready};
+use futures::future::{BoxFuture, ready};
 use proptest::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -268,8 +268,8 @@ impl Publisher for NoBroker {
 }
 
 impl Consumer for NoBroker {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
-        Box::pin(pending())
+    fn poll_next(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Result<Delivery, BrokerError>>> {
+        std::task::Poll::Pending
     }
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {

@@ -1,4 +1,6 @@
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -184,8 +186,13 @@ pub trait Publisher: Send + Sync {
 /// Yields the deliveries of one queue during one channel epoch.
 pub trait Consumer: Send {
     /// The next delivery. `None` after [`Consumer::cancel`] once nothing is left, an error when the channel, the
-    /// connection or the queue is gone; after either the consumer is done. Cancel safe.
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>>;
+    /// connection or the queue is gone; after either the consumer is done.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, BrokerError>>>;
+
+    /// [`Consumer::poll_next`] as a future. Cancel safe.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
+        Box::pin(poll_fn(|cx| self.poll_next(cx)))
+    }
 
     /// Tells the broker to send no more. What it has sent already can still be pulled and settled.
     fn cancel(&mut self) -> BoxFuture<'_, ()>;

@@ -91,7 +91,40 @@ pub struct Origin {
 /// The properties for an envelope. `reply_to` of a caller that waits is left to the adapter.
 #[must_use]
 pub fn seal(envelope: &Envelope) -> Properties {
-    let mut headers = envelope.headers.clone();
+    sealed(envelope, envelope.headers.clone())
+}
+
+/// [`seal`] for an envelope that is not needed any more, and its payload.
+pub(crate) fn seal_owned(mut envelope: Envelope) -> (Properties, Bytes) {
+    let headers = std::mem::take(&mut envelope.headers);
+    (sealed(&envelope, headers), envelope.payload)
+}
+
+/// Whether the properties for an envelope fit into a frame; an error with their size. They are only put together when a
+/// rough guess does not tell.
+pub(crate) fn check_size(envelope: &Envelope) -> Result<(), usize> {
+    // Ids, names and keys have at most 255 bytes where they fit into a frame at all; of lists only the length is known.
+    let texts = [envelope.key.as_str(), envelope.id.as_str(), envelope.media_type.as_str()];
+    let ids = [&envelope.correlation_id, &envelope.causation_id, &envelope.conversation_id];
+    let names = [&envelope.source, &envelope.instance, &envelope.skip, &envelope.target];
+    let reply_to = if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { queue.len() } else { 0 };
+    let short = texts.iter().map(|text| text.len()).sum::<usize>()
+        + ids.into_iter().flatten().map(|id| id.as_str().len()).sum::<usize>()
+        + names.into_iter().flatten().map(|name| name.as_str().len()).sum::<usize>()
+        + reply_to;
+    let lists = envelope.recipients.iter().map(|name| 5 + name.as_str().len()).sum::<usize>()
+        + envelope.call_path.iter().map(|waiter| 5 + waiter.len()).sum::<usize>();
+    if FIXED + short + lists + envelope.headers.size() <= MAX_PROPERTIES_BYTES {
+        return Ok(());
+    }
+    let bytes = seal(envelope).size();
+    if bytes <= MAX_PROPERTIES_BYTES { Ok(()) } else { Err(bytes) }
+}
+
+/// More than what the names of our headers, numbers and lengths take.
+const FIXED: usize = 512;
+
+fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
             headers.set(name, value);
@@ -132,49 +165,64 @@ pub fn seal(envelope: &Envelope) -> Properties {
 /// makes no sense counts as left out.
 #[must_use]
 pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Names) -> Envelope {
-    let mut headers = properties.headers;
-    let mut take = |name: &str| headers.remove(name);
-    let kind = names.kind_of(&origin.exchange);
-    let told = take(KIND).and_then(|value| value.as_text().and_then(Kind::from_word));
-    let kind = kind.or(told).unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
+    read(origin, &properties, payload, names)
+}
+
+/// [`open`], of properties that are kept beside the envelope.
+pub(crate) fn read(origin: &Origin, properties: &Properties, payload: Bytes, names: &Names) -> Envelope {
+    let header = |name: &str| properties.headers.get(name);
+    let text = |name: &str| header(name).and_then(Value::as_text);
+    let kind = names.kind_of(&origin.exchange).or_else(|| text(KIND).and_then(Kind::from_word));
+    let kind = kind.unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
     // What did not come straight from its sender was routed by something else than its key.
     let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
     let (target, key) = address(kind, origin, properties.message_type.as_deref().filter(|_| moved), moved);
-    let id = |value: Option<Value>| value.and_then(|value| value.as_text().map(MessageId::from));
-    let name = |value: Option<Value>| value.and_then(|value| value.as_text().map(Name::from_wire));
-    let number = |value: Option<Value>| value.and_then(|value| value.as_integer()).and_then(|n| u32::try_from(n).ok());
-    let media_type = properties.content_type.map_or(MediaType::BYTES, MediaType::new);
-    let mut envelope = Envelope::new(kind, key, media_type, payload);
+    let integer = |name: &str| header(name).and_then(Value::as_integer);
+    let number = |name: &str| integer(name).and_then(|n| u32::try_from(n).ok());
+    let media_type = properties.content_type.as_deref().map_or(MediaType::BYTES, MediaType::from_wire);
     // An empty id would make one message of all that have none.
-    if let Some(message_id) = properties.message_id.filter(|id| !id.is_empty()) {
-        envelope.id = message_id.into();
-    }
-    envelope.correlation_id = properties.correlation_id.map(MessageId::from);
-    envelope.causation_id = id(take(CAUSATION_ID));
-    envelope.conversation_id = id(take(CONVERSATION_ID));
-    envelope.reply_to = properties.reply_to.filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
+    let id = properties.message_id.as_deref().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
+    let mut envelope = Envelope::with_id(kind, key, id, media_type, payload);
+    envelope.correlation_id = properties.correlation_id.as_deref().map(MessageId::from);
+    envelope.causation_id = text(CAUSATION_ID).map(MessageId::from);
+    envelope.conversation_id = text(CONVERSATION_ID).map(MessageId::from);
+    envelope.reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
     envelope.source = properties.app_id.as_deref().map(Name::from_wire);
-    envelope.instance = name(take(INSTANCE));
+    envelope.instance = text(INSTANCE).map(Name::from_wire);
     envelope.target = target;
     envelope.sent_at =
         properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    envelope.expiration = properties.expiration.and_then(|text| text.parse().ok()).map(Duration::from_millis);
-    envelope.timeout = take(TIMEOUT)
-        .and_then(|value| value.as_integer())
-        .and_then(|ms| u64::try_from(ms).ok())
-        .map(Duration::from_millis);
+    envelope.expiration =
+        properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+    envelope.timeout = integer(TIMEOUT).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
-    envelope.attempt = number(take(ATTEMPT)).unwrap_or(1).max(1);
-    envelope.skip = name(take(SKIP));
-    envelope.recipients = texts(take(RECIPIENTS)).map(|text| Name::from_wire(&text)).collect();
-    envelope.schema_version = number(take(SCHEMA_VERSION)).unwrap_or(0);
-    envelope.call_path = texts(take(CALL_PATH)).collect();
-    let error = take(STATUS).is_some_and(|value| value.as_text() == Some("error"));
+    envelope.attempt = number(ATTEMPT).unwrap_or(1).max(1);
+    envelope.skip = text(SKIP).map(Name::from_wire);
+    envelope.recipients = texts(header(RECIPIENTS)).map(Name::from_wire).collect();
+    envelope.schema_version = number(SCHEMA_VERSION).unwrap_or(0);
+    envelope.call_path = texts(header(CALL_PATH)).map(str::to_owned).collect();
+    let error = text(STATUS) == Some("error");
     envelope.status = (kind == Kind::Reply).then_some(if error { Status::Error } else { Status::Ok });
-    envelope.headers = headers;
+    let others = properties.headers.iter().filter(|(name, _)| !FIELDS.contains(name));
+    envelope.headers = others.map(|(name, value)| (name.to_owned(), value.clone())).collect();
     envelope
 }
+
+/// The headers that become fields of the envelope.
+const FIELDS: [&str; 11] = [
+    KIND,
+    INSTANCE,
+    CAUSATION_ID,
+    CONVERSATION_ID,
+    ATTEMPT,
+    TIMEOUT,
+    SKIP,
+    RECIPIENTS,
+    SCHEMA_VERSION,
+    CALL_PATH,
+    STATUS,
+];
 
 /// Headers that a broker or a foreign sender wrote for one delivery only.
 const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
@@ -210,9 +258,9 @@ fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Value> {
     (!values.is_empty()).then_some(Value::List(values))
 }
 
-fn texts(value: Option<Value>) -> impl Iterator<Item = String> {
-    let values = if let Some(Value::List(values)) = value { values } else { Vec::new() };
-    values.into_iter().filter_map(|value| value.as_text().map(str::to_owned))
+fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
+    let values: &[Value] = if let Some(Value::List(values)) = value { values } else { &[] };
+    values.iter().filter_map(Value::as_text)
 }
 
 fn millis(duration: Duration) -> i64 {

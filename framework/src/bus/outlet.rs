@@ -86,7 +86,7 @@ impl Outlet {
             }
             self.publisher.publish(addressed, deadline)
         };
-        let publications: Vec<_> = route(envelope, &self.names)
+        let mut publications: Vec<_> = route(envelope, &self.names)
             .into_iter()
             .map(|addressed| {
                 // A delayed message is routed by its delay; its key is in its type.
@@ -97,6 +97,11 @@ impl Outlet {
         // The levels are ours: if they do not take an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         async move {
+            if publications.len() == 1
+                && let Some((key, publication)) = publications.pop()
+            {
+                return judge(publication.await?, kind, key, &id, &counters);
+            }
             let publications = publications.into_iter().map(|(key, publication)| async { (key, publication.await) });
             for (key, publication) in join_all(publications).await {
                 judge(publication?, kind, key, &id, &counters)?;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal, strip};
+use crate::broker::{Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal_owned, strip};
 use crate::message::{Envelope, Kind, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
@@ -15,22 +15,26 @@ pub fn channel_key(service: &str, key: &str) -> String {
 /// channel message with several recipients; such copies share their id.
 #[must_use]
 pub fn route(envelope: Envelope, names: &Names) -> Vec<Addressed> {
-    let exchange = names.exchange(envelope.kind);
-    let routing_keys = routing_keys(&envelope);
+    let (kind, delay) = (envelope.kind, envelope.delay);
+    let exchange = names.exchange(kind);
+    let mut routing_keys = routing_keys(&envelope);
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
-    let mandatory = envelope.kind != Kind::Reply;
-    let properties = seal(&envelope);
-    let addressed = routing_keys.into_iter().map(|routing_key| Addressed {
-        exchange: exchange.clone(),
-        routing_key,
-        mandatory,
-        awaits_reply,
-        properties: properties.clone(),
-        payload: envelope.payload.clone(),
-    });
-    match envelope.delay {
-        None => addressed.collect(),
-        Some(delay) => addressed.map(|addressed| delayed(addressed, envelope.kind, delay, names)).collect(),
+    let (properties, payload) = seal_owned(envelope);
+    let last = routing_keys.pop();
+    let mut addressed = Vec::with_capacity(routing_keys.len() + 1);
+    let mut address = |routing_key, exchange, properties, payload| {
+        let mandatory = kind != Kind::Reply;
+        addressed.push(Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload });
+    };
+    for routing_key in routing_keys {
+        address(routing_key, exchange.clone(), properties.clone(), payload.clone());
+    }
+    if let Some(routing_key) = last {
+        address(routing_key, exchange, properties, payload);
+    }
+    match delay {
+        None => addressed,
+        Some(delay) => addressed.into_iter().map(|addressed| delayed(addressed, kind, delay, names)).collect(),
     }
 }
 

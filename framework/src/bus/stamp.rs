@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::broker::{MAX_PROPERTIES_BYTES, seal};
+use crate::broker::{MAX_PROPERTIES_BYTES, check_size};
 use crate::bus::{Identity, Outgoing, SendError, TraceContext};
 use crate::message::{Envelope, Headers, Kind, MessageId};
 
@@ -73,11 +73,10 @@ pub(crate) fn stamp(outgoing: Outgoing, identity: &Identity, origin: Option<&Ori
             domain: envelope.key.domain().to_owned(),
         });
     }
-    let bytes = seal(&envelope).size();
-    if bytes > MAX_PROPERTIES_BYTES {
-        return Err(SendError::HeadersTooLarge { bytes, most: MAX_PROPERTIES_BYTES });
+    match check_size(&envelope) {
+        Ok(()) => Ok(envelope),
+        Err(bytes) => Err(SendError::HeadersTooLarge { bytes, most: MAX_PROPERTIES_BYTES }),
     }
-    Ok(envelope)
 }
 
 fn inherit(envelope: &mut Envelope, origin: &Origin) {

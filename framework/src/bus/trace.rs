@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use uuid::Uuid;
-
 /// Where in a distributed trace something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
@@ -24,7 +22,7 @@ impl TraceContext {
     /// A new trace.
     #[must_use]
     pub fn root() -> Self {
-        Self { trace_id: Uuid::now_v7().as_u128(), span_id: new_span_id(), flags: 1 }
+        Self { trace_id: fastrand::u128(1..), span_id: new_span_id(), flags: 1 }
     }
 
     /// A new step in the same trace.
@@ -54,6 +52,5 @@ impl fmt::Display for TraceContext {
 }
 
 fn new_span_id() -> u64 {
-    // The low half of a UUID v7 is random.
-    (Uuid::now_v7().as_u128() as u64).max(1)
+    fastrand::u64(1..)
 }

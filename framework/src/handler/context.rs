@@ -1,4 +1,5 @@
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use crate::message::{
 /// Every sending call has a twin that ends in `_with` and takes [`Options`].
 #[derive(Clone)]
 pub struct Context {
-    pub(super) envelope: Rc<Envelope>,
+    pub(super) envelope: Arc<Envelope>,
     pub(super) work: Rc<Work>,
 }
 
@@ -44,7 +45,7 @@ impl Context {
         command: &M,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity.typed(command, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        self.hold(self.work.identity().typed(command, options(Options::default()), Options::UNUSED_TIMEOUT)?)
     }
 
     /// Publishes an event to its subscribers.
@@ -64,7 +65,7 @@ impl Context {
         event: &M,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity.typed(event, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        self.hold(self.work.identity().typed(event, options(Options::default()), Options::UNUSED_TIMEOUT)?)
     }
 
     /// Sends a command by its key.
@@ -175,7 +176,7 @@ impl Context {
             let reason = "what a handler dispatches is held, so nobody could wait for its reply; use `request`".into();
             return Err(SendError::WrongKind { reason });
         }
-        self.hold(self.work.identity.checked(envelope, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        self.hold(self.work.identity().checked(envelope, options(Options::default()), Options::UNUSED_TIMEOUT)?)
     }
 
     /// Sends a command or query at once and waits for its answer. A retry of this handler repeats the request with
@@ -204,9 +205,9 @@ impl Context {
         M: Request + Serialize,
         M::Reply: DeserializeOwned,
     {
-        let Some(bus) = &self.work.bus else { return self.canned(M::KIND, M::KEY) };
+        let Some(bus) = &self.work.environment.bus else { return self.canned(M::KIND, M::KEY) };
         let outgoing = bus.identity.typed(message, options(Options::default()), bus.request_timeout())?;
-        bus.decode(bus.await_reply(outgoing, Some((&self.work.origin, self.next_ordinal()))).await?)
+        bus.decode(bus.await_reply(outgoing, Some((self.work.origin(), self.next_ordinal()))).await?)
     }
 
     /// Sends a request by its key at once and waits for its answer: a query if a service has such a query, else a
@@ -228,8 +229,8 @@ impl Context {
         payload: Payload,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<R, RequestError> {
-        let Some(bus) = &self.work.bus else { return self.canned(Kind::Query, key) };
-        let origin = Some((&self.work.origin, self.next_ordinal()));
+        let Some(bus) = &self.work.environment.bus else { return self.canned(Kind::Query, key) };
+        let origin = Some((self.work.origin(), self.next_ordinal()));
         bus.decode(bus.request_raw(key, payload, options, origin).await?)
     }
 
@@ -290,12 +291,12 @@ impl Context {
     /// Fires when this attempt will be dropped soon, because the app stops.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
-        self.work.cancellation.clone()
+        self.work.cancellation()
     }
 
     /// Asks the process to stop, in its orderly way, after this handler.
     pub fn stop_app(&self) {
-        self.work.stop_app.cancel();
+        self.work.environment.stop_app.cancel();
     }
 
     fn by_key(
@@ -304,18 +305,18 @@ impl Context {
         payload: Payload,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity.keyed(&address, payload, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        self.hold(self.work.identity().keyed(&address, payload, options(Options::default()), Options::UNUSED_TIMEOUT)?)
     }
 
     fn hold(&self, mut outgoing: Outgoing) -> Result<MessageId, SendError> {
         // A handler in a unit test has no service; it may publish anything.
-        outgoing.as_owner |= self.work.bus.is_none();
+        outgoing.as_owner |= self.work.environment.bus.is_none();
         if outgoing.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled) {
             return Err(SendError::Cancelled);
         }
-        let envelope = stamp(outgoing, &self.work.identity, Some(&self.work.origin))?;
+        let envelope = stamp(outgoing, self.work.identity(), Some(self.work.origin()))?;
         let id = envelope.id.clone();
-        self.work.held.borrow_mut().push(envelope, self.work.limits)?;
+        self.work.held.borrow_mut().push(envelope, self.work.environment.held)?;
         Ok(id)
     }
 

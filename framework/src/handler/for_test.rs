@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Identity, Origin};
+use crate::bus::Identity;
 use crate::codec::{self, Limits};
-use crate::handler::{Context, HeldLimits, Work};
+use crate::handler::{Context, Environment, HeldLimits, Work};
 use crate::message::{Contract, Envelope, Key, Kind, MediaType};
 
 impl Context {
@@ -32,11 +32,18 @@ impl Context {
     /// [`Context::for_test`] with a message of your making.
     #[must_use]
     pub fn for_test_with(message: Envelope) -> Self {
-        let identity = Arc::new(Identity::plain("test", "test"));
-        let origin = Origin::of(&message, &identity, "test.test@test".into());
-        let limits = HeldLimits::default();
-        let work = Work::detached(identity, origin, CancellationToken::new(), CancellationToken::new(), limits);
-        Self { envelope: Rc::new(message), work: Rc::new(work) }
+        let environment = Environment {
+            identity: Arc::new(Identity::plain("test", "test")),
+            bus: None,
+            abandon: CancellationToken::new(),
+            stop_app: CancellationToken::new(),
+            held: HeldLimits::default(),
+            name: "test".into(),
+            waiter: "test.test@test".into(),
+        };
+        let message = Arc::new(message);
+        let work = Work::new(Rc::new(environment), Arc::clone(&message), false, None);
+        Self { envelope: message, work: Rc::new(work) }
     }
 
     /// What a request for this key is answered in a unit test.

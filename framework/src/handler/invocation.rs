@@ -1,4 +1,4 @@
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,65 +12,92 @@ use crate::message::{Envelope, MediaType};
 
 /// One attempt at handling one message: what middleware sees around a handler.
 pub struct Invocation {
-    pub(super) envelope: Rc<Envelope>,
+    pub(super) envelope: Arc<Envelope>,
     pub(super) spec: HandlerSpec,
     pub(super) work: Rc<Work>,
 }
 
-/// What an attempt may use and what it holds.
+/// What all attempts of an actor share.
+pub struct Environment {
+    /// As whom it sends.
+    pub identity: Arc<Identity>,
+    /// How it sends; nothing is sent in a unit test.
+    pub bus: Option<Bus>,
+    /// Fires when running handlers are dropped.
+    pub abandon: CancellationToken,
+    /// Asks the process to stop.
+    pub stop_app: CancellationToken,
+    /// Limits on what a handler holds.
+    pub held: HeldLimits,
+    /// The actor, the same in every instance: the ids of its requests follow from it.
+    pub name: String,
+    /// How it appears in call paths.
+    pub waiter: String,
+}
+
+/// What an attempt may use and what it holds. What few handlers need is made when one asks for it.
 pub struct Work {
-    pub(super) identity: Arc<Identity>,
-    pub(super) bus: Option<Bus>,
-    pub(super) origin: Origin,
-    pub(super) cancellation: CancellationToken,
-    pub(super) stop_app: CancellationToken,
-    pub(super) limits: HeldLimits,
+    pub(super) environment: Rc<Environment>,
+    /// The message as it came.
+    message: Arc<Envelope>,
+    /// Whether other instances get the same message.
+    each_instance: bool,
+    /// Fires when this attempt is to end, if that is not when all are.
+    ends: Option<CancellationToken>,
+    origin: OnceCell<Origin>,
+    cancellation: OnceCell<CancellationToken>,
     pub(super) held: RefCell<Held>,
     pub(super) requests: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
 }
 
 impl Work {
-    /// The work of an attempt made by a running actor.
+    /// The work of an attempt at a message, which every instance may get. It may end before all others do.
     #[must_use]
     pub fn new(
-        bus: Bus,
-        origin: Origin,
-        cancellation: CancellationToken,
-        stop_app: CancellationToken,
-        limits: HeldLimits,
+        environment: Rc<Environment>,
+        message: Arc<Envelope>,
+        each_instance: bool,
+        ends: Option<CancellationToken>,
     ) -> Self {
         Self {
-            bus: Some(bus.clone()),
-            ..Self::detached(Arc::clone(&bus.identity), origin, cancellation, stop_app, limits)
-        }
-    }
-
-    pub(super) fn detached(
-        identity: Arc<Identity>,
-        origin: Origin,
-        cancellation: CancellationToken,
-        stop_app: CancellationToken,
-        limits: HeldLimits,
-    ) -> Self {
-        Self {
-            identity,
-            bus: None,
-            origin,
-            cancellation,
-            stop_app,
-            limits,
+            environment,
+            message,
+            each_instance,
+            ends,
+            origin: OnceCell::new(),
+            cancellation: OnceCell::new(),
             held: RefCell::default(),
             requests: Cell::new(0),
             answers: RefCell::default(),
         }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.environment.identity
+    }
+
+    /// What the message hands on.
+    pub fn origin(&self) -> &Origin {
+        self.origin.get_or_init(|| {
+            let Environment { identity, name, waiter, .. } = &*self.environment;
+            let mut origin = Origin::of(&self.message, identity, waiter.clone());
+            origin.seed = if self.each_instance { waiter.clone() } else { name.clone() };
+            origin
+        })
+    }
+
+    /// A token of this attempt's own: whoever fires it ends nobody else.
+    pub(super) fn cancellation(&self) -> CancellationToken {
+        let parent = self.ends.as_ref().unwrap_or(&self.environment.abandon);
+        self.cancellation.get_or_init(|| parent.child_token()).clone()
     }
 }
 
 impl Invocation {
     /// An attempt at a message.
     #[must_use]
-    pub fn new(envelope: Rc<Envelope>, spec: HandlerSpec, work: Work) -> Self {
+    pub fn new(envelope: Arc<Envelope>, spec: HandlerSpec, work: Work) -> Self {
         Self { envelope, spec, work: Rc::new(work) }
     }
 
@@ -82,7 +109,7 @@ impl Invocation {
 
     /// The message, to be changed for this attempt only: a retry sees the original again.
     pub fn envelope_mut(&mut self) -> &mut Envelope {
-        Rc::make_mut(&mut self.envelope)
+        Arc::make_mut(&mut self.envelope)
     }
 
     /// The handler.
@@ -91,10 +118,16 @@ impl Invocation {
         &self.spec
     }
 
+    /// What the attempt hands on and may use.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
     /// What the handler gets.
     #[must_use]
     pub fn context(&self) -> Context {
-        Context { envelope: Rc::clone(&self.envelope), work: Rc::clone(&self.work) }
+        Context { envelope: Arc::clone(&self.envelope), work: Rc::clone(&self.work) }
     }
 
     /// Takes what the handler wants to send.

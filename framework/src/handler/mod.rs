@@ -21,7 +21,7 @@ pub use context::Context;
 pub use extract::FromContext;
 pub use failure::{Class, Failure, HandlerError};
 pub use held::HeldLimits;
-pub use invocation::{Invocation, Work};
+pub use invocation::{Environment, Invocation, Work};
 pub use middleware::{Middleware, Next};
 pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};
 pub use policy::{Policy, PolicyWords};

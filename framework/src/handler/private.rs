@@ -46,7 +46,7 @@ impl Read<String> {
     #[allow(clippy::unused_self, reason = "an inherent method must look like the trait's to win over it")]
     pub fn read(&self, invocation: &mut Invocation) -> Result<String, Outcome> {
         let envelope = &invocation.envelope;
-        decode::text(&envelope.payload, &envelope.media_type, &invocation.work.identity.limits).map_err(undecodable)
+        decode::text(&envelope.payload, &envelope.media_type, &invocation.work.identity().limits).map_err(undecodable)
     }
 }
 
@@ -57,7 +57,7 @@ pub trait ReadTyped<T> {
 impl<T: Payload> ReadTyped<T> for Read<T> {
     fn read(&self, invocation: &mut Invocation) -> Result<T, Outcome> {
         let envelope = &invocation.envelope;
-        decode::typed(&envelope.payload, &envelope.media_type, &invocation.work.identity.limits).map_err(undecodable)
+        decode::typed(&envelope.payload, &envelope.media_type, &invocation.work.identity().limits).map_err(undecodable)
     }
 }
 
@@ -131,7 +131,7 @@ fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
         return Outcome::Done(None);
     }
     let asked = &invocation.envelope.media_type;
-    let identity = &invocation.work.identity;
+    let identity = invocation.work.identity();
     let media_type = match Codec::for_media_type(asked) {
         Some(Codec::Json) => MediaType::JSON,
         Some(Codec::Msgpack) => MediaType::MSGPACK,

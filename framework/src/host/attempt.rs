@@ -2,6 +2,8 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::bus::{Counters, Origin};
+use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
 use crate::host::core::Core;
@@ -26,7 +28,7 @@ pub(super) const PING: &str = "ping";
 /// A delivery on its way through its attempts.
 pub(super) struct Job {
     pub(super) lane: Lane,
-    pub(super) envelope: Rc<Envelope>,
+    pub(super) envelope: Arc<Envelope>,
     pub(super) redelivered: bool,
     pub(super) received: Instant,
     pub(super) ticket: Ticket,
@@ -40,7 +42,7 @@ impl Job {
     pub(super) fn new(deliver: Deliver) -> Self {
         let Deliver { lane, envelope, redelivered, received, ticket } = deliver;
         let made = Made { attempt: envelope.attempt, ..Made::default() };
-        Self { lane, made, uncounted: 0, envelope: Rc::new(envelope), redelivered, received, ticket, turn: None }
+        Self { lane, made, uncounted: 0, envelope, redelivered, received, ticket, turn: None }
     }
 
     pub(super) fn finish(mut self, outcome: Outcome) {
@@ -104,22 +106,20 @@ impl<S: 'static> Core<S> {
         if patience.is_some_and(|left| left.is_zero()) {
             return (Outcome::Expired, Vec::new());
         }
-        let mut envelope = Rc::clone(&job.envelope);
+        let mut envelope = Arc::clone(&job.envelope);
         if envelope.attempt != job.made.attempt {
-            Rc::make_mut(&mut envelope).attempt = job.made.attempt;
+            Arc::make_mut(&mut envelope).attempt = job.made.attempt;
         }
-        let mut origin = Origin::of(&envelope, &self.bus.identity, self.settings.waiter.clone());
-        origin.seed =
-            if job.lane == Lane::Instance { self.settings.waiter.clone() } else { self.settings.name.clone() };
-        let span = self.span(row, job, &origin);
+        let epoch = job.ticket.epoch();
         // After a partition another instance may handle the same message of an ordered actor: this one may stop.
-        let ended = job.ticket.ended();
-        let cancelled = ended.as_ref().filter(|_| self.settings.ordered).unwrap_or(&self.abandon).child_token();
-        let work = Work::new(self.bus.clone(), origin, cancelled, self.stop_app.clone(), self.settings.held);
+        let ends = epoch.filter(|_| self.settings.ordered).map(|epoch| epoch.ended().clone());
+        let message = Arc::clone(&job.envelope);
+        let work = Work::new(Rc::clone(&self.environment), message, job.lane == Lane::Instance, ends);
         let mut invocation = Invocation::new(envelope, row.spec, work);
+        let span = self.span(row, job, &invocation);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
         // Nobody gets the answer to a query whose channel has closed.
-        let drop_when = ended.filter(|_| job.lane == Lane::Query).unwrap_or_else(|| self.abandon.clone());
+        let drop_when = epoch.filter(|_| job.lane == Lane::Query).map_or(&self.abandon, |epoch| epoch.ended());
         let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
         if let Outcome::Failed(Failed { class, log, .. }) = &outcome {
@@ -131,7 +131,7 @@ impl<S: 'static> Core<S> {
         (outcome, held)
     }
 
-    fn span(&self, row: &Row<S>, job: &Job, origin: &Origin) -> tracing::Span {
+    fn span(&self, row: &Row<S>, job: &Job, invocation: &Invocation) -> tracing::Span {
         let identity = &self.bus.identity;
         tracing::info_span!(
             "handle",
@@ -142,7 +142,7 @@ impl<S: 'static> Core<S> {
             kind = job.envelope.kind.as_str(),
             message_id = job.envelope.id.as_str(),
             attempt = job.made.attempt,
-            trace = %origin.trace,
+            trace = %invocation.work().origin().trace,
             outcome = tracing::field::Empty,
         )
     }
@@ -154,36 +154,44 @@ impl<S: 'static> Core<S> {
         guard: &mut Guard<S>,
         invocation: &mut Invocation,
         limit: Duration,
-        drop_when: CancellationToken,
+        drop_when: &CancellationToken,
     ) -> Outcome {
         let exclusive = row.is_exclusive();
-        let handler = self.watch.watched(row.spec, self.run(row, guard, invocation));
+        let handler = self.watch.watched(&row.spec, self.run(row, guard, invocation));
         let mut handler = Box::pin(AssertUnwindSafe(handler).catch_unwind());
-        let outcome = tokio::select! {
-            biased;
-            () = drop_when.cancelled() => {
-                if exclusive || self.abandon.is_cancelled() {
-                    self.state.mark_broken();
-                }
-                stopping()
+        let dropped = || {
+            if exclusive || self.abandon.is_cancelled() {
+                self.state.mark_broken();
             }
-            ended = tokio::time::timeout(limit, &mut handler) => match ended {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(panic)) => {
-                    self.state.mark_broken();
-                    let log = format!("the handler panicked: {}", panic_text(&*panic));
-                    let problem = Problem::new(Problem::PANICKED, "the handler panicked; the service's log says where");
-                    Outcome::Failed(Failed { class: FailureClass::Panic, problem, log })
-                }
-                Err(_) => {
-                    // What a dropped `&mut self` handler had half done cannot be trusted.
-                    if exclusive {
-                        self.state.mark_broken();
-                    }
-                    let text = format!("the handler did not finish within {limit:?}");
-                    Outcome::failed(FailureClass::TimedOut, Problem::TIMED_OUT, text)
-                }
+            stopping()
+        };
+        // Most handlers end without waiting; those need neither a timer nor somebody who listens for the end.
+        let at_once = if drop_when.is_cancelled() { Err(dropped()) } else { Ok(futures::poll!(&mut handler)) };
+        let ended = match at_once {
+            Err(outcome) => Err(outcome),
+            Ok(Poll::Ready(ended)) => Ok(Some(ended)),
+            Ok(Poll::Pending) => tokio::select! {
+                biased;
+                () = drop_when.cancelled() => Err(dropped()),
+                ended = tokio::time::timeout(limit, &mut handler) => Ok(ended.ok()),
             },
+        };
+        let outcome = match ended {
+            Err(outcome) | Ok(Some(Ok(outcome))) => outcome,
+            Ok(Some(Err(panic))) => {
+                self.state.mark_broken();
+                let log = format!("the handler panicked: {}", panic_text(&*panic));
+                let problem = Problem::new(Problem::PANICKED, "the handler panicked; the service's log says where");
+                Outcome::Failed(Failed { class: FailureClass::Panic, problem, log })
+            }
+            Ok(None) => {
+                // What a dropped `&mut self` handler had half done cannot be trusted.
+                if exclusive {
+                    self.state.mark_broken();
+                }
+                let text = format!("the handler did not finish within {limit:?}");
+                Outcome::failed(FailureClass::TimedOut, Problem::TIMED_OUT, text)
+            }
         };
         // What the handler held may panic as it is dropped.
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {

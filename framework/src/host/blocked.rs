@@ -15,13 +15,21 @@ const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 /// How often an arbiter shows that it is alive.
 const BEAT: Duration = Duration::from_millis(200);
 
+/// Where a handler stands.
+#[derive(Clone, Copy)]
+struct Place {
+    method: &'static str,
+    file: &'static str,
+    line: u32,
+}
+
 /// One arbiter thread as seen from outside.
 pub struct ArbiterWatch {
     name: String,
     started: Instant,
     /// Milliseconds since `started` of the last sign of life.
     last_beat: AtomicU64,
-    running: Mutex<Option<HandlerSpec>>,
+    running: Mutex<Option<Place>>,
     reported: AtomicBool,
 }
 
@@ -50,12 +58,13 @@ impl ArbiterWatch {
     }
 
     /// Remembers which handler runs whenever the future is polled.
-    pub(super) fn watched<F: Future>(&self, spec: HandlerSpec, future: F) -> Watched<'_, F> {
-        Watched { watch: self, spec, future: Box::pin(future) }
+    pub(super) fn watched<F: Future + Unpin>(&self, spec: &HandlerSpec, future: F) -> Watched<'_, F> {
+        let HandlerSpec { method, file, line, .. } = *spec;
+        Watched { watch: self, place: Place { method, file, line }, future }
     }
 
-    fn set_running(&self, spec: Option<HandlerSpec>) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+    fn set_running(&self, place: Option<Place>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
     fn report_if_blocked(&self) {
@@ -65,7 +74,8 @@ impl ArbiterWatch {
             return;
         }
         let running = *self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let handler = running.map_or_else(|| "no handler".to_owned(), |spec| spec.to_string());
+        let shown = |Place { method, file, line }: Place| format!("{method} ({file}:{line})");
+        let handler = running.map_or_else(|| "no handler".to_owned(), shown);
         tracing::warn!(arbiter = %self.name, %handler, silent_ms = silent.as_millis() as u64,
             "an arbiter is blocked: nothing else on this thread runs; move blocking work to `tokio::task::spawn_blocking`");
     }
@@ -74,16 +84,16 @@ impl ArbiterWatch {
 /// A handler's future that is named while it is polled.
 pub(super) struct Watched<'a, F> {
     watch: &'a ArbiterWatch,
-    spec: HandlerSpec,
-    future: Pin<Box<F>>,
+    place: Place,
+    future: F,
 }
 
-impl<F: Future> Future for Watched<'_, F> {
+impl<F: Future + Unpin> Future for Watched<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.watch.set_running(Some(self.spec));
-        let polled = self.future.as_mut().poll(cx);
+        self.watch.set_running(Some(self.place));
+        let polled = Pin::new(&mut self.future).poll(cx);
         self.watch.set_running(None);
         polled
     }

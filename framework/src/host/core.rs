@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters};
-use crate::handler::{Asked, HeldLimits, Middleware, Outcome, Policy, Table};
+use crate::handler::{Asked, Environment, HeldLimits, Middleware, Outcome, Policy, Table};
 use crate::host::blocked::ArbiterWatch;
 use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
@@ -65,12 +65,12 @@ pub struct Core<S> {
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(super) counters: Arc<Counters>,
     pub(super) watch: Arc<ArbiterWatch>,
+    /// What all attempts share.
+    pub(super) environment: Rc<Environment>,
     /// Fires when running handlers are to be dropped.
     pub(super) abandon: CancellationToken,
     /// Fires when nothing new is to be started.
     pub(super) stopping: CancellationToken,
-    /// Asks the process to stop.
-    pub(super) stop_app: CancellationToken,
 }
 
 /// The tokens by which an actor is stopped, and by which it asks to stop.
@@ -101,6 +101,15 @@ impl<S: 'static> Core<S> {
     ) -> Self {
         let state = StateCell::new(state, factory, settings.actor);
         let Stops { stopping, abandon, stop_app } = stops;
-        Self { table, state, settings, bus, middleware, counters, watch, abandon, stopping, stop_app }
+        let environment = Rc::new(Environment {
+            identity: Arc::clone(&bus.identity),
+            bus: Some(bus.clone()),
+            abandon: abandon.clone(),
+            stop_app,
+            held: settings.held,
+            name: settings.name.clone(),
+            waiter: settings.waiter.clone(),
+        });
+        Self { table, state, settings, bus, middleware, counters, watch, environment, abandon, stopping }
     }
 }

@@ -15,7 +15,7 @@ pub struct Deliver {
     /// The lane it arrived on.
     pub lane: Lane,
     /// The message.
-    pub envelope: Envelope,
+    pub envelope: Arc<Envelope>,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
     /// When it arrived.
@@ -75,6 +75,12 @@ impl Epoch {
         self.live.store(false, Ordering::Release);
     }
 
+    /// Fires when the channel has closed.
+    #[must_use]
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
     /// Whether deliveries may still begin.
     #[must_use]
     pub fn is_live(&self) -> bool {
@@ -118,10 +124,10 @@ impl Ticket {
         }
     }
 
-    /// Fires when the channel has closed; `None` for a delivery that was acknowledged on receipt.
+    /// The channel it came from; `None` for a delivery that was acknowledged on receipt.
     #[must_use]
-    pub fn ended(&self) -> Option<CancellationToken> {
-        self.epoch.as_ref().map(|epoch| epoch.ended.clone())
+    pub fn epoch(&self) -> Option<&Epoch> {
+        self.epoch.as_deref()
     }
 
     /// Brings the outcome back.

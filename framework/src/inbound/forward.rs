@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
     ATTEMPT, Addressed, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
-    is_reserved_header, open, strip,
+    is_reserved_header, read, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::inbound::open::Original;
@@ -52,7 +52,7 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
 #[must_use]
 pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let (properties, payload) = (delivery.properties.clone(), delivery.payload.clone());
-    let envelope = open(&delivery.origin, properties.clone(), payload.clone(), names);
+    let envelope = read(&delivery.origin, &properties, payload.clone(), names);
     let mut original = Original { properties, payload };
     // What was moved before is addressed by its type, the service included.
     let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);

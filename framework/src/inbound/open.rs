@@ -1,6 +1,7 @@
 //! What arrived becomes an envelope; messages that are not for this service or instance end here.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ pub(super) struct Original {
 }
 
 pub(super) struct Opened {
-    pub(super) envelope: Envelope,
+    pub(super) envelope: Arc<Envelope>,
     pub(super) original: Rc<Original>,
     pub(super) receipt: Receipt,
 }
@@ -28,11 +29,11 @@ pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Resul
         broker::strip(&mut properties.headers);
         properties.headers.remove(broker::HOME);
     }
-    let envelope = broker::open(&origin, properties.clone(), payload.clone(), &identity.names);
+    let envelope = broker::read(&origin, &properties, payload.clone(), &identity.names);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }
-    Ok(Opened { envelope, original: Rc::new(Original { properties, payload }), receipt })
+    Ok(Opened { envelope: Arc::new(envelope), original: Rc::new(Original { properties, payload }), receipt })
 }
 
 fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {

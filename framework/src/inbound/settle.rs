@@ -31,8 +31,8 @@ const FORWARD_PAUSES: [Duration; 5] = [
 pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
     pub(super) original: Rc<Original>,
-    /// The envelope as it came, without its payload's second copy: bytes are shared.
-    pub(super) envelope: Rc<Envelope>,
+    /// The envelope as it came; the attempts share it.
+    pub(super) envelope: Arc<Envelope>,
 }
 
 /// How a receipt is to be used in the end.

@@ -92,10 +92,16 @@ impl Envelope {
     /// A one-way message with a new id and nothing but what is given.
     #[must_use]
     pub fn new(kind: Kind, key: Key, media_type: MediaType, payload: Bytes) -> Self {
+        Self::with_id(kind, key, MessageId::new(), media_type, payload)
+    }
+
+    /// A one-way message with nothing but what is given.
+    #[must_use]
+    pub fn with_id(kind: Kind, key: Key, id: MessageId, media_type: MediaType, payload: Bytes) -> Self {
         Self {
             kind,
             key,
-            id: MessageId::new(),
+            id,
             media_type,
             payload,
             correlation_id: None,

@@ -21,6 +21,13 @@ impl MediaType {
         Self(text.into())
     }
 
+    /// Takes a media type as it came from the network.
+    #[must_use]
+    pub fn from_wire(text: &str) -> Self {
+        let known = [Self::MSGPACK, Self::JSON, Self::TEXT, Self::BYTES];
+        known.into_iter().find(|known| known.as_str() == text).unwrap_or_else(|| Self::new(text.to_owned()))
+    }
+
     /// Takes a media type known at compile time.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {

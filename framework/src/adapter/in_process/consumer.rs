@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
+use futures::task::AtomicWaker;
 
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
@@ -16,7 +17,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
     topology.queues.insert(0, spec.queue.clone());
     state.declare(&topology, connection.id)?;
     let id = state.next_id();
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(AtomicWaker::new());
     let subscriber = Subscriber {
         id,
         session: connection.id,
@@ -108,7 +109,7 @@ impl DeliveryChannel for Channel {
 
 struct InProcessConsumer {
     channel: Arc<Channel>,
-    wake: Arc<Notify>,
+    wake: Arc<AtomicWaker>,
 }
 
 impl InProcessConsumer {
@@ -142,18 +143,17 @@ impl InProcessConsumer {
 }
 
 impl Consumer for InProcessConsumer {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
-        Box::pin(async {
-            // Deliveries that are there already must not keep the thread to themselves.
-            tokio::task::coop::consume_budget().await;
-            loop {
-                let woken = self.wake.notified();
-                if let Some(event) = self.poll_once() {
-                    return event;
-                }
-                woken.await;
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, BrokerError>>> {
+        // Deliveries that are there already must not keep the thread to themselves.
+        let budget = ready!(tokio::task::coop::poll_proceed(cx));
+        self.wake.register(cx.waker());
+        match self.poll_once() {
+            Some(event) => {
+                budget.made_progress();
+                Poll::Ready(event)
             }
-        })
+            None => Poll::Pending,
+        }
     }
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
@@ -166,7 +166,7 @@ impl Consumer for InProcessConsumer {
             }
             state.dispatch(&self.channel.queue);
             drop(state);
-            self.wake.notify_one();
+            self.wake.wake();
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::broker::{Origin, Properties, Queue};
@@ -33,7 +33,7 @@ pub(super) struct Subscriber {
     pub(super) unsettled: BTreeMap<u64, Message>,
     /// Tags that were assigned and not yet pulled.
     pub(super) outbox: VecDeque<u64>,
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<AtomicWaker>,
     pub(super) cancelled: bool,
     /// Gets nothing, without hearing of it: a fault.
     pub(super) mute: bool,
@@ -129,7 +129,7 @@ impl QueueState {
             subscriber.next_tag += 1;
             subscriber.outbox.push_back(subscriber.next_tag);
             subscriber.unsettled.insert(subscriber.next_tag, message);
-            subscriber.wake.notify_one();
+            subscriber.wake.wake();
         }
     }
 
@@ -181,7 +181,7 @@ impl QueueState {
         let Some(index) = self.subscribers.iter().position(|subscriber| subscriber.id == id) else { return Vec::new() };
         let subscriber = self.subscribers.remove(index);
         self.next_subscriber = 0;
-        subscriber.wake.notify_one();
+        subscriber.wake.wake();
         subscriber.unsettled.into_values().rev().filter_map(|message| self.take_back(message)).collect()
     }
 }

@@ -124,7 +124,7 @@ impl State {
 
     pub(super) fn delete_queue(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
-        queue.subscribers.iter().for_each(|subscriber| subscriber.wake.notify_one());
+        queue.subscribers.iter().for_each(|subscriber| subscriber.wake.wake());
         let gone = Destination::Queue(name.to_owned());
         self.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, to)| *to != gone));
     }

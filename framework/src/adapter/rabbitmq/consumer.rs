@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -105,14 +106,12 @@ struct RabbitConsumer {
 }
 
 impl Consumer for RabbitConsumer {
-    fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
-        Box::pin(async {
-            match self.consumer.next().await {
-                Some(Ok(delivery)) => Some(Ok(self.delivery(delivery))),
-                Some(Err(error)) => Some(Err(on_channel(&error))),
-                None if self.lane.is_live() => None,
-                None => Some(Err(BrokerError::Lost { reason: "the channel was closed".into() })),
-            }
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, BrokerError>>> {
+        Poll::Ready(match ready!(self.consumer.poll_next_unpin(cx)) {
+            Some(Ok(delivery)) => Some(Ok(self.delivery(delivery))),
+            Some(Err(error)) => Some(Err(on_channel(&error))),
+            None if self.lane.is_live() => None,
+            None => Some(Err(BrokerError::Lost { reason: "the channel was closed".into() })),
         })
     }
 

@@ -75,7 +75,7 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
         ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
     };
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let arguments = table_to_client(exchange.arguments.clone())?;
+    let arguments = table_to_client(&exchange.arguments)?;
     let name = short("an exchange's name", &exchange.name)?;
     let declared = answered("declare an exchange", channel.exchange_declare(name, kind, options, arguments)).await?;
     declared.map_err(|error| match declaring(&error, String::new()) {
@@ -91,7 +91,7 @@ async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), BrokerErr
         auto_delete: queue.exclusive,
         ..QueueDeclareOptions::default()
     };
-    let arguments = table_to_client(queue.arguments.clone())?;
+    let arguments = table_to_client(&queue.arguments)?;
     let name = short("a queue's name", &queue.name)?;
     let declared = answered("declare a queue", channel.queue_declare(name, options, arguments)).await?;
     declared.map(|_| ()).map_err(|error| declaring(&error, format!("queue {:?}", queue.name)))

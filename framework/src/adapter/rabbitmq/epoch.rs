@@ -1,9 +1,8 @@
 //! One life of the confirm channel.
 
-use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -17,14 +16,13 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::rabbitmq::declare::answered;
 use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
-use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
+use crate::adapter::rabbitmq::in_flight::InFlight;
+use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
 use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::broker::{BrokerError, Publication, ReplyEvent};
 
-/// How long a confirm may take before the channel counts as dead.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
 const MAX_STRIKES: u8 = 3;
 
@@ -50,8 +48,9 @@ pub(super) struct Epoch {
     open: bool,
     /// Confirmed messages whose confirm brought somebody else's return: their own may still be on its way.
     unsettled: Vec<(u64, Publication)>,
-    next: u64,
-    in_flight: BTreeMap<u64, Job>,
+    in_flight: InFlight,
+    /// Whether what is in flight was in flight before when a channel was closed.
+    suspect: bool,
     confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
     replies: Option<lapin::Consumer>,
 }
@@ -65,8 +64,8 @@ impl Epoch {
             stuck: false,
             open: true,
             unsettled: Vec::new(),
-            next: 0,
-            in_flight: BTreeMap::new(),
+            in_flight: InFlight::default(),
+            suspect: false,
             confirms: FuturesUnordered::new(),
             replies: None,
         }
@@ -82,12 +81,10 @@ impl Epoch {
             if !self.open && self.in_flight.is_empty() && !self.rejections.is_trying() {
                 break End::Unused;
             }
-            let now = Instant::now();
-            self.answer_overdue(now);
-            if self.in_flight.values().any(|job| job.sent_at.is_some_and(|at| at + CONFIRM_PATIENCE <= now)) {
-                break End::Lost(format!("a confirm did not come within {CONFIRM_PATIENCE:?}"));
+            if let Err(reason) = self.look_for_overdue() {
+                break End::Lost(reason);
             }
-            let deadline = self.next_deadline();
+            let look_at = self.in_flight.look_at();
             let room = self.open && self.in_flight.len() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
             tokio::select! {
                 biased;
@@ -103,7 +100,7 @@ impl Epoch {
                     None => self.open = false,
                 },
                 () = self.rejections.tried() => {}
-                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
+                () = at(look_at), if look_at.is_some() => {}
             }
             if self.stuck {
                 owner.replaced = Some(Instant::now());
@@ -115,35 +112,37 @@ impl Epoch {
     }
 
     /// Whoever waits for a confirm beyond the time gets an answer; the confirm is awaited all the same, so that it is not
-    /// lost track of and nobody else on the channel suffers.
-    fn answer_overdue(&mut self, now: Instant) {
-        for job in self.in_flight.values_mut().filter(|job| job.result.is_some() && job.deadline <= now) {
-            job.give_up("no confirm came in time");
+    /// lost track of and nobody else on the channel suffers. An error when the channel must be dead.
+    fn look_for_overdue(&mut self) -> Result<(), String> {
+        let Some(look_at) = self.in_flight.look_at() else { return Ok(()) };
+        let (now, mut dead) = (Instant::now(), false);
+        if look_at <= now {
+            self.in_flight.look(|job| {
+                if job.result.is_some() && job.deadline <= now {
+                    job.give_up("no confirm came in time");
+                }
+                dead |= job.sent_at.is_some_and(|at| at + CONFIRM_PATIENCE <= now);
+            });
         }
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let of = |job: &Job| {
-            let own = job.result.as_ref().map(|_| job.deadline);
-            own.into_iter().chain(job.sent_at.map(|at| at + CONFIRM_PATIENCE)).min()
-        };
-        self.in_flight.values().filter_map(of).min()
+        if dead { Err(format!("a confirm did not come within {CONFIRM_PATIENCE:?}")) } else { Ok(()) }
     }
 
     async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
         while self.in_flight.len() < MAX_UNCONFIRMED {
             // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-            let suspect = owner.waiting.front().is_some_and(|job| job.strikes > 0);
-            if suspect && !self.in_flight.is_empty() || self.in_flight.values().any(|job| job.strikes > 0) {
+            let Some(first) = owner.waiting.front() else { break };
+            if !self.in_flight.is_empty() && (self.suspect || first.strikes > 0) {
                 break;
             }
+            self.suspect = first.strikes > 0;
             let Some(mut job) = owner.waiting.pop_front() else { break };
             if job.deadline <= Instant::now() {
                 job.give_up("the time was over");
                 continue;
             }
             if job.awaits_reply && self.replies.is_none() {
-                match open_replies(self.channel.clone()).await {
+                let opened = self.meanwhile(open_replies(self.channel.clone())).await;
+                match opened {
                     Ok(replies) => self.replies = Some(replies),
                     Err(error) => {
                         owner.waiting.push_front(job);
@@ -156,13 +155,27 @@ impl Epoch {
         Ok(())
     }
 
+    /// While something else is awaited nobody waits beyond the time.
+    async fn meanwhile<T>(&mut self, something: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+        tokio::pin!(something);
+        loop {
+            let look_at = self.in_flight.look_at();
+            tokio::select! {
+                biased;
+                done = &mut something => return done,
+                () = at(look_at), if look_at.is_some() => {
+                    self.look_for_overdue().map_err(|reason| BrokerError::Lost { reason })?;
+                }
+            }
+        }
+    }
+
     /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
-    fn send(&mut self, mut job: Job) {
+    fn send(&mut self, mut job: Box<Job>) {
         job.sent += 1;
         job.sent_at = Some(Instant::now());
-        let number = self.next;
-        self.next += 1;
-        let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.properties.clone());
+        let number = self.in_flight.next_number();
+        let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.client_properties());
         let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
         let mut confirm: BoxFuture<'static, Confirmed> = Box::pin(async move {
             let options = BasicPublishOptions { mandatory, immediate: false };
@@ -172,7 +185,7 @@ impl Epoch {
             };
             (number, confirm.await)
         });
-        self.in_flight.insert(number, job);
+        self.in_flight.push(job);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match confirm.poll_unpin(&mut context) {
             Poll::Ready(done) => self.confirms.push(std::future::ready(done).boxed()),
@@ -199,7 +212,7 @@ impl Epoch {
                     self.settle(number, publication);
                 }
                 Err(error) => {
-                    if let Some(job) = self.in_flight.get_mut(&number).filter(|_| never_sent(&error)) {
+                    if let Some(job) = self.in_flight.get_mut(number).filter(|_| never_sent(&error)) {
                         job.sent -= 1;
                     }
                     lost = Some(error);
@@ -219,7 +232,7 @@ impl Epoch {
     fn returned(&mut self, returned: &BasicReturnMessage) {
         let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
         let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
-        let found = self.in_flight.iter().find(|(_, job)| meant(job)).map(|(number, _)| *number);
+        let found = self.in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
         match found {
             Some(number) => self.resolve(number, Ok(Publication::Returned)),
             None => tracing::warn!(routing_key = routing_key.as_str(), "a message came back that nobody waits for"),
@@ -233,10 +246,10 @@ impl Epoch {
         }
         let refused = on_channel(error);
         let mut guilty = Vec::new();
-        for (number, job) in &mut self.in_flight {
+        for (number, job) in self.in_flight.iter_mut() {
             job.strikes += 1;
             if job.strikes >= MAX_STRIKES {
-                guilty.push(*number);
+                guilty.push(number);
             }
         }
         for number in guilty {
@@ -248,7 +261,7 @@ impl Epoch {
         if publication != Publication::Rejected {
             return self.resolve(number, Ok(publication));
         }
-        let Some(job) = self.in_flight.remove(&number) else { return };
+        let Some(job) = self.in_flight.remove(number) else { return };
         match self.rejections.judge(&job, Instant::now()) {
             Verdict::Rejected => job.resolve(Ok(publication)),
             Verdict::TryElsewhere => self.rejections.try_elsewhere(job, &self.connection),
@@ -261,13 +274,13 @@ impl Epoch {
                     );
                 }
                 // It goes out once more with all that is in flight.
-                self.in_flight.insert(number, job);
+                self.in_flight.put_back(number, job);
             }
         }
     }
 
     fn resolve(&mut self, number: u64, outcome: Outcome) {
-        if let Some(job) = self.in_flight.remove(&number) {
+        if let Some(job) = self.in_flight.remove(number) {
             job.resolve(outcome);
         }
     }
@@ -276,7 +289,7 @@ impl Epoch {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
         self.rejections.end();
-        for (_, mut job) in std::mem::take(&mut self.in_flight).into_iter().rev() {
+        for mut job in self.in_flight.take_newest_first() {
             match &job.result {
                 None => {}
                 Some(_) if job.deadline <= now => job.give_up(why),
@@ -287,6 +300,14 @@ impl Epoch {
             let channel = self.channel.clone();
             owner.link.handle.spawn(async move { channel.close(200, "OK".into()).await });
         }
+    }
+}
+
+/// Waits until then; without a time for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

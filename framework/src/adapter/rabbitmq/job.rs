@@ -1,5 +1,7 @@
 //! A message on its way to the confirm channel.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
@@ -7,10 +9,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::properties::{short, to_client};
-use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Publication};
+use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Properties, Publication};
 
 /// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
+
+/// How long a confirm may take before the channel counts as dead.
+pub(super) const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
@@ -21,7 +26,10 @@ pub(super) struct Job {
     pub(super) mandatory: bool,
     pub(super) awaits_reply: bool,
     pub(super) message_id: Option<ShortString>,
-    pub(super) properties: BasicProperties,
+    /// As they are to be sent, until they are.
+    client: Option<BasicProperties>,
+    /// Kept for the case that it is to be sent once more.
+    properties: Properties,
     pub(super) payload: Bytes,
     pub(super) deadline: Instant,
     /// How often it was sent.
@@ -38,7 +46,7 @@ impl Job {
         message: Addressed,
         deadline: Instant,
         result: oneshot::Sender<Outcome>,
-    ) -> Result<Self, BrokerError> {
+    ) -> Result<Box<Self>, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
             properties.reply_to = Some(REPLY_QUEUE.into());
@@ -49,13 +57,14 @@ impl Job {
                 format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
             return Err(BrokerError::Protocol { reason });
         }
-        let properties = to_client(properties)?;
-        Ok(Self {
+        let client = to_client(&properties)?;
+        Ok(Box::new(Self {
             exchange: short("an exchange's name", &exchange)?,
             routing_key: short("a routing key", &routing_key)?,
             mandatory,
             awaits_reply,
-            message_id: properties.message_id().clone(),
+            message_id: client.message_id().clone(),
+            client: Some(client),
             properties,
             payload,
             deadline,
@@ -63,7 +72,19 @@ impl Job {
             strikes: 0,
             sent_at: None,
             result: Some(result),
-        })
+        }))
+    }
+
+    /// The properties to send it with.
+    pub(super) fn client_properties(&mut self) -> BasicProperties {
+        // They could be converted once, so they can be again.
+        self.client.take().or_else(|| to_client(&self.properties).ok()).unwrap_or_default()
+    }
+
+    /// When its caller, or the channel on which it was sent, is to be given up.
+    pub(super) fn time_is_over_at(&self) -> Option<Instant> {
+        let own = self.result.as_ref().map(|_| self.deadline);
+        own.into_iter().chain(self.sent_at.map(|at| at + CONFIRM_PATIENCE)).min()
     }
 
     pub(super) fn resolve(mut self, outcome: Outcome) {

@@ -7,6 +7,7 @@ mod consumer;
 mod declare;
 mod epoch;
 mod errors;
+mod in_flight;
 mod job;
 mod link;
 mod properties;

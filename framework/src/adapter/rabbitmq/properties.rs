@@ -18,7 +18,7 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> 
     })
 }
 
-pub(super) fn to_client(properties: Properties) -> Result<BasicProperties, BrokerError> {
+pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, BrokerError> {
     let mut client = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
     if let Some(text) = &properties.content_type {
         client = client.with_content_type(short("the content type", text)?);
@@ -48,7 +48,7 @@ pub(super) fn to_client(properties: Properties) -> Result<BasicProperties, Broke
         client = client.with_priority(priority);
     }
     if !properties.headers.is_empty() {
-        client = client.with_headers(table_to_client(properties.headers)?);
+        client = client.with_headers(table_to_client(&properties.headers)?);
     }
     Ok(client)
 }
@@ -71,16 +71,16 @@ pub(super) fn from_client(client: &BasicProperties) -> Properties {
     }
 }
 
-pub(super) fn table_to_client(headers: Headers) -> Result<FieldTable, BrokerError> {
+pub(super) fn table_to_client(headers: &Headers) -> Result<FieldTable, BrokerError> {
     let mut table = FieldTable::default();
-    for (name, value) in headers {
-        table.insert(short("the name of a header", &name)?, value_to_client(value)?);
+    for (name, value) in headers.iter() {
+        table.insert(short("the name of a header", name)?, value_to_client(value)?);
     }
     Ok(table)
 }
 
-fn value_to_client(value: Value) -> Result<AMQPValue, BrokerError> {
-    Ok(match value {
+fn value_to_client(value: &Value) -> Result<AMQPValue, BrokerError> {
+    Ok(match *value {
         Value::Void => AMQPValue::Void,
         Value::Bool(v) => AMQPValue::Boolean(v),
         Value::I8(v) => AMQPValue::ShortShortInt(v),
@@ -94,13 +94,13 @@ fn value_to_client(value: Value) -> Result<AMQPValue, BrokerError> {
         Value::F64(v) => AMQPValue::Double(v),
         Value::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue { scale, value }),
         Value::Timestamp(v) => AMQPValue::Timestamp(v),
-        Value::Text(text) => AMQPValue::LongString(LongString::from(text.into_bytes())),
-        Value::Bytes(bytes) => AMQPValue::ByteArray(bytes.to_vec().into()),
-        Value::List(values) => {
-            let values: Result<Vec<AMQPValue>, _> = values.into_iter().map(value_to_client).collect();
+        Value::Text(ref text) => AMQPValue::LongString(LongString::from(text.as_bytes())),
+        Value::Bytes(ref bytes) => AMQPValue::ByteArray(bytes.to_vec().into()),
+        Value::List(ref values) => {
+            let values: Result<Vec<AMQPValue>, _> = values.iter().map(value_to_client).collect();
             AMQPValue::FieldArray(FieldArray::from(values?))
         }
-        Value::Table(table) => AMQPValue::FieldTable(table_to_client(table)?),
+        Value::Table(ref table) => AMQPValue::FieldTable(table_to_client(table)?),
     })
 }
 
@@ -157,14 +157,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn properties_keep_names_values_and_types(properties in any::properties()) {
-            let client = to_client(properties.clone()).unwrap();
+            let client = to_client(&properties).unwrap();
             // Who published is the broker's to say.
             prop_assert_eq!(from_client(&client), Properties { user_id: None, ..properties });
         }
 
         #[test]
         fn headers_take_no_more_bytes_than_is_said(headers in any::headers()) {
-            let bytes = encoded(&table_to_client(headers.clone()).unwrap());
+            let bytes = encoded(&table_to_client(&headers).unwrap());
             prop_assert!(bytes.len() <= headers.size() + 4, "{} bytes, said {}", bytes.len(), headers.size());
             let (rest, table) = parse_field_table(&bytes[..]).unwrap();
             prop_assert!(rest.is_empty());
@@ -175,7 +175,7 @@ mod tests {
         fn any_bytes_of_headers_open_as_an_envelope_or_are_refused(
             origin in any::origin(), headers in any::headers(), damage in prop::collection::vec((any::<u16>(), any::<u8>()), 0..6)
         ) {
-            let mut bytes = encoded(&table_to_client(headers).unwrap());
+            let mut bytes = encoded(&table_to_client(&headers).unwrap());
             for (place, byte) in damage {
                 let place = usize::from(place) % bytes.len();
                 bytes[place] = byte;
@@ -191,14 +191,14 @@ mod tests {
     #[test]
     fn a_property_of_more_than_255_bytes_is_refused_with_its_name() {
         let properties = Properties { correlation_id: Some("x".repeat(256)), ..Properties::default() };
-        let error = to_client(properties).unwrap_err().to_string();
+        let error = to_client(&properties).unwrap_err().to_string();
         assert!(error.contains("correlation id") && error.contains("256"), "{error}");
     }
 
     #[test]
     fn headers_nested_a_hundred_levels_deep_arrive_as_they_were_sent() {
         let headers: Headers = [("deep", any::nested(100))].into_iter().collect();
-        let bytes = encoded(&table_to_client(headers.clone()).unwrap());
+        let bytes = encoded(&table_to_client(&headers).unwrap());
         let (_, table) = parse_field_table(&bytes[..]).unwrap();
         assert_eq!(table_from_client(&table), headers);
         assert!(bytes.len() <= headers.size() + 4);

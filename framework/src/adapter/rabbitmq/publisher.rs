@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -13,19 +14,17 @@ use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
+use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
 
 /// The most messages that wait for the owner of the channel; more wait in their callers.
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
 pub(super) const MAX_UNCONFIRMED: usize = 1_024;
-/// How long after its deadline the owner may take to end a publication.
-const GRACE: Duration = Duration::from_secs(1);
 /// How long the link may take to notice that its connection is gone.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct RabbitPublisher {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Box<Job>>,
     link: Arc<Link>,
 }
 
@@ -47,18 +46,26 @@ impl Publisher for RabbitPublisher {
             }
             let (result, outcome) = oneshot::channel();
             let job = Job::new(message, deadline, result)?;
-            // Unconstrained: a task whose budget is used up would let the next message pass.
-            match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
-                // The owner ends what is overdue and knows more of it; this is for the case that it cannot.
-                Ok(Ok(())) => match timeout_at(deadline + GRACE, outcome).await {
-                    Ok(outcome) => outcome.unwrap_or(Err(BrokerError::Stopped)),
-                    Err(_) => Ok(Publication::Unknown("no confirm came in time".into())),
-                },
-                Ok(Err(_)) => Err(BrokerError::Stopped),
-                Err(_) => Err(BrokerError::Lost {
-                    reason: "the queue to the channel stayed full until the deadline; the message was not sent".into(),
-                }),
+            // With room there is no need for a timer. Whoever waits already comes first: the queue is fair.
+            let job = match jobs.try_send(job) {
+                Ok(()) => None,
+                Err(TrySendError::Full(job)) => Some(job),
+                Err(TrySendError::Closed(_)) => return Err(BrokerError::Stopped),
+            };
+            if let Some(job) = job {
+                // Unconstrained: a task whose budget is used up would let the next message pass.
+                match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(BrokerError::Stopped),
+                    Err(_) => {
+                        let reason =
+                            "the queue to the channel stayed full until the deadline; the message was not sent".into();
+                        return Err(BrokerError::Lost { reason });
+                    }
+                }
             }
+            // The owner answers at the deadline, whatever happens; one that is gone has dropped the other end.
+            outcome.await.unwrap_or(Err(BrokerError::Stopped))
         })
     }
 }
@@ -66,9 +73,9 @@ impl Publisher for RabbitPublisher {
 pub(super) struct Owner {
     pub(super) link: Arc<Link>,
     pub(super) replies: ReplySink,
-    pub(super) queue: mpsc::Receiver<Job>,
+    pub(super) queue: mpsc::Receiver<Box<Job>>,
     /// Messages that are to be sent, oldest first.
-    pub(super) waiting: VecDeque<Job>,
+    pub(super) waiting: VecDeque<Box<Job>>,
     /// When a channel was replaced last because it rejected what others took.
     pub(super) replaced: Option<Instant>,
 }
@@ -147,14 +154,14 @@ impl Owner {
         let now = Instant::now();
         let (overdue, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|job| job.deadline <= now);
         self.waiting = rest;
-        let overdue: VecDeque<Job> = overdue;
+        let overdue: VecDeque<Box<Job>> = overdue;
         overdue.into_iter().for_each(|mut job| job.give_up(why));
     }
 
     fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        let stopped = |mut job: Job| {
+        let stopped = |mut job: Box<Job>| {
             if job.sent > 0 {
                 job.give_up("the app stopped before the confirm came")
             } else {

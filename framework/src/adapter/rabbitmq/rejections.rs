@@ -51,7 +51,7 @@ pub(super) struct Rejections {
     tried: Option<Instant>,
     /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
     taken: Option<(ShortString, ShortString, Instant)>,
-    trying: Option<(Job, BoxFuture<'static, Publication>)>,
+    trying: Option<(Box<Job>, BoxFuture<'static, Publication>)>,
 }
 
 impl Rejections {
@@ -83,8 +83,8 @@ impl Rejections {
         Verdict::TryElsewhere
     }
 
-    pub(super) fn try_elsewhere(&mut self, job: Job, connection: &Arc<Connection>) {
-        let trying = elsewhere(Arc::clone(connection), &job).boxed();
+    pub(super) fn try_elsewhere(&mut self, mut job: Box<Job>, connection: &Arc<Connection>) {
+        let trying = elsewhere(Arc::clone(connection), &mut job).boxed();
         self.trying = Some((job, trying));
     }
 
@@ -112,9 +112,9 @@ impl Rejections {
 }
 
 /// Publishes on a channel of its own.
-fn elsewhere(connection: Arc<Connection>, job: &Job) -> impl Future<Output = Publication> + use<> {
+fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Publication> + use<> {
     let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
-    let (properties, payload) = (job.properties.clone(), job.payload.clone());
+    let (properties, payload) = (job.client_properties(), job.payload.clone());
     async move {
         // What was not sent once more stays rejected.
         let Ok(channel) = confirming(&connection).await else { return Publication::Rejected };
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::broker::{Addressed, Properties};
 
-    fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Job {
+    fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
         let message = Addressed {
             exchange: "e".into(),
             routing_key: routing_key.into(),

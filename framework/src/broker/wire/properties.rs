@@ -8,21 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::any;
 
-/// The headers that become fields of the envelope.
-const FIELDS: [&str; 11] = [
-    KIND,
-    INSTANCE,
-    CAUSATION_ID,
-    CONVERSATION_ID,
-    ATTEMPT,
-    TIMEOUT,
-    SKIP,
-    RECIPIENTS,
-    SCHEMA_VERSION,
-    CALL_PATH,
-    STATUS,
-];
-
 fn key() -> impl Strategy<Value = Key> {
     "[a-z][a-z0-9-]{0,8}(\\.[a-z][a-z0-9-]{0,8}){0,3}".prop_map(|key| Key::new(&key).unwrap())
 }
@@ -90,6 +75,17 @@ fn all_of(envelope: &Envelope) -> String {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn what_fits_into_a_frame_is_told_without_putting_it_together(envelope in envelope(), near in -600..600_i64) {
+        let room = MAX_PROPERTIES_BYTES.saturating_sub(seal(&envelope).size()) as i64;
+        let mut envelope = envelope;
+        envelope.headers.set("filler", "x".repeat(usize::try_from(room + near).unwrap_or_default()));
+        let bytes = seal(&envelope).size();
+        let fits = if bytes <= MAX_PROPERTIES_BYTES { Ok(()) } else { Err(bytes) };
+        prop_assert_eq!(check_size(&envelope), fits);
+        prop_assert_eq!(seal_owned(envelope.clone()), (seal(&envelope), envelope.payload));
+    }
+
     #[test]
     fn anything_opens_as_an_envelope_without_a_panic(
         origin in any::origin(), properties in any::properties(), payload in any::payload()

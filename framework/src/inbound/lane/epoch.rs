@@ -1,6 +1,10 @@
 //! One channel of a lane, from its first delivery to its end.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::bus::Counters;
@@ -187,13 +191,45 @@ impl LaneLoop {
         restart
     }
 
+    /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
+    fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
+        if let Ok(finished) = self.outcomes.try_recv() {
+            return Some(Event::Finished(finished));
+        }
+        if let Ok((number, receive)) = self.settled.try_recv() {
+            return Some(Event::Settled(number, receive));
+        }
+        if self.stop(leaving).is_cancelled() {
+            return Some(Event::Stop);
+        }
+        if leaving.is_none() {
+            if matches!(self.control.has_changed(), Ok(true)) {
+                return Some(Event::Controlled);
+            }
+            let mut nobody = Context::from_waker(Waker::noop());
+            if let Poll::Ready(pulled) = consumer.poll_next(&mut nobody) {
+                return Some(Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))));
+            }
+        }
+        self.unflushed.is_some().then_some(Event::Quiet)
+    }
+
+    /// What ends the lane, or what it waits for while it ends.
+    fn stop(&self, leaving: Option<Ended>) -> &CancellationToken {
+        if leaving == Some(Ended::Stopped) { &self.settings.abandon } else { &self.settings.settler.stopping }
+    }
+
     async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
+        // A lane that always has something to do lets others have their turn.
+        tokio::task::coop::consume_budget().await;
         // What ends in this very moment makes no room for more.
         if leaving.is_none() && !self.settings.settler.stopping.is_cancelled() {
             self.hand_over_buffered();
         }
-        let stopping = leaving == Some(Ended::Stopped);
-        let stop = if stopping { &self.settings.abandon } else { &self.settings.settler.stopping };
+        if let Some(event) = self.at_once(consumer, leaving) {
+            return event;
+        }
+        let stop = self.stop(leaving).clone();
         // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
         let room = self.buffer.is_empty() && self.held.len() - self.stale < self.permits();
         self.probe.watch(room && leaving.is_none());
@@ -204,7 +240,10 @@ impl LaneLoop {
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
-            pulled = consumer.next(), if leaving.is_none() => Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))),
+            pulled = poll_fn(|cx| consumer.poll_next(cx)), if leaving.is_none() => {
+                Event::Pulled(pulled.map(|pulled| pulled.map(Box::new)))
+            }
+            // What was woken for may have gone meanwhile.
             () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,
             // The breaker lets one through.

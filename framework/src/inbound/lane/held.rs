@@ -36,7 +36,7 @@ impl LaneLoop {
         };
         let number = self.next_number;
         self.next_number += 1;
-        self.held.insert(number, HeldDelivery { receipt, original, envelope: Rc::new(envelope.clone()) });
+        self.held.insert(number, HeldDelivery { receipt, original, envelope: Arc::clone(&envelope) });
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
         // Where the actor stops at what it would give up, every stop counts a delivery.
@@ -124,7 +124,7 @@ impl LaneLoop {
     fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
         let Some(held) = self.held.get(&number) else { return };
         let held =
-            HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Rc::clone(&held.envelope) };
+            HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Arc::clone(&held.envelope) };
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         actix_rt::spawn(async move {
             let receive = settler.settle(settlement, outcome, made, lane, &held).await;
