@@ -167,7 +167,7 @@ impl World {
             };
             let origin =
                 Origin { exchange: delivery.origin.exchange.clone(), routing_key: delivery.origin.routing_key.clone() };
-            envelopes.push(open(&origin, delivery.properties, delivery.payload, &self.names));
+            envelopes.push(open(&origin, &delivery.properties, delivery.payload, &self.names));
             delivery.receipt.ack();
         }
         consumer.close().await;

@@ -130,7 +130,7 @@ on_both_brokers! {
         let dead = world.dead_letters("alpha", cases.len()).await;
         for (key, properties, payload) in cases {
             let id = properties.message_id.unwrap();
-            let letter = dead.iter().find(|letter| letter.id.as_str() == id).unwrap_or_else(|| panic!("no dead letter {id}: {dead:?}"));
+            let letter = dead.iter().find(|letter| letter.id.as_str() == &*id).unwrap_or_else(|| panic!("no dead letter {id}: {dead:?}"));
             assert_eq!((letter.key.as_str(), &letter.payload[..]), (key, &payload[..]));
             assert_eq!(letter.headers.text("postrider-dead-reason"), Some("undecodable"));
             assert_eq!(letter.headers.text("postrider-dead-service"), Some("alpha"));

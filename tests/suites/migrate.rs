@@ -167,7 +167,7 @@ on_both_brokers! {
             let mut confirmed = Vec::new();
             while !stop.load(Ordering::Acquire) {
                 let id = MessageId::new().to_string();
-                let properties = Properties { message_type: Some("alpha.do".into()), message_id: Some(id.clone()),
+                let properties = Properties { message_type: Some("alpha.do".into()), message_id: Some(id.as_str().into()),
                     content_type: Some("text/plain".into()), headers: headers().collect(), ..Properties::default() };
                 if world.publish_foreign("", &queue, properties, id.clone()).await == Publication::Confirmed {
                     confirmed.push(id);

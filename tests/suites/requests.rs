@@ -249,7 +249,7 @@ on_both_brokers! {
         broker.declare(&declared).await.unwrap();
         let properties = Properties {
             content_type: Some("application/json".into()),
-            reply_to: Some(queue.name.clone()),
+            reply_to: Some(queue.name.as_str().into()),
             message_id: Some("my-id".into()),
             ..Properties::default()
         };

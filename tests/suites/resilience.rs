@@ -236,7 +236,7 @@ fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
             awaits_reply: false,
             properties: Properties {
                 content_type: Some("application/json".into()),
-                message_id: Some(number.to_string()),
+                message_id: Some(number.to_string().into()),
                 headers,
                 ..Properties::default()
             },

@@ -154,8 +154,8 @@ async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> 
 async fn write<T: Serialize>(outlet: &Outlet, queue: &Queue, value: &T) -> Result<(), String> {
     let payload = serde_json::to_vec(value).map_err(|error| error.to_string())?;
     let properties = Properties {
-        content_type: Some(MediaType::JSON.to_string()),
-        message_id: Some(crate::message::MessageId::new().to_string()),
+        content_type: Some(MediaType::JSON.shared()),
+        message_id: Some(crate::message::MessageId::new().shared()),
         persistent: true,
         headers: Headers::new(),
         ..Properties::default()

@@ -86,7 +86,7 @@ pub(crate) fn value() -> impl Strategy<Value = Value> {
         4 => numbers,
         1 => Just(Value::Void),
         1 => any::<bool>().prop_map(Value::Bool),
-        4 => text().prop_map(Value::Text),
+        4 => text().prop_map(Value::from),
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| Value::Bytes(bytes.into())),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
@@ -129,17 +129,17 @@ pub(crate) fn properties() -> impl Strategy<Value = Properties> {
     (texts, rest).prop_map(|(texts, (timestamp, persistent, priority, headers))| {
         let (content_type, message_id, correlation_id, reply_to, message_type, app_id, expiration, user_id) = texts;
         Properties {
-            content_type,
-            message_id,
-            correlation_id,
-            reply_to,
-            message_type,
-            app_id,
+            content_type: content_type.map(Into::into),
+            message_id: message_id.map(Into::into),
+            correlation_id: correlation_id.map(Into::into),
+            reply_to: reply_to.map(Into::into),
+            message_type: message_type.map(Into::into),
+            app_id: app_id.map(Into::into),
             timestamp,
-            expiration,
+            expiration: expiration.map(Into::into),
             persistent,
             priority,
-            user_id,
+            user_id: user_id.map(Into::into),
             headers,
         }
     })
@@ -174,10 +174,10 @@ pub(crate) fn nested(depth: usize) -> Value {
 pub(crate) fn delivery(receipt: impl Fn() -> Receipt + Clone) -> impl Strategy<Value = Delivery> {
     let parts = (origin(), properties(), payload(), any::<bool>(), prop::option::of(any::<u32>()));
     parts.prop_map(move |(origin, properties, payload, redelivered, delivery_count)| Delivery {
-        origin,
+        origin: Arc::new(origin),
         redelivered,
         delivery_count,
-        properties,
+        properties: Arc::new(properties),
         payload,
         receipt: receipt(),
     })

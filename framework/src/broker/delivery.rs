@@ -9,13 +9,13 @@ use crate::broker::{Origin, Properties};
 #[derive(Debug)]
 pub struct Delivery {
     /// Exchange and routing key it was published with.
-    pub origin: Origin,
+    pub origin: Arc<Origin>,
     /// Whether it may have been handed over before. `false` proves a first delivery, `true` proves nothing.
     pub redelivered: bool,
     /// How often it was given back, where the queue counts.
     pub delivery_count: Option<u32>,
     /// Properties and headers.
-    pub properties: Properties,
+    pub properties: Arc<Properties>,
     /// The payload.
     pub payload: Bytes,
     /// The single-use right to settle it.

@@ -1,6 +1,8 @@
 //! Properties and headers on the network, and the way from an envelope to them and back. A header with its
 //! default value is not sent. See `docs/wire.md`.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -36,27 +38,27 @@ const STATUS: &str = "postrider-status";
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Properties {
     /// The media type of the payload.
-    pub content_type: Option<String>,
+    pub content_type: Option<Cow<'static, str>>,
     /// The message's own id.
-    pub message_id: Option<String>,
+    pub message_id: Option<Arc<str>>,
     /// For a reply: the id of the request.
-    pub correlation_id: Option<String>,
+    pub correlation_id: Option<Arc<str>>,
     /// The queue for the answer.
-    pub reply_to: Option<String>,
+    pub reply_to: Option<Arc<str>>,
     /// The key.
-    pub message_type: Option<String>,
+    pub message_type: Option<Arc<str>>,
     /// The sending service.
-    pub app_id: Option<String>,
+    pub app_id: Option<Arc<str>>,
     /// Seconds since 1970.
     pub timestamp: Option<u64>,
     /// Milliseconds that the message may wait in a queue, as text.
-    pub expiration: Option<String>,
+    pub expiration: Option<Arc<str>>,
     /// Whether the message survives a restart of the broker, in a queue that does.
     pub persistent: bool,
     /// 0 to 255.
     pub priority: Option<u8>,
     /// The broker user that sent it, as a foreign client may set.
-    pub user_id: Option<String>,
+    pub user_id: Option<Arc<str>>,
     /// Headers.
     pub headers: Headers,
 }
@@ -65,8 +67,8 @@ impl Properties {
     /// About how many bytes they take on the network.
     #[must_use]
     pub fn size(&self) -> usize {
+        let content_type = self.content_type.as_deref();
         let texts = [
-            &self.content_type,
             &self.message_id,
             &self.correlation_id,
             &self.reply_to,
@@ -75,7 +77,8 @@ impl Properties {
             &self.expiration,
             &self.user_id,
         ];
-        texts.into_iter().flatten().map(|text| 1 + text.len()).sum::<usize>() + 12 + self.headers.size()
+        let texts = texts.into_iter().flatten().map(|text| &**text).chain(content_type);
+        texts.map(|text| 1 + text.len()).sum::<usize>() + 12 + self.headers.size()
     }
 }
 
@@ -125,34 +128,34 @@ pub(crate) fn check_size(envelope: &Envelope) -> Result<(), usize> {
 const FIXED: usize = 512;
 
 fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
-    let mut set = |name: &str, value: Option<Value>| {
+    let mut set = |name: &'static str, value: Option<Value>| {
         if let Some(value) = value {
-            headers.set(name, value);
+            headers.put(name, value);
         }
     };
-    let text = |id: &Option<MessageId>| id.as_ref().map(|id| Value::from(id.as_str()));
-    set(INSTANCE, envelope.instance.as_ref().map(|name| name.as_str().into()));
+    let text = |id: &Option<MessageId>| id.as_ref().map(|id| Value::Text(id.shared()));
+    set(INSTANCE, envelope.instance.as_ref().map(|name| Value::Text(name.shared())));
     set(CAUSATION_ID, text(&envelope.causation_id));
     set(CONVERSATION_ID, text(&envelope.conversation_id));
     set(ATTEMPT, (envelope.attempt > 1).then(|| i64::from(envelope.attempt).into()));
     set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
-    set(SKIP, envelope.skip.as_ref().map(|name| name.as_str().into()));
+    set(SKIP, envelope.skip.as_ref().map(|name| Value::Text(name.shared())));
     set(RECIPIENTS, list(envelope.recipients.iter().map(Name::as_str)));
     set(SCHEMA_VERSION, (envelope.schema_version > 0).then(|| i64::from(envelope.schema_version).into()));
     set(CALL_PATH, list(envelope.call_path.iter().map(String::as_str)));
     set(STATUS, envelope.status.filter(|status| *status == Status::Error).map(|_| "error".into()));
     Properties {
-        content_type: Some(envelope.media_type.to_string()),
-        message_id: Some(envelope.id.to_string()),
-        correlation_id: envelope.correlation_id.as_ref().map(ToString::to_string),
+        content_type: Some(envelope.media_type.shared()),
+        message_id: Some(envelope.id.shared()),
+        correlation_id: envelope.correlation_id.as_ref().map(MessageId::shared),
         reply_to: match &envelope.reply_to {
-            Some(ReplyTo::Queue(queue)) => Some(queue.clone()),
+            Some(ReplyTo::Queue(queue)) => Some(Arc::clone(queue)),
             Some(ReplyTo::Caller) | None => None,
         },
-        message_type: Some(envelope.key.to_string()),
-        app_id: envelope.source.as_ref().map(ToString::to_string),
+        message_type: Some(envelope.key.shared()),
+        app_id: envelope.source.as_ref().map(Name::shared),
         timestamp: envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
-        expiration: envelope.expiration.map(|expiration| millis(expiration).to_string()),
+        expiration: envelope.expiration.map(|expiration| millis(expiration).to_string().into()),
         persistent: !envelope.transient,
         priority: envelope.priority,
         user_id: None,
@@ -164,14 +167,10 @@ fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
 /// type is required; what a foreign sender leaves out gets its default, and a header of ours with a value that
 /// makes no sense counts as left out.
 #[must_use]
-pub fn open(origin: &Origin, properties: Properties, payload: Bytes, names: &Names) -> Envelope {
-    read(origin, &properties, payload, names)
-}
-
-/// [`open`], of properties that are kept beside the envelope.
-pub(crate) fn read(origin: &Origin, properties: &Properties, payload: Bytes, names: &Names) -> Envelope {
+pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Names) -> Envelope {
     let header = |name: &str| properties.headers.get(name);
     let text = |name: &str| header(name).and_then(Value::as_text);
+    let shared = |name: &str| header(name).and_then(Value::shared_text);
     let kind = names.kind_of(&origin.exchange).or_else(|| text(KIND).and_then(Kind::from_word));
     let kind = kind.unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
     // What did not come straight from its sender was routed by something else than its key.
@@ -181,14 +180,14 @@ pub(crate) fn read(origin: &Origin, properties: &Properties, payload: Bytes, nam
     let number = |name: &str| integer(name).and_then(|n| u32::try_from(n).ok());
     let media_type = properties.content_type.as_deref().map_or(MediaType::BYTES, MediaType::from_wire);
     // An empty id would make one message of all that have none.
-    let id = properties.message_id.as_deref().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
+    let id = properties.message_id.clone().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
     let mut envelope = Envelope::with_id(kind, key, id, media_type, payload);
-    envelope.correlation_id = properties.correlation_id.as_deref().map(MessageId::from);
-    envelope.causation_id = text(CAUSATION_ID).map(MessageId::from);
-    envelope.conversation_id = text(CONVERSATION_ID).map(MessageId::from);
+    envelope.correlation_id = properties.correlation_id.clone().map(MessageId::from);
+    envelope.causation_id = shared(CAUSATION_ID).map(MessageId::from);
+    envelope.conversation_id = shared(CONVERSATION_ID).map(MessageId::from);
     envelope.reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
-    envelope.source = properties.app_id.as_deref().map(Name::from_wire);
-    envelope.instance = text(INSTANCE).map(Name::from_wire);
+    envelope.source = properties.app_id.clone().map(Name::from_wire);
+    envelope.instance = shared(INSTANCE).map(Name::from_wire);
     envelope.target = target;
     envelope.sent_at =
         properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
@@ -198,14 +197,13 @@ pub(crate) fn read(origin: &Origin, properties: &Properties, payload: Bytes, nam
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
     envelope.attempt = number(ATTEMPT).unwrap_or(1).max(1);
-    envelope.skip = text(SKIP).map(Name::from_wire);
+    envelope.skip = shared(SKIP).map(Name::from_wire);
     envelope.recipients = texts(header(RECIPIENTS)).map(Name::from_wire).collect();
     envelope.schema_version = number(SCHEMA_VERSION).unwrap_or(0);
     envelope.call_path = texts(header(CALL_PATH)).map(str::to_owned).collect();
     let error = text(STATUS) == Some("error");
     envelope.status = (kind == Kind::Reply).then_some(if error { Status::Error } else { Status::Ok });
-    let others = properties.headers.iter().filter(|(name, _)| !FIELDS.contains(name));
-    envelope.headers = others.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    envelope.headers = properties.headers.only(|name| !FIELDS.contains(&name));
     envelope
 }
 
@@ -284,7 +282,7 @@ mod tests {
     fn a_foreign_message_needs_only_routing_key_and_content_type() {
         let origin = Origin { exchange: "postrider.command".into(), routing_key: "invoice.create".into() };
         let properties = Properties { content_type: Some("application/json".into()), ..Properties::default() };
-        let envelope = open(&origin, properties, Bytes::from_static(b"{}"), &Names::default());
+        let envelope = open(&origin, &properties, Bytes::from_static(b"{}"), &Names::default());
         assert_eq!((envelope.kind, envelope.key.as_str(), envelope.attempt), (Kind::Command, "invoice.create", 1));
         assert!(!envelope.id.as_str().is_empty());
     }

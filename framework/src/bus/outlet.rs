@@ -90,8 +90,8 @@ impl Outlet {
             .into_iter()
             .map(|addressed| {
                 // A delayed message is routed by its delay; its key is in its type.
-                let key = addressed.properties.message_type.clone().filter(|_| delayed);
-                (key.unwrap_or_else(|| addressed.routing_key.clone()), publish(addressed))
+                let key = addressed.properties.message_type.as_deref().filter(|_| delayed);
+                (key.unwrap_or(&addressed.routing_key).to_owned(), publish(addressed))
             })
             .collect();
         // The levels are ours: if they do not take an event, that is a failure.
@@ -184,7 +184,7 @@ impl Outlet {
         patience: Duration,
     ) -> Result<Envelope, RequestError> {
         addressed.awaits_reply = true;
-        addressed.properties.correlation_id = Some(id.to_owned());
+        addressed.properties.correlation_id = Some(id.into());
         let deadline = Instant::now() + patience;
         self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
     }

@@ -84,7 +84,7 @@ impl Requests {
         match event {
             ReplyEvent::Arrived { properties, payload } => {
                 let origin = Origin { exchange: String::new(), routing_key: String::new() };
-                let reply = open(&origin, *properties, payload, &self.names);
+                let reply = open(&origin, &properties, payload, &self.names);
                 if !self.deliver(reply) {
                     Counters::add(&self.counters.late_replies);
                 }

@@ -44,7 +44,7 @@ fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names)
     let (exchange, routing_key) = delayed_publish(names, delay);
     let properties = &mut addressed.properties;
     properties.headers.set(KIND, kind.as_str());
-    properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key));
+    properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key).into());
     // A restart of the broker must not lose what waits for days.
     properties.persistent = true;
     if let Some(expiration) = properties.expiration.take() {
@@ -75,10 +75,11 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     // A foreign sender may have written anything there, and the broker closes the channel over what it cannot read.
     let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
     properties.expiration =
-        expiration.and_then(|value| value.as_text().map(str::to_owned)).filter(|text| text.parse::<u32>().is_ok());
-    let key = routing_key.split_once(':').map_or(routing_key.as_str(), |(_, key)| key);
-    properties.message_type = Some(key.to_owned());
+        expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
+    let key = routing_key.split_once(':').map_or(&*routing_key, |(_, key)| key);
+    properties.message_type = Some(key.into());
     let exchange = names.exchange(kind);
+    let routing_key = routing_key.to_string();
     Some(Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload })
 }
 
@@ -86,7 +87,7 @@ fn routing_keys(envelope: &Envelope) -> Vec<String> {
     let key = envelope.key.as_str();
     match (envelope.kind, &envelope.target) {
         (Kind::Reply, _) => match &envelope.reply_to {
-            Some(ReplyTo::Queue(queue)) => vec![queue.clone()],
+            Some(ReplyTo::Queue(queue)) => vec![queue.to_string()],
             Some(ReplyTo::Caller) | None => Vec::new(),
         },
         (Kind::Event, _) => vec![key.to_owned()],
@@ -108,8 +109,8 @@ mod tests {
             |(origin, mut properties, payload, target, expiration)| {
                 // What only we write is refused in what is sent.
                 properties.headers.retain(|name| !is_reserved_header(name));
-                properties.expiration = Some(expiration.to_string());
-                let mut envelope = open(&origin, properties, payload, &Names::default());
+                properties.expiration = Some(expiration.to_string().into());
+                let mut envelope = open(&origin, &properties, payload, &Names::default());
                 envelope.target = target.as_deref().map(crate::message::Name::from_wire);
                 envelope
             },
@@ -124,7 +125,7 @@ mod tests {
         ) {
             let kind = [Kind::Command, Kind::Event, Kind::Query, Kind::Channel][kind];
             // A colon parts service and key.
-            let key = crate::message::Key::from_wire(&envelope.key.as_str().replace(':', "."));
+            let key = crate::message::Key::from_wire(envelope.key.as_str().replace(':', "."));
             let now = Envelope { kind, key, ..envelope };
             let later = Envelope { delay: Some(Duration::from_millis(delay)), ..now.clone() };
             let names = Names::default();

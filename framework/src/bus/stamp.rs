@@ -29,8 +29,7 @@ impl Origin {
     pub fn of(envelope: &Envelope, identity: &Identity, waiter: String) -> Self {
         let trace = envelope.headers.text(TraceContext::TRACEPARENT).and_then(TraceContext::parse);
         let passed_on = |name: &str| name == TraceContext::TRACESTATE || identity.propagate.iter().any(|p| p == name);
-        let mut headers = envelope.headers.clone();
-        headers.retain(passed_on);
+        let headers = envelope.headers.only(passed_on);
         let mut call_path = envelope.call_path.clone();
         call_path.push(waiter.clone());
         Self {
@@ -87,7 +86,7 @@ fn inherit(envelope: &mut Envelope, origin: &Origin) {
             envelope.headers.set(name, value.clone());
         }
     }
-    envelope.headers.set(TraceContext::TRACEPARENT, origin.trace.to_string());
+    envelope.headers.put(TraceContext::TRACEPARENT, origin.trace.to_string().into());
     if envelope.wants_reply() && envelope.kind != Kind::Reply {
         envelope.call_path = origin.call_path.clone();
     }
@@ -98,6 +97,6 @@ fn begin(envelope: &mut Envelope) {
         envelope.conversation_id = Some(envelope.id.clone());
     }
     if envelope.headers.get(TraceContext::TRACEPARENT).is_none() {
-        envelope.headers.set(TraceContext::TRACEPARENT, TraceContext::root().to_string());
+        envelope.headers.put(TraceContext::TRACEPARENT, TraceContext::root().to_string().into());
     }
 }

@@ -52,7 +52,7 @@ impl Tap {
     /// The next message. `None` when the connection is gone; open a new tap then. Cancel safe.
     pub async fn next(&mut self) -> Option<Envelope> {
         let delivery = self.consumer.next().await?.ok()?;
-        let envelope = open(&delivery.origin, delivery.properties, delivery.payload, &self.names);
+        let envelope = open(&delivery.origin, &delivery.properties, delivery.payload, &self.names);
         delivery.receipt.ack();
         Some(envelope)
     }

@@ -96,7 +96,7 @@ impl ControlSettings {
         let Delivery { origin, properties, payload, receipt, .. } = delivery;
         // At most once: what comes twice would be obeyed twice.
         receipt.ack();
-        let order = open(&origin, properties, payload, &self.bus.identity.names);
+        let order = open(&origin, &properties, payload, &self.bus.identity.names);
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
         let Some(reply) = self.reply(&order, answer) else { return };

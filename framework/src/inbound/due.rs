@@ -103,6 +103,7 @@ impl DueSettings {
 
     async fn publish(&self, delivery: Delivery) {
         let Delivery { properties, payload, receipt, .. } = delivery;
+        let properties = Arc::unwrap_or_clone(properties);
         let names = &self.bus.identity.names;
         let Some(addressed) = due(properties.clone(), payload.clone(), names) else {
             let why = "it does not say in `type` and `postrider-kind` where it is to go";

@@ -1,10 +1,11 @@
 //! A received message on its way into a queue again: to the dead letters, or back into its own queue.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
     ATTEMPT, Addressed, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
-    is_reserved_header, read, strip,
+    is_reserved_header, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::inbound::open::Original;
@@ -23,7 +24,7 @@ const CUT: &str = "postrider-cut-headers";
 /// The message as it came, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
 fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
-    let mut properties = original.properties.clone();
+    let mut properties = (*original.properties).clone();
     let headers = &mut properties.headers;
     strip(headers);
     // Ours follow; what a stranger wrote there says nothing.
@@ -35,8 +36,8 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
     if let Some(user) = properties.user_id.take() {
         headers.set("postrider-original-user-id", user);
     }
-    properties.message_type = Some(envelope.key.to_string());
-    properties.message_id = Some(envelope.id.to_string());
+    properties.message_type = Some(envelope.key.shared());
+    properties.message_id = Some(envelope.id.shared());
     properties.persistent = true;
     Addressed {
         exchange: String::new(),
@@ -52,13 +53,13 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
 #[must_use]
 pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let (properties, payload) = (delivery.properties.clone(), delivery.payload.clone());
-    let envelope = read(&delivery.origin, &properties, payload.clone(), names);
+    let envelope = open(&delivery.origin, &properties, payload.clone(), names);
     let mut original = Original { properties, payload };
     // What was moved before is addressed by its type, the service included.
     let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);
     let address = original.properties.message_type.clone().filter(|_| moved);
     // It expires where it goes as it would have where it was.
-    let expiration = original.properties.expiration.take();
+    let expiration = Arc::make_mut(&mut original.properties).expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);
     // In a dead-letter queue they are ours.
     let why = original.properties.headers.iter().filter(|(name, _)| name.starts_with(DEAD));

@@ -12,7 +12,7 @@ use crate::message::{Envelope, Name};
 
 /// What arrived, as it arrived: whatever a handler or middleware changes, retries and dead letters have this.
 pub(super) struct Original {
-    pub(super) properties: Properties,
+    pub(super) properties: Arc<Properties>,
     pub(super) payload: Bytes,
 }
 
@@ -26,10 +26,11 @@ pub(super) struct Opened {
 pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
     let Delivery { origin, mut properties, payload, receipt, .. } = delivery;
     if identity.names.is_delay(&origin.exchange) {
-        broker::strip(&mut properties.headers);
-        properties.headers.remove(broker::HOME);
+        let headers = &mut Arc::make_mut(&mut properties).headers;
+        broker::strip(headers);
+        headers.remove(broker::HOME);
     }
-    let envelope = broker::read(&origin, &properties, payload.clone(), &identity.names);
+    let envelope = broker::open(&origin, &properties, payload.clone(), &identity.names);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }

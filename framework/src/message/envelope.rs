@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ pub enum ReplyTo {
     /// To the bus that sends the message: the sender waits for it.
     Caller,
     /// To the queue of this name.
-    Queue(String),
+    Queue(Arc<str>),
 }
 
 /// Whether a reply brings a result or a problem.

@@ -23,6 +23,11 @@ impl MessageId {
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string().into())
     }
 
+    /// The id as text that is not copied.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -33,6 +38,12 @@ impl MessageId {
 impl Default for MessageId {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl From<Arc<str>> for MessageId {
+    fn from(text: Arc<str>) -> Self {
+        Self(text)
     }
 }
 

@@ -19,8 +19,13 @@ impl Key {
 
     /// Takes a key as it came from the network; a foreign sender may have used other characters.
     #[must_use]
-    pub fn from_wire(text: &str) -> Self {
+    pub fn from_wire(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
+    }
+
+    /// The key as text that is not copied.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The key as text.
@@ -58,8 +63,13 @@ impl Name {
 
     /// Takes a name as it came from the network or was made by us.
     #[must_use]
-    pub fn from_wire(text: &str) -> Self {
+    pub fn from_wire(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
+    }
+
+    /// The name as text that is not copied.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The name as text.

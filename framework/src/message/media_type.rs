@@ -34,6 +34,10 @@ impl MediaType {
         Self(Cow::Borrowed(text))
     }
 
+    pub(crate) fn shared(&self) -> Cow<'static, str> {
+        self.0.clone()
+    }
+
     /// The media type as text, parameters included.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -39,7 +40,7 @@ pub enum Value {
     /// Seconds since 1970.
     Timestamp(u64),
     /// UTF-8 text.
-    Text(String),
+    Text(Arc<str>),
     /// Bytes.
     Bytes(Bytes),
     /// Values in order.
@@ -53,6 +54,11 @@ impl Value {
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The text without a copy, if the value is one.
+    pub(crate) fn shared_text(&self) -> Option<Arc<str>> {
+        if let Self::Text(text) = self { Some(Arc::clone(text)) } else { None }
     }
 
     /// The value as a signed integer, if it is an integer of any width.
@@ -92,23 +98,25 @@ macro_rules! from {
 }
 
 from!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, f32 => F32,
-    f64 => F64, String => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
+    f64 => F64, String => Text, Arc<str> => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
 
 /// Headers by name. `Debug` hides the value of `authorization`.
+// In the order of their names. There are few, so that a search costs less than a tree's nodes.
 #[derive(Clone, PartialEq, Default)]
-pub struct Headers(BTreeMap<String, Value>);
+pub struct Headers(Vec<(Cow<'static, str>, Value)>);
 
 impl Headers {
     /// No headers.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(Vec::new())
     }
 
     /// The value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        let place = self.place(name).ok()?;
+        self.0.get(place).map(|(_, value)| value)
     }
 
     /// The value of a header, if it is text.
@@ -119,22 +127,44 @@ impl Headers {
 
     /// Sets a header and returns what it was before.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
-        self.0.insert(name.into(), value.into())
+        self.put(name.into(), value.into())
+    }
+
+    /// [`Headers::set`] with a name that perhaps needs no copy.
+    pub(crate) fn put(&mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Option<Value> {
+        let name = name.into();
+        match self.place(&name) {
+            Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
+            Err(place) => {
+                self.0.insert(place, (name, value));
+                None
+            }
+        }
     }
 
     /// Removes a header and returns it.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
+        let place = self.place(name).ok()?;
+        Some(self.0.remove(place).1)
     }
 
     /// All headers in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Keeps the headers for which the function says yes.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.0.retain(|name, _| keep(name));
+        self.0.retain(|(name, _)| keep(name));
+    }
+
+    /// A copy of the headers for which the function says yes.
+    pub(crate) fn only(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| keep(name)).cloned().collect())
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
     }
 
     /// Whether there is none.
@@ -172,15 +202,18 @@ impl fmt::Debug for Headers {
 
 impl IntoIterator for Headers {
     type Item = (String, Value);
-    type IntoIter = std::collections::btree_map::IntoIter<String, Value>;
+    type IntoIter = std::iter::Map<std::vec::IntoIter<(Cow<'static, str>, Value)>, fn((Cow<'static, str>, Value)) -> (String, Value)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0.into_iter().map(|(name, value)| (name.into_owned(), value))
     }
 }
 
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Headers {
+    // Of two with the same name the later one counts.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(items: I) -> Self {
-        Self(items.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let mut headers = Self::new();
+        items.into_iter().for_each(|(name, value)| drop(headers.put(name.into(), value.into())));
+        headers
     }
 }

@@ -183,7 +183,7 @@ impl TestApp {
 impl Log {
     fn add(&self, addressed: &Addressed) {
         let origin = Origin { exchange: addressed.exchange.clone(), routing_key: addressed.routing_key.clone() };
-        let envelope = open(&origin, addressed.properties.clone(), addressed.payload.clone(), &Names::default());
+        let envelope = open(&origin, &addressed.properties, addressed.payload.clone(), &Names::default());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);
     }
 }

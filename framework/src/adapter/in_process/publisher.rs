@@ -70,7 +70,7 @@ impl Publisher for InProcessPublisher {
     fn publish(&self, mut message: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
         let connection = Arc::clone(&self.connection);
         if message.awaits_reply {
-            message.properties.reply_to = Some(self.address.clone());
+            message.properties.reply_to = Some(self.address.as_str().into());
         }
         Box::pin(async move {
             connection.open()?;

@@ -13,8 +13,8 @@ use crate::broker::{Origin, Properties, Queue};
 /// A message in a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
-    pub(super) origin: Origin,
-    pub(super) properties: Properties,
+    pub(super) origin: Arc<Origin>,
+    pub(super) properties: Arc<Properties>,
     pub(super) payload: Bytes,
     pub(super) redelivered: bool,
     pub(super) given_back: u32,

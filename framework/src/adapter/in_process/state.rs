@@ -162,8 +162,8 @@ impl State {
             return Ok(Publication::Rejected);
         }
         let message = Message {
-            origin: Origin { exchange: exchange.clone(), routing_key: routing_key.clone() },
-            properties: addressed.properties.clone(),
+            origin: Arc::new(Origin { exchange: exchange.clone(), routing_key: routing_key.clone() }),
+            properties: Arc::new(addressed.properties.clone()),
             payload: addressed.payload.clone(),
             redelivered: false,
             given_back: 0,
@@ -232,11 +232,12 @@ impl State {
         let key = arguments.text("x-dead-letter-routing-key").map(str::to_owned);
         for Evicted { mut message, reason } in evicted {
             let routing_key = key.clone().unwrap_or_else(|| message.origin.routing_key.clone());
-            message.properties.expiration = None;
-            message.properties.headers.set("x-first-death-reason", reason);
-            message.properties.headers.set("x-first-death-queue", name);
-            message.properties.headers.set("x-first-death-exchange", message.origin.exchange.as_str());
-            message.origin = Origin { exchange: exchange.clone(), routing_key };
+            let properties = Arc::make_mut(&mut message.properties);
+            properties.expiration = None;
+            properties.headers.set("x-first-death-reason", reason);
+            properties.headers.set("x-first-death-queue", name);
+            properties.headers.set("x-first-death-exchange", message.origin.exchange.as_str());
+            message.origin = Arc::new(Origin { exchange: exchange.clone(), routing_key });
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
                 tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");

@@ -143,10 +143,13 @@ impl RabbitConsumer {
         let properties = from_client(&delivery.properties);
         let count = properties.headers.get("x-delivery-count").and_then(crate::message::Value::as_integer);
         Delivery {
-            origin: Origin { exchange: delivery.exchange.to_string(), routing_key: delivery.routing_key.to_string() },
+            origin: Arc::new(Origin {
+                exchange: delivery.exchange.to_string(),
+                routing_key: delivery.routing_key.to_string(),
+            }),
             redelivered: delivery.redelivered,
             delivery_count: count.and_then(|count| u32::try_from(count).ok()),
-            properties,
+            properties: Arc::new(properties),
             payload: Bytes::from(delivery.data),
             receipt: Receipt::new(delivery.delivery_tag, Arc::clone(&self.lane) as Arc<dyn DeliveryChannel>),
         }

@@ -1,11 +1,13 @@
 //! Properties and headers to the client's types and back. Every AMQP type stays what it is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
 use crate::broker::{BrokerError, Properties};
-use crate::message::{Headers, Value};
+use crate::message::{Headers, MediaType, Value};
 
 /// A text of at most 255 bytes.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
@@ -54,9 +56,9 @@ pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, Brok
 }
 
 pub(super) fn from_client(client: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| Arc::from(text.as_str()));
     Properties {
-        content_type: text(client.content_type()),
+        content_type: client.content_type().as_ref().map(|text| MediaType::from_wire(text.as_str()).shared()),
         message_id: text(client.message_id()),
         correlation_id: text(client.correlation_id()),
         reply_to: text(client.reply_to()),
@@ -123,10 +125,10 @@ fn value_from_client(value: &AMQPValue) -> Value {
         AMQPValue::Double(v) => Value::F64(*v),
         AMQPValue::DecimalValue(v) => Value::Decimal { scale: v.scale, value: v.value },
         AMQPValue::Timestamp(v) => Value::Timestamp(*v),
-        AMQPValue::ShortString(text) => Value::Text(text.to_string()),
+        AMQPValue::ShortString(text) => Value::Text(text.as_str().into()),
         // AMQP calls it a string and lets it hold any bytes.
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
-            Ok(text) => Value::Text(text.to_owned()),
+            Ok(text) => Value::Text(text.into()),
             Err(_) => Value::Bytes(Bytes::copy_from_slice(text.as_bytes())),
         },
         AMQPValue::ByteArray(bytes) => Value::Bytes(Bytes::copy_from_slice(bytes.as_slice())),
@@ -182,7 +184,7 @@ mod tests {
             }
             if let Ok((_, table)) = parse_field_table(&bytes[..]) {
                 let properties = from_client(&BasicProperties::default().with_headers(table));
-                let envelope = open(&origin, properties.clone(), Bytes::new(), &Names::default());
+                let envelope = open(&origin, &properties, Bytes::new(), &Names::default());
                 prop_assert!(envelope.headers.len() <= properties.headers.len());
             }
         }
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_property_of_more_than_255_bytes_is_refused_with_its_name() {
-        let properties = Properties { correlation_id: Some("x".repeat(256)), ..Properties::default() };
+        let properties = Properties { correlation_id: Some("x".repeat(256).into()), ..Properties::default() };
         let error = to_client(&properties).unwrap_err().to_string();
         assert!(error.contains("correlation id") && error.contains("256"), "{error}");
     }

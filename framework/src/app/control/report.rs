@@ -108,7 +108,7 @@ impl QueueReport {
 fn to_json(value: &Value) -> Json {
     match value {
         Value::Bool(flag) => Json::from(*flag),
-        Value::Text(text) => Json::from(text.as_str()),
+        Value::Text(text) => Json::from(&**text),
         other => other.as_integer().map_or(Json::Null, Json::from),
     }
 }

@@ -34,7 +34,7 @@ impl std::fmt::Debug for DeadLetter {
 
 impl DeadLetter {
     pub(super) fn of(queue: &str, delivery: &Delivery, names: &Names) -> Self {
-        let mut properties = delivery.properties.clone();
+        let mut properties = (*delivery.properties).clone();
         name_by_broker(&mut properties, names);
         strip(&mut properties.headers);
         Self {
@@ -148,7 +148,7 @@ impl DeadLetter {
             "reason": self.reason(), "code": header("code"), "error": self.error(),
             "first_error": self.first_error(), "version": header("version"),
             "at": self.at().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs()),
-            "sender": self.properties.app_id, "correlation_id": self.properties.correlation_id,
+            "sender": self.properties.app_id.as_deref(), "correlation_id": self.properties.correlation_id.as_deref(),
             "timestamp": self.properties.timestamp, "priority": self.properties.priority, "media_type": self.media_type().as_str(),
             "payload": self.payload_as_json(), "headers": headers,
         })
@@ -211,7 +211,7 @@ fn name_by_broker(properties: &mut Properties, names: &Names) {
 fn shown(value: &Value) -> Json {
     match value {
         Value::Bool(flag) => Json::from(*flag),
-        Value::Text(text) => Json::from(text.as_str()),
+        Value::Text(text) => Json::from(&**text),
         other => other.as_integer().map_or_else(|| Json::from(format!("{other:?}")), Json::from),
     }
 }

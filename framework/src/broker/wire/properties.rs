@@ -13,7 +13,7 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 fn word() -> impl Strategy<Value = Name> {
-    "[a-z][a-z0-9-]{0,8}".prop_map(|name| Name::from_wire(&name))
+    "[a-z][a-z0-9-]{0,8}".prop_map(|name| Name::from_wire(name))
 }
 
 /// Milliseconds that survive the way: those of a signed number.
@@ -90,7 +90,7 @@ proptest! {
     fn anything_opens_as_an_envelope_without_a_panic(
         origin in any::origin(), properties in any::properties(), payload in any::payload()
     ) {
-        let envelope = open(&origin, properties.clone(), payload.clone(), &Names::default());
+        let envelope = open(&origin, &properties, payload.clone(), &Names::default());
         prop_assert!(envelope.attempt >= 1 && envelope.delay.is_none());
         prop_assert!(!envelope.id.as_str().is_empty(), "an empty id would be that of many messages");
         prop_assert_eq!(envelope.status.is_some(), envelope.kind == Kind::Reply);
@@ -115,7 +115,7 @@ proptest! {
             None => envelope.key.to_string(),
         };
         let origin = Origin { exchange: names.exchange(envelope.kind), routing_key };
-        let opened = open(&origin, seal(&envelope), envelope.payload.clone(), &names);
+        let opened = open(&origin, &seal(&envelope), envelope.payload.clone(), &names);
         prop_assert_eq!(all_of(&opened), all_of(&envelope));
     }
 
@@ -126,7 +126,7 @@ proptest! {
         properties.headers.set(KIND, envelope.kind.as_str());
         let exchange = if due { names.due() } else { String::new() };
         let origin = Origin { exchange, routing_key: "postrider.invoice".into() };
-        let opened = open(&origin, properties, envelope.payload.clone(), &names);
+        let opened = open(&origin, &properties, envelope.payload.clone(), &names);
         let expected = Envelope { target: None, ..envelope };
         prop_assert_eq!(all_of(&opened), all_of(&expected));
     }
@@ -136,7 +136,7 @@ proptest! {
         let names = Names::default();
         let address = |kind: Kind| {
             let origin = Origin { exchange: names.exchange(kind), routing_key: format!("{service}:{key}") };
-            open(&origin, Properties::default(), Bytes::new(), &names)
+            open(&origin, &Properties::default(), Bytes::new(), &names)
         };
         for kind in [Kind::Command, Kind::Query, Kind::Channel] {
             let opened = address(kind);

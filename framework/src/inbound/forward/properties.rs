@@ -28,8 +28,8 @@ fn forward(way: Way, original: &Original, envelope: &Envelope) -> Addressed {
 }
 
 fn received(origin: &Origin, properties: Properties, payload: bytes::Bytes) -> (Original, Envelope) {
-    let envelope = open(origin, properties.clone(), payload.clone(), &Names::default());
-    (Original { properties, payload }, envelope)
+    let envelope = open(origin, &properties, payload.clone(), &Names::default());
+    (Original { properties: Arc::new(properties), payload }, envelope)
 }
 
 /// What is shown of headers that are too large to be shown.
@@ -91,7 +91,7 @@ proptest! {
             prop_assert!(kept == Some(value) || by_broker, "{} is lost", name);
         }
         let origin = Origin { exchange: String::new(), routing_key: forwarded.routing_key };
-        let again = open(&origin, forwarded.properties, forwarded.payload, &Names::default());
+        let again = open(&origin, &forwarded.properties, forwarded.payload, &Names::default());
         prop_assert_eq!((again.kind, &again.id, &again.payload), (envelope.kind, &envelope.id, &envelope.payload));
         // A key of a foreign sender may have a colon, which parts a service from a key.
         if envelope.kind == Kind::Event || envelope.kind == Kind::Reply || !envelope.key.as_str().contains(':') {
@@ -132,10 +132,10 @@ fn a_message_that_is_moved_keeps_the_service_that_it_was_delayed_for() {
     let headers = [(KIND.to_owned(), Value::from("channel"))].into_iter().collect();
     let properties = Properties { message_type: Some("invoice:alerts".into()), headers, ..Properties::default() };
     let delivery = |exchange: &str| Delivery {
-        origin: Origin { exchange: exchange.to_owned(), routing_key: "key".into() },
+        origin: Arc::new(Origin { exchange: exchange.to_owned(), routing_key: "key".into() }),
         redelivered: false,
         delivery_count: None,
-        properties: properties.clone(),
+        properties: Arc::new(properties.clone()),
         payload: bytes::Bytes::new(),
         receipt: any::receipt(),
     };

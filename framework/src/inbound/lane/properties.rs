@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::any::{NoBroker, Told};
-use crate::broker::{Names, Origin, Properties};
+use crate::broker::{Names, Origin};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings};
 use crate::codec::Limits;
 use crate::handler::{Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, PolicyWords, Scope};
@@ -140,10 +140,10 @@ impl Model {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
         self.lane.hand_over(Delivery {
-            origin: Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() },
+            origin: Arc::new(Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() }),
             redelivered: false,
             delivery_count: None,
-            properties: Properties::default(),
+            properties: Arc::default(),
             payload: Bytes::new(),
             receipt: Receipt::new(self.tags, channel),
         });

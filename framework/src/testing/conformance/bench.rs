@@ -105,7 +105,7 @@ pub(super) fn addressed(exchange: &str, key: &str, payload: &str) -> Addressed {
         mandatory: true,
         awaits_reply: false,
         properties: Properties {
-            message_id: Some(MessageId::new().to_string()),
+            message_id: Some(MessageId::new().shared()),
             content_type: Some("text/plain".into()),
             persistent: true,
             ..Properties::default()
