@@ -25,6 +25,12 @@ pub(crate) struct Options {
     window: usize,
     #[arg(long, default_value_t = 256)]
     bytes: usize,
+    /// Send to the handlers of so many actors of a wide app instead
+    #[arg(long, default_value_t = 0)]
+    actors: usize,
+    /// Of each of those actors
+    #[arg(long, default_value_t = 0)]
+    handlers: usize,
     /// So many a second; 0 is as many as possible
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -43,9 +49,11 @@ pub(crate) async fn publish(bus: &Bus, options: &Options) -> Result<(), Failed> 
 
 async fn from_many_tasks(bus: &Bus, options: &Options) -> Result<(), Failed> {
     let next = Arc::new(AtomicU64::new(0));
+    let keys: Arc<[String]> = keys(options).into();
     let tasks: FuturesUnordered<_> = (0..options.window)
         .map(|_| {
             let (bus, next, messages, event) = (bus.clone(), Arc::clone(&next), options.messages, options.event);
+            let keys = Arc::clone(&keys);
             let mut work = Work::of_bytes(options.bytes);
             actix_rt::spawn(async move {
                 loop {
@@ -53,7 +61,8 @@ async fn from_many_tasks(bus: &Bus, options: &Options) -> Result<(), Failed> {
                     if number >= messages {
                         return Ok(());
                     }
-                    send(&bus, event, &mut work, number).await?;
+                    let key = &keys[number as usize % keys.len()];
+                    send(&bus, event, key, &mut work, number).await?;
                 }
             })
         })
@@ -63,22 +72,31 @@ async fn from_many_tasks(bus: &Bus, options: &Options) -> Result<(), Failed> {
 
 async fn paced(bus: &Bus, options: &Options) -> Result<(), Failed> {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(options.rate)?);
-    let tasks = FuturesUnordered::new();
+    let (tasks, keys) = (FuturesUnordered::new(), keys(options));
     for number in 0..options.messages {
         ticks.tick().await;
         let (bus, event, mut work) = (bus.clone(), options.event, Work::of_bytes(options.bytes));
-        tasks.push(actix_rt::spawn(async move { send(&bus, event, &mut work, number).await }));
+        let key = keys[0].clone();
+        tasks.push(actix_rt::spawn(async move { send(&bus, event, &key, &mut work, number).await }));
     }
     ended(tasks).await
 }
 
-async fn send(bus: &Bus, event: bool, work: &mut Work, number: u64) -> Result<(), SendError> {
+fn keys(options: &Options) -> Vec<String> {
+    match (options.event, options.actors) {
+        (true, _) => vec!["load.happened".to_owned()],
+        (false, 0) => vec!["load.work".to_owned()],
+        (false, actors) => crate::wide::keys(actors, options.handlers),
+    }
+}
+
+async fn send(bus: &Bus, event: bool, key: &str, work: &mut Work, number: u64) -> Result<(), SendError> {
     (work.number, work.sent_at) = (number, now());
     let payload = Payload::msgpack(work);
     if event {
-        bus.publish_key_with("load.happened", payload, |o| o.as_owner()).await?;
+        bus.publish_key_with(key, payload, |o| o.as_owner()).await?;
     } else {
-        bus.send_key("load.work", payload).await?;
+        bus.send_key(key, payload).await?;
     }
     Ok(())
 }

@@ -65,20 +65,28 @@ enum Task {
         /// Write what was measured to this file too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Count the instructions of a message instead, and compare them with those that are committed
+        #[arg(long, conflicts_with_all = ["only", "seconds", "json"])]
+        instructions: bool,
     },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Task::Bench { only, seconds, json } => match bench::run(&only, seconds, json.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(reason) => {
-                eprintln!("{reason}");
-                ExitCode::FAILURE
-            }
-        },
+        Task::Bench { instructions: true, .. } => ended(bench::instructions::run()),
+        Task::Bench { only, seconds, json, .. } => ended(bench::run(&only, seconds, json.as_deref())),
         Task::Test { only, list, broker, all } => test(&only, list, broker.as_deref(), all),
         Task::Chaos { minutes, seed } => chaos(minutes, seed),
+    }
+}
+
+fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("{reason}");
+            ExitCode::FAILURE
+        }
     }
 }
 

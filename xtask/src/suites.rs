@@ -104,6 +104,14 @@ pub const SUITES: &[Suite] = &[
         only_with_all: false,
     },
     Suite {
+        name: "instructions",
+        about: "a message costs no more instructions than it did",
+        needs: Needs::Nothing,
+        runs: &["cargo xtask bench --instructions"],
+        environment: &[],
+        only_with_all: false,
+    },
+    Suite {
         name: "cluster",
         about: "a cluster of RabbitMQ loses nodes under load, and nothing that was confirmed",
         needs: Needs::OwnNodes,

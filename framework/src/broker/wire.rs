@@ -136,7 +136,11 @@ fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
     let text = |id: &Option<MessageId>| id.as_ref().map(|id| Value::Text(id.shared()));
     set(INSTANCE, envelope.instance.as_ref().map(|name| Value::Text(name.shared())));
     set(CAUSATION_ID, text(&envelope.causation_id));
-    set(CONVERSATION_ID, text(&envelope.conversation_id));
+    // The first message of a conversation is known by its id.
+    set(
+        CONVERSATION_ID,
+        text(&envelope.conversation_id).filter(|_| envelope.conversation_id.as_ref() != Some(&envelope.id)),
+    );
     set(ATTEMPT, (envelope.attempt > 1).then(|| i64::from(envelope.attempt).into()));
     set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
     set(SKIP, envelope.skip.as_ref().map(|name| Value::Text(name.shared())));
@@ -184,7 +188,8 @@ pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Na
     let mut envelope = Envelope::with_id(kind, key, id, media_type, payload);
     envelope.correlation_id = properties.correlation_id.clone().map(MessageId::from);
     envelope.causation_id = shared(CAUSATION_ID).map(MessageId::from);
-    envelope.conversation_id = shared(CONVERSATION_ID).map(MessageId::from);
+    let conversation = shared(CONVERSATION_ID).map_or_else(|| envelope.id.clone(), MessageId::from);
+    envelope.conversation_id = Some(conversation);
     envelope.reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
     envelope.source = properties.app_id.clone().map(Name::from_wire);
     envelope.instance = shared(INSTANCE).map(Name::from_wire);

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::{Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal_owned, strip};
+use crate::broker::{
+    Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal_owned, strip,
+};
 use crate::message::{Envelope, Kind, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
@@ -74,8 +76,7 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     strip(&mut properties.headers);
     // A foreign sender may have written anything there, and the broker closes the channel over what it cannot read.
     let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
-    properties.expiration =
-        expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
+    properties.expiration = expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
     let key = routing_key.split_once(':').map_or(&*routing_key, |(_, key)| key);
     properties.message_type = Some(key.into());
     let exchange = names.exchange(kind);

@@ -305,7 +305,12 @@ impl Context {
         payload: Payload,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity().keyed(&address, payload, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        self.hold(self.work.identity().keyed(
+            &address,
+            payload,
+            options(Options::default()),
+            Options::UNUSED_TIMEOUT,
+        )?)
     }
 
     fn hold(&self, mut outgoing: Outgoing) -> Result<MessageId, SendError> {

@@ -48,7 +48,7 @@ pub struct Envelope {
     pub correlation_id: Option<MessageId>,
     /// The message whose handling sent this one.
     pub causation_id: Option<MessageId>,
-    /// The first message of the whole exchange, carried across all hops.
+    /// The first message of the whole exchange, carried across all hops; what was received and names none began one.
     pub conversation_id: Option<MessageId>,
     /// Where an answer goes; absent for a one-way message.
     pub reply_to: Option<ReplyTo>,

@@ -202,7 +202,10 @@ impl fmt::Debug for Headers {
 
 impl IntoIterator for Headers {
     type Item = (String, Value);
-    type IntoIter = std::iter::Map<std::vec::IntoIter<(Cow<'static, str>, Value)>, fn((Cow<'static, str>, Value)) -> (String, Value)>;
+    type IntoIter = std::iter::Map<
+        std::vec::IntoIter<(Cow<'static, str>, Value)>,
+        fn((Cow<'static, str>, Value)) -> (String, Value),
+    >;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter().map(|(name, value)| (name.into_owned(), value))

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: Postrider and the bare client at the same work, side by side in one run.
 
 mod comparison;
+pub mod instructions;
 mod report;
 mod role;
+mod scale;
 mod work;
 
 use std::fs;
@@ -17,15 +19,14 @@ use crate::program;
 /// How often each side works, in turn; what counts is the middle of the ratios.
 const ROUNDS: usize = 5;
 /// What can be named by `--only`.
-pub const GROUPS: [&str; 7] = ["publish", "consume", "both", "rpc", "fanout", "low-rate", "in-process"];
+pub const GROUPS: [&str; 8] = ["publish", "consume", "both", "rpc", "fanout", "low-rate", "in-process", "scale"];
 /// How long the programs may take to be built.
 const BUILD_LIMIT: std::time::Duration = std::time::Duration::from_secs(1_800);
 
 /// Measures and prints.
 pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), String> {
     let chosen: Vec<Comparison> = COMPARISONS.into_iter().filter(|one| is_chosen(one, only)).collect();
-    let mut build = program::command(&["cargo", "build", "--quiet", "--release", "-p", "postrider-benches"]);
-    program::run(&mut build, BUILD_LIMIT)?;
+    build()?;
     broker::installed()?;
     let node = Node::start()?;
     let bench = Bench { url: node.url(), seconds };
@@ -37,11 +38,23 @@ pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), Str
             println!("{}", report::line(row));
         }
     }
-    println!("\n{}", report::table(&compared));
+    if !compared.is_empty() {
+        println!("\n{}", report::table(&compared));
+    }
+    let mut points = Vec::new();
+    if only.is_empty() || only.iter().any(|name| name == "scale") {
+        points = scale::points(&bench)?;
+        println!("\n{}", report::charts(&points));
+    }
     if let Some(path) = json {
-        fs::write(path, report::json(&compared)).map_err(|error| format!("{}: {error}", path.display()))?;
+        fs::write(path, report::json(&compared, &points)).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+fn build() -> Result<(), String> {
+    let mut build = program::command(&["cargo", "build", "--quiet", "--release", "-p", "postrider-benches"]);
+    program::run(&mut build, BUILD_LIMIT)
 }
 
 fn is_chosen(comparison: &Comparison, only: &[String]) -> bool {

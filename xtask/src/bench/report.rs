@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::bench::comparison::{Compared, Metric};
+use crate::bench::scale::Point;
 
 /// One comparison, as soon as it is there.
 pub fn line(row: &Compared) -> String {
@@ -48,9 +49,9 @@ fn unit(row: &Compared) -> &'static str {
     if row.comparison.metric == Metric::PerSecond { "/s" } else { "µs" }
 }
 
-/// An object for each comparison.
-pub fn json(rows: &[Compared]) -> String {
-    let rows: Vec<_> = rows
+/// An object for each comparison, and for each point, compared with the first of its kind.
+pub fn json(rows: &[Compared], points: &[Point]) -> String {
+    let mut objects: Vec<_> = rows
         .iter()
         .map(|row| {
             json!({
@@ -61,5 +62,31 @@ pub fn json(rows: &[Compared]) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", json!(rows))
+    objects.extend(points.iter().map(|point| {
+        let first = points.iter().find(|first| first.of == point.of).unwrap_or(point);
+        json!({
+            "name": format!("scale / {} {}", point.much, point.of), "unit": "/s", "ours": point.per_second,
+            "plain": first.per_second, "ratio": point.per_second / first.per_second, "cpu_us_ours": point.cpu_us,
+            "cpu_us_plain": first.cpu_us, "cpu_ratio": point.cpu_us / first.cpu_us, "peak_mib_ours": point.peak_mib,
+        })
+    }));
+    format!("{:#}\n", json!(objects))
+}
+
+/// Throughput and processor time against what there is more of, as charts that Markdown shows.
+pub fn charts(points: &[Point]) -> String {
+    let mut text = String::new();
+    for same in points.chunk_by(|a, b| a.of == b.of).filter(|same| same.len() > 1) {
+        let joined = |each: &dyn Fn(&Point) -> String| same.iter().map(each).collect::<Vec<_>>().join(", ");
+        // Writing into a text cannot fail.
+        let _ = writeln!(
+            text,
+            "```mermaid\nxychart-beta\n    title \"CPU µs for a message, by {}\"\n    x-axis [{}]\n    y-axis \"µs\" 0 --> {:.0}\n    bar [{}]\n```\n",
+            same[0].of,
+            joined(&|point| format!("\"{}\"", point.much)),
+            same.iter().map(|point| point.cpu_us * 1.2).fold(1.0, f64::max),
+            joined(&|point| format!("{:.1}", point.cpu_us)),
+        );
+    }
+    text
 }

@@ -64,8 +64,13 @@ impl Role {
     /// Starts it and waits until it is ready.
     pub fn ready(program: &str, words: &[&str]) -> Result<Self, String> {
         let role = Self::start(program, words)?;
-        let word = role.line()?;
-        if word == "ready" { Ok(role) } else { Err(format!("{}: said {word:?} instead of ready", role.what)) }
+        role.is_ready().map(|()| role)
+    }
+
+    /// Waits until it is ready.
+    pub fn is_ready(&self) -> Result<(), String> {
+        let word = self.line()?;
+        if word == "ready" { Ok(()) } else { Err(format!("{}: said {word:?} instead of ready", self.what)) }
     }
 
     /// Tells it to begin, or to end.

@@ -102,7 +102,7 @@ impl Model {
                     properties: Properties::default(),
                     payload: self.published.to_be_bytes().to_vec().into(),
                 };
-                let publication = self.broker.inner.lock().publish(&addressed);
+                let publication = self.broker.inner.lock().publish(addressed);
                 prop_assert_eq!(publication.ok(), Some(Publication::Confirmed));
                 self.published += 1;
             }

@@ -87,9 +87,9 @@ impl Publisher for InProcessPublisher {
                 let mut state = connection.inner.lock();
                 if fault == Some(FaultKind::Duplicate) {
                     // The same again is taken as the first was.
-                    let _ = state.publish(&message);
+                    let _ = state.publish(message.clone());
                 }
-                state.publish(&message)
+                state.publish(message)
             };
             connection.inner.changed();
             match fault {

@@ -149,22 +149,22 @@ impl State {
         }
     }
 
-    pub(super) fn publish(&mut self, addressed: &Addressed) -> Result<Publication, BrokerError> {
-        let Addressed { exchange, routing_key, mandatory, .. } = addressed;
-        if !exchange.is_empty() && !self.exchanges.contains_key(exchange) {
+    pub(super) fn publish(&mut self, addressed: Addressed) -> Result<Publication, BrokerError> {
+        let Addressed { exchange, routing_key, mandatory, properties, payload, .. } = addressed;
+        if !exchange.is_empty() && !self.exchanges.contains_key(&exchange) {
             return Err(BrokerError::Protocol { reason: format!("no exchange {exchange:?}") });
         }
-        let queues = self.route(exchange, routing_key);
+        let queues = self.route(&exchange, &routing_key);
         if queues.is_empty() {
-            return Ok(if *mandatory { Publication::Returned } else { Publication::Confirmed });
+            return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
         if queues.iter().any(|name| self.queues.get(name).is_some_and(QueueState::is_full)) {
             return Ok(Publication::Rejected);
         }
         let message = Message {
-            origin: Arc::new(Origin { exchange: exchange.clone(), routing_key: routing_key.clone() }),
-            properties: Arc::new(addressed.properties.clone()),
-            payload: addressed.payload.clone(),
+            origin: Arc::new(Origin { exchange, routing_key }),
+            properties: Arc::new(properties),
+            payload,
             redelivered: false,
             given_back: 0,
             place: 0,

@@ -96,7 +96,7 @@ impl Epoch {
                     None => break End::Lost("the reply consumer ended".into()),
                 },
                 job = owner.queue.recv(), if room => match job {
-                    Some(job) => owner.waiting.push_back(job),
+                    Some(job) => owner.take_all(job),
                     None => self.open = false,
                 },
                 () = self.rejections.tried() => {}
@@ -156,7 +156,10 @@ impl Epoch {
     }
 
     /// While something else is awaited nobody waits beyond the time.
-    async fn meanwhile<T>(&mut self, something: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    async fn meanwhile<T>(
+        &mut self,
+        something: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
         tokio::pin!(something);
         loop {
             let look_at = self.in_flight.look_at();

@@ -150,6 +150,16 @@ impl Owner {
         }
     }
 
+    /// Takes a message, and those that have come meanwhile.
+    pub(super) fn take_all(&mut self, first: Box<Job>) {
+        self.waiting.push_back(first);
+        while self.waiting.len() < MAX_UNCONFIRMED
+            && let Ok(job) = self.queue.try_recv()
+        {
+            self.waiting.push_back(job);
+        }
+    }
+
     fn end_overdue(&mut self, why: &str) {
         let now = Instant::now();
         let (overdue, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|job| job.deadline <= now);

@@ -1,0 +1,65 @@
+//! The steps of a message's way that are pure, one by one: `cargo bench -p postrider-benches`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use postrider::broker::{Names, Origin, Properties, matches, open, seal};
+use postrider::bus::route;
+use postrider::codec::{self, Limits};
+use postrider::handler::{Asked, Outcome, Policy};
+use postrider::inbound::{Case, SkewPolicy, decide};
+use postrider::message::{Key, Kind};
+use postrider::{Context, Envelope, MediaType, Payload};
+use postrider_benches::work::Work;
+
+/// Bytes of the payload.
+const BYTES: usize = 256;
+
+/// As it is when it has been stamped.
+fn envelope() -> Envelope {
+    let cx = Context::for_test();
+    // A context for tests takes every message that can be encoded.
+    let _ = cx.send_key("load.work", Payload::msgpack(&Work::of_bytes(BYTES)));
+    let nothing = || Envelope::new(Kind::Command, Key::from_wire("none"), MediaType::MSGPACK, Default::default());
+    cx.sent().pop().unwrap_or_else(nothing)
+}
+
+fn steps(c: &mut Criterion) {
+    let (envelope, names, limits) = (envelope(), Names::default(), Limits::default());
+    c.bench_function("decode", |b| {
+        b.iter(|| codec::decode::<Work>(black_box(&envelope.payload), &envelope.media_type, &limits))
+    });
+    let work = Work::of_bytes(BYTES);
+    c.bench_function("encode", |b| b.iter(|| codec::encode(black_box(&work), &MediaType::MSGPACK, &limits)));
+    c.bench_function("match", |b| b.iter(|| matches(black_box("load.*.#"), black_box("load.work.done.twice"))));
+    let (outcome, policy) = (Outcome::Done(None), Policy::default());
+    let skew = SkewPolicy { window: Duration::from_secs(600), pause: Duration::from_secs(5) };
+    let case = Case {
+        outcome: &outcome,
+        asked: Asked::OneWay,
+        attempt: 1,
+        policy: &policy,
+        skewed_for: Duration::ZERO,
+        skew: &skew,
+        chance: 0.5,
+    };
+    c.bench_function("decide", |b| b.iter(|| decide(black_box(&case))));
+    c.bench_function("route", |b| {
+        b.iter_batched(|| envelope.clone(), |envelope| route(envelope, &names), criterion::BatchSize::SmallInput)
+    });
+    c.bench_function("stamp", |b| {
+        let payload = Payload::msgpack(&work);
+        b.iter_batched(
+            || (Context::for_test(), payload.clone()),
+            |(cx, payload)| cx.send_key("load.work", payload),
+            criterion::BatchSize::SmallInput,
+        )
+    });
+    let origin = Origin { exchange: names.exchange(Kind::Command), routing_key: "load.work".into() };
+    let properties: Properties = seal(&envelope);
+    c.bench_function("open", |b| b.iter(|| open(black_box(&origin), &properties, envelope.payload.clone(), &names)));
+}
+
+criterion_group!(micro, steps);
+criterion_main!(micro);

@@ -1,0 +1,106 @@
+//! What a message costs when there is more of everything: handlers, actors, instances, bytes, messages; and what it costs
+//! when there is nothing to do.
+
+use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
+use crate::bench::work::Bench;
+
+/// Messages that are handled for each second of a point.
+const RATE: f64 = 30_000.0;
+
+/// One measured point.
+#[derive(Debug)]
+pub struct Point {
+    /// What there is more of.
+    pub of: &'static str,
+    /// How much of it.
+    pub much: u64,
+    pub per_second: f64,
+    pub cpu_us: f64,
+    pub peak_mib: f64,
+}
+
+impl Point {
+    fn new(of: &'static str, much: u64, measured: &[Measured]) -> Self {
+        let messages: u64 = measured.iter().map(|one| one.messages).sum();
+        let seconds = measured.iter().map(|one| one.seconds).fold(0.0, f64::max);
+        let cpu: f64 = measured.iter().map(|one| one.cpu_seconds).sum();
+        let peak = measured.iter().map(|one| one.peak_kib).max().unwrap_or_default();
+        Self {
+            of,
+            much,
+            per_second: messages as f64 / seconds,
+            cpu_us: cpu * 1e6 / messages as f64,
+            peak_mib: peak as f64 / 1024.0,
+        }
+    }
+}
+
+/// All points; each is printed as soon as it is there.
+pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
+    let messages = (RATE * bench.seconds) as u64;
+    let mut points: Vec<Point> = Vec::new();
+    let mut add = |point: Point| {
+        let Point { of, much, per_second, cpu_us, peak_mib } = &point;
+        println!("{of:<12} {much:>9}  {per_second:>9.0} /s  CPU {cpu_us:>9.1} µs  {peak_mib:>6.1} MiB");
+        points.push(point);
+    };
+    for handlers in [1, 10, 100, 1_000] {
+        add(Point::new("handlers", handlers, &[wide(bench, 1, handlers, messages)?.1]));
+    }
+    for actors in [1, 10, 100] {
+        add(Point::new("actors", actors, &[wide(bench, actors, 1, messages)?.1]));
+    }
+    for instances in [1, 2, 4] {
+        add(Point::new("instances", instances, &competing(bench, instances, messages)?));
+    }
+    for bytes in [100, 1_024, 16_384, 131_072, 1_048_576] {
+        let messages = (messages * 1_024 / bytes).clamp(100, messages);
+        add(Point::new("bytes", bytes, &consumed(bench, messages, bytes)?));
+    }
+    for times in [1, 10] {
+        add(Point::new("messages", messages * times, &consumed(bench, messages * times, 256)?));
+    }
+    // Ten bindings for each of a hundred queues; the mean of a message is that of ten seconds.
+    let (start, idle) = wide(bench, 100, 10, 0)?;
+    add(Point::new("starting", 1_000, &[start]));
+    add(Point::new("idle 10 s", 1_000, &[idle]));
+    add(Point::new("starting", 100, &[wide(bench, 1, 100, 0)?.0]));
+    Ok(points)
+}
+
+/// Starts an app of so many actors with so many handlers each, and lets it handle; what starting cost, and handling.
+fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Measured, Measured), String> {
+    let [actors, handlers, count] = [actors, handlers, messages].map(|number| number.to_string());
+    let words = ["--broker", &bench.url, "wide", "--actors", &actors, "--handlers", &handlers, "--messages", &count];
+    let mut role = Role::start(OURS, &words)?;
+    let started = role.measured()?;
+    role.is_ready()?;
+    if messages > 0 {
+        let publish = ["publish", "--messages", &count, "--actors", &actors, "--handlers", &handlers];
+        run(OURS, &[&["--broker", &bench.url], &publish[..]].concat())?;
+    }
+    let measured = role.measured()?;
+    role.ended()?;
+    Ok((started, measured))
+}
+
+fn consumed(bench: &Bench, messages: u64, bytes: u64) -> Result<Vec<Measured>, String> {
+    let (messages, bytes) = (messages.to_string(), bytes.to_string());
+    let mut role = Role::ready(OURS, &["--broker", &bench.url, "consume", "--messages", &messages])?;
+    run(OURS, &["--broker", &bench.url, "publish", "--messages", &messages, "--bytes", &bytes])?;
+    let measured = role.measured()?;
+    role.ended()?;
+    Ok(vec![measured])
+}
+
+/// Instances of one service share its queue; each leaves when it has had its part.
+fn competing(bench: &Bench, instances: u64, messages: u64) -> Result<Vec<Measured>, String> {
+    let (part, all) = ((messages / instances).to_string(), (messages / instances * instances).to_string());
+    let words = ["--broker", &bench.url, "consume", "--messages", &part];
+    let mut roles = (0..instances).map(|_| Role::ready(OURS, &words)).collect::<Result<Vec<_>, _>>()?;
+    run(OURS, &["--broker", &bench.url, "publish", "--messages", &all])?;
+    let measured = roles.iter().map(Role::measured).collect::<Result<Vec<_>, _>>()?;
+    roles.iter_mut().try_for_each(Role::ended)?;
+    done(PLAIN, &["--broker", &bench.url, "purge", "postrider.load"])?;
+    Ok(measured)
+}
