@@ -198,8 +198,9 @@ impl State {
     /// Drops what has expired and hands out what is ready.
     pub(super) fn dispatch(&mut self, name: &str) {
         let Some(queue) = self.queues.get_mut(name) else { return };
-        let expired = queue.expire(Instant::now());
-        queue.dispatch(Instant::now());
+        let now = Instant::now();
+        let expired = queue.expire(now);
+        queue.dispatch(now);
         self.settle_evicted(name, expired, 0);
     }
 
@@ -226,6 +227,9 @@ impl State {
 
     /// What leaves a queue goes to its dead-letter exchange, if it has one.
     pub(super) fn settle_evicted(&mut self, name: &str, evicted: Vec<Evicted>, hops: usize) {
+        if evicted.is_empty() {
+            return;
+        }
         let Some(queue) = self.queues.get(name) else { return };
         let arguments = &queue.declared.arguments;
         let Some(exchange) = arguments.text("x-dead-letter-exchange").map(str::to_owned) else { return };

@@ -13,7 +13,7 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 fn word() -> impl Strategy<Value = Name> {
-    "[a-z][a-z0-9-]{0,8}".prop_map(|name| Name::from_wire(name))
+    "[a-z][a-z0-9-]{0,8}".prop_map(Name::from_wire)
 }
 
 /// Milliseconds that survive the way: those of a signed number.
