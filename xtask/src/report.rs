@@ -31,9 +31,9 @@ struct Session {
 pub fn print_list(suites: &[&Suite]) {
     for suite in suites {
         let when = if suite.only_with_all { " (only with --all, or named)" } else { "" };
-        println!("{:<10}{}{when}", suite.name, suite.about);
+        println!("{:<13}{}{when}", suite.name, suite.about);
         for line in suite.lines() {
-            println!("{:<10}  {line}", "");
+            println!("{:<13}  {line}", "");
         }
     }
 }
