@@ -55,7 +55,7 @@ pub fn run_all(suites: &[&Suite]) -> bool {
     drop(session);
     println!();
     for (name, passed, duration) in &results {
-        println!("{name:<10}{:<8}{:>8.1} s", if *passed { "ok" } else { "FAILED" }, duration.as_secs_f64());
+        println!("{name:<13}{:<8}{:>8.1} s", if *passed { "ok" } else { "FAILED" }, duration.as_secs_f64());
     }
     let failed = results.iter().filter(|(_, passed, _)| !passed).count();
     println!("{} passed, {failed} failed", results.len() - failed);
