@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::app::record;
 use crate::broker::{
-    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Destination, Names, Queue, Topology, delay_return,
-    due_topology,
+    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Destination, Names, Queue, Receipt, Topology,
+    delay_return, due_topology,
 };
 use crate::bus::{Bus, SendError};
 use crate::inbound::relocated;
@@ -31,7 +31,7 @@ const NOTICE: Duration = Duration::from_secs(1);
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// How long a queue may have messages and deliver none, or be written to although nothing leads to it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a message of a queue that is gone already is tried.
+/// How often a message of a queue that is gone already is tried, with a pause of [`QUIET`] between.
 const TRIES: u32 = 5;
 /// Far more messages than a queue can hold.
 const NO_LIMIT: i64 = 1 << 40;
@@ -255,6 +255,7 @@ impl Migration {
                     return Err(MigrationError::Lost { queue: from.to_owned(), count: caught.len() - index, error });
                 }
                 tries += 1;
+                sleep(QUIET).await;
             }
         }
         consumer.close().await;
@@ -281,7 +282,7 @@ impl Migration {
                 biased;
                 Some(result) = moving.next() => match result {
                     Ok(receipt) => {
-                        crate::broker::Receipt::ack(receipt);
+                        Receipt::ack(receipt);
                         moved += 1;
                     }
                     Err(error) => break MigrationError::NotMoved(error),
@@ -294,7 +295,7 @@ impl Migration {
                     Some(Err(error)) => break error.into(),
                     None => break BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }.into(),
                 },
-                () = tokio::time::sleep(pause), if moving.is_empty() => {
+                () = sleep(pause), if moving.is_empty() => {
                     let ready = self.waiting(from).await?;
                     if ready == 0 {
                         return Ok(moved);
@@ -343,7 +344,7 @@ impl Migration {
                 }
             }
         }
-        if self.broker().exchange_stands(&self.names().delay_out()).await? {
+        if !queue.ends_with(DEAD) && self.broker().exchange_stands(&self.names().delay_out()).await? {
             bindings.insert(delay_return(self.names(), queue));
         }
         bindings.retain(|binding| binding.destination == Destination::Queue(queue.to_owned()));

@@ -104,9 +104,8 @@ pub(crate) fn seal_owned(mut envelope: Envelope) -> (Properties, Bytes) {
 }
 
 /// Whether the properties for an envelope fit into a frame; an error with their size. They are only put together when a
-/// rough guess does not tell.
+/// guess, which is never too low, does not tell.
 pub(crate) fn check_size(envelope: &Envelope) -> Result<(), usize> {
-    // Ids, names and keys have at most 255 bytes where they fit into a frame at all; of lists only the length is known.
     let texts = [envelope.key.as_str(), envelope.id.as_str(), envelope.media_type.as_str()];
     let ids = [&envelope.correlation_id, &envelope.causation_id, &envelope.conversation_id];
     let names = [&envelope.source, &envelope.instance, &envelope.skip, &envelope.target];
