@@ -139,8 +139,8 @@ impl World {
         let broker = self.broker().await;
         let publisher = broker.publisher(Arc::new(|_| {})).await.expect("a publisher opens");
         let message = Addressed {
-            exchange: exchange.to_owned(),
-            routing_key: key.to_owned(),
+            exchange: exchange.into(),
+            routing_key: key.into(),
             mandatory: true,
             awaits_reply: false,
             properties,

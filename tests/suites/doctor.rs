@@ -139,11 +139,11 @@ on_both_brokers! {
     async fn a_missing_exchange_is_seen_and_not_made(world: World) {
         let running = start(&world).await;
         let gone = world.names.exchange(Kind::Command);
-        remove(&world, Topology { exchanges: vec![Exchange::new(&gone, ExchangeKind::Direct)], ..Topology::default() }).await;
+        remove(&world, Topology { exchanges: vec![Exchange::new(&*gone, ExchangeKind::Direct)], ..Topology::default() }).await;
         for _ in 0..2 {
             let findings = examine(running.bus()).await;
             let exchanges = row(&findings, "exchanges", "");
-            assert!(exchanges.verdict == Verdict::Problem && exchanges.text.contains(&gone), "{exchanges:?}");
+            assert!(exchanges.verdict == Verdict::Problem && exchanges.text.contains(&*gone), "{exchanges:?}");
         }
     }
 
@@ -224,7 +224,7 @@ fn policies_bindings_and_an_alarm_are_seen() {
 
         node.ctl(&["set_policy", "short", r"\.alpha$", r#"{"message-ttl":1000}"#]).unwrap();
         let queue = world.names.queue("alpha", None);
-        let lost = Binding::to_queue(world.names.exchange(Kind::Command), "alpha.do", &queue);
+        let lost = Binding::to_queue(&*world.names.exchange(Kind::Command), "alpha.do", &queue);
         remove(&world, Topology { bindings: vec![lost], ..Topology::default() }).await;
         let start = std::time::Instant::now();
         // The management API's view is up to some seconds old.

@@ -161,8 +161,8 @@ async fn write<T: Serialize>(outlet: &Outlet, queue: &Queue, value: &T) -> Resul
         ..Properties::default()
     };
     let addressed = Addressed {
-        exchange: String::new(),
-        routing_key: queue.name.clone(),
+        exchange: "".into(),
+        routing_key: queue.name.as_str().into(),
         mandatory: true,
         awaits_reply: false,
         properties,

@@ -150,9 +150,9 @@ pub(crate) fn origin() -> impl Strategy<Value = Origin> {
     let names = Names::default();
     let ours = [Kind::Command, Kind::Query, Kind::Event, Kind::Channel].map(|kind| names.exchange(kind));
     let others = [String::new(), names.due(), names.delay_out(), names.delay_level(3)];
-    let ours: Vec<String> = ours.into_iter().chain(others).collect();
+    let ours: Vec<String> = ours.iter().map(ToString::to_string).chain(others).collect();
     let exchange = prop_oneof![4 => prop::sample::select(ours), 1 => text()];
-    (exchange, text()).prop_map(|(exchange, routing_key)| Origin { exchange, routing_key })
+    (exchange, text()).prop_map(|(exchange, key)| Origin { exchange: exchange.into(), routing_key: key.into() })
 }
 
 /// Payloads: bytes of any kind, and some that begin like JSON or MessagePack.

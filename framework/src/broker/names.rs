@@ -8,11 +8,13 @@ use crate::message::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     namespace: Arc<str>,
+    /// By kind.
+    exchanges: Arc<[Arc<str>; Kind::ALL.len()]>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { namespace: "postrider".into() }
+        Self::of_namespace("postrider")
     }
 }
 
@@ -23,7 +25,15 @@ impl Names {
     /// When the namespace is not one word `[a-z][a-z0-9-]*` of at most 60 bytes.
     pub fn new(namespace: &str) -> Result<Self, NameError> {
         check_word("namespace", namespace)?;
-        Ok(Self { namespace: namespace.into() })
+        Ok(Self::of_namespace(namespace))
+    }
+
+    fn of_namespace(namespace: &str) -> Self {
+        let exchange = |kind: Kind| match kind {
+            Kind::Reply => "".into(),
+            kind => format!("{namespace}.{kind}").into(),
+        };
+        Self { namespace: namespace.into(), exchanges: Arc::new(Kind::ALL.map(exchange)) }
     }
 
     /// The word in front of every name.
@@ -34,8 +44,8 @@ impl Names {
 
     /// The exchange for messages of a kind; replies use the default exchange.
     #[must_use]
-    pub fn exchange(&self, kind: Kind) -> String {
-        if kind == Kind::Reply { String::new() } else { self.of(kind.as_str()) }
+    pub fn exchange(&self, kind: Kind) -> Arc<str> {
+        Arc::clone(&self.exchanges[kind as usize])
     }
 
     /// The kind that an exchange tells, if it is one of ours.

@@ -31,9 +31,9 @@ impl Capabilities {
 #[derive(Debug, Clone)]
 pub struct Addressed {
     /// The exchange; empty for the default one, which routes to the queue named by the routing key.
-    pub exchange: String,
+    pub exchange: Arc<str>,
     /// The routing key.
-    pub routing_key: String,
+    pub routing_key: Arc<str>,
     /// Whether the broker returns the message when no queue takes it.
     pub mandatory: bool,
     /// Whether the sender waits for a reply on this publisher; the adapter then fills in `reply_to`.
@@ -151,7 +151,9 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached.
     fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>>;
 
-    /// Opens a publisher with its own confirm channel. Replies to what it sends go to `replies`.
+    /// Opens a publisher with its own confirm channel. Replies to what it sends go to `replies`. It may work on the
+    /// runtime on which it is opened, which must not be blocked while somebody publishes; when that ends, so do the
+    /// publications.
     ///
     /// # Errors
     /// When the broker cannot be reached.

@@ -83,12 +83,12 @@ impl Properties {
 }
 
 /// The exchange and routing key a message was published with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origin {
     /// The exchange.
-    pub exchange: String,
+    pub exchange: Arc<str>,
     /// The routing key.
-    pub routing_key: String,
+    pub routing_key: Arc<str>,
 }
 
 /// The properties for an envelope. `reply_to` of a caller that waits is left to the adapter.
@@ -171,60 +171,58 @@ fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
 /// makes no sense counts as left out.
 #[must_use]
 pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Names) -> Envelope {
-    let header = |name: &str| properties.headers.get(name);
-    let text = |name: &str| header(name).and_then(Value::as_text);
-    let shared = |name: &str| header(name).and_then(Value::shared_text);
-    let kind = names.kind_of(&origin.exchange).or_else(|| text(KIND).and_then(Kind::from_word));
+    let headers = &properties.headers;
+    let kind = names.kind_of(&origin.exchange).or_else(|| headers.text(KIND).and_then(Kind::from_word));
     let kind = kind.unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
     // What did not come straight from its sender was routed by something else than its key.
     let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
     let (target, key) = address(kind, origin, properties.message_type.as_deref().filter(|_| moved), moved);
-    let integer = |name: &str| header(name).and_then(Value::as_integer);
-    let number = |name: &str| integer(name).and_then(|n| u32::try_from(n).ok());
     let media_type = properties.content_type.as_deref().map_or(MediaType::BYTES, MediaType::from_wire);
     // An empty id would make one message of all that have none.
     let id = properties.message_id.clone().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
     let mut envelope = Envelope::with_id(kind, key, id, media_type, payload);
     envelope.correlation_id = properties.correlation_id.clone().map(MessageId::from);
-    envelope.causation_id = shared(CAUSATION_ID).map(MessageId::from);
-    let conversation = shared(CONVERSATION_ID).map_or_else(|| envelope.id.clone(), MessageId::from);
-    envelope.conversation_id = Some(conversation);
     envelope.reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
     envelope.source = properties.app_id.clone().map(Name::from_wire);
-    envelope.instance = shared(INSTANCE).map(Name::from_wire);
     envelope.target = target;
     envelope.sent_at =
         properties.timestamp.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     envelope.expiration =
         properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
-    envelope.timeout = integer(TIMEOUT).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
-    envelope.attempt = number(ATTEMPT).unwrap_or(1).max(1);
-    envelope.skip = shared(SKIP).map(Name::from_wire);
-    envelope.recipients = texts(header(RECIPIENTS)).map(Name::from_wire).collect();
-    envelope.schema_version = number(SCHEMA_VERSION).unwrap_or(0);
-    envelope.call_path = texts(header(CALL_PATH)).map(str::to_owned).collect();
-    let error = text(STATUS) == Some("error");
-    envelope.status = (kind == Kind::Reply).then_some(if error { Status::Error } else { Status::Ok });
-    envelope.headers = properties.headers.only(|name| !FIELDS.contains(&name));
+    envelope.status = (kind == Kind::Reply).then_some(Status::Ok);
+    envelope.headers = headers.only(|name, value| !(name.starts_with(PREFIX) && read(&mut envelope, name, value)));
+    envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope
 }
 
-/// The headers that become fields of the envelope.
-const FIELDS: [&str; 11] = [
-    KIND,
-    INSTANCE,
-    CAUSATION_ID,
-    CONVERSATION_ID,
-    ATTEMPT,
-    TIMEOUT,
-    SKIP,
-    RECIPIENTS,
-    SCHEMA_VERSION,
-    CALL_PATH,
-    STATUS,
-];
+/// Reads a header that becomes a field of the envelope. Whether it is one.
+fn read(envelope: &mut Envelope, name: &str, value: &Value) -> bool {
+    let shared = || value.shared_text();
+    let number = || value.as_integer().and_then(|number| u32::try_from(number).ok());
+    match name {
+        KIND => {}
+        INSTANCE => envelope.instance = shared().map(Name::from_wire),
+        CAUSATION_ID => envelope.causation_id = shared().map(MessageId::from),
+        CONVERSATION_ID => envelope.conversation_id = shared().map(MessageId::from),
+        ATTEMPT => envelope.attempt = number().unwrap_or(1).max(1),
+        TIMEOUT => {
+            let millis = value.as_integer().and_then(|millis| u64::try_from(millis).ok());
+            envelope.timeout = millis.map(Duration::from_millis);
+        }
+        SKIP => envelope.skip = shared().map(Name::from_wire),
+        RECIPIENTS => envelope.recipients = texts(value).map(Name::from_wire).collect(),
+        SCHEMA_VERSION => envelope.schema_version = number().unwrap_or(0),
+        CALL_PATH => envelope.call_path = texts(value).map(str::to_owned).collect(),
+        STATUS => {
+            let error = value.as_text() == Some("error");
+            envelope.status = envelope.status.map(|status| if error { Status::Error } else { status });
+        }
+        _ => return false,
+    }
+    true
+}
 
 /// Headers that a broker or a foreign sender wrote for one delivery only.
 const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
@@ -260,8 +258,8 @@ fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Value> {
     (!values.is_empty()).then_some(Value::List(values))
 }
 
-fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
-    let values: &[Value] = if let Some(Value::List(values)) = value { values } else { &[] };
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let values: &[Value] = if let Value::List(values) = value { values } else { &[] };
     values.iter().filter_map(Value::as_text)
 }
 

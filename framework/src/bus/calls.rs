@@ -280,7 +280,7 @@ impl Bus {
     ) -> Result<Envelope, RequestError> {
         as_request(&mut outgoing)?;
         if let Some((origin, ordinal)) = origin.filter(|_| !outgoing.explicit_id) {
-            outgoing.envelope.id = origin.causation_id.derived(&origin.seed, ordinal);
+            outgoing.envelope.id = origin.request_id(ordinal);
         }
         let (patience, cancellation) = (outgoing.timeout, outgoing.cancellation.clone());
         let envelope = stamp(outgoing, &self.identity, origin.map(|(origin, _)| origin))?;

@@ -85,7 +85,7 @@ impl Identity {
         default_timeout: Duration,
     ) -> Result<Outgoing, SendError> {
         let media_type = options.media_type.clone().or(M::MEDIA_TYPE).unwrap_or_else(|| self.media_type.clone());
-        let payload = Payload { encoded: codec::encode(message, &media_type, &self.limits), media_type };
+        let payload = Payload { encoded: codec::encode_unlimited(message, &media_type), media_type };
         let address = Address { kind: M::KIND, key: M::KEY, service: None };
         let mut options = options;
         options.transient = options.transient.or(M::TRANSIENT.then_some(true));

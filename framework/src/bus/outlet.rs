@@ -86,23 +86,21 @@ impl Outlet {
             }
             self.publisher.publish(addressed, deadline)
         };
-        let mut publications: Vec<_> = route(envelope, &self.names)
-            .into_iter()
-            .map(|addressed| {
-                // A delayed message is routed by its delay; its key is in its type.
-                let key = addressed.properties.message_type.as_deref().filter(|_| delayed);
-                (key.unwrap_or(&addressed.routing_key).to_owned(), publish(addressed))
-            })
-            .collect();
+        let mut publications = route(envelope, &self.names).map(|addressed| {
+            // A delayed message is routed by its delay; its key is in its type.
+            let key = addressed.properties.message_type.as_ref().filter(|_| delayed);
+            (Arc::clone(key.unwrap_or(&addressed.routing_key)), publish(addressed))
+        });
+        let (first, others) = (publications.next(), publications.collect::<Vec<_>>());
         // The levels are ours: if they do not take an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         async move {
-            if publications.len() == 1
-                && let Some((key, publication)) = publications.pop()
-            {
+            let Some((key, publication)) = first else { return Ok(()) };
+            if others.is_empty() {
                 return judge(publication.await?, kind, key, &id, &counters);
             }
-            let publications = publications.into_iter().map(|(key, publication)| async { (key, publication.await) });
+            let publications = std::iter::once((key, publication)).chain(others);
+            let publications = publications.map(|(key, publication)| async { (key, publication.await) });
             for (key, publication) in join_all(publications).await {
                 judge(publication?, kind, key, &id, &counters)?;
             }
@@ -152,10 +150,11 @@ impl Outlet {
     ) -> Result<(), SendError> {
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let queue = addressed.routing_key.clone();
-        (addressed.exchange, addressed.routing_key) = delayed_to_queue(&self.names, delay, &queue);
+        let (exchange, routing_key) = delayed_to_queue(&self.names, delay, &queue);
+        (addressed.exchange, addressed.routing_key) = (exchange.into(), routing_key.into());
         // Should the way back be gone when the delay is over, it is sent on from what is due.
-        if queue != self.names.due() {
-            addressed.properties.headers.set(HOME, queue.as_str());
+        if *queue != *self.names.due() {
+            addressed.properties.headers.set(HOME, Arc::clone(&queue));
         }
         let publication = self.delays.publish(&*self.publisher, addressed, Some(&queue), deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
@@ -263,7 +262,7 @@ fn not_opened(refused: Refused, id: &str) -> RequestError {
 fn judge(
     publication: Publication,
     kind: Kind,
-    key: String,
+    key: Arc<str>,
     id: &crate::message::MessageId,
     counters: &Counters,
 ) -> Result<(), SendError> {
@@ -271,9 +270,11 @@ fn judge(
         Publication::Confirmed => {}
         // An event without a subscriber is nothing wrong; it is only counted.
         Publication::Returned if kind == Kind::Event => Counters::add(&counters.unrouted),
-        Publication::Returned => return Err(SendError::Unroutable { kind, key, id: id.clone() }),
-        Publication::Rejected => return Err(SendError::Rejected { kind, key, id: id.clone() }),
-        Publication::Unknown(reason) => return Err(SendError::Unknown { kind, key, id: id.clone(), reason }),
+        Publication::Returned => return Err(SendError::Unroutable { kind, key: key.to_string(), id: id.clone() }),
+        Publication::Rejected => return Err(SendError::Rejected { kind, key: key.to_string(), id: id.clone() }),
+        Publication::Unknown(reason) => {
+            return Err(SendError::Unknown { kind, key: key.to_string(), id: id.clone(), reason });
+        }
     }
     Counters::add(&counters.sent);
     Ok(())

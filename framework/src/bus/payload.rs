@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::codec::{self, EncodeError, Limits};
+use crate::codec::{self, EncodeError};
 use crate::message::MediaType;
 
 /// An encoded payload for the calls that take a key. An encoding error is reported by the call.
@@ -40,7 +40,6 @@ impl Payload {
     #[must_use]
     pub fn encode<T: Serialize + ?Sized>(value: &T, media_type: MediaType) -> Self {
         // The app's limits are checked by the call; here the value only becomes bytes.
-        let unlimited = Limits { max_payload_bytes: usize::MAX, max_nesting: usize::MAX };
-        Self { encoded: codec::encode(value, &media_type, &unlimited), media_type }
+        Self { encoded: codec::encode_unlimited(value, &media_type), media_type }
     }
 }

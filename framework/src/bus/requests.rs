@@ -83,7 +83,7 @@ impl Requests {
     pub(super) fn receive(&self, event: ReplyEvent) {
         match event {
             ReplyEvent::Arrived { properties, payload } => {
-                let origin = Origin { exchange: String::new(), routing_key: String::new() };
+                let origin = Origin::default();
                 let reply = open(&origin, &properties, payload, &self.names);
                 if !self.deliver(reply) {
                     Counters::add(&self.counters.late_replies);

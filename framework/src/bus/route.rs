@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -5,7 +6,7 @@ use bytes::Bytes;
 use crate::broker::{
     Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal_owned, strip,
 };
-use crate::message::{Envelope, Kind, ReplyTo};
+use crate::message::{Envelope, Kind, Name, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
 #[must_use]
@@ -15,29 +16,20 @@ pub fn channel_key(service: &str, key: &str) -> String {
 
 /// Where an envelope goes: kind and key become an exchange and routing keys. More than one only for a command or
 /// channel message with several recipients; such copies share their id.
-#[must_use]
-pub fn route(envelope: Envelope, names: &Names) -> Vec<Addressed> {
+pub fn route(envelope: Envelope, names: &Names) -> impl Iterator<Item = Addressed> {
     let (kind, delay) = (envelope.kind, envelope.delay);
     let exchange = names.exchange(kind);
-    let mut routing_keys = routing_keys(&envelope);
+    let (last, others) = routing_keys(&envelope);
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
     let (properties, payload) = seal_owned(envelope);
-    let last = routing_keys.pop();
-    let mut addressed = Vec::with_capacity(routing_keys.len() + 1);
-    let mut address = |routing_key, exchange, properties, payload| {
-        let mandatory = kind != Kind::Reply;
-        addressed.push(Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload });
+    let address = |routing_key, properties, payload| {
+        let (exchange, mandatory) = (Arc::clone(&exchange), kind != Kind::Reply);
+        let addressed = Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload };
+        if let Some(delay) = delay { delayed(addressed, kind, delay, names) } else { addressed }
     };
-    for routing_key in routing_keys {
-        address(routing_key, exchange.clone(), properties.clone(), payload.clone());
-    }
-    if let Some(routing_key) = last {
-        address(routing_key, exchange, properties, payload);
-    }
-    match delay {
-        None => addressed,
-        Some(delay) => addressed.into_iter().map(|addressed| delayed(addressed, kind, delay, names)).collect(),
-    }
+    let others = others.into_iter().map(|key| address(key, properties.clone(), payload.clone()));
+    let others: Vec<Addressed> = others.collect();
+    others.into_iter().chain(last.map(|key| address(key, properties, payload)))
 }
 
 /// The way through the delays. Where the message goes when it is due travels in `type` and in its kind; it does not
@@ -46,24 +38,23 @@ fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names)
     let (exchange, routing_key) = delayed_publish(names, delay);
     let properties = &mut addressed.properties;
     properties.headers.set(KIND, kind.as_str());
-    properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key).into());
+    properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key.into()));
     // A restart of the broker must not lose what waits for days.
     properties.persistent = true;
     if let Some(expiration) = properties.expiration.take() {
         properties.headers.set(ORIGINAL_EXPIRATION, expiration);
     }
-    Addressed { exchange, ..addressed }
+    Addressed { exchange: exchange.into(), ..addressed }
 }
 
 /// The message as it is published when its delay is over.
 #[must_use]
 pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<Addressed> {
-    if let Some(home) = properties.headers.remove(HOME).and_then(|home| home.as_text().map(str::to_owned)) {
+    if let Some(home) = properties.headers.remove(HOME).and_then(|home| home.shared_text()) {
         // A delayed attempt that did not find the way back: it is nobody else's.
         strip(&mut properties.headers);
-        let exchange = String::new();
         return Some(Addressed {
-            exchange,
+            exchange: names.exchange(Kind::Reply),
             routing_key: home,
             mandatory: true,
             awaits_reply: false,
@@ -80,22 +71,26 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     let key = routing_key.split_once(':').map_or(&*routing_key, |(_, key)| key);
     properties.message_type = Some(key.into());
     let exchange = names.exchange(kind);
-    let routing_key = routing_key.to_string();
     Some(Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload })
 }
 
-fn routing_keys(envelope: &Envelope) -> Vec<String> {
-    let key = envelope.key.as_str();
-    match (envelope.kind, &envelope.target) {
+/// The last one, and those before it if there are several.
+fn routing_keys(envelope: &Envelope) -> (Option<Arc<str>>, Vec<Arc<str>>) {
+    let key = &envelope.key;
+    let at = |service: &Name| channel_key(service.as_str(), key.as_str()).into();
+    let only = match (envelope.kind, &envelope.target) {
         (Kind::Reply, _) => match &envelope.reply_to {
-            Some(ReplyTo::Queue(queue)) => vec![queue.to_string()],
-            Some(ReplyTo::Caller) | None => Vec::new(),
+            Some(ReplyTo::Queue(queue)) => Some(Arc::clone(queue)),
+            Some(ReplyTo::Caller) | None => None,
         },
-        (Kind::Event, _) => vec![key.to_owned()],
-        (_, Some(target)) => vec![channel_key(target.as_str(), key)],
-        (_, None) if envelope.recipients.is_empty() => vec![key.to_owned()],
-        (_, None) => envelope.recipients.iter().map(|service| channel_key(service.as_str(), key)).collect(),
-    }
+        (Kind::Event, _) => Some(key.shared()),
+        (_, Some(target)) => Some(at(target)),
+        (_, None) => match envelope.recipients.split_last() {
+            Some((last, others)) => return (Some(at(last)), others.iter().map(at).collect()),
+            None => Some(key.shared()),
+        },
+    };
+    (only, Vec::new())
 }
 
 #[cfg(test)]
@@ -130,7 +125,7 @@ mod tests {
             let now = Envelope { kind, key, ..envelope };
             let later = Envelope { delay: Some(Duration::from_millis(delay)), ..now.clone() };
             let names = Names::default();
-            let (now, later) = (route(now, &names), route(later, &names));
+            let (now, later): (Vec<_>, Vec<_>) = (route(now, &names).collect(), route(later, &names).collect());
             prop_assert_eq!(now.len(), later.len());
             for (mut now, later) in now.into_iter().zip(later) {
                 prop_assert!(names.is_delay(&later.exchange) && later.routing_key.len() <= 255);

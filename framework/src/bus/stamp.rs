@@ -1,45 +1,38 @@
 //! What everything sent carries: who, when, because of what, and within which conversation.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::broker::{MAX_PROPERTIES_BYTES, check_size};
 use crate::bus::{Identity, Outgoing, SendError, TraceContext};
-use crate::message::{Envelope, Headers, Kind, MessageId};
+use crate::message::{Envelope, Kind, MessageId};
 
-/// What a message that is being handled hands on to everything its handler sends.
+/// What a message that is being handled hands on to everything its handler sends: itself as the cause, its conversation,
+/// the headers to pass on.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The message itself.
-    pub causation_id: MessageId,
-    /// Its conversation.
-    pub conversation_id: MessageId,
+    message: Arc<Envelope>,
     /// The step of the trace in which it is handled.
     pub trace: TraceContext,
-    /// Headers to pass on, those of the trace's vendor included.
-    pub headers: Headers,
     /// Who handles it, the same at every attempt: the ids of its requests follow from it.
-    pub seed: String,
-    /// Everybody who waits for its answer, the handler last.
-    pub call_path: Vec<String>,
+    seed: Arc<str>,
+    /// How the handler appears in a call path.
+    waiter: Arc<str>,
 }
 
 impl Origin {
-    /// What a delivery hands on. `waiter` is how the handler appears in a call path.
+    /// What a delivery hands on. `waiter` is how its handler appears in a call path; the ids of requests follow from
+    /// `seed`.
     #[must_use]
-    pub fn of(envelope: &Envelope, identity: &Identity, waiter: String) -> Self {
-        let trace = envelope.headers.text(TraceContext::TRACEPARENT).and_then(TraceContext::parse);
-        let passed_on = |name: &str| name == TraceContext::TRACESTATE || identity.propagate.iter().any(|p| p == name);
-        let headers = envelope.headers.only(passed_on);
-        let mut call_path = envelope.call_path.clone();
-        call_path.push(waiter.clone());
-        Self {
-            causation_id: envelope.id.clone(),
-            conversation_id: envelope.conversation_id.clone().unwrap_or_else(|| envelope.id.clone()),
-            trace: trace.map_or_else(TraceContext::root, TraceContext::child),
-            headers,
-            seed: waiter,
-            call_path,
-        }
+    pub fn of(message: Arc<Envelope>, waiter: Arc<str>, seed: Arc<str>) -> Self {
+        let trace = message.headers.text(TraceContext::TRACEPARENT).and_then(TraceContext::parse);
+        Self { trace: trace.map_or_else(TraceContext::root, TraceContext::child), message, seed, waiter }
+    }
+
+    /// The id of a handler's request, counted from 1; the same at every attempt.
+    #[must_use]
+    pub fn request_id(&self, ordinal: u32) -> MessageId {
+        self.message.id.derived(&self.seed, ordinal)
     }
 }
 
@@ -56,7 +49,7 @@ pub(crate) fn stamp(outgoing: Outgoing, identity: &Identity, origin: Option<&Ori
         envelope.skip = Some(identity.service.clone());
     }
     match origin {
-        Some(origin) => inherit(&mut envelope, origin),
+        Some(origin) => inherit(&mut envelope, origin, identity),
         None => begin(&mut envelope),
     }
     if envelope.wants_reply() && envelope.kind != Kind::Reply {
@@ -78,17 +71,20 @@ pub(crate) fn stamp(outgoing: Outgoing, identity: &Identity, origin: Option<&Ori
     }
 }
 
-fn inherit(envelope: &mut Envelope, origin: &Origin) {
-    envelope.causation_id = Some(origin.causation_id.clone());
-    envelope.conversation_id = Some(origin.conversation_id.clone());
-    for (name, value) in origin.headers.iter() {
+fn inherit(envelope: &mut Envelope, origin: &Origin, identity: &Identity) {
+    let message = &*origin.message;
+    envelope.causation_id = Some(message.id.clone());
+    envelope.conversation_id = Some(message.conversation_id.as_ref().unwrap_or(&message.id).clone());
+    let passed_on = |name: &str| name == TraceContext::TRACESTATE || identity.propagate.iter().any(|p| p == name);
+    for (name, value) in message.headers.iter().filter(|(name, _)| passed_on(name)) {
         if envelope.headers.get(name).is_none() {
             envelope.headers.set(name, value.clone());
         }
     }
-    envelope.headers.put(TraceContext::TRACEPARENT, origin.trace.to_string().into());
+    envelope.headers.put(TraceContext::TRACEPARENT, origin.trace.header());
     if envelope.wants_reply() && envelope.kind != Kind::Reply {
-        envelope.call_path = origin.call_path.clone();
+        envelope.call_path = message.call_path.clone();
+        envelope.call_path.push(origin.waiter.to_string());
     }
 }
 
@@ -97,6 +93,6 @@ fn begin(envelope: &mut Envelope) {
         envelope.conversation_id = Some(envelope.id.clone());
     }
     if envelope.headers.get(TraceContext::TRACEPARENT).is_none() {
-        envelope.headers.put(TraceContext::TRACEPARENT, TraceContext::root().to_string().into());
+        envelope.headers.put(TraceContext::TRACEPARENT, TraceContext::root().header());
     }
 }

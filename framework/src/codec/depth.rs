@@ -49,36 +49,52 @@ enum Item {
 }
 
 fn msgpack(payload: &[u8], most: usize) -> bool {
-    // How many items are still to come on each open level.
-    let mut open: Vec<u64> = Vec::new();
+    matches!(walk(payload, most), Walked::TooDeep)
+}
+
+/// How many bytes come after the value; none if it is not well formed.
+pub(super) fn rest_of_msgpack(payload: &[u8]) -> usize {
+    if let Walked::Whole { rest } = walk(payload, usize::MAX) { rest } else { 0 }
+}
+
+enum Walked {
+    /// One value, and so many bytes after it.
+    Whole {
+        rest: usize,
+    },
+    /// It ends in its middle.
+    Cut,
+    TooDeep,
+}
+
+/// Goes from item to item until the value ends.
+fn walk(payload: &[u8], most: usize) -> Walked {
+    // How many items are still to come on the present level, and on those around it.
+    let (mut left, mut around): (u64, Vec<u64>) = (1, Vec::new());
     let mut rest = payload;
     while let Some((item, after)) = read_item(rest) {
         rest = after;
+        left -= 1;
         match item {
             Item::Scalar(bytes) => match rest.get(bytes..) {
                 Some(after) => rest = after,
-                None => return false,
+                None => return Walked::Cut,
             },
             Item::Nested(items) => {
-                if open.len() >= most {
-                    return true;
+                if around.len() >= most {
+                    return Walked::TooDeep;
                 }
-                open.push(items + 1);
+                around.push(left);
+                left = items;
             }
         }
-        // The item just read is done; so are the levels of which it was the last.
-        while let Some(left) = open.last_mut() {
-            *left -= 1;
-            if *left > 0 {
-                break;
-            }
-            open.pop();
-        }
-        if open.is_empty() {
-            return false;
+        // The levels of which that was the last item have ended as well.
+        while left == 0 {
+            let Some(outer) = around.pop() else { return Walked::Whole { rest: rest.len() } };
+            left = outer;
         }
     }
-    false
+    Walked::Cut
 }
 
 /// Reads a marker and its length; see the MessagePack specification, "Formats".

@@ -1,6 +1,7 @@
 //! Typed values to bytes and back. The content type chooses the codec: MessagePack with named fields (the
 //! default), JSON, text, bytes.
 
+mod buffer;
 mod depth;
 mod error;
 mod limits;
@@ -33,12 +34,21 @@ impl Codec {
     /// The codec for a content type. Any `…+json` is JSON, any `text/…` is text.
     #[must_use]
     pub fn for_media_type(media_type: &MediaType) -> Option<Self> {
-        match media_type.essence().to_ascii_lowercase().as_str() {
+        // As nearly everybody writes it; whatever else means the same needs a closer look.
+        Self::by_name(media_type.as_str()).or_else(|| {
+            let essence = media_type.essence().to_ascii_lowercase();
+            match essence.as_str() {
+                other if other.ends_with("+json") => Some(Self::Json),
+                known => Self::by_name(known).or_else(|| known.starts_with("text/").then_some(Self::Text)),
+            }
+        })
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        match name {
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Some(Self::Msgpack),
             "application/json" | "text/json" => Some(Self::Json),
             "application/octet-stream" => Some(Self::Bytes),
-            other if other.ends_with("+json") => Some(Self::Json),
-            other if other.starts_with("text/") => Some(Self::Text),
             _ => None,
         }
     }
@@ -50,16 +60,24 @@ impl Codec {
 /// When there is no codec for the media type, the value does not fit it (text and bytes carry text only),
 /// or the result is larger or deeper than `limits` allow.
 pub fn encode<T: Serialize + ?Sized>(value: &T, media_type: &MediaType, limits: &Limits) -> Result<Bytes, EncodeError> {
+    let bytes = encode_unlimited(value, media_type)?;
+    limits.check(&bytes, media_type)?;
+    Ok(bytes)
+}
+
+/// [`encode`] for a payload whose size and nesting are checked later.
+pub(crate) fn encode_unlimited<T: Serialize + ?Sized>(value: &T, media_type: &MediaType) -> Result<Bytes, EncodeError> {
     let codec = Codec::for_media_type(media_type)
         .ok_or_else(|| EncodeError::UnknownMediaType { media_type: media_type.to_string() })?;
     let failed = |error: String| EncodeError::Value { media_type: media_type.to_string(), error };
-    let bytes = match codec {
-        Codec::Msgpack => rmp_serde::to_vec_named(value).map_err(|error| failed(error.to_string()))?,
-        Codec::Json => serde_json::to_vec(value).map_err(|error| failed(error.to_string()))?,
-        Codec::Text | Codec::Bytes => text::encode(value).map_err(failed)?,
-    };
-    limits.check(&bytes, media_type)?;
-    Ok(bytes.into())
+    match codec {
+        Codec::Msgpack => buffer::filled(|mut buffer| rmp_serde::encode::write_named(&mut buffer, value))
+            .map_err(|error| failed(error.to_string())),
+        Codec::Json => {
+            buffer::filled(|buffer| serde_json::to_writer(buffer, value)).map_err(|error| failed(error.to_string()))
+        }
+        Codec::Text | Codec::Bytes => text::encode(value).map(Bytes::from).map_err(failed),
+    }
 }
 
 /// Decodes a payload into a value as its content type says. Nesting deeper than `limits` allow is refused
@@ -75,9 +93,11 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
     limits.check_depth(payload, media_type).map_err(|error| failed(error.to_string()))?;
     match codec {
         Codec::Msgpack => {
-            let mut rest = payload;
-            let value = rmp_serde::from_read(&mut rest).map_err(|error| failed(of_msgpack(&error)))?;
-            if rest.is_empty() { Ok(value) } else { Err(failed(format!("{} bytes are left over", rest.len()))) }
+            let value = rmp_serde::from_slice(payload).map_err(|error| failed(of_msgpack(&error)))?;
+            match depth::rest_of_msgpack(payload) {
+                0 => Ok(value),
+                left => Err(failed(format!("{left} bytes are left over"))),
+            }
         }
         Codec::Json => serde_json::from_slice(payload).map_err(|error| failed(without_value(&error.to_string()))),
         Codec::Text | Codec::Bytes => text::decode(payload).map_err(failed),
@@ -159,6 +179,16 @@ mod tests {
                 let _ = (decode::<Value>(&bytes, &media_type, &limits), limits.check(&bytes, &media_type));
             }
         }
+    }
+
+    #[test]
+    fn a_msgpack_payload_is_exactly_one_value() {
+        let read = |bytes: &[u8]| decode::<(u8, u8)>(bytes, &MediaType::MSGPACK, &Limits::default());
+        assert_eq!(read(&[0x92, 1, 2]).unwrap(), (1, 2));
+        assert!(read(&[0x92, 1, 2, 3]).unwrap_err().to_string().contains("1 bytes are left over"));
+        assert!(read(&[0x92, 1, 2, 0x91]).is_err(), "something that is cut comes after it");
+        assert!(read(&[0x93, 1, 2, 3]).is_err(), "it has more than is asked for");
+        assert!(read(&[0x92, 1]).is_err(), "it is cut");
     }
 
     #[test]

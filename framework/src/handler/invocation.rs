@@ -30,9 +30,9 @@ pub struct Environment {
     /// Limits on what a handler holds.
     pub held: HeldLimits,
     /// The actor, the same in every instance: the ids of its requests follow from it.
-    pub name: String,
+    pub name: Arc<str>,
     /// How it appears in call paths.
-    pub waiter: String,
+    pub waiter: Arc<str>,
 }
 
 /// What an attempt may use and what it holds. What few handlers need is made when one asks for it.
@@ -80,10 +80,9 @@ impl Work {
     /// What the message hands on.
     pub fn origin(&self) -> &Origin {
         self.origin.get_or_init(|| {
-            let Environment { identity, name, waiter, .. } = &*self.environment;
-            let mut origin = Origin::of(&self.message, identity, waiter.clone());
-            origin.seed = if self.each_instance { waiter.clone() } else { name.clone() };
-            origin
+            let Environment { name, waiter, .. } = &*self.environment;
+            let seed = if self.each_instance { waiter } else { name };
+            Origin::of(Arc::clone(&self.message), Arc::clone(waiter), Arc::clone(seed))
         })
     }
 

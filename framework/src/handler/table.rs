@@ -1,6 +1,6 @@
-use std::collections::HashMap;
 use std::rc::Rc;
 
+use foldhash::HashMap;
 use futures::future::LocalBoxFuture;
 use postrider_grammar::{is_wildcard, matches, patterns_overlap};
 
@@ -41,13 +41,13 @@ impl<S> Row<S> {
 /// What an actor handles. Keys are found by hash, patterns one after another.
 pub struct Table<S> {
     rows: Vec<Rc<Row<S>>>,
-    exact: HashMap<(Lane, Kind), HashMap<&'static str, usize>>,
+    exact: HashMap<(Lane, Kind, &'static str), usize>,
     patterns: Vec<usize>,
 }
 
 impl<S> Default for Table<S> {
     fn default() -> Self {
-        Self { rows: Vec::new(), exact: HashMap::new(), patterns: Vec::new() }
+        Self { rows: Vec::new(), exact: HashMap::default(), patterns: Vec::new() }
     }
 }
 
@@ -67,7 +67,7 @@ impl<S> Table<S> {
         if is_wildcard(spec.key) {
             self.patterns.push(index);
         } else {
-            self.exact.entry((spec.lane(), spec.kind)).or_default().entry(spec.key).or_insert(index);
+            self.exact.entry((spec.lane(), spec.kind, spec.key)).or_insert(index);
         }
         self.rows.push(Rc::new(Row { index, spec, run }));
     }
@@ -75,7 +75,7 @@ impl<S> Table<S> {
     /// The handler for a message that arrived on a lane.
     #[must_use]
     pub fn find(&self, lane: Lane, kind: Kind, key: &str) -> Option<&Rc<Row<S>>> {
-        let exact = self.exact.get(&(lane, kind)).and_then(|keys| keys.get(key));
+        let exact = self.exact.get(&(lane, kind, key));
         let index = exact.copied().or_else(|| {
             let fits = |spec: &HandlerSpec| spec.lane() == lane && spec.kind == kind && matches(spec.key, key);
             self.patterns.iter().copied().find(|&index| fits(&self.rows[index].spec))

@@ -158,7 +158,7 @@ impl<S: 'static> Core<S> {
     ) -> Outcome {
         let exclusive = row.is_exclusive();
         let handler = self.watch.watched(&row.spec, self.run(row, guard, invocation));
-        let mut handler = Box::pin(AssertUnwindSafe(handler).catch_unwind());
+        let mut handler = AssertUnwindSafe(handler).catch_unwind();
         let dropped = || {
             if exclusive || self.abandon.is_cancelled() {
                 self.state.mark_broken();

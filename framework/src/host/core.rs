@@ -107,8 +107,8 @@ impl<S: 'static> Core<S> {
             abandon: abandon.clone(),
             stop_app,
             held: settings.held,
-            name: settings.name.clone(),
-            waiter: settings.waiter.clone(),
+            name: settings.name.as_str().into(),
+            waiter: settings.waiter.as_str().into(),
         });
         Self { table, state, settings, bus, middleware, counters, watch, environment, abandon, stopping }
     }

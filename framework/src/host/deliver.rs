@@ -132,19 +132,22 @@ impl Ticket {
 
     /// Brings the outcome back.
     pub fn finish(mut self, outcome: Outcome, made: Made) {
-        self.report(outcome, made);
+        if let Some(done) = self.done.take() {
+            self.report(&done, outcome, made);
+        }
     }
 
-    fn report(&mut self, outcome: Outcome, made: Made) {
-        if let Some(done) = self.done.take() {
-            // A lane that is gone has given its deliveries back already.
-            let _ = done.try_send(Finished { number: self.number, outcome, made });
-        }
+    fn report(&self, done: &mpsc::Sender<Finished>, outcome: Outcome, made: Made) {
+        // A lane that is gone has given its deliveries back already.
+        let _ = done.try_send(Finished { number: self.number, outcome, made });
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.report(Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped"), Made::default());
+        if let Some(done) = self.done.take() {
+            let stopped = Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped");
+            self.report(&done, stopped, Made::default());
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use futures::FutureExt;
-use futures::future::{JoinAll, LocalBoxFuture, join_all};
+use futures::future::{LocalBoxFuture, join_all};
 use postrider_grammar::NextAttempt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -21,7 +21,8 @@ use crate::host::running::Entered;
 use crate::host::state::Guard;
 use crate::message::{Envelope, Problem};
 
-type Sends = JoinAll<LocalBoxFuture<'static, Result<(), SendError>>>;
+/// Everything that a handler sent is on its way; the first error if one is not taken.
+type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
 
 /// Runs a lane until its mailbox is gone.
 pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver<Deliver>) {
@@ -231,8 +232,8 @@ impl<S: 'static> Core<S> {
             let mut sends = self.publish(held);
             // The first poll puts them into the channel's order, whatever the task's budget is.
             let sent = tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await;
-            let results = match sent {
-                Poll::Ready(results) => results,
+            let sent = match sent {
+                Poll::Ready(sent) => sent,
                 Poll::Pending if self.settings.ordered => sends.await,
                 Poll::Pending => {
                     drop(held_guard);
@@ -241,7 +242,7 @@ impl<S: 'static> Core<S> {
                 }
             };
             drop(held_guard);
-            let outcome = judge(outcome, results);
+            let outcome = judge(outcome, sent);
             if !self.pause_before_another(&outcome, &mut job).await {
                 return self.end(job, outcome);
             }
@@ -269,10 +270,16 @@ impl<S: 'static> Core<S> {
         job.finish(outcome);
     }
 
-    fn publish(&self, held: Vec<Envelope>) -> Sends {
+    fn publish(&self, mut held: Vec<Envelope>) -> Sends {
         let deadline = Instant::now() + self.settings.confirm_timeout;
-        let publish = |envelope| Box::pin(self.bus.outlet.publish(envelope, deadline)) as LocalBoxFuture<'static, _>;
-        join_all(held.into_iter().map(publish))
+        match held.pop() {
+            Some(only) if held.is_empty() => Box::pin(self.bus.outlet.publish(only, deadline)),
+            last => {
+                let sends = held.into_iter().chain(last).map(|envelope| self.bus.outlet.publish(envelope, deadline));
+                let sends = join_all(sends);
+                Box::pin(async { sends.await.into_iter().collect() })
+            }
+        }
     }
 
     /// Awaits the confirms of what a handler sent. If one fails, so has the attempt.
@@ -362,8 +369,8 @@ impl<S: 'static> Core<S> {
 }
 
 /// The outcome of an attempt whose messages were published: its own if all are accepted.
-fn judge(outcome: Outcome, results: Vec<Result<(), SendError>>) -> Outcome {
-    let Some(error) = results.into_iter().find_map(Result::err) else { return outcome };
+fn judge(outcome: Outcome, sent: Result<(), SendError>) -> Outcome {
+    let Err(error) = sent else { return outcome };
     let class = match &error {
         // The owner may only not have started yet.
         SendError::Unroutable { .. } => FailureClass::Transient,

@@ -53,9 +53,9 @@ impl Consuming for ControlSettings {
         let name = names.instance_queue(&names.queue(first, None), identity.instance.as_str(), epoch);
         let queue = Queue::exclusive(format!("{name}.control"));
         let channels = names.exchange(Kind::Channel);
-        let binding = |service: &String| Binding::to_queue(&channels, channel_key(service, CONTROL), &queue.name);
+        let binding = |service: &String| Binding::to_queue(&*channels, channel_key(service, CONTROL), &queue.name);
         let topology = Topology {
-            exchanges: vec![Exchange::new(&channels, ExchangeKind::Direct)],
+            exchanges: vec![Exchange::new(&*channels, ExchangeKind::Direct)],
             queues: Vec::new(),
             bindings: self.services.iter().map(binding).collect(),
         };

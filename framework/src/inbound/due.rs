@@ -190,5 +190,6 @@ fn is_permanent(error: &SendError) -> bool {
 }
 
 fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed {
-    Addressed { exchange: String::new(), routing_key: queue, mandatory: true, awaits_reply: false, properties, payload }
+    let (exchange, routing_key) = ("".into(), queue.into());
+    Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload }
 }

@@ -40,8 +40,8 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
     properties.message_id = Some(envelope.id.shared());
     properties.persistent = true;
     Addressed {
-        exchange: String::new(),
-        routing_key: queue.to_owned(),
+        exchange: "".into(),
+        routing_key: queue.into(),
         mandatory: true,
         awaits_reply: false,
         properties,

@@ -1,6 +1,5 @@
 //! What arrived becomes an envelope; messages that are not for this service or instance end here.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use crate::handler::Lane;
 use crate::message::{Envelope, Name};
 
 /// What arrived, as it arrived: whatever a handler or middleware changes, retries and dead letters have this.
+#[derive(Clone)]
 pub(super) struct Original {
     pub(super) properties: Arc<Properties>,
     pub(super) payload: Bytes,
@@ -18,7 +18,7 @@ pub(super) struct Original {
 
 pub(super) struct Opened {
     pub(super) envelope: Arc<Envelope>,
-    pub(super) original: Rc<Original>,
+    pub(super) original: Original,
     pub(super) receipt: Receipt,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Resul
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }
-    Ok(Opened { envelope: Arc::new(envelope), original: Rc::new(Original { properties, payload }), receipt })
+    Ok(Opened { envelope: Arc::new(envelope), original: Original { properties, payload }, receipt })
 }
 
 fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {

@@ -30,7 +30,7 @@ const FORWARD_PAUSES: [Duration; 5] = [
 /// A delivery that is held: its receipt, and what is needed to settle it.
 pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
-    pub(super) original: Rc<Original>,
+    pub(super) original: Original,
     /// The envelope as it came; the attempts share it.
     pub(super) envelope: Arc<Envelope>,
 }

@@ -85,7 +85,7 @@ impl LanePlan {
 /// The exchanges that every service uses.
 #[must_use]
 pub fn shared_exchanges(names: &Names) -> Topology {
-    let exchange = |kind, route| Exchange::new(names.exchange(kind), route);
+    let exchange = |kind, route| Exchange::new(&*names.exchange(kind), route);
     Topology {
         exchanges: vec![
             exchange(Kind::Command, ExchangeKind::Direct),
@@ -95,7 +95,7 @@ pub fn shared_exchanges(names: &Names) -> Topology {
             Exchange::new(names.tap(), ExchangeKind::Topic),
         ],
         queues: Vec::new(),
-        bindings: vec![Binding::to_exchange(names.exchange(Kind::Event), "#", names.tap())],
+        bindings: vec![Binding::to_exchange(&*names.exchange(Kind::Event), "#", names.tap())],
     }
 }
 
@@ -120,7 +120,7 @@ pub fn plan(
         let mut sources: Vec<_> =
             handlers.iter().filter(|spec| spec.lane() == lane).flat_map(|spec| sources(spec, service, names)).collect();
         if lane == Lane::Query && answers_ping {
-            sources.push((names.exchange(Kind::Query), channel_key(service, "ping")));
+            sources.push((names.exchange(Kind::Query).to_string(), channel_key(service, "ping")));
         }
         if sources.is_empty() {
             continue;
@@ -143,7 +143,7 @@ fn claims(attributes: &Attributes, names: &Names) -> Topology {
 }
 
 fn sources(spec: &HandlerSpec, service: &str, names: &Names) -> Vec<(String, String)> {
-    let exchange = names.exchange(spec.kind);
+    let exchange = names.exchange(spec.kind).to_string();
     match spec.kind {
         Kind::Command | Kind::Query => {
             vec![(exchange.clone(), spec.key.to_owned()), (exchange, channel_key(service, spec.key))]
@@ -156,7 +156,7 @@ fn sources(spec: &HandlerSpec, service: &str, names: &Names) -> Vec<(String, Str
 /// The tap is bound with the same exact keys as the owner's queue, so that a message nobody owns is still returned.
 fn tap(sources: &[(String, String)], names: &Names, topology: &mut Topology) {
     let events = names.exchange(Kind::Event);
-    for (source, key) in sources.iter().filter(|(source, _)| *source != events) {
+    for (source, key) in sources.iter().filter(|(source, _)| **source != *events) {
         topology.bindings.push(Binding::to_exchange(source, key, names.tap()));
     }
 }

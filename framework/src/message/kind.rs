@@ -16,6 +16,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::Command, Self::Event, Self::Query, Self::Channel, Self::Reply];
+
     /// The word for this kind on the network and in listings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -100,6 +100,9 @@ macro_rules! from {
 from!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, f32 => F32,
     f64 => F64, String => Text, Arc<str> => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
 
+/// So many headers most messages have at most.
+const USUAL: usize = 8;
+
 /// Headers by name. `Debug` hides the value of `authorization`.
 // In the order of their names. There are few, so that a search costs less than a tree's nodes.
 #[derive(Clone, PartialEq, Default)]
@@ -136,6 +139,9 @@ impl Headers {
         match self.place(&name) {
             Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
             Err(place) => {
+                if self.0.capacity() == 0 {
+                    self.0.reserve(USUAL);
+                }
                 self.0.insert(place, (name, value));
                 None
             }
@@ -159,8 +165,8 @@ impl Headers {
     }
 
     /// A copy of the headers for which the function says yes.
-    pub(crate) fn only(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
-        Self(self.0.iter().filter(|(name, _)| keep(name)).cloned().collect())
+    pub(crate) fn only(&self, mut keep: impl FnMut(&str, &Value) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, value)| keep(name, value)).cloned().collect())
     }
 
     fn place(&self, name: &str) -> Result<usize, usize> {

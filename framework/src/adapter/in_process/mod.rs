@@ -106,6 +106,10 @@ impl Inner {
     }
 
     fn changed(&self) {
+        // Who begins to wait now sees the change itself.
+        if self.changes.receiver_count() == 0 {
+            return;
+        }
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 

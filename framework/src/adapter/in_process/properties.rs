@@ -95,7 +95,7 @@ impl Model {
         match step {
             Step::Publish => {
                 let addressed = Addressed {
-                    exchange: String::new(),
+                    exchange: "".into(),
                     routing_key: "q".into(),
                     mandatory: true,
                     awaits_reply: false,

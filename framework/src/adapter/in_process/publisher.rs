@@ -107,7 +107,7 @@ impl Publisher for InProcessPublisher {
 fn reply(message: Addressed) -> Publication {
     let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let sink = waiting
-        .get(&message.routing_key)
+        .get(&*message.routing_key)
         .filter(|(token, _)| token.strong_count() > 0)
         .map(|(_, sink)| Arc::clone(sink));
     drop(waiting);

@@ -40,6 +40,7 @@ pub(super) struct Subscriber {
 }
 
 pub(super) struct QueueState {
+    pub(super) name: Arc<str>,
     pub(super) declared: Queue,
     /// The session that owns an exclusive queue.
     pub(super) owner: Option<u64>,
@@ -60,6 +61,7 @@ pub(super) struct Evicted {
 impl QueueState {
     pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
         Self {
+            name: declared.name.as_str().into(),
             declared,
             owner,
             ready: VecDeque::new(),

@@ -1,46 +1,49 @@
 //! From an exchange to queues, through other exchanges.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::HashMap;
 
 use postrider_grammar::matches;
 
 use crate::broker::{Destination, Exchange, ExchangeKind};
+
+/// By name.
+pub(super) type Exchanges = HashMap<String, ExchangeState>;
 
 pub(super) struct ExchangeState {
     pub(super) declared: Exchange,
     pub(super) bindings: BTreeSet<(String, Destination)>,
 }
 
-/// The queues that take a message, each once.
-pub(super) fn queues_for(exchanges: &HashMap<String, ExchangeState>, exchange: &str, key: &str) -> BTreeSet<String> {
-    let mut queues = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut open = vec![exchange.to_owned()];
+/// The queues that take a message, each once and in one order.
+pub(super) fn queues_for<'a>(exchanges: &'a Exchanges, exchange: &'a str, key: &str) -> Vec<&'a str> {
+    let mut queues = Vec::new();
     // Each exchange is visited once, so that a circle of exchanges ends.
-    while let Some(name) = open.pop() {
-        let Some(exchange) = exchanges.get(&name) else { continue };
-        if !seen.insert(name) {
-            continue;
-        }
-        let before = (queues.len(), open.len());
+    let (mut known, mut visited) = (vec![exchange], 0);
+    while let Some(name) = known.get(visited).copied() {
+        visited += 1;
+        let Some(exchange) = exchanges.get(name) else { continue };
+        let mut taken = false;
         for (pattern, destination) in &exchange.bindings {
             let takes = match exchange.declared.kind {
                 ExchangeKind::Direct => pattern == key,
                 ExchangeKind::Topic => matches(pattern, key),
                 ExchangeKind::Fanout => true,
             };
+            taken |= takes;
             match destination {
-                Destination::Queue(queue) if takes => {
-                    queues.insert(queue.clone());
-                }
-                Destination::Exchange(exchange) if takes => open.push(exchange.clone()),
+                Destination::Queue(queue) if takes => queues.push(queue.as_str()),
+                Destination::Exchange(next) if takes && !known.contains(&next.as_str()) => known.push(next),
                 Destination::Queue(_) | Destination::Exchange(_) => {}
             }
         }
         let alternate = exchange.declared.arguments.text("alternate-exchange");
-        if let Some(alternate) = alternate.filter(|_| (queues.len(), open.len()) == before) {
-            open.push(alternate.to_owned());
+        if let Some(alternate) = alternate.filter(|alternate| !taken && !known.contains(alternate)) {
+            known.push(alternate);
         }
     }
+    queues.sort_unstable();
+    queues.dedup();
     queues
 }

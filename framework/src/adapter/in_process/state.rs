@@ -1,13 +1,14 @@
 //! All exchanges and queues. Every method leaves the state consistent; nothing here waits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
-use crate::adapter::in_process::routing::{ExchangeState, queues_for};
+use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
 use crate::broker::{Addressed, Binding, BrokerError, Destination, Exchange, Origin, Publication, Queue, Topology};
 use crate::message::Headers;
 
@@ -16,7 +17,7 @@ const MAX_DEAD_LETTER_HOPS: usize = 16;
 
 #[derive(Default)]
 pub(super) struct State {
-    exchanges: HashMap<String, ExchangeState>,
+    exchanges: Exchanges,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
     /// When a message may expire next.
@@ -151,14 +152,14 @@ impl State {
 
     pub(super) fn publish(&mut self, addressed: Addressed) -> Result<Publication, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, properties, payload, .. } = addressed;
-        if !exchange.is_empty() && !self.exchanges.contains_key(&exchange) {
+        if !exchange.is_empty() && !self.exchanges.contains_key(&*exchange) {
             return Err(BrokerError::Protocol { reason: format!("no exchange {exchange:?}") });
         }
         let queues = self.route(&exchange, &routing_key);
         if queues.is_empty() {
             return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
-        if queues.iter().any(|name| self.queues.get(name).is_some_and(QueueState::is_full)) {
+        if queues.iter().any(|name| self.queues.get(&**name).is_some_and(QueueState::is_full)) {
             return Ok(Publication::Rejected);
         }
         let message = Message {
@@ -176,11 +177,10 @@ impl State {
         Ok(Publication::Confirmed)
     }
 
-    fn route(&self, exchange: &str, routing_key: &str) -> BTreeSet<String> {
-        if exchange.is_empty() {
-            return self.queues.contains_key(routing_key).then(|| routing_key.to_owned()).into_iter().collect();
-        }
-        queues_for(&self.exchanges, exchange, routing_key)
+    fn route(&self, exchange: &str, routing_key: &str) -> Vec<Arc<str>> {
+        let names =
+            if exchange.is_empty() { vec![routing_key] } else { queues_for(&self.exchanges, exchange, routing_key) };
+        names.into_iter().filter_map(|name| self.queues.get(name)).map(|queue| Arc::clone(&queue.name)).collect()
     }
 
     fn enqueue(&mut self, name: &str, message: Message, hops: usize) {
@@ -232,15 +232,15 @@ impl State {
         }
         let Some(queue) = self.queues.get(name) else { return };
         let arguments = &queue.declared.arguments;
-        let Some(exchange) = arguments.text("x-dead-letter-exchange").map(str::to_owned) else { return };
-        let key = arguments.text("x-dead-letter-routing-key").map(str::to_owned);
+        let Some(exchange) = arguments.text("x-dead-letter-exchange").map(Arc::<str>::from) else { return };
+        let key = arguments.text("x-dead-letter-routing-key").map(Arc::<str>::from);
         for Evicted { mut message, reason } in evicted {
             let routing_key = key.clone().unwrap_or_else(|| message.origin.routing_key.clone());
             let properties = Arc::make_mut(&mut message.properties);
             properties.expiration = None;
             properties.headers.set("x-first-death-reason", reason);
             properties.headers.set("x-first-death-queue", name);
-            properties.headers.set("x-first-death-exchange", message.origin.exchange.as_str());
+            properties.headers.set("x-first-death-exchange", Arc::clone(&message.origin.exchange));
             message.origin = Arc::new(Origin { exchange: exchange.clone(), routing_key });
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {

@@ -32,7 +32,7 @@ pub(super) async fn open(link: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Con
         open: AtomicBool::new(true),
         _connection: connection,
     });
-    Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone() }))
+    Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone(), origin: Arc::default() }))
 }
 
 async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consumer, BrokerError> {
@@ -103,6 +103,8 @@ struct RabbitConsumer {
     consumer: lapin::Consumer,
     lane: Arc<LaneChannel>,
     handle: Handle,
+    /// That of the last delivery.
+    origin: Arc<Origin>,
 }
 
 impl Consumer for RabbitConsumer {
@@ -139,14 +141,19 @@ impl Consumer for RabbitConsumer {
 }
 
 impl RabbitConsumer {
-    fn delivery(&self, delivery: lapin::message::Delivery) -> Delivery {
+    /// What comes often has the same as what came before it.
+    fn origin(&mut self, exchange: &str, routing_key: &str) -> Arc<Origin> {
+        if *self.origin.exchange != *exchange || *self.origin.routing_key != *routing_key {
+            self.origin = Arc::new(Origin { exchange: exchange.into(), routing_key: routing_key.into() });
+        }
+        Arc::clone(&self.origin)
+    }
+
+    fn delivery(&mut self, delivery: lapin::message::Delivery) -> Delivery {
         let properties = from_client(&delivery.properties);
         let count = properties.headers.get("x-delivery-count").and_then(crate::message::Value::as_integer);
         Delivery {
-            origin: Arc::new(Origin {
-                exchange: delivery.exchange.to_string(),
-                routing_key: delivery.routing_key.to_string(),
-            }),
+            origin: self.origin(delivery.exchange.as_str(), delivery.routing_key.as_str()),
             redelivered: delivery.redelivered,
             delivery_count: count.and_then(|count| u32::try_from(count).ok()),
             properties: Arc::new(properties),

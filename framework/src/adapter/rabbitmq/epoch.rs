@@ -1,19 +1,17 @@
 //! One life of the confirm channel.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use lapin::message::BasicReturnMessage;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::options::BasicConsumeOptions;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until};
 
+use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
 use crate::adapter::rabbitmq::declare::answered;
 use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
 use crate::adapter::rabbitmq::in_flight::InFlight;
@@ -26,9 +24,6 @@ use crate::broker::{BrokerError, Publication, ReplyEvent};
 /// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
 const MAX_STRIKES: u8 = 3;
 
-/// What awaiting one confirm brought; the job comes back with it.
-type Confirmed = (u64, lapin::Result<Confirmation>);
-
 /// Why an epoch ended.
 pub(super) enum End {
     /// Nobody publishes any more.
@@ -39,7 +34,7 @@ pub(super) enum End {
 
 /// One life of the confirm channel.
 pub(super) struct Epoch {
-    channel: Channel,
+    channel: Arc<Channel>,
     connection: Arc<Connection>,
     rejections: Rejections,
     /// Whether the channel rejects what others take.
@@ -51,14 +46,14 @@ pub(super) struct Epoch {
     in_flight: InFlight,
     /// Whether what is in flight was in flight before when a channel was closed.
     suspect: bool,
-    confirms: FuturesUnordered<BoxFuture<'static, Confirmed>>,
+    confirms: Confirms,
     replies: Option<lapin::Consumer>,
 }
 
 impl Epoch {
     pub(super) fn new(channel: Channel, connection: Arc<Connection>, replaced: Option<Instant>) -> Self {
         Self {
-            channel,
+            channel: Arc::new(channel),
             connection,
             rejections: Rejections::new(replaced),
             stuck: false,
@@ -66,7 +61,7 @@ impl Epoch {
             unsettled: Vec::new(),
             in_flight: InFlight::default(),
             suspect: false,
-            confirms: FuturesUnordered::new(),
+            confirms: Confirms::default(),
             replies: None,
         }
     }
@@ -88,7 +83,7 @@ impl Epoch {
             let room = self.open && self.in_flight.len() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
             tokio::select! {
                 biased;
-                Some(first) = self.confirms.next() => if let Err(reason) = self.confirmed(first) {
+                first = poll_fn(|cx| self.confirms.poll_next(cx)) => if let Err(reason) = self.confirmed(first) {
                     break End::Lost(reason);
                 },
                 reply = next_reply(&mut self.replies) => match reply {
@@ -141,7 +136,7 @@ impl Epoch {
                 continue;
             }
             if job.awaits_reply && self.replies.is_none() {
-                let opened = self.meanwhile(open_replies(self.channel.clone())).await;
+                let opened = self.meanwhile(open_replies(Channel::clone(&self.channel))).await;
                 match opened {
                     Ok(replies) => self.replies = Some(replies),
                     Err(error) => {
@@ -173,27 +168,11 @@ impl Epoch {
         }
     }
 
-    /// Puts a message on the channel: the first poll of the client's future does, and only this task polls.
     fn send(&mut self, mut job: Box<Job>) {
         job.sent += 1;
         job.sent_at = Some(Instant::now());
-        let number = self.in_flight.next_number();
-        let (channel, payload, properties) = (self.channel.clone(), job.payload.clone(), job.client_properties());
-        let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
-        let mut confirm: BoxFuture<'static, Confirmed> = Box::pin(async move {
-            let options = BasicPublishOptions { mandatory, immediate: false };
-            let confirm = match channel.basic_publish(exchange, routing_key, options, &payload, properties).await {
-                Ok(confirm) => confirm,
-                Err(error) => return (number, Err(error)),
-            };
-            (number, confirm.await)
-        });
+        self.confirms.publish(self.in_flight.next_number(), &self.channel, &mut job);
         self.in_flight.push(job);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match confirm.poll_unpin(&mut context) {
-            Poll::Ready(done) => self.confirms.push(std::future::ready(done).boxed()),
-            Poll::Pending => self.confirms.push(confirm),
-        }
     }
 
     /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm it resolves next,
@@ -221,7 +200,7 @@ impl Epoch {
                     lost = Some(error);
                 }
             }
-            next = self.confirms.next().now_or_never().flatten();
+            next = poll_fn(|cx| self.confirms.poll_next(cx)).now_or_never();
         }
         match lost {
             None => Ok(()),
@@ -233,12 +212,13 @@ impl Epoch {
     }
 
     fn returned(&mut self, returned: &BasicReturnMessage) {
-        let (id, routing_key) = (returned.delivery.properties.message_id(), &returned.delivery.routing_key);
-        let meant = |job: &Job| job.mandatory && job.message_id == *id && job.routing_key == *routing_key;
+        let (id, routing_key) = (returned.delivery.properties.message_id(), returned.delivery.routing_key.as_str());
+        let id = id.as_ref().map(ShortString::as_str);
+        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
         let found = self.in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
         match found {
             Some(number) => self.resolve(number, Ok(Publication::Returned)),
-            None => tracing::warn!(routing_key = routing_key.as_str(), "a message came back that nobody waits for"),
+            None => tracing::warn!(routing_key, "a message came back that nobody waits for"),
         }
     }
 
@@ -270,7 +250,7 @@ impl Epoch {
             Verdict::TryElsewhere => self.rejections.try_elsewhere(job, &self.connection),
             Verdict::Stuck => {
                 if !std::mem::replace(&mut self.stuck, true) {
-                    let routing_key = job.routing_key.as_str();
+                    let routing_key = &*job.routing_key;
                     tracing::warn!(
                         routing_key,
                         "the broker rejects on this channel what it takes on others; opening a new one"
@@ -300,7 +280,7 @@ impl Epoch {
             }
         }
         if self.channel.status().connected() {
-            let channel = self.channel.clone();
+            let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move { channel.close(200, "OK".into()).await });
         }
     }

@@ -1,5 +1,6 @@
 //! A message on its way to the confirm channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use lapin::types::ShortString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::adapter::rabbitmq::properties::{short, to_client};
+use crate::adapter::rabbitmq::properties::{check_short, to_client};
 use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Properties, Publication};
 
 /// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
@@ -21,11 +22,10 @@ pub(super) type Outcome = Result<Publication, BrokerError>;
 
 /// A message on its way.
 pub(super) struct Job {
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
+    pub(super) exchange: Arc<str>,
+    pub(super) routing_key: Arc<str>,
     pub(super) mandatory: bool,
     pub(super) awaits_reply: bool,
-    pub(super) message_id: Option<ShortString>,
     /// As they are to be sent, until they are.
     client: Option<BasicProperties>,
     /// Kept for the case that it is to be sent once more.
@@ -57,13 +57,14 @@ impl Job {
                 format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
             return Err(BrokerError::Protocol { reason });
         }
+        check_short("an exchange's name", &exchange)?;
+        check_short("a routing key", &routing_key)?;
         let client = to_client(&properties)?;
         Ok(Box::new(Self {
-            exchange: short("an exchange's name", &exchange)?,
-            routing_key: short("a routing key", &routing_key)?,
+            exchange,
+            routing_key,
             mandatory,
             awaits_reply,
-            message_id: client.message_id().clone(),
             client: Some(client),
             properties,
             payload,
@@ -73,6 +74,17 @@ impl Job {
             sent_at: None,
             result: Some(result),
         }))
+    }
+
+    pub(super) fn message_id(&self) -> Option<&str> {
+        self.properties.message_id.as_deref()
+    }
+
+    /// Exchange and routing key to send it with, and whether it is mandatory.
+    pub(super) fn client_address(&self) -> (ShortString, ShortString, bool) {
+        // Both were checked when the message came.
+        let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
+        (short(&self.exchange), short(&self.routing_key), self.mandatory)
     }
 
     /// The properties to send it with.
@@ -106,5 +118,16 @@ impl Job {
             Err(BrokerError::Lost { reason: format!("{why}; the message was not sent") })
         };
         self.answer(outcome);
+    }
+}
+
+impl Drop for Job {
+    /// The app stopped, or the thread that publishes ended.
+    fn drop(&mut self) {
+        if self.sent > 0 {
+            self.give_up("the app stopped before the confirm came");
+        } else {
+            self.answer(Err(BrokerError::Stopped));
+        }
     }
 }

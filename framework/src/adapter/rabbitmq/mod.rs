@@ -3,6 +3,7 @@
 
 mod acks;
 mod address;
+mod confirms;
 mod consumer;
 mod declare;
 mod epoch;

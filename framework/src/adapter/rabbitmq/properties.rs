@@ -11,14 +11,21 @@ use crate::message::{Headers, MediaType, Value};
 
 /// A text of at most 255 bytes.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
-    ShortString::try_new(text).map_err(|_| BrokerError::Protocol {
-        reason: format!(
-            "{what} has {} bytes; AMQP allows at most 255: {:?}…",
-            text.len(),
-            text.chars().take(40).collect::<String>()
-        ),
-    })
+    check_short(what, text)?;
+    ShortString::try_new(text).map_err(|error| BrokerError::Protocol { reason: error.to_string() })
 }
+
+pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
+    if text.len() <= MAX_SHORT {
+        return Ok(());
+    }
+    let begin: String = text.chars().take(40).collect();
+    let reason = format!("{what} has {} bytes; AMQP allows at most {MAX_SHORT}: {begin:?}…", text.len());
+    Err(BrokerError::Protocol { reason })
+}
+
+/// The most bytes of a short string.
+const MAX_SHORT: usize = 255;
 
 pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, BrokerError> {
     let mut client = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });

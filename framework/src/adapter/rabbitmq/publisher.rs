@@ -29,10 +29,10 @@ pub(super) struct RabbitPublisher {
 }
 
 impl RabbitPublisher {
+    /// The owner runs where it is opened: between threads a message and its confirm would each be woken for once more.
     pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let handle = link.handle.clone();
-        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new(), replaced: None }.run());
+        tokio::spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new(), replaced: None }.run());
         Self { jobs, link }
     }
 }
@@ -64,7 +64,7 @@ impl Publisher for RabbitPublisher {
                     }
                 }
             }
-            // The owner answers at the deadline, whatever happens; one that is gone has dropped the other end.
+            // The owner answers at the deadline, whatever happens, or as it ends.
             outcome.await.unwrap_or(Err(BrokerError::Stopped))
         })
     }
@@ -168,19 +168,9 @@ impl Owner {
         overdue.into_iter().for_each(|mut job| job.give_up(why));
     }
 
+    /// Whoever still waits hears of it as the messages are dropped.
     fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        let stopped = |mut job: Box<Job>| {
-            if job.sent > 0 {
-                job.give_up("the app stopped before the confirm came")
-            } else {
-                job.resolve(Err(BrokerError::Stopped))
-            }
-        };
-        self.waiting.drain(..).for_each(stopped);
-        while let Ok(job) = self.queue.try_recv() {
-            stopped(job);
-        }
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lapin::options::BasicPublishOptions;
-use lapin::types::ShortString;
 use lapin::{Confirmation, Connection};
 use tokio::time::{Instant, timeout};
 
@@ -50,7 +49,7 @@ pub(super) struct Rejections {
     /// When the last message was tried on another channel.
     tried: Option<Instant>,
     /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
-    taken: Option<(ShortString, ShortString, Instant)>,
+    taken: Option<(Arc<str>, Arc<str>, Instant)>,
     trying: Option<(Box<Job>, BoxFuture<'static, Publication>)>,
 }
 
@@ -60,9 +59,8 @@ impl Rejections {
     }
 
     pub(super) fn judge(&mut self, job: &Job, now: Instant) -> Verdict {
-        let same = |(exchange, key, _): &&(ShortString, ShortString, Instant)| {
-            *exchange == job.exchange && *key == job.routing_key
-        };
+        let same =
+            |(exchange, key, _): &&(Arc<str>, Arc<str>, Instant)| *exchange == job.exchange && *key == job.routing_key;
         let since = self.taken.as_ref().filter(same).map(|(_, _, since)| *since);
         if let Some(since) = since.filter(|since| now < *since + COUNTS) {
             return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
@@ -77,7 +75,7 @@ impl Rejections {
             return Verdict::Rejected;
         }
         if job.awaits_reply {
-            self.taken = Some((job.exchange.clone(), job.routing_key.clone(), now + ELECTION));
+            self.taken = Some((Arc::clone(&job.exchange), Arc::clone(&job.routing_key), now + ELECTION));
             return Verdict::Rejected;
         }
         Verdict::TryElsewhere
@@ -98,7 +96,7 @@ impl Rejections {
         let publication = trying.await;
         let Some((job, _)) = self.trying.take() else { return };
         if publication != Publication::Rejected {
-            self.taken = Some((job.exchange.clone(), job.routing_key.clone(), Instant::now()));
+            self.taken = Some((Arc::clone(&job.exchange), Arc::clone(&job.routing_key), Instant::now()));
         }
         job.resolve(Ok(publication));
     }
@@ -113,7 +111,7 @@ impl Rejections {
 
 /// Publishes on a channel of its own.
 fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Publication> + use<> {
-    let (exchange, routing_key, mandatory) = (job.exchange.clone(), job.routing_key.clone(), job.mandatory);
+    let (exchange, routing_key, mandatory) = job.client_address();
     let (properties, payload) = (job.client_properties(), job.payload.clone());
     async move {
         // What was not sent once more stays rejected.

@@ -180,8 +180,8 @@ impl DeadLetter {
 
     pub(super) fn addressed(&self, queue: &str, properties: Properties) -> Addressed {
         Addressed {
-            exchange: String::new(),
-            routing_key: queue.to_owned(),
+            exchange: "".into(),
+            routing_key: queue.into(),
             mandatory: true,
             awaits_reply: false,
             properties,

@@ -113,9 +113,9 @@ impl Doctor {
 
     async fn probe(&self, deadline: Instant) -> Result<(), SendError> {
         let probe = Addressed {
-            exchange: String::new(),
+            exchange: "".into(),
             // Nobody has such a queue: the message is confirmed and gone.
-            routing_key: format!("{}.doctor.{}", self.names().namespace(), MessageId::new()),
+            routing_key: format!("{}.doctor.{}", self.names().namespace(), MessageId::new()).into(),
             mandatory: false,
             awaits_reply: false,
             properties: Properties::default(),

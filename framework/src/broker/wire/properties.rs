@@ -79,6 +79,21 @@ fn in_conversation(mut envelope: Envelope) -> Envelope {
     envelope
 }
 
+/// The headers that become fields of the envelope.
+const FIELDS: [&str; 11] = [
+    KIND,
+    INSTANCE,
+    CAUSATION_ID,
+    CONVERSATION_ID,
+    ATTEMPT,
+    TIMEOUT,
+    SKIP,
+    RECIPIENTS,
+    SCHEMA_VERSION,
+    CALL_PATH,
+    STATUS,
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
@@ -120,7 +135,7 @@ proptest! {
             Some(target) => format!("{target}:{}", envelope.key),
             None => envelope.key.to_string(),
         };
-        let origin = Origin { exchange: names.exchange(envelope.kind), routing_key };
+        let origin = Origin { exchange: names.exchange(envelope.kind), routing_key: routing_key.into() };
         let opened = open(&origin, &seal(&envelope), envelope.payload.clone(), &names);
         prop_assert_eq!(all_of(&opened), all_of(&in_conversation(envelope)));
     }
@@ -131,7 +146,7 @@ proptest! {
         let mut properties = seal(&envelope);
         properties.headers.set(KIND, envelope.kind.as_str());
         let exchange = if due { names.due() } else { String::new() };
-        let origin = Origin { exchange, routing_key: "postrider.invoice".into() };
+        let origin = Origin { exchange: exchange.into(), routing_key: "postrider.invoice".into() };
         let opened = open(&origin, &properties, envelope.payload.clone(), &names);
         let expected = Envelope { target: None, ..in_conversation(envelope) };
         prop_assert_eq!(all_of(&opened), all_of(&expected));
@@ -141,7 +156,7 @@ proptest! {
     fn a_service_in_front_of_a_key_is_split_off_at_the_first_colon(service in "[^:]{0,10}", key in ".{0,20}") {
         let names = Names::default();
         let address = |kind: Kind| {
-            let origin = Origin { exchange: names.exchange(kind), routing_key: format!("{service}:{key}") };
+            let origin = Origin { exchange: names.exchange(kind), routing_key: format!("{service}:{key}").into() };
             open(&origin, &Properties::default(), Bytes::new(), &names)
         };
         for kind in [Kind::Command, Kind::Query, Kind::Channel] {

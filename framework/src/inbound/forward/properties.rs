@@ -90,7 +90,7 @@ proptest! {
             let by_broker = name.starts_with("x-") || name == "CC" || name == "BCC";
             prop_assert!(kept == Some(value) || by_broker, "{} is lost", name);
         }
-        let origin = Origin { exchange: String::new(), routing_key: forwarded.routing_key };
+        let origin = Origin { exchange: "".into(), routing_key: forwarded.routing_key };
         let again = open(&origin, &forwarded.properties, forwarded.payload, &Names::default());
         prop_assert_eq!((again.kind, &again.id, &again.payload), (envelope.kind, &envelope.id, &envelope.payload));
         // A key of a foreign sender may have a colon, which parts a service from a key.
@@ -132,7 +132,7 @@ fn a_message_that_is_moved_keeps_the_service_that_it_was_delayed_for() {
     let headers = [(KIND.to_owned(), Value::from("channel"))].into_iter().collect();
     let properties = Properties { message_type: Some("invoice:alerts".into()), headers, ..Properties::default() };
     let delivery = |exchange: &str| Delivery {
-        origin: Arc::new(Origin { exchange: exchange.to_owned(), routing_key: "key".into() }),
+        origin: Arc::new(Origin { exchange: exchange.into(), routing_key: "key".into() }),
         redelivered: false,
         delivery_count: None,
         properties: Arc::new(properties.clone()),

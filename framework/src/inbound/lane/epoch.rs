@@ -17,7 +17,10 @@ use crate::message::MessageId;
 
 /// Everything that can wake a lane.
 pub(super) enum Event {
-    Pulled(Option<Result<Box<Delivery>, BrokerError>>),
+    /// A delivery has come; it is in the buffer.
+    Delivered,
+    /// The consumer has ended: the broker has cancelled it, or there was an error.
+    Ended(Option<BrokerError>),
     Finished(Finished),
     Settled(u64, Receive),
     /// Nothing else is about to happen.
@@ -64,15 +67,12 @@ impl LaneLoop {
                 break why;
             }
             match self.next_event(&mut consumer, leaving).await {
-                Event::Pulled(Some(Ok(delivery))) => {
-                    self.probe.delivered();
-                    self.buffer.push_back(*delivery);
-                }
-                Event::Pulled(Some(Err(error))) => {
+                Event::Delivered => self.probe.delivered(),
+                Event::Ended(Some(error)) => {
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
                     break Ended::Lost;
                 }
-                Event::Pulled(None) => {
+                Event::Ended(None) => {
                     tracing::warn!(
                         queue = self.settings.plan.queue_name(),
                         "the consumer was cancelled by the broker; opening it again"
@@ -208,10 +208,21 @@ impl LaneLoop {
             }
             let mut nobody = Context::from_waker(Waker::noop());
             if let Poll::Ready(pulled) = consumer.poll_next(&mut nobody) {
-                return Some(Event::Pulled(pulled.map(|pulled| pulled.map(Box::new))));
+                return Some(self.pulled(pulled));
             }
         }
         self.unflushed.is_some().then_some(Event::Quiet)
+    }
+
+    fn pulled(&mut self, pulled: Option<Result<Delivery, BrokerError>>) -> Event {
+        match pulled {
+            Some(Ok(delivery)) => {
+                self.buffer.push_back(delivery);
+                Event::Delivered
+            }
+            Some(Err(error)) => Event::Ended(Some(error)),
+            None => Event::Ended(None),
+        }
     }
 
     /// What ends the lane, or what it waits for while it ends.
@@ -240,9 +251,7 @@ impl LaneLoop {
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
-            pulled = poll_fn(|cx| consumer.poll_next(cx)), if leaving.is_none() => {
-                Event::Pulled(pulled.map(|pulled| pulled.map(Box::new)))
-            }
+            pulled = poll_fn(|cx| consumer.poll_next(cx)), if leaving.is_none() => self.pulled(pulled),
             // What was woken for may have gone meanwhile.
             () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,

@@ -1,6 +1,5 @@
 //! What is held: from the permit to the receipt.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -124,7 +123,7 @@ impl LaneLoop {
     fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
         let Some(held) = self.held.get(&number) else { return };
         let held =
-            HeldDelivery { receipt: None, original: Rc::clone(&held.original), envelope: Arc::clone(&held.envelope) };
+            HeldDelivery { receipt: None, original: held.original.clone(), envelope: Arc::clone(&held.envelope) };
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         actix_rt::spawn(async move {
             let receive = settler.settle(settlement, outcome, made, lane, &held).await;
@@ -176,7 +175,8 @@ impl LaneLoop {
     }
 
     pub(super) fn give_rest_back(&mut self) {
-        let numbers: Vec<u64> = self.held.keys().copied().collect();
+        let mut numbers: Vec<u64> = self.held.keys().copied().collect();
+        numbers.sort_unstable();
         for number in numbers {
             self.release(number, Receive::GiveBack);
         }

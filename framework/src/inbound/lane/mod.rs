@@ -8,12 +8,13 @@ mod probe;
 #[cfg(test)]
 mod properties;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
+use foldhash::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +132,7 @@ impl LaneLoop {
             settings,
             counters,
             state,
-            held: HashMap::new(),
+            held: HashMap::default(),
             next_number: 0,
             done,
             outcomes,

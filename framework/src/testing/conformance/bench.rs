@@ -100,8 +100,8 @@ impl Bench {
 
 pub(super) fn addressed(exchange: &str, key: &str, payload: &str) -> Addressed {
     Addressed {
-        exchange: exchange.to_owned(),
-        routing_key: key.to_owned(),
+        exchange: exchange.into(),
+        routing_key: key.into(),
         mandatory: true,
         awaits_reply: false,
         properties: Properties {

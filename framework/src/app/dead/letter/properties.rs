@@ -38,7 +38,7 @@ proptest! {
     fn any_letter_lives_again_as_the_first_attempt_at_the_same_message(delivery in any::delivery(any::receipt)) {
         let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
         let revived = letter.revived();
-        prop_assert_eq!((revived.exchange.as_str(), revived.routing_key.as_str()), ("", "postrider.invoice"));
+        prop_assert_eq!((&*revived.exchange, &*revived.routing_key), ("", "postrider.invoice"));
         prop_assert!(revived.mandatory && revived.properties.persistent && revived.properties.reply_to.is_none());
         prop_assert_eq!(&revived.payload, &delivery.payload);
         let headers = &revived.properties.headers;
