@@ -41,6 +41,7 @@ mod redelivery;
 mod requests;
 mod resilience;
 mod routing;
+mod runtimes;
 mod staying_connected;
 mod test_app;
 mod topology;

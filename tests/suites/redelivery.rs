@@ -1,10 +1,15 @@
 //! The broker delivers again; a message is not handled twice at once, and one that never ends is given up.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
-use postrider::broker::{ConsumerSpec, Properties, Queue, Topology};
+use postrider::broker::{ConsumerSpec, Names, Properties, Queue, Topology};
 use postrider::{App, Context, Failure, Payload, distributed};
 use postrider_tests::node::Node;
+use postrider_tests::program::{PATIENCE, program};
 use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
 use tokio::sync::Semaphore;
 
@@ -273,5 +278,83 @@ fn an_acknowledgement_is_not_held_back_when_nothing_else_comes() {
         eventually_async("the broker knows of five", || async { unacknowledged(&node, &name) == Some(1) }).await;
         alpha.slow.add_permits(1);
         running.stop().await;
+    });
+}
+
+/// A consumer as a process, which prints the id of what it has handled.
+struct Worker {
+    child: Child,
+    handled: Receiver<String>,
+}
+
+impl Worker {
+    fn start(url: &str) -> Self {
+        let mut child = program("chaos").args(["--consume", url]).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (say, handled) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|id| say.send(id)));
+        Self { child, handled }
+    }
+
+    fn handled(&mut self, count: usize) -> Vec<String> {
+        let next = |_| self.handled.recv_timeout(PATIENCE).expect("the worker handles what is there");
+        (0..count).map(next).collect()
+    }
+
+    /// Ends it with SIGKILL; what it had handled in the meantime.
+    fn kill(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.handled.iter().collect()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Acknowledgements are collected: those that a crash takes with it are messages that run twice.
+#[test]
+fn a_process_that_is_killed_with_acknowledgements_outstanding_repeats_no_more_than_it_held_and_loses_nothing() {
+    run(async {
+        const MESSAGES: usize = 3_000;
+        let node = Node::start().unwrap();
+        let mut world = World::on(node.url());
+        world.names = Names::new("chaos").unwrap();
+        let sender = world.start(App::new("sender")).await;
+        let queue = world.names.queue("worker", None);
+        let first = Worker::start(&node.url());
+        eventually_async("the worker's queue", || async {
+            world.broker().await.inspect(&queue).await.unwrap().is_some_and(|state| state.consumers > 0)
+        })
+        .await;
+        first.kill();
+        let payload = |number: usize| Payload::msgpack(&number);
+        let sends = (0..MESSAGES).map(|number| sender.bus().send_key("worker.do", payload(number)));
+        let sent: BTreeSet<String> =
+            futures::future::join_all(sends).await.into_iter().map(|id| id.unwrap().to_string()).collect();
+        let (mut handled, mut repeated) = (BTreeSet::new(), 0);
+        for kill in 1..=6 {
+            let mut worker = Worker::start(&node.url());
+            let seen = worker.handled(300);
+            let twice: Vec<String> =
+                seen.into_iter().chain(worker.kill()).filter(|id| !handled.insert(id.clone())).collect();
+            assert!(
+                twice.len() <= 64,
+                "kill {kill}: {} messages ran twice, more than were held: {twice:?}",
+                twice.len()
+            );
+            repeated += twice.len();
+        }
+        assert!(repeated > 0, "no kill came while an acknowledgement was outstanding");
+        let mut last = Worker::start(&node.url());
+        while handled.len() < MESSAGES {
+            handled.extend(last.handled(1));
+        }
+        last.kill();
+        assert_same(sent, handled);
+        sender.stop().await;
     });
 }

@@ -23,18 +23,6 @@ pub(super) async fn open_outlet(
     Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::clone(counters)).await
 }
 
-/// An outlet works on the thread that opens it.
-async fn open_outlet_on(
-    arbiter: ArbiterHandle,
-    broker: &Arc<dyn Broker>,
-    config: &Config,
-    counters: &Arc<Counters>,
-) -> Result<Arc<Outlet>, String> {
-    let (broker, config, counters) = (Arc::clone(broker), config.clone(), Arc::clone(counters));
-    let open = move || async move { open_outlet(&broker, &config, &counters).await.map_err(|error| error.to_string()) };
-    on_arbiter(Some(arbiter), open).await
-}
-
 /// One thread that runs actors: how to get work there, and what its actors share.
 #[derive(Clone)]
 pub(super) struct Seat {
@@ -81,19 +69,19 @@ impl Threads {
         }
         let (mut arbiters, mut watches) = (Vec::new(), Vec::new());
         for (index, name) in names.into_iter().enumerate() {
-            let arbiter = Arbiter::new();
-            let watch = ArbiterWatch::new(name.clone());
-            let handle = arbiter.handle();
-            handle.spawn(Arc::clone(&watch).beat());
-            arbiters.push(arbiter);
-            let outlet = open_outlet_on(handle.clone(), broker, config, counters).await;
-            // So that no thread is left behind.
+            // First what can fail, so that no thread is left behind.
+            let outlet = open_outlet(broker, config, counters).await;
             let outlet = outlet.inspect_err(|_| {
                 arbiters.iter().for_each(|arbiter: &Arbiter| {
                     arbiter.stop();
                 });
             })?;
+            let arbiter = Arbiter::new();
+            let watch = ArbiterWatch::new(name.clone());
+            let handle = arbiter.handle();
+            handle.spawn(Arc::clone(&watch).beat());
             let seat = Seat { handle: Some(handle), watch: Arc::clone(&watch), outlet };
+            arbiters.push(arbiter);
             watches.push(watch);
             if index < numbered {
                 seats.numbered.push(seat);

@@ -44,16 +44,18 @@ impl TraceContext {
             return None;
         }
         from_hex(bytes.get(..2)?)?;
-        let trace_id = from_hex(bytes.get(TRACE)?).filter(|id| *id != 0)?;
-        let span_id = from_hex(bytes.get(SPAN)?).filter(|id| *id != 0)?;
-        let flags = from_hex(bytes.get(FLAGS)?)?;
-        Some(Self { trace_id, span_id: span_id as u64, flags: flags as u8 })
+        let (high, low) = bytes.get(TRACE)?.split_at(16);
+        let trace_id = u128::from(from_hex(high)?) << 64 | u128::from(from_hex(low)?);
+        let (span_id, flags) = (from_hex(bytes.get(SPAN)?)?, from_hex(bytes.get(FLAGS)?)?);
+        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: flags as u8 })
     }
 
     fn written(self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        to_hex(self.trace_id, &mut text[TRACE]);
-        to_hex(self.span_id.into(), &mut text[SPAN]);
+        let (high, low) = text[TRACE].split_at_mut(16);
+        to_hex((self.trace_id >> 64) as u64, high);
+        to_hex(self.trace_id as u64, low);
+        to_hex(self.span_id, &mut text[SPAN]);
         to_hex(self.flags.into(), &mut text[FLAGS]);
         text
     }
@@ -77,12 +79,20 @@ const FLAGS: Range<usize> = 53..55;
 /// How long it is.
 const LENGTH: usize = 55;
 
-/// At most as many digits as fit.
-fn from_hex(digits: &[u8]) -> Option<u128> {
-    digits.iter().try_fold(0, |number, digit| Some(number << 4 | u128::from(char::from(*digit).to_digit(16)?)))
+/// At most 16 digits.
+fn from_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(value))
+    })
 }
 
-fn to_hex(mut number: u128, digits: &mut [u8]) {
+fn to_hex(mut number: u64, digits: &mut [u8]) {
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 15) as usize];
         number >>= 4;
@@ -91,4 +101,42 @@ fn to_hex(mut number: u128, digits: &mut [u8]) {
 
 fn new_span_id() -> u64 {
     fastrand::u64(1..)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_trace_is_read_as_it_is_written(trace_id in 1_u128.., span_id in 1_u64.., flags in any::<u8>()) {
+            let trace = TraceContext { trace_id, span_id, flags };
+            prop_assert_eq!(trace.to_string(), format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}"));
+            prop_assert_eq!(trace.header(), Value::from(trace.to_string()));
+            prop_assert_eq!(TraceContext::parse(&trace.to_string()), Some(trace));
+        }
+
+        #[test]
+        fn any_text_is_a_trace_or_none(text in "\\PC{0,70}|[0-9a-f]{2}-[0-9a-fA-Fx]{32}-[0-9a-fg]{16}-[0-9a-f]{2}(-.*)?") {
+            if let Some(trace) = TraceContext::parse(&text) {
+                prop_assert_eq!(trace.to_string()[3..].to_owned(), text[3..LENGTH].to_lowercase());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_trace_begins_a_new_one() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(TraceContext::parse(good).is_some());
+        assert!(TraceContext::parse(&format!("cc{}-more", &good[2..])).is_some(), "a later version");
+        let zeros = [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        ];
+        for bad in zeros.into_iter().chain(["", "00", &format!("ff{}", &good[2..]), &format!("{good}0"), &good[..54]]) {
+            assert_eq!(TraceContext::parse(bad), None, "{bad}");
+        }
+    }
 }

@@ -8,12 +8,12 @@ use crate::message::MediaType;
 pub(super) fn exceeds(payload: &[u8], media_type: &MediaType, most: usize) -> bool {
     match Codec::for_media_type(media_type) {
         Some(Codec::Json) => json(payload, most),
-        Some(Codec::Msgpack) => msgpack(payload, most),
+        Some(Codec::Msgpack) => matches!(msgpack(payload, most), Walked::TooDeep),
         _ => false,
     }
 }
 
-fn json(payload: &[u8], most: usize) -> bool {
+pub(super) fn json(payload: &[u8], most: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in payload {
         if in_string {
@@ -48,29 +48,46 @@ enum Item {
     Nested(u64),
 }
 
-fn msgpack(payload: &[u8], most: usize) -> bool {
-    matches!(walk(payload, most), Walked::TooDeep)
-}
-
-/// How many bytes come after the value; none if it is not well formed.
-pub(super) fn rest_of_msgpack(payload: &[u8]) -> usize {
-    if let Walked::Whole { rest } = walk(payload, usize::MAX) { rest } else { 0 }
-}
-
-enum Walked {
+/// What a payload is, as far as its nesting is looked at.
+pub(super) enum Walked {
     /// One value, and so many bytes after it.
     Whole {
+        /// None for a payload as it should be.
         rest: usize,
     },
     /// It ends in its middle.
     Cut,
+    /// It is nested more deeply than is allowed.
     TooDeep,
 }
 
+/// Numbers of levels; those that most payloads have need no allocation.
+#[derive(Default)]
+struct Levels {
+    near: [u64; 16],
+    far: Vec<u64>,
+    count: usize,
+}
+
+impl Levels {
+    fn push(&mut self, level: u64) {
+        match self.near.get_mut(self.count) {
+            Some(place) => *place = level,
+            None => self.far.push(level),
+        }
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        self.count = self.count.checked_sub(1)?;
+        self.far.pop().or_else(|| self.near.get(self.count).copied())
+    }
+}
+
 /// Goes from item to item until the value ends.
-fn walk(payload: &[u8], most: usize) -> Walked {
+pub(super) fn msgpack(payload: &[u8], most: usize) -> Walked {
     // How many items are still to come on the present level, and on those around it.
-    let (mut left, mut around): (u64, Vec<u64>) = (1, Vec::new());
+    let (mut left, mut around) = (1, Levels::default());
     let mut rest = payload;
     while let Some((item, after)) = read_item(rest) {
         rest = after;
@@ -81,7 +98,7 @@ fn walk(payload: &[u8], most: usize) -> Walked {
                 None => return Walked::Cut,
             },
             Item::Nested(items) => {
-                if around.len() >= most {
+                if around.count >= most {
                     return Walked::TooDeep;
                 }
                 around.push(left);

@@ -31,8 +31,12 @@ impl Limits {
         self.check_depth(payload, media_type)
     }
 
-    pub(crate) fn check_depth(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
-        let most = self.max_nesting.min(DEEPEST);
+    pub(super) fn deepest(&self) -> usize {
+        self.max_nesting.min(DEEPEST)
+    }
+
+    fn check_depth(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
+        let most = self.deepest();
         // Each level costs a byte, so that a short payload cannot be deep.
         if payload.len() <= most {
             return Ok(());

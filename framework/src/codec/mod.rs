@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::depth::Walked;
 use crate::message::MediaType;
 
 pub use error::{DecodeError, EncodeError};
@@ -90,15 +91,17 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
     let codec = Codec::for_media_type(media_type)
         .ok_or_else(|| DecodeError::UnknownMediaType { media_type: media_type.to_string() })?;
     let failed = |error: String| DecodeError::Payload { media_type: media_type.to_string(), error };
-    limits.check_depth(payload, media_type).map_err(|error| failed(error.to_string()))?;
+    let too_deep = || failed(EncodeError::TooDeep { most: limits.deepest() }.to_string());
     match codec {
-        Codec::Msgpack => {
-            let value = rmp_serde::from_slice(payload).map_err(|error| failed(of_msgpack(&error)))?;
-            match depth::rest_of_msgpack(payload) {
-                0 => Ok(value),
-                left => Err(failed(format!("{left} bytes are left over"))),
+        Codec::Msgpack => match depth::msgpack(payload, limits.deepest()) {
+            Walked::TooDeep => Err(too_deep()),
+            Walked::Whole { rest } if rest > 0 => Err(failed(format!("{rest} bytes are left over"))),
+            // The decoder says what is missing where it is cut.
+            Walked::Whole { .. } | Walked::Cut => {
+                rmp_serde::from_slice(payload).map_err(|error| failed(of_msgpack(&error)))
             }
-        }
+        },
+        Codec::Json if depth::json(payload, limits.deepest()) => Err(too_deep()),
         Codec::Json => serde_json::from_slice(payload).map_err(|error| failed(without_value(&error.to_string()))),
         Codec::Text | Codec::Bytes => text::decode(payload).map_err(failed),
     }

@@ -2,6 +2,7 @@
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
 //! one that has just ended. A message that was sent twice waits for the other one and is handled then.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -110,11 +111,11 @@ impl Running {
 
 impl Runs {
     fn take(&mut self, id: &MessageId, same: &Same) -> Option<UnderWay> {
-        let under_way = self.running.get_mut(id)?;
-        let place = under_way.iter().position(|run| run.same == *same)?;
-        let run = under_way.swap_remove(place);
-        if under_way.is_empty() {
-            self.running.remove(id);
+        let Entry::Occupied(mut under_way) = self.running.entry(id.clone()) else { return None };
+        let place = under_way.get().iter().position(|run| run.same == *same)?;
+        let run = under_way.get_mut().swap_remove(place);
+        if under_way.get().is_empty() {
+            under_way.remove();
         }
         Some(run)
     }

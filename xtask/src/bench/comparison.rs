@@ -9,8 +9,21 @@ pub enum Metric {
     PerSecond,
     /// Microseconds of half of the messages: less is better.
     P50,
+    /// Microseconds of ninety of a hundred: less is better.
+    P90,
     /// Microseconds of ninety-nine of a hundred: less is better.
     P99,
+}
+
+impl Metric {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::PerSecond => "rate",
+            Metric::P50 => "p50",
+            Metric::P90 => "p90",
+            Metric::P99 => "p99",
+        }
+    }
 }
 
 /// Two sides at the same work.
@@ -46,22 +59,26 @@ impl Comparison {
         match self.metric {
             Metric::PerSecond => sample.per_second,
             Metric::P50 => sample.p50,
+            Metric::P90 => sample.p90,
             Metric::P99 => sample.p99,
         }
     }
 }
 
 /// All of them; those of the same work share its runs.
-pub const COMPARISONS: [Comparison; 11] = [
+pub const COMPARISONS: [Comparison; 14] = [
     compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
     compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
     compare("consume", Work::Consume, Side::Plain, Metric::PerSecond).wants(2.0),
     compare("consume / acks in bulk", Work::Consume, Side::Clever, Metric::PerSecond).wants(0.85).wants_cpu(1.6),
     compare("both", Work::Both, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.6),
     compare("rpc / 1 outstanding, p50", Work::Rpc(1), Side::Plain, Metric::P50).wants(1.2),
+    compare("rpc / 1 outstanding, p90", Work::Rpc(1), Side::Plain, Metric::P90),
+    compare("rpc / 1 outstanding, p99", Work::Rpc(1), Side::Plain, Metric::P99),
     compare("rpc / 64 outstanding", Work::Rpc(64), Side::Plain, Metric::PerSecond).wants(1.4),
     compare("fanout / to 3 services", Work::Fanout, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.5),
     compare("low-rate / p50", Work::LowRate, Side::Plain, Metric::P50),
+    compare("low-rate / p90", Work::LowRate, Side::Plain, Metric::P90),
     compare("low-rate / p99", Work::LowRate, Side::Plain, Metric::P99).wants(2.0),
     // 1.3 times as long.
     compare("in-process", Work::InProcess, Side::Plain, Metric::PerSecond).wants(0.77),

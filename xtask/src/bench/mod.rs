@@ -39,7 +39,7 @@ pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), Str
         }
     }
     if !compared.is_empty() {
-        println!("\n{}", report::table(&compared));
+        println!("\n{}\n{}", report::table(&compared), report::latencies(&compared));
     }
     let mut points = Vec::new();
     if only.is_empty() || only.iter().any(|name| name == "scale") {

@@ -90,3 +90,25 @@ pub fn charts(points: &[Point]) -> String {
     }
     text
 }
+
+/// How long single messages took on both sides, as charts.
+pub fn latencies(rows: &[Compared]) -> String {
+    let mut text = String::new();
+    let timed: Vec<&Compared> = rows.iter().filter(|row| row.comparison.metric != Metric::PerSecond).collect();
+    for same in timed.chunk_by(|a, b| a.comparison.work == b.comparison.work) {
+        let name = same[0].comparison.name;
+        let joined =
+            |each: &dyn Fn(&Compared) -> String| same.iter().map(|row| each(row)).collect::<Vec<_>>().join(", ");
+        // Writing into a text cannot fail.
+        let _ = writeln!(
+            text,
+            "```mermaid\nxychart-beta\n    title \"Latency of {}: the bare client (bars) and ours (line)\"\n    x-axis [{}]\n    y-axis \"µs\" 0 --> {:.0}\n    bar [{}]\n    line [{}]\n```\n",
+            name.rsplit_once([',', '/']).map_or(name, |(work, _)| work.trim_end()),
+            joined(&|row| row.comparison.metric.name().to_owned()),
+            same.iter().map(|row| row.ours.max(row.plain) * 1.2).fold(1.0, f64::max),
+            joined(&|row| format!("{:.0}", row.plain)),
+            joined(&|row| format!("{:.0}", row.ours)),
+        );
+    }
+    text
+}

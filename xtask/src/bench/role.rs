@@ -31,6 +31,7 @@ pub struct Measured {
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Latency {
     pub p50: f64,
+    pub p90: f64,
     pub p99: f64,
 }
 

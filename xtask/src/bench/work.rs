@@ -33,6 +33,7 @@ pub struct Sample {
     pub cpu_us: f64,
     /// In microseconds.
     pub p50: f64,
+    pub p90: f64,
     pub p99: f64,
     /// The most memory that one of the measured processes ever had.
     pub peak_kib: u64,
@@ -184,5 +185,6 @@ fn sample(measured: &[Measured]) -> Sample {
     let latency = measured.iter().find_map(|one| one.latency);
     let of = |pick: fn(&crate::bench::role::Latency) -> f64| latency.as_ref().map_or(f64::NAN, pick);
     let peak_kib = measured.iter().map(|one| one.peak_kib).max().unwrap_or_default();
-    Sample { per_second, cpu_us, p50: of(|latency| latency.p50), p99: of(|latency| latency.p99), peak_kib }
+    let (p50, p90, p99) = (of(|latency| latency.p50), of(|latency| latency.p90), of(|latency| latency.p99));
+    Sample { per_second, cpu_us, p50, p90, p99, peak_kib }
 }

@@ -272,6 +272,9 @@ impl Epoch {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
         self.rejections.end();
+        if self.replies.is_some() {
+            (owner.replies)(ReplyEvent::Lost);
+        }
         for mut job in self.in_flight.take_newest_first() {
             match &job.result {
                 None => {}
