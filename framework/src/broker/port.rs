@@ -151,8 +151,7 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached.
     fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>>;
 
-    /// Opens a publisher with its own confirm channel, or one for each runtime that publishes. Replies to what it sends go
-    /// to `replies`.
+    /// Opens a publisher with its own confirm channel. Replies to what it sends go to `replies`.
     ///
     /// # Errors
     /// When the broker cannot be reached.
@@ -172,7 +171,7 @@ pub trait Broker: Send + Sync + 'static {
 
 /// Publishes on one confirm channel.
 pub trait Publisher: Send + Sync {
-    /// Publishes a message; messages of one runtime leave in the order in which the futures are first polled. While the
+    /// Publishes a message; messages leave in the order in which the futures are first polled. While the
     /// connection is down the message waits; after a reconnect an unconfirmed one is sent again with the same
     /// id. All of it ends at the deadline, so the future always resolves.
     ///

@@ -17,9 +17,6 @@ use crate::message::{Command, Envelope, Event, Kind, MessageId, ReplyTo, Request
 /// Every call has a twin that ends in `_with` and takes [`Options`]:
 /// `bus.publish_with(&event, |o| o.header("tenant", "acme"))`.
 ///
-/// A call that was begun on a single-threaded runtime (an arbiter's, that of `#[actix_rt::main]`) goes on while that runtime
-/// runs.
-///
 /// Dropping the future of a call stops waiting; the message may have left. To cancel a call before it leaves, use
 /// [`Options::cancellation`].
 #[derive(Clone)]

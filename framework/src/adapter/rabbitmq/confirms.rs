@@ -1,7 +1,7 @@
 //! Publications on their way to the broker, and the confirms that are awaited of it.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +15,14 @@ use tokio_util::sync::ReusableBoxFuture;
 use crate::adapter::rabbitmq::job::Job;
 
 /// What awaiting one confirm brought.
-pub(super) type Confirmed = (u64, lapin::Result<Confirmation>);
+pub(super) type Confirmed = (u64, Result<Confirmation, Unconfirmed>);
+
+/// Why no confirm will come.
+pub(super) struct Unconfirmed {
+    pub(super) error: lapin::Error,
+    /// Whether the message was written; if not, the broker cannot have it.
+    pub(super) written: bool,
+}
 
 /// The client's future of one publication: it ends when the message was written to the socket. It is large, so that its
 /// memory is used again.
@@ -55,6 +62,14 @@ impl Confirms {
         }
     }
 
+    /// Waits until all messages are written.
+    pub(super) async fn written(&mut self) {
+        while let Some((_, mut writing)) = self.writing.pop_front() {
+            // What goes wrong has been told to whoever is concerned.
+            let _ = poll_fn(|cx| writing.poll(cx)).await;
+        }
+    }
+
     /// The next confirm; for ever if none are awaited.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Confirmed> {
         while let Some((number, writing)) = self.writing.front_mut() {
@@ -67,7 +82,7 @@ impl Confirms {
             }
             match written {
                 Ok(confirm) => self.awaited.push(Awaited { number, confirm }),
-                Err(error) => return Poll::Ready((number, Err(error))),
+                Err(error) => return Poll::Ready((number, Err(Unconfirmed { error, written: false }))),
             }
         }
         match self.awaited.poll_next_unpin(cx) {
@@ -87,6 +102,7 @@ impl Future for Awaited {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Confirmed> {
         let number = self.number;
-        Pin::new(&mut self.confirm).poll(cx).map(|confirmation| (number, confirmation))
+        let confirmed = Pin::new(&mut self.confirm).poll(cx);
+        confirmed.map(|confirmed| (number, confirmed.map_err(|error| Unconfirmed { error, written: true })))
     }
 }

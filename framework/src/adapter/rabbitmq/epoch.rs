@@ -9,16 +9,18 @@ use lapin::message::BasicReturnMessage;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Confirmation, Connection};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
+use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
+use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms, Unconfirmed};
 use crate::adapter::rabbitmq::declare::answered;
-use crate::adapter::rabbitmq::errors::{code, never_sent, on_channel};
+use crate::adapter::rabbitmq::errors::{code, on_channel};
 use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
 use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
+use crate::adapter::rabbitmq::returns::Returns;
 use crate::broker::{BrokerError, Publication, ReplyEvent};
 
 /// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
@@ -41,8 +43,7 @@ pub(super) struct Epoch {
     stuck: bool,
     /// Whether somebody may still publish.
     open: bool,
-    /// Confirmed messages whose confirm brought somebody else's return: their own may still be on its way.
-    unsettled: Vec<(u64, Publication)>,
+    returns: Returns,
     in_flight: InFlight,
     /// Whether what is in flight was in flight before when a channel was closed.
     suspect: bool,
@@ -58,7 +59,7 @@ impl Epoch {
             rejections: Rejections::new(replaced),
             stuck: false,
             open: true,
-            unsettled: Vec::new(),
+            returns: Returns::default(),
             in_flight: InFlight::default(),
             suspect: false,
             confirms: Confirms::default(),
@@ -175,32 +176,28 @@ impl Epoch {
         self.in_flight.push(job);
     }
 
-    /// Takes all confirms that are ready. The client attaches a returned message to whichever confirm it resolves next,
-    /// which may be another message's; the broker sends a return before the confirm of the same message. So a confirm
-    /// that brings no return was resolved when no return was waiting: it settles its own message, and all those whose
-    /// confirm had brought somebody else's.
+    /// Takes all confirms that are ready.
     fn confirmed(&mut self, first: Confirmed) -> Result<(), String> {
         let (mut next, mut lost) = (Some(first), None);
         while let Some((number, result)) = next {
             match result.map(publication) {
-                Ok((publication, Some(returned))) => {
-                    self.returned(&returned);
-                    self.unsettled.push((number, publication));
-                }
-                Ok((publication, None)) => {
-                    for (number, publication) in std::mem::take(&mut self.unsettled) {
-                        self.settle(number, publication);
+                Ok((publication, returned)) => {
+                    if let Some(returned) = returned {
+                        self.returned(&returned);
                     }
-                    self.settle(number, publication);
+                    self.returns.confirmed(number, publication);
                 }
-                Err(error) => {
-                    if let Some(job) = self.in_flight.get_mut(number).filter(|_| never_sent(&error)) {
+                Err(Unconfirmed { error, written }) => {
+                    if let Some(job) = self.in_flight.get_mut(number).filter(|_| !written) {
                         job.sent -= 1;
                     }
                     lost = Some(error);
                 }
             }
             next = poll_fn(|cx| self.confirms.poll_next(cx)).now_or_never();
+        }
+        for (number, publication) in self.returns.settled() {
+            self.settle(number, publication);
         }
         match lost {
             None => Ok(()),
@@ -217,7 +214,10 @@ impl Epoch {
         let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
         let found = self.in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
         match found {
-            Some(number) => self.resolve(number, Ok(Publication::Returned)),
+            Some(number) => {
+                self.returns.returned(number);
+                self.resolve(number, Ok(Publication::Returned));
+            }
             None => tracing::warn!(routing_key, "a message came back that nobody waits for"),
         }
     }
@@ -272,6 +272,7 @@ impl Epoch {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
         self.rejections.end();
+        // Requests that were not sent yet go out on the next channel.
         if self.replies.is_some() {
             (owner.replies)(ReplyEvent::Lost);
         }
@@ -283,8 +284,12 @@ impl Epoch {
             }
         }
         if self.channel.status().connected() {
-            let channel = Arc::clone(&self.channel);
-            owner.link.handle.spawn(async move { channel.close(200, "OK".into()).await });
+            let (channel, mut confirms) = (Arc::clone(&self.channel), std::mem::take(&mut self.confirms));
+            owner.link.handle.spawn(async move {
+                // The client lets the end of a channel overtake its messages, which cost the connection then.
+                let _ = timeout(ANSWER_TIMEOUT, confirms.written()).await;
+                channel.close(200, "OK".into()).await
+            });
         }
     }
 }

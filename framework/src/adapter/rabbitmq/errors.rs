@@ -57,8 +57,3 @@ pub(super) fn declaring(error: &Error, what: String) -> BrokerError {
         _ => on_channel(error),
     }
 }
-
-/// Whether the client refused before anything left.
-pub(super) fn never_sent(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_))
-}

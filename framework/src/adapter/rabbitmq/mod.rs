@@ -14,6 +14,7 @@ mod link;
 mod properties;
 mod publisher;
 mod rejections;
+mod returns;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -1,12 +1,11 @@
-//! Confirm channels, each owned by one task: it alone publishes on it and awaits its confirms.
+//! One confirm channel, owned by one task: it alone publishes on it and awaits its confirms.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -24,70 +23,28 @@ pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 /// How long the link may take to notice that its connection is gone.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The most single-threaded runtimes that have an owner, and so a channel, of their own. Others share one.
-const MAX_OWNERS: usize = 64;
-
-type Jobs = mpsc::Sender<Box<Job>>;
-
 pub(super) struct RabbitPublisher {
-    owners: Arc<Owners>,
-}
-
-/// Who publishes for whom. A single-threaded runtime has its own owner, which runs there: between threads a message and
-/// its confirm would each be woken for once more. All else shares one, which no caller can block.
-struct Owners {
+    jobs: mpsc::Sender<Box<Job>>,
     link: Arc<Link>,
-    replies: ReplySink,
-    running: Mutex<Running>,
-}
-
-/// By runtime; `None` for the one that is shared.
-type Running = Vec<(Option<runtime::Id>, Jobs)>;
-
-fn running_as(running: &Running, id: Option<runtime::Id>) -> Option<Jobs> {
-    running.iter().find(|(owner, jobs)| *owner == id && !jobs.is_closed()).map(|(_, jobs)| jobs.clone())
-}
-
-impl Owners {
-    /// The owner for whoever publishes here and now.
-    fn jobs(&self) -> Jobs {
-        let single = |handle: &Handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread;
-        let here = Handle::try_current().ok().filter(single);
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(jobs) = running_as(&running, here.as_ref().map(Handle::id)) {
-            return jobs;
-        }
-        // Those of runtimes that have ended.
-        running.retain(|(_, jobs)| !jobs.is_closed());
-        match here {
-            Some(handle) if running.len() < MAX_OWNERS => self.start(&mut running, Some(handle.id()), &handle),
-            _ => running_as(&running, None).unwrap_or_else(|| self.start(&mut running, None, &self.link.handle)),
-        }
-    }
-
-    fn start(&self, running: &mut Running, id: Option<runtime::Id>, handle: &Handle) -> Jobs {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let (link, replies) = (Arc::clone(&self.link), Arc::clone(&self.replies));
-        handle.spawn(Owner { link, replies, queue, waiting: VecDeque::new(), replaced: None }.run());
-        running.push((id, jobs.clone()));
-        jobs
-    }
 }
 
 impl RabbitPublisher {
+    /// The owner runs on the adapter's runtime, which no caller can block.
     pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
-        Self { owners: Arc::new(Owners { link, replies, running: Mutex::default() }) }
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let handle = link.handle.clone();
+        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new(), replaced: None }.run());
+        Self { jobs, link }
     }
 }
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        let owners = Arc::clone(&self.owners);
+        let (jobs, link) = (self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
-            if owners.link.is_closed() {
+            if link.is_closed() {
                 return Err(BrokerError::Stopped);
             }
-            let jobs = owners.jobs();
             let (result, outcome) = oneshot::channel();
             let job = Job::new(message, deadline, result)?;
             // With room there is no need for a timer. Whoever waits already comes first: the queue is fair.
@@ -130,10 +87,10 @@ impl Owner {
         loop {
             let now = state.borrow_and_update().clone();
             let connection = match now {
-                LinkState::Closed => return self.stop(),
+                LinkState::Closed => return self.stop().await,
                 LinkState::Down(error) => {
                     if !self.wait_down(&mut state, &error).await {
-                        return self.stop();
+                        return self.stop().await;
                     }
                     continue;
                 }
@@ -152,7 +109,7 @@ impl Owner {
                         tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true }
                     };
                     if !self.meanwhile(changed).await {
-                        return self.stop();
+                        return self.stop().await;
                     }
                 }
             }
@@ -212,8 +169,12 @@ impl Owner {
     }
 
     /// Whoever still waits hears of it as the messages are dropped.
-    fn stop(mut self) {
+    async fn stop(mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
+        // Somebody may be putting one into the queue in this moment.
+        while let Some(job) = self.queue.recv().await {
+            drop(job);
+        }
     }
 }

@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::declare::{answered, confirming};
-use crate::adapter::rabbitmq::errors::never_sent;
 use crate::adapter::rabbitmq::job::Job;
 use crate::broker::Publication;
 
@@ -117,14 +116,17 @@ fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output =
         // What was not sent once more stays rejected.
         let Ok(channel) = confirming(&connection).await else { return Publication::Rejected };
         let options = BasicPublishOptions { mandatory, immediate: false };
-        let sending =
-            async { channel.basic_publish(exchange, routing_key, options, &payload, properties).await?.await };
-        let publication = match answered("confirm a message", sending).await {
+        let writing = channel.basic_publish(exchange, routing_key, options, &payload, properties);
+        let confirm = match answered("take a message", writing).await {
+            Ok(Ok(confirm)) => confirm,
+            Ok(Err(_)) => return Publication::Rejected,
+            Err(error) => return Publication::Unknown(error.to_string()),
+        };
+        let publication = match answered("confirm a message", confirm).await {
             Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Publication::Returned,
             Ok(Ok(Confirmation::Ack(None))) => Publication::Confirmed,
             Ok(Ok(Confirmation::Nack(None))) => Publication::Rejected,
             Ok(Ok(Confirmation::NotRequested)) => Publication::Unknown("the channel has no confirms".into()),
-            Ok(Err(error)) if never_sent(&error) => Publication::Rejected,
             Ok(Err(error)) => Publication::Unknown(error.to_string()),
             Err(error) => Publication::Unknown(error.to_string()),
         };

@@ -1,0 +1,91 @@
+//! What the confirms of one channel mean: pure.
+//!
+//! The broker sends a returned message before the confirm of the same message. The client keeps what came back in a row
+//! and attaches the first of it to whichever confirm it resolves next, perhaps another message's; of confirms that came
+//! together it resolves any first. So a confirm tells what became of its message only when nothing that came back can
+//! still be in that row. There are never more in it than messages that came back and are not confirmed yet: when each of
+//! those that are known has its own confirm, the row has nothing of a message whose confirm has been seen.
+
+use crate::broker::Publication;
+
+#[derive(Default)]
+pub(super) struct Returns {
+    /// Confirmed, and perhaps returned.
+    unsettled: Vec<(u64, Publication)>,
+    /// Returned, and not confirmed yet.
+    returned: Vec<u64>,
+}
+
+impl Returns {
+    /// A message came back, attached to some confirm; told before that confirm is.
+    pub(super) fn returned(&mut self, number: u64) {
+        match self.unsettled.iter().position(|(confirmed, _)| *confirmed == number) {
+            Some(place) => drop(self.unsettled.swap_remove(place)),
+            None => self.returned.push(number),
+        }
+    }
+
+    /// A message's own confirm.
+    pub(super) fn confirmed(&mut self, number: u64, publication: Publication) {
+        match self.returned.iter().position(|returned| *returned == number) {
+            Some(place) => drop(self.returned.swap_remove(place)),
+            None => self.unsettled.push((number, publication)),
+        }
+    }
+
+    /// What is certain when all confirms that have come have been told.
+    pub(super) fn settled(&mut self) -> Vec<(u64, Publication)> {
+        if self.returned.is_empty() { std::mem::take(&mut self.unsettled) } else { Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Steps: the broker confirms that many of the oldest messages together, which the client resolves in an order of
+        /// its own; then perhaps we look, in an order of our own.
+        #[test]
+        fn no_message_that_came_back_is_ever_called_confirmed(
+            unroutable in prop::collection::vec(any::<bool>(), 1..40),
+            steps in prop::collection::vec((1..6_usize, any::<u64>(), any::<bool>()), 40),
+        ) {
+            let count = unroutable.len() as u64;
+            let mut random = fastrand::Rng::with_seed(steps[0].1);
+            let (mut next, mut row, mut resolved) = (0_u64, VecDeque::new(), Vec::new());
+            let (mut returns, mut came_back, mut certain) = (Returns::default(), BTreeSet::new(), BTreeSet::new());
+            for (together, _, look) in steps {
+                let mut confirmed: Vec<u64> = (next..count).take(together).collect();
+                // All that come back are in front of their confirms.
+                row.extend(confirmed.iter().copied().filter(|number| unroutable[*number as usize]));
+                next += confirmed.len() as u64;
+                random.shuffle(&mut confirmed);
+                for number in confirmed {
+                    resolved.push((number, row.pop_front()));
+                }
+                if !look && next < count {
+                    continue;
+                }
+                random.shuffle(&mut resolved);
+                for (number, attached) in resolved.drain(..) {
+                    if let Some(back) = attached {
+                        prop_assert!(came_back.insert(back));
+                        returns.returned(back);
+                    }
+                    returns.confirmed(number, Publication::Confirmed);
+                }
+                for (number, _) in returns.settled() {
+                    prop_assert!(!unroutable[number as usize], "{number} came back");
+                    prop_assert!(certain.insert(number));
+                }
+            }
+            let (back, there): (BTreeSet<u64>, BTreeSet<u64>) = (0..next).partition(|number| unroutable[*number as usize]);
+            prop_assert_eq!((came_back, certain), (back, there), "each is answered");
+        }
+    }
+}
