@@ -60,11 +60,10 @@ mod tests {
             let (mut taken, mut row, mut unconfirmed, mut resolved) = (0, VecDeque::new(), Vec::new(), Vec::new());
             let (mut returns, mut came_back, mut certain) = (Returns::default(), BTreeSet::new(), BTreeSet::new());
             for (takes, confirms, look) in steps.into_iter().chain([(count, usize::MAX, true)]) {
-                for number in taken..count.min(taken + takes) {
-                    row.extend(Some(number).filter(|_| unroutable[number as usize]));
-                    unconfirmed.push(number);
-                    taken = number + 1;
-                }
+                let new = taken..count.min(taken + takes);
+                taken = new.end;
+                row.extend(new.clone().filter(|number| unroutable[*number as usize]));
+                unconfirmed.extend(new);
                 random.shuffle(&mut unconfirmed);
                 for number in unconfirmed.drain(..confirms.min(unconfirmed.len())) {
                     resolved.push((number, row.pop_front()));
