@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use foldhash::HashMap;
-
 use postrider_grammar::matches;
 
 use crate::broker::{Destination, Exchange, ExchangeKind};

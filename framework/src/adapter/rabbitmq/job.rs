@@ -122,7 +122,7 @@ impl Job {
 }
 
 impl Drop for Job {
-    /// The app stopped, or the thread that publishes ended.
+    /// The app stopped.
     fn drop(&mut self) {
         if self.sent > 0 {
             self.give_up("the app stopped before the confirm came");
