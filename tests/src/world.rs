@@ -157,7 +157,7 @@ impl World {
     /// When they do not come; the text says how many did.
     pub async fn take(&self, queue: Queue, count: usize) -> Vec<Envelope> {
         let broker = self.broker().await;
-        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 100 };
+        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 100, answers: false };
         let mut consumer = broker.consume(&spec).await.expect("the queue can be consumed");
         let mut envelopes = Vec::new();
         while envelopes.len() < count {

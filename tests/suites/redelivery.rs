@@ -78,7 +78,7 @@ impl Strict {
 async fn give_back(world: &World, queue: &Queue, times: usize) {
     let broker = world.broker().await;
     for _ in 0..times {
-        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1 };
+        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1, answers: false };
         let mut consumer = broker.consume(&spec).await.unwrap();
         let delivery = consumer.next().await.unwrap().unwrap();
         // Otherwise it would be delivered to this consumer again.

@@ -194,7 +194,7 @@ on_both_brokers! {
     async fn the_queue_of_a_tap_ends_with_it(world: World) {
         let broker = world.broker().await;
         let queue = Queue::exclusive(format!("{}.tap.x", world.names.namespace()));
-        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1 };
+        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
         drop(broker.consume(&spec).await.unwrap());
         eventually_async("the queue is gone", || async { broker.inspect(&spec.queue.name).await.unwrap().is_none() }).await;
     }

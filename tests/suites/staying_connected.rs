@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use postrider::{App, Context, Failure, Payload, Running, SendError, distributed};
+use postrider::{App, Context, Failure, Payload, RequestError, Running, SendError, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::node::{ALARM, NO_ALARM, Node};
 use postrider_tests::proxy::{Network, Proxy};
-use postrider_tests::world::{Seen, World, eventually, run};
+use postrider_tests::world::{PATIENCE, Seen, World, eventually, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
@@ -57,6 +57,12 @@ impl Alpha {
     #[distributed(query = "alpha.ask")]
     async fn ask(&self, _: ()) -> Result<u64, Failure> {
         Ok(self.seen.count() as u64)
+    }
+
+    #[distributed(query = "alpha.large")]
+    async fn large(&self, bytes: usize) -> Result<String, Failure> {
+        self.seen.add("large".into());
+        Ok("x".repeat(bytes))
     }
 }
 
@@ -317,8 +323,15 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
         for number in 0..20 {
             running.bus().send_key("alpha.do", Payload::text(number.to_string())).await.unwrap();
         }
-        node.ctl(&["eval", ALARM]).unwrap();
         let bus = running.bus().clone();
+        // A query is answered on the connection that publishes, which waits with it.
+        let client = world.client().await;
+        let asked = tokio::spawn({
+            let bus = client.bus().clone();
+            async move { bus.request_key_with::<u64>("alpha.ask", Payload::msgpack(&()), |o| o.timeout(PATIENCE)).await }
+        });
+        while world.ready("alpha.query").await != Some(1) {}
+        node.ctl(&["eval", ALARM]).unwrap();
         let patience = Duration::from_secs(2);
         let held = bus.send_key_with("alpha.do", Payload::text("held"), |o| o.timeout(patience)).await.unwrap_err();
         assert!(matches!(held, SendError::Unknown { .. } | SendError::Broker(_)), "{held}");
@@ -328,8 +341,43 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
         let waiting = tokio::spawn(async move { bus.send_key("alpha.do", Payload::text("waits")).await });
         node.ctl(&["eval", NO_ALARM]).unwrap();
         waiting.await.unwrap().unwrap();
+        asked.await.unwrap().unwrap();
+        client.stop().await;
         eventually("it is over", || !running.health().blocked).await;
         consumes(&running, &alpha, "after").await;
+        running.stop().await;
+    });
+}
+
+/// An answer costs its channel when the broker takes none of that size. The query comes again once, and is then answered
+/// on the channel that finds out which message is refused.
+#[test]
+fn an_answer_that_the_broker_refuses_does_not_bring_its_query_again_for_ever() {
+    run(async {
+        let node = node();
+        node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 65536)."]).unwrap();
+        let world = World::on(node.url());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let ask = |bytes: usize| {
+            let bus = client.bus().clone();
+            async move {
+                let patience = Duration::from_secs(3);
+                let asked =
+                    bus.request_key_with::<String>("alpha.large", Payload::msgpack(&bytes), |o| o.timeout(patience));
+                asked.await.map(|answer| answer.len())
+            }
+        };
+        assert_eq!(ask(1_000).await.unwrap(), 1_000);
+        let refused = ask(100_000).await.unwrap_err();
+        assert!(matches!(refused, RequestError::TimedOut { .. }), "{refused}");
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        let runs = alpha.seen.count();
+        assert!((2..=3).contains(&runs), "it was handled {} times", runs - 1);
+        assert_eq!(ask(1_000).await.unwrap(), 1_000);
+        assert_eq!(alpha.seen.count(), runs + 1, "the refused one does not come again");
+        client.stop().await;
         running.stop().await;
     });
 }

@@ -217,7 +217,12 @@ impl Migration {
         self.broker().declare(&Topology { queues: vec![to.clone()], ..Topology::default() }).await?;
         let declared = Instant::now();
         let waiting = self.waiting(from).await?;
-        let spec = ConsumerSpec { queue: Queue::standing(from), topology: Topology::default(), prefetch: PREFETCH };
+        let spec = ConsumerSpec {
+            queue: Queue::standing(from),
+            topology: Topology::default(),
+            prefetch: PREFETCH,
+            answers: false,
+        };
         let mut consumer = self.broker().consume(&spec).await?;
         // First what waits, so that it stays in front of what is sent from now on.
         let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;

@@ -121,7 +121,7 @@ async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16)
     if ready == 0 {
         return Ok(Vec::new());
     }
-    let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most };
+    let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
     let mut consumer = broker.consume(&spec).await?;
     let (mut read, mut receipts) = (Vec::new(), Vec::new());
     for _ in 0..ready.min(most.into()) {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{
-    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
-    Names, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    Addressed, Answered, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery,
+    DeliveryChannel, Names, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
 use crate::message::{Headers, Kind, Value};
 
@@ -187,6 +187,8 @@ pub(crate) fn delivery(receipt: impl Fn() -> Receipt + Clone) -> impl Strategy<V
 #[derive(Default)]
 pub(crate) struct Told {
     pub(crate) closed: AtomicBool,
+    /// The numbers of what was answered, if answers are taken.
+    pub(crate) answers: Option<Mutex<Vec<u64>>>,
     pub(crate) acked: Mutex<Vec<u64>>,
     pub(crate) given_back: Mutex<Vec<u64>>,
 }
@@ -204,6 +206,12 @@ impl DeliveryChannel for Told {
 
     fn is_live(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
+    }
+
+    fn answer(&self, number: u64, answer: Addressed) -> Answered {
+        let Some(answers) = &self.answers else { return Answered::Refused(Box::new(answer)) };
+        answers.lock().unwrap().push(number);
+        Answered::Leaving
     }
 }
 

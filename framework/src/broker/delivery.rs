@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::broker::{Origin, Properties};
+use crate::broker::{Addressed, Origin, Properties};
 
 /// What the broker handed over.
 #[derive(Debug)]
@@ -32,6 +32,23 @@ pub trait DeliveryChannel: Send + Sync {
     fn give_back(&self, tag: u64);
     /// Whether the channel is open. On a closed one nothing is sent: the broker delivers again.
     fn is_live(&self) -> bool;
+    /// Sends the answer to the delivery with this number of the lane's own, on the channel on which that came. A channel
+    /// takes none unless its consumer was opened for answers.
+    fn answer(&self, number: u64, answer: Addressed) -> Answered {
+        let _ = number;
+        Answered::Refused(Box::new(answer))
+    }
+}
+
+/// What became of an answer.
+#[derive(Debug)]
+pub enum Answered {
+    /// It is with the broker.
+    Left,
+    /// It is on its way; [`Consumer::poll_answered`](crate::broker::Consumer::poll_answered) tells when it has left.
+    Leaving,
+    /// The channel does not take it.
+    Refused(Box<Addressed>),
 }
 
 /// The single-use right to settle a delivery. It knows the channel it came from and is consumed by settling;
@@ -67,6 +84,15 @@ impl Receipt {
     pub fn give_back(mut self) {
         if let Some(channel) = self.channel.take() {
             channel.give_back(self.tag);
+        }
+    }
+
+    /// Sends the answer on the channel of its delivery, in front of whatever settles that once the answer has left.
+    #[must_use = "a delivery is settled when its answer has left"]
+    pub fn answer(&self, number: u64, answer: Addressed) -> Answered {
+        match &self.channel {
+            Some(channel) => channel.answer(number, answer),
+            None => Answered::Refused(Box::new(answer)),
         }
     }
 

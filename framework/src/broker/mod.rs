@@ -14,7 +14,7 @@ mod topology;
 mod wire;
 
 pub use delay::{MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due_queue, due_topology};
-pub use delivery::{Delivery, DeliveryChannel, Receipt};
+pub use delivery::{Answered, Delivery, DeliveryChannel, Receipt};
 pub use error::BrokerError;
 pub use names::Names;
 pub use postrider_grammar::matches;

@@ -83,6 +83,8 @@ pub struct ConsumerSpec {
     pub topology: Topology,
     /// The most deliveries that may be unsettled at once.
     pub prefetch: u16,
+    /// Whether its deliveries may be answered on the channel on which they come.
+    pub answers: bool,
 }
 
 /// How a connection stands.
@@ -192,6 +194,13 @@ pub trait Consumer: Send {
     /// [`Consumer::poll_next`] as a future. Cancel safe.
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Delivery, BrokerError>>> {
         Box::pin(poll_fn(|cx| self.poll_next(cx)))
+    }
+
+    /// The number of the next delivery whose answer has left; pending when none is on its way. Those whose answer has not
+    /// left when the channel ends are delivered again.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+        let _ = cx;
+        Poll::Pending
     }
 
     /// Tells the broker to send no more. What it has sent already can still be pulled and settled.

@@ -45,7 +45,8 @@ impl Tap {
             filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
         let exchanges = vec![Exchange::new(names.tap(), ExchangeKind::Topic)];
         let topology = Topology { exchanges, queues: Vec::new(), bindings };
-        let consumer = broker.consume(&ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH }).await?;
+        let consumer =
+            broker.consume(&ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH, answers: false }).await?;
         Ok(Self { consumer, names: names.clone() })
     }
 

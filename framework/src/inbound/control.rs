@@ -59,7 +59,7 @@ impl Consuming for ControlSettings {
             queues: Vec::new(),
             bindings: self.services.iter().map(binding).collect(),
         };
-        ConsumerSpec { queue, topology, prefetch: PREFETCH }
+        ConsumerSpec { queue, topology, prefetch: PREFETCH, answers: false }
     }
 
     fn consumes(&self, _: bool, problem: Option<String>) {

@@ -65,7 +65,7 @@ struct Due {
 impl Consuming for Due {
     fn spec(&self, _: u64) -> ConsumerSpec {
         let topology = due_topology(&self.settings.bus.identity.names);
-        ConsumerSpec { queue: topology.queues[0].clone(), topology, prefetch: PREFETCH }
+        ConsumerSpec { queue: topology.queues[0].clone(), topology, prefetch: PREFETCH, answers: false }
     }
 
     fn consumes(&self, consuming: bool, problem: Option<String>) {

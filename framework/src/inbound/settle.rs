@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Addressed, Queue, Topology};
-use crate::bus::{Bus, Counters, SendError, reply_to};
+use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::Made;
@@ -30,6 +30,10 @@ const FORWARD_PAUSES: [Duration; 5] = [
 /// A delivery that is held: its receipt, and what is needed to settle it.
 pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
+    /// Whether it came before, perhaps.
+    pub(super) redelivered: bool,
+    /// Whether its answer is on its way, after which it is acknowledged.
+    pub(super) answered: bool,
     pub(super) original: Original,
     /// The envelope as it came; the attempts share it.
     pub(super) envelope: Arc<Envelope>,
@@ -167,16 +171,26 @@ impl Settler {
     /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the
     /// delivery is not settled before its answer is on the way.
     async fn answer(&self, outcome: &Outcome, request: &Envelope) {
-        let Some(mut reply) = self.reply(outcome, request) else { return };
+        let Some(reply) = self.stamped_reply(outcome, request) else { return };
+        let deadline = Instant::now() + self.confirm_timeout;
+        if let Err(error) = self.bus.outlet.publish(reply, deadline).await {
+            tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
+        }
+    }
+
+    /// The answer as it goes to the queue of whoever asked.
+    pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
+        route(self.stamped_reply(outcome, request)?, &self.bus.identity.names).next()
+    }
+
+    fn stamped_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {
+        let mut reply = self.reply(outcome, request)?;
         let identity = &self.bus.identity;
         reply.source = Some(identity.service.clone());
         reply.instance = Some(identity.instance.clone());
         reply.causation_id = Some(request.id.clone());
         reply.conversation_id = Some(request.conversation_id.clone().unwrap_or_else(|| request.id.clone()));
-        let deadline = Instant::now() + self.confirm_timeout;
-        if let Err(error) = self.bus.outlet.publish(reply, deadline).await {
-            tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
-        }
+        Some(reply)
     }
 
     fn reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {

@@ -62,7 +62,12 @@ impl LanePlan {
             queue.name = format!("{}.{epoch}", queue.name);
         }
         let bindings = self.sources.iter().map(|(source, key)| Binding::to_queue(source, key, &queue.name)).collect();
-        ConsumerSpec { queue, topology: Topology { bindings, ..Topology::default() }, prefetch }
+        ConsumerSpec {
+            queue,
+            topology: Topology { bindings, ..Topology::default() },
+            prefetch,
+            answers: self.lane == Lane::Query,
+        }
     }
 
     /// The name of the queue, without an instance's epoch.

@@ -8,8 +8,9 @@ use futures::task::AtomicWaker;
 
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
+use crate::adapter::in_process::publisher::publish;
 use crate::adapter::in_process::queue::Subscriber;
-use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Receipt};
+use crate::broker::{Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Receipt};
 
 pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut state = connection.inner.lock();
@@ -38,6 +39,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         connection: Arc::clone(connection),
         queue: spec.queue.name.clone(),
         id,
+        answers: spec.answers,
         closed: AtomicBool::new(false),
     };
     Ok(Box::new(InProcessConsumer { channel: Arc::new(channel), wake }))
@@ -48,6 +50,7 @@ struct Channel {
     connection: Arc<Connection>,
     queue: String,
     id: u64,
+    answers: bool,
     closed: AtomicBool,
 }
 
@@ -104,6 +107,15 @@ impl DeliveryChannel for Channel {
 
     fn is_live(&self) -> bool {
         !self.closed.load(Ordering::Acquire) && !self.connection.is_closed()
+    }
+
+    fn answer(&self, _: u64, answer: Addressed) -> Answered {
+        if !self.answers {
+            return Answered::Refused(Box::new(answer));
+        }
+        // An answer to somebody who is gone is dropped, as everywhere.
+        let _ = publish(&self.connection, answer);
+        Answered::Left
     }
 }
 

@@ -50,7 +50,7 @@ struct Model {
 }
 
 fn spec(prefetch: u16) -> ConsumerSpec {
-    ConsumerSpec { queue: Queue::quorum("q"), topology: Topology::default(), prefetch }
+    ConsumerSpec { queue: Queue::quorum("q"), topology: Topology::default(), prefetch, answers: false }
 }
 
 fn message_of(delivery: &Delivery) -> u32 {

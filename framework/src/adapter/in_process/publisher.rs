@@ -72,35 +72,38 @@ impl Publisher for InProcessPublisher {
         if message.awaits_reply {
             message.properties.reply_to = Some(self.address.as_str().into());
         }
-        Box::pin(async move {
-            connection.open()?;
-            let fault = connection.fault(Step::Publish, None);
-            connection.open()?;
-            let unknown = || Ok(Publication::Unknown("the fault script swallowed it".into()));
-            if fault == Some(FaultKind::DropMessage) {
-                return unknown();
-            }
-            connection.inner.published(&message);
-            let publication = if message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX) {
-                Ok(reply(message))
-            } else {
-                let mut state = connection.inner.lock();
-                if fault == Some(FaultKind::Duplicate) {
-                    // The same again is taken as the first was.
-                    let _ = state.publish(message.clone());
-                }
-                state.publish(message)
-            };
-            connection.inner.changed();
-            match fault {
-                Some(FaultKind::DropConfirm) => unknown(),
-                Some(FaultKind::CrashAfter) => {
-                    connection.shut();
-                    Err(BrokerError::Stopped)
-                }
-                _ => publication,
-            }
-        })
+        Box::pin(async move { publish(&connection, message) })
+    }
+}
+
+/// Routes a message at once.
+pub(super) fn publish(connection: &Connection, message: Addressed) -> Result<Publication, BrokerError> {
+    connection.open()?;
+    let fault = connection.fault(Step::Publish, None);
+    connection.open()?;
+    let unknown = || Ok(Publication::Unknown("the fault script swallowed it".into()));
+    if fault == Some(FaultKind::DropMessage) {
+        return unknown();
+    }
+    connection.inner.published(&message);
+    let publication = if message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX) {
+        Ok(reply(message))
+    } else {
+        let mut state = connection.inner.lock();
+        if fault == Some(FaultKind::Duplicate) {
+            // The same again is taken as the first was.
+            let _ = state.publish(message.clone());
+        }
+        state.publish(message)
+    };
+    connection.inner.changed();
+    match fault {
+        Some(FaultKind::DropConfirm) => unknown(),
+        Some(FaultKind::CrashAfter) => {
+            connection.shut();
+            Err(BrokerError::Stopped)
+        }
+        _ => publication,
     }
 }
 

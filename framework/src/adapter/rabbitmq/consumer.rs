@@ -17,17 +17,23 @@ use crate::adapter::rabbitmq::declare::{self, answered};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::properties::{from_client, short};
-use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt};
+use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
+use crate::broker::{
+    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt,
+};
 
-pub(super) async fn open(link: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
-    let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
+/// Consumes over one link what was declared over another.
+pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut topology = spec.topology.clone();
     topology.queues.insert(0, spec.queue.clone());
+    let (connection, _) = declaring.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, &topology).await?;
+    let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
     let channel = declare::channel(&connection).await?;
     let consumer = consume(&channel, spec).await?;
     let lane = Arc::new(LaneChannel {
-        channel,
+        channel: Arc::new(channel),
+        answers: spec.answers.then(Mutex::default),
         acks: Mutex::new(Acks::new(spec.prefetch)),
         open: AtomicBool::new(true),
         _connection: connection,
@@ -46,7 +52,9 @@ async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consum
 
 /// The channel of one lane during one epoch.
 struct LaneChannel {
-    channel: Channel,
+    channel: Arc<Channel>,
+    /// Answers that are being written, if any may be.
+    answers: Option<Mutex<Writes>>,
     acks: Mutex<Acks>,
     open: AtomicBool,
     /// Closes when nobody holds it any more.
@@ -78,9 +86,39 @@ impl DeliveryChannel for LaneChannel {
     fn is_live(&self) -> bool {
         self.open.load(Ordering::Acquire) && self.channel.status().connected()
     }
+
+    fn answer(&self, number: u64, answer: Addressed) -> Answered {
+        let Some(mut answers) = self.answers().filter(|_| self.is_live()) else {
+            return Answered::Refused(Box::new(answer));
+        };
+        match ClientMessage::of(&answer) {
+            Ok(message) => {
+                answers.put(number, &self.channel, message);
+                Answered::Leaving
+            }
+            Err(_) => Answered::Refused(Box::new(answer)),
+        }
+    }
 }
 
 impl LaneChannel {
+    fn answers(&self) -> Option<MutexGuard<'_, Writes>> {
+        Some(self.answers.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Closes the channel, unless it is closed. The client lets the end of a channel overtake what is not yet written,
+    /// which would cost the connection.
+    async fn close(&self) {
+        let answers = self.answers().map(|mut answers| std::mem::take(&mut *answers));
+        let closing = async {
+            if let Some(mut answers) = answers {
+                answers.all_written().await;
+            }
+            self.channel.close(200, "OK".into()).await
+        };
+        let _ = timeout(ANSWER_TIMEOUT, closing).await;
+    }
+
     /// Frames leave while this is held, so that they leave in the order in which they were decided.
     fn acks(&self) -> MutexGuard<'_, Acks> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,6 +155,15 @@ impl Consumer for RabbitConsumer {
         })
     }
 
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+        let Some(mut answers) = self.lane.answers() else { return Poll::Pending };
+        match ready!(answers.poll_written(cx)) {
+            (number, Ok(_)) => Poll::Ready(number),
+            // The channel has ended; what is unsettled comes again.
+            (_, Err(_)) => Poll::Pending,
+        }
+    }
+
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let cancelled = self.lane.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
@@ -130,7 +177,7 @@ impl Consumer for RabbitConsumer {
             self.lane.flush();
             if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
                 // Acks and give-backs are in front of it in the same order of frames.
-                let _ = timeout(ANSWER_TIMEOUT, self.lane.channel.close(200, "OK".into())).await;
+                self.lane.close().await;
             }
         })
     }
@@ -168,9 +215,7 @@ impl Drop for RabbitConsumer {
         self.lane.flush();
         if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
             let lane = Arc::clone(&self.lane);
-            self.handle.spawn(async move {
-                let _ = timeout(ANSWER_TIMEOUT, lane.channel.close(200, "OK".into())).await;
-            });
+            self.handle.spawn(async move { lane.close().await });
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
-use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Properties, Publication};
+use crate::adapter::rabbitmq::writes::ClientMessage;
+use crate::broker::{Addressed, BrokerError, Properties, Publication};
 
 /// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
@@ -51,12 +52,6 @@ impl Job {
         if awaits_reply {
             properties.reply_to = Some(REPLY_QUEUE.into());
         }
-        let bytes = properties.size();
-        if bytes > MAX_PROPERTIES_BYTES {
-            let reason =
-                format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
-            return Err(BrokerError::Protocol { reason });
-        }
         check_short("an exchange's name", &exchange)?;
         check_short("a routing key", &routing_key)?;
         let client = to_client(&properties)?;
@@ -80,17 +75,17 @@ impl Job {
         self.properties.message_id.as_deref()
     }
 
-    /// Exchange and routing key to send it with, and whether it is mandatory.
-    pub(super) fn client_address(&self) -> (ShortString, ShortString, bool) {
-        // Both were checked when the message came.
+    /// The message as it is sent.
+    pub(super) fn client_message(&mut self) -> ClientMessage {
+        // Names and properties were checked when the message came, and could be converted once.
         let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
-        (short(&self.exchange), short(&self.routing_key), self.mandatory)
-    }
-
-    /// The properties to send it with.
-    pub(super) fn client_properties(&mut self) -> BasicProperties {
-        // They could be converted once, so they can be again.
-        self.client.take().or_else(|| to_client(&self.properties).ok()).unwrap_or_default()
+        ClientMessage {
+            exchange: short(&self.exchange),
+            routing_key: short(&self.routing_key),
+            mandatory: self.mandatory,
+            properties: self.client.take().or_else(|| to_client(&self.properties).ok()).unwrap_or_default(),
+            payload: self.payload.clone(),
+        }
     }
 
     /// When its caller, or the channel on which it was sent, is to be given up.

@@ -15,6 +15,7 @@ mod properties;
 mod publisher;
 mod rejections;
 mod returns;
+mod writes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -56,8 +57,8 @@ impl RabbitMqSettings {
     }
 }
 
-/// A connection to RabbitMQ: one for publishing and one for consuming, so that a broker that blocks publishers still
-/// takes acknowledgements. It has a small runtime of its own, so that a busy handler delays neither heartbeats nor acks.
+/// A connection to RabbitMQ: one for publishing and for queries, and one for all else that is consumed, so that a broker
+/// that blocks publishers still takes acknowledgements. It has a small runtime of its own, so that a busy handler delays neither heartbeats nor acks.
 pub struct RabbitMq {
     publishing: Arc<Link>,
     consuming: Arc<Link>,
@@ -192,7 +193,9 @@ impl Broker for RabbitMq {
     }
 
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
-        Box::pin(async { consumer::open(&self.consuming, spec).await })
+        // What is answered on its channel waits like all that is sent while the broker is short of memory; commands do not.
+        let link = if spec.answers { &self.publishing } else { &self.consuming };
+        Box::pin(async { consumer::open(link, &self.consuming, spec).await })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::broker::{BrokerError, Properties};
+use crate::broker::{BrokerError, MAX_PROPERTIES_BYTES, Properties};
 use crate::message::{Headers, MediaType, Value};
 
 /// A text of at most 255 bytes.
@@ -27,7 +27,14 @@ pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
 /// The most bytes of a short string.
 const MAX_SHORT: usize = 255;
 
+/// Properties and headers as the client takes them, if they fit into a frame.
 pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, BrokerError> {
+    let bytes = properties.size();
+    if bytes > MAX_PROPERTIES_BYTES {
+        let reason =
+            format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
+        return Err(BrokerError::Protocol { reason });
+    }
     let mut client = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
     if let Some(text) = &properties.content_type {
         client = client.with_content_type(short("the content type", text)?);

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::declare::{answered, confirming};
 use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::Publication;
 
 /// The shortest time between two messages that are tried on another channel.
@@ -110,11 +111,11 @@ impl Rejections {
 
 /// Publishes on a channel of its own.
 fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Publication> + use<> {
-    let (exchange, routing_key, mandatory) = job.client_address();
-    let (properties, payload) = (job.client_properties(), job.payload.clone());
+    let message = job.client_message();
     async move {
         // What was not sent once more stays rejected.
         let Ok(channel) = confirming(&connection).await else { return Publication::Rejected };
+        let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
         let options = BasicPublishOptions { mandatory, immediate: false };
         let writing = channel.basic_publish(exchange, routing_key, options, &payload, properties);
         let confirm = match answered("take a message", writing).await {

@@ -249,7 +249,8 @@ impl DeadLetters {
     pub(super) async fn hold(&self, queue: &str, filter: &DeadFilter) -> Result<Held, DeadError> {
         let ready = self.bus.broker.inspect(queue).await?.map_or(0, |state| state.ready);
         let declared = Queue::quorum(queue);
-        let spec = ConsumerSpec { queue: declared, topology: Topology::default(), prefetch: MOST_HELD + ROOM };
+        let spec =
+            ConsumerSpec { queue: declared, topology: Topology::default(), prefetch: MOST_HELD + ROOM, answers: false };
         let consumer = self.bus.broker.consume(&spec).await?;
         let more = ready > u64::from(MOST_HELD);
         let mut held = Held { queue: queue.to_owned(), consumer, meant: Vec::new(), others: Vec::new(), more };
@@ -272,7 +273,8 @@ impl DeadLetters {
 
     /// The letter at the head of a queue, if there is one. It stays there.
     pub(in crate::app) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
-        let spec = ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1 };
+        let spec =
+            ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1, answers: false };
         let mut consumer = self.bus.broker.consume(&spec).await?;
         let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
         let delivery = delivery?;

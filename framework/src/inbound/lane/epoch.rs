@@ -23,6 +23,8 @@ pub(super) enum Event {
     Ended(Option<BrokerError>),
     Finished(Finished),
     Settled(u64, Receive),
+    /// The answer to a delivery has left.
+    Answered(u64),
     /// Nothing else is about to happen.
     Quiet,
     /// It is time to look whether the queue stalls.
@@ -42,6 +44,20 @@ pub(super) enum Ended {
     Paused,
     /// The consumer is to be opened again.
     Lost,
+}
+
+/// What a consumer has to say.
+enum Heard {
+    Answered(u64),
+    Pulled(Option<Result<Delivery, BrokerError>>),
+}
+
+/// Of a lane that leaves nothing more is pulled.
+fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Context<'_>) -> Poll<Heard> {
+    if let Poll::Ready(number) = consumer.poll_answered(cx) {
+        return Poll::Ready(Heard::Answered(number));
+    }
+    if leaving.is_some() { Poll::Pending } else { consumer.poll_next(cx).map(Heard::Pulled) }
 }
 
 impl LaneLoop {
@@ -81,6 +97,7 @@ impl LaneLoop {
                 }
                 Event::Finished(finished) => self.finished(finished),
                 Event::Settled(number, receive) => self.release(number, receive),
+                Event::Answered(number) => self.answered(number),
                 Event::Quiet => self.flush(),
                 Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
@@ -155,6 +172,10 @@ impl LaneLoop {
         outlived.into_iter().for_each(|id| self.outlived.add(id));
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
+        // Nobody else will say what became of these.
+        let answered: Vec<u64> =
+            self.held.iter().filter(|(_, held)| held.answered).map(|(number, _)| *number).collect();
+        answered.into_iter().for_each(|number| self.release(number, Receive::Ack));
         self.unflushed = None;
         self.buffer.clear();
         self.parked.clear();
@@ -202,11 +223,14 @@ impl LaneLoop {
         if self.stop(leaving).is_cancelled() {
             return Some(Event::Stop);
         }
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(number) = consumer.poll_answered(&mut nobody) {
+            return Some(Event::Answered(number));
+        }
         if leaving.is_none() {
             if matches!(self.control.has_changed(), Ok(true)) {
                 return Some(Event::Controlled);
             }
-            let mut nobody = Context::from_waker(Waker::noop());
             if let Poll::Ready(pulled) = consumer.poll_next(&mut nobody) {
                 return Some(self.pulled(pulled));
             }
@@ -251,7 +275,10 @@ impl LaneLoop {
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
-            pulled = poll_fn(|cx| consumer.poll_next(cx)), if leaving.is_none() => self.pulled(pulled),
+            heard = poll_fn(|cx| heard(consumer, leaving, cx)) => match heard {
+                Heard::Answered(number) => Event::Answered(number),
+                Heard::Pulled(pulled) => self.pulled(pulled),
+            },
             // What was woken for may have gone meanwhile.
             () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,

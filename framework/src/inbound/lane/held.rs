@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::broker::Delivery;
+use crate::broker::{Answered, Delivery};
 use crate::bus::Counters;
-use crate::handler::{Asked, FailureClass, Outcome};
+use crate::handler::{Asked, FailureClass, Lane, Outcome};
 use crate::host::{Deliver, Finished, Made, Ticket};
 use crate::inbound::decide::{Case, End, SUSPECTED_AFTER, Settlement, after_crashes, decide};
 use crate::inbound::forward::skewed_for;
@@ -35,7 +35,8 @@ impl LaneLoop {
         };
         let number = self.next_number;
         self.next_number += 1;
-        self.held.insert(number, HeldDelivery { receipt, original, envelope: Arc::clone(&envelope) });
+        let held = HeldDelivery { receipt, redelivered, answered: false, original, envelope: Arc::clone(&envelope) };
+        self.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
         // Where the actor stops at what it would give up, every stop counts a delivery.
@@ -96,11 +97,36 @@ impl LaneLoop {
         if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
             return self.stop_at(number, &outcome);
         }
+        if settlement == (Settlement { answer: true, end: End::Ack }) && self.answer_on_channel(number, &outcome) {
+            return;
+        }
         if !Settler::needs_io(settlement) {
             let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
             return self.release(number, receive);
         }
         self.settle(number, settlement, outcome, made);
+    }
+
+    /// Sends an answer on the channel on which its question came. Not for a second time: perhaps it was this answer that
+    /// cost the channel. Whether it is on its way.
+    fn answer_on_channel(&mut self, number: u64, outcome: &Outcome) -> bool {
+        let Some(held) = self.held.get_mut(&number).filter(|held| !held.redelivered) else { return false };
+        let Some(receipt) = held.receipt.as_ref().filter(|_| self.settings.plan.lane == Lane::Query) else {
+            return false;
+        };
+        let Some(answer) = self.settings.settler.addressed_reply(outcome, &held.envelope) else { return false };
+        match receipt.answer(number, answer) {
+            Answered::Left => self.answered(number),
+            Answered::Leaving => held.answered = true,
+            Answered::Refused(_) => return false,
+        }
+        true
+    }
+
+    /// The answer to a delivery has left.
+    pub(super) fn answered(&mut self, number: u64) {
+        Counters::add(&self.counters.sent);
+        self.release(number, Receive::Ack);
     }
 
     /// The actor stops here: the message goes back to its place, and nothing after it is handled.
@@ -122,8 +148,12 @@ impl LaneLoop {
 
     fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
         let Some(held) = self.held.get(&number) else { return };
-        let held =
-            HeldDelivery { receipt: None, original: held.original.clone(), envelope: Arc::clone(&held.envelope) };
+        let held = HeldDelivery {
+            receipt: None,
+            original: held.original.clone(),
+            envelope: Arc::clone(&held.envelope),
+            ..*held
+        };
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         actix_rt::spawn(async move {
             let receive = settler.settle(settlement, outcome, made, lane, &held).await;

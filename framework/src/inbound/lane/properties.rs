@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::any::{NoBroker, Told};
-use crate::broker::{Names, Origin};
+use crate::broker::{Names, Origin, Properties};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings};
 use crate::codec::Limits;
 use crate::handler::{Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, PolicyWords, Scope};
@@ -30,6 +30,8 @@ enum Step {
         held: usize,
         how: u8,
     },
+    /// An answer has left.
+    Left,
     /// The channel is lost.
     End,
     Flush,
@@ -40,6 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Begin),
         6 => Just(Step::Deliver),
         5 => (any::<usize>(), 0..3_u8).prop_map(|(held, how)| Step::Finish { held, how }),
+        3 => Just(Step::Left),
         1 => Just(Step::End),
         1 => Just(Step::Flush),
     ]
@@ -61,7 +64,7 @@ impl Handler<Deliver> for Mailbox {
 }
 
 const SPEC: HandlerSpec = HandlerSpec {
-    kind: Kind::Command,
+    kind: Kind::Query,
     key: "a.b",
     scope: Scope::Shared,
     permission: None,
@@ -127,6 +130,8 @@ struct Model {
     inbox: Arc<Mutex<Vec<Deliver>>>,
     channels: Vec<Arc<Told>>,
     handled: Vec<(usize, u64, Deliver)>,
+    /// The tags of the present channel whose answers are on their way, the oldest first.
+    answering: VecDeque<u64>,
     expected: Vec<Vec<u64>>,
     tags: u64,
 }
@@ -139,11 +144,14 @@ impl Model {
     async fn deliver(&mut self) {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
+        // Somebody waits for every other one.
+        let reply_to = (self.tags % 2 == 0).then(|| "reply".into());
+        let properties = Properties { reply_to, ..Properties::default() };
         self.lane.hand_over(Delivery {
-            origin: Arc::new(Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() }),
+            origin: Arc::new(Origin { exchange: "postrider.query".into(), routing_key: "a.b".into() }),
             redelivered: false,
             delivery_count: None,
-            properties: Arc::default(),
+            properties: Arc::new(properties),
             payload: Bytes::new(),
             receipt: Receipt::new(self.tags, channel),
         });
@@ -159,8 +167,10 @@ impl Model {
         assert_eq!(ticket.is_live(), self.is_live(channel), "what may begin is of the present channel");
         match how {
             0 => {
-                if self.is_live(channel) {
-                    self.expected[channel].push(tag);
+                match self.is_live(channel) {
+                    true if tag % 2 == 0 => self.answering.push_back(tag),
+                    true => self.expected[channel].push(tag),
+                    false => {}
                 }
                 ticket.finish(Outcome::Done(None), Made::default());
             }
@@ -175,7 +185,7 @@ impl Model {
         let of_channel = self.lane.held.len() - self.lane.stale;
         match step {
             Step::Begin if !self.lane.open => {
-                self.channels.push(Arc::default());
+                self.channels.push(Arc::new(Told { answers: Some(Mutex::default()), ..Told::default() }));
                 self.expected.push(Vec::new());
                 self.lane.begin();
             }
@@ -183,7 +193,15 @@ impl Model {
                 self.deliver().await;
             }
             Step::Finish { held, how } if !self.handled.is_empty() => self.finish(held % self.handled.len(), how),
+            Step::Left => {
+                let Some(tag) = self.answering.pop_front() else { return };
+                let channel = self.channels.last().unwrap();
+                let number = channel.answers.as_ref().unwrap().lock().unwrap().remove(0);
+                self.expected[self.channels.len() - 1].push(tag);
+                self.lane.answered(number);
+            }
             Step::End if self.lane.open => {
+                self.answering.clear();
                 self.channels.last().unwrap().closed.store(true, Ordering::Release);
                 self.lane.end(Ended::Lost, Box::new(NoBroker)).await;
             }
@@ -195,8 +213,11 @@ impl Model {
     fn check(&self) -> Result<(), TestCaseError> {
         let stats = self.lane.counters.snapshot();
         let of_channel = self.handled.iter().filter(|(channel, ..)| self.is_live(*channel)).count();
-        prop_assert_eq!(self.lane.held.len(), self.handled.len());
-        prop_assert_eq!(stats.in_flight, self.handled.len() as u64);
+        let of_channel = of_channel + self.answering.len();
+        // An answer keeps its permit until it has left, and no longer than its channel.
+        let held = self.handled.len() + self.answering.len();
+        prop_assert_eq!(self.lane.held.len(), held);
+        prop_assert_eq!(stats.in_flight, held as u64);
         let permits = if self.lane.open { usize::from(PREFETCH) - of_channel } else { 0 };
         prop_assert_eq!(stats.permits, permits as u64);
         if self.lane.open {
@@ -216,13 +237,17 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let inbox = Arc::default();
     let lane = LaneLoop::new(settings(&inbox).await);
     let (channels, handled, expected) = (Vec::new(), Vec::new(), Vec::new());
-    let mut model = Model { lane, inbox, channels, handled, expected, tags: 0 };
+    let mut model = Model { lane, inbox, channels, handled, answering: VecDeque::new(), expected, tags: 0 };
     for step in steps {
         model.take(step).await;
         model.check()?;
     }
     while !model.handled.is_empty() {
         model.finish(0, 0);
+        model.check()?;
+    }
+    while !model.answering.is_empty() {
+        model.take(Step::Left).await;
         model.check()?;
     }
     prop_assert!(model.lane.held.is_empty());

@@ -77,7 +77,16 @@ impl Bench {
     }
 
     pub(super) async fn consume(&self, queue: &Queue, prefetch: u16) -> Box<dyn Consumer> {
-        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch };
+        self.open(queue, prefetch, false).await
+    }
+
+    /// A consumer whose deliveries are answered on its channel.
+    pub(super) async fn consume_for_answers(&self, queue: &Queue, prefetch: u16) -> Box<dyn Consumer> {
+        self.open(queue, prefetch, true).await
+    }
+
+    async fn open(&self, queue: &Queue, prefetch: u16, answers: bool) -> Box<dyn Consumer> {
+        let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch, answers };
         self.broker.consume(&spec).await.expect("a consumer opens")
     }
 

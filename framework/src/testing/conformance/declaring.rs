@@ -46,7 +46,7 @@ pub(super) async fn a_claimed_domain_is_refused_to_another_service(bench: Bench)
 pub(super) async fn an_exclusive_queue_belongs_to_one_connection(bench: Bench) {
     let queue = Queue::exclusive(bench.name("mine"));
     let mut consumer = bench.consume(&queue, 1).await;
-    let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1 };
+    let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1, answers: false };
     let Err(error) = bench.other.consume(&spec).await else { panic!("somebody else's exclusive queue was consumed") };
     assert!(matches!(error, BrokerError::Locked { .. }), "{error:?}");
     let publisher = bench.publisher().await;
@@ -105,7 +105,7 @@ pub(super) async fn a_queue_tells_how_it_stands(bench: Bench) {
 pub(super) async fn a_queue_that_stands_is_consumed_whatever_its_arguments(bench: Bench) {
     let queue = Queue::classic(bench.name("q")).with("x-max-length", 7_i32);
     let standing = Queue::standing(&queue.name);
-    let spec = ConsumerSpec { queue: standing.clone(), topology: Topology::default(), prefetch: 5 };
+    let spec = ConsumerSpec { queue: standing.clone(), topology: Topology::default(), prefetch: 5, answers: false };
     assert!(bench.broker.consume(&spec).await.is_err(), "there is none yet");
     assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None, "and it was not declared");
     bench.declare_queues(&[&queue]).await;

@@ -15,6 +15,7 @@
 //! }
 //! ```
 
+mod answering;
 mod bench;
 mod consuming;
 mod declaring;
@@ -71,6 +72,9 @@ pub fn scenarios() -> Vec<Scenario> {
         consuming::a_cancelled_consumer_gets_no_more,
         consuming::one_of_two_consumers_is_active_where_the_queue_says_so,
         consuming::a_short_queue_keeps_the_newest,
+        answering::an_answer_leaves_on_the_channel_of_its_question_and_settles_nothing,
+        answering::answers_that_are_on_their_way_leave_before_the_channel_closes,
+        answering::what_cannot_be_answered_on_a_channel_is_refused_unchanged,
         declaring::declaring_twice_changes_nothing,
         declaring::other_arguments_are_refused_with_both_values_and_other_queues_go_on,
         declaring::a_claimed_domain_is_refused_to_another_service,

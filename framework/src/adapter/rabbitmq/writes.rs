@@ -1,0 +1,96 @@
+//! Messages on their way to the socket, in the order in which they were put on a channel.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, PublisherConfirm};
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::adapter::rabbitmq::properties::{short, to_client};
+use crate::broker::{Addressed, BrokerError};
+
+/// The client's future of one publication: it ends when the message was written to the socket. It is large, so that its
+/// memory is used again.
+type Writing = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
+
+/// The most futures whose memory is kept.
+const SPARE: usize = 64;
+
+/// A message as the client takes it.
+pub(super) struct ClientMessage {
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
+    pub(super) mandatory: bool,
+    pub(super) properties: BasicProperties,
+    pub(super) payload: Bytes,
+}
+
+impl ClientMessage {
+    /// A message that fits into the client's types.
+    pub(super) fn of(addressed: &Addressed) -> Result<Self, BrokerError> {
+        Ok(Self {
+            exchange: short("an exchange's name", &addressed.exchange)?,
+            routing_key: short("a routing key", &addressed.routing_key)?,
+            mandatory: addressed.mandatory,
+            properties: to_client(&addressed.properties)?,
+            payload: addressed.payload.clone(),
+        })
+    }
+}
+
+/// What is being written on one channel.
+#[derive(Default)]
+pub(super) struct Writes {
+    /// The client writes in order, so that only the first one needs to be asked.
+    writing: VecDeque<(u64, Writing)>,
+    spare: Vec<Writing>,
+}
+
+impl Writes {
+    /// Puts a message on the channel: the first poll of the client's future does.
+    pub(super) fn put(&mut self, number: u64, channel: &Arc<Channel>, message: ClientMessage) {
+        let channel = Arc::clone(channel);
+        let publish = async move {
+            let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
+            let options = BasicPublishOptions { mandatory, immediate: false };
+            channel.basic_publish(exchange, routing_key, options, &payload, properties).await
+        };
+        let mut writing = match self.spare.pop() {
+            Some(mut writing) => {
+                writing.set(publish);
+                writing
+            }
+            None => Writing::new(publish),
+        };
+        match writing.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => self.writing.push_back((number, writing)),
+            Poll::Ready(written) => self.writing.push_back((number, Writing::new(std::future::ready(written)))),
+        }
+    }
+
+    /// The next message that was written; pending when there is none on its way.
+    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<(u64, lapin::Result<PublisherConfirm>)> {
+        let Some((number, writing)) = self.writing.front_mut() else { return Poll::Pending };
+        let Poll::Ready(written) = writing.poll(cx) else { return Poll::Pending };
+        let number = *number;
+        if let Some((_, writing)) = self.writing.pop_front()
+            && self.spare.len() < SPARE
+        {
+            self.spare.push(writing);
+        }
+        Poll::Ready((number, written))
+    }
+
+    /// Waits until all messages are written.
+    pub(super) async fn all_written(&mut self) {
+        while let Some((_, mut writing)) = self.writing.pop_front() {
+            // What goes wrong has been told to whoever is concerned.
+            let _ = poll_fn(|cx| writing.poll(cx)).await;
+        }
+    }
+}
