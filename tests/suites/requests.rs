@@ -223,6 +223,32 @@ on_both_brokers! {
         assert_eq!(through, "y", "a line is no circle");
     }
 
+    /// Beside replies that keep coming, by which confirms are looked at.
+    async fn a_request_that_nobody_takes_is_returned_while_others_are_answered(world: World) {
+        let alpha = Alpha::default();
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let asking = async {
+            for number in 0..300 {
+                let text = number.to_string();
+                assert_eq!(client.bus().request(&echo(&text)).await.unwrap(), text);
+            }
+        };
+        let nobody = async {
+            for _ in 0..50 {
+                let asked = client.bus().request_key::<String>("alpha.nobody", Payload::msgpack(&())).await;
+                let error = asked.expect_err("nobody answers that");
+                assert!(matches!(error, RequestError::Send(SendError::Unroutable { .. })), "{error}");
+            }
+        };
+        let sending = async {
+            for _ in 0..50 {
+                client.bus().send(&Note::new("beside")).await.unwrap();
+            }
+        };
+        tokio::join!(asking, nobody, sending);
+    }
+
     async fn a_cancelled_request_stops_waiting(world: World) {
         let alpha = Alpha::default();
         let _running = world.start(alpha.app()).await;

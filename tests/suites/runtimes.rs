@@ -4,16 +4,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use postrider::broker::{Addressed, Properties, Publication};
-use postrider::{App, Bus, Failure, Kind, Payload, distributed};
+use postrider::message::{Key, ReplyTo};
+use postrider::{App, Bus, Envelope, Failure, Kind, MediaType, Payload, distributed};
 use postrider_tests::node::Node;
-use postrider_tests::world::{World, eventually, run};
+use postrider_tests::world::{Seen, World, eventually, run};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 #[derive(Clone, Default)]
 struct Sink {
     seen: Arc<AtomicUsize>,
+    /// Thread and number of what came.
+    came: Seen<(usize, u64)>,
 }
 
 #[distributed(service = "sink")]
@@ -23,10 +27,27 @@ impl Sink {
         self.seen.fetch_add(1, Ordering::SeqCst);
     }
 
+    #[distributed(command = "sink.order")]
+    async fn order(&mut self, (thread, number): (usize, u64)) {
+        self.came.add((thread, number));
+    }
+
     #[distributed(query = "sink.twice")]
     async fn twice(&self, number: u64) -> Result<u64, Failure> {
         Ok(2 * number)
     }
+}
+
+fn is_request(number: u64) -> bool {
+    number.is_multiple_of(5)
+}
+
+/// A command whose sender waits for the answer.
+fn request(what: (usize, u64)) -> Envelope {
+    let payload = serde_json::to_vec(&what).unwrap();
+    let mut envelope = Envelope::new(Kind::Command, Key::new("sink.order").unwrap(), MediaType::JSON, payload.into());
+    envelope.reply_to = Some(ReplyTo::Caller);
+    envelope
 }
 
 fn single() -> Runtime {
@@ -67,6 +88,65 @@ fn runtimes_that_come_and_go_publish_through_one_bus_and_leave_no_channel_behind
         eventually("everything is handled", || seen.load(Ordering::SeqCst) as u64 == THREADS + 1).await;
         assert_eq!(channels(), before, "all publish on one");
         use_it(running.bus(), 1).await;
+        running.stop().await;
+    });
+}
+
+/// More at once than a channel takes, so that some wait, and fewer than its queue.
+#[test]
+fn what_a_thread_sends_keeps_its_order_beside_other_threads_and_when_the_connection_is_lost() {
+    const THREADS: usize = 4;
+    const MESSAGES: u64 = 450;
+    run(async {
+        let node = Node::start().unwrap();
+        let (world, sink) = (World::on(node.url()), Sink::default());
+        let came = sink.came.clone();
+        let running = world.start(App::new("sink").actor(move || sink.clone())).await;
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let bus = running.bus().clone();
+                std::thread::spawn(move || {
+                    single().block_on(async {
+                        let mut sending = Vec::new();
+                        for number in 0..MESSAGES {
+                            let bus = &bus;
+                            // Requests take another way onto the channel. Those that are open when it ends fail.
+                            let mut sent: LocalBoxFuture<'_, ()> = if is_request(number) {
+                                Box::pin(async move { drop(bus.dispatch(request((thread, number))).await) })
+                            } else {
+                                Box::pin(async move {
+                                    drop(bus.send_key("sink.order", Payload::json(&(thread, number))).await.unwrap());
+                                })
+                            };
+                            if futures::poll!(&mut sent).is_pending() {
+                                sending.push(sent);
+                            }
+                            // Now and then whoever waits gets on.
+                            if number % 100 == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                        futures::future::join_all(sending).await;
+                    });
+                })
+            })
+            .collect();
+        came.reach(200).await;
+        node.ctl(&["close_all_connections", "a test"]).unwrap();
+        tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| thread.join().unwrap())).await.unwrap();
+        let of_thread = |thread: usize| {
+            let mut known = std::collections::BTreeSet::new();
+            let numbers = came.all().into_iter().filter(move |(of, _)| *of == thread).map(|(_, number)| number);
+            // What came again was there before.
+            numbers.filter(move |number| known.insert(*number)).collect::<Vec<_>>()
+        };
+        let sent: Vec<u64> = (0..MESSAGES).filter(|number| !is_request(*number)).collect();
+        let came_of = |thread| of_thread(thread).into_iter().filter(|number| !is_request(*number)).count();
+        eventually("all have come", || (0..THREADS).all(|thread| came_of(thread) == sent.len())).await;
+        for thread in 0..THREADS {
+            let came = of_thread(thread);
+            assert!(came.is_sorted(), "of thread {thread}: {came:?}");
+        }
         running.stop().await;
     });
 }

@@ -59,6 +59,12 @@ impl Alpha {
         Ok(self.seen.count() as u64)
     }
 
+    #[distributed(query = "alpha.gated")]
+    async fn gated(&self, _: ()) -> Result<u64, Failure> {
+        self.gate.acquire().await.unwrap().forget();
+        Ok(7)
+    }
+
     #[distributed(query = "alpha.large")]
     async fn large(&self, bytes: usize) -> Result<String, Failure> {
         self.seen.add("large".into());
@@ -285,6 +291,32 @@ fn publications_end_in_time_while_the_broker_is_frozen_and_go_on_when_it_thaws()
     });
 }
 
+/// It is put on its channel by whoever asks, and its time is over sooner than anything that was sent before it.
+#[test]
+fn a_request_that_is_alone_ends_in_time_while_the_broker_is_frozen() {
+    run(async {
+        let mut node = node();
+        let world = World::on(node.url());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        for _ in 0..3 {
+            client.bus().request_key::<u64>("alpha.ask", Payload::msgpack(&())).await.unwrap();
+        }
+        // Time itself is what is waited for: replies are no longer expected.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        node.freeze().unwrap();
+        let (start, patience) = (Instant::now(), Duration::from_secs(1));
+        let asked = client.bus().request_key_with::<u64>("alpha.ask", Payload::msgpack(&()), |o| o.timeout(patience));
+        let error = asked.await.unwrap_err();
+        assert!(start.elapsed() < patience + Duration::from_secs(3), "it took {:?}: {error}", start.elapsed());
+        node.thaw().unwrap();
+        client.bus().request_key::<u64>("alpha.ask", Payload::msgpack(&())).await.unwrap();
+        client.stop().await;
+        running.stop().await;
+    });
+}
+
 /// T47: no reset, no end, no byte.
 #[test]
 fn a_network_that_swallows_everything_is_noticed_by_heartbeats() {
@@ -299,6 +331,7 @@ fn a_network_that_swallows_everything_is_noticed_by_heartbeats() {
         proxy.set(Network::BlackHole);
         let start = Instant::now();
         eventually("unready", || !running.health().ready).await;
+        eventually("both connections are lost", || !running.connection().borrow().up).await;
         assert!(start.elapsed() < Duration::from_secs(10), "noticed only after {:?}", start.elapsed());
         proxy.set(Network::Fine);
         consumes(&running, &alpha, "after").await;
@@ -324,13 +357,6 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
             running.bus().send_key("alpha.do", Payload::text(number.to_string())).await.unwrap();
         }
         let bus = running.bus().clone();
-        // A query is answered on the connection that publishes, which waits with it.
-        let client = world.client().await;
-        let asked = tokio::spawn({
-            let bus = client.bus().clone();
-            async move { bus.request_key_with::<u64>("alpha.ask", Payload::msgpack(&()), |o| o.timeout(PATIENCE)).await }
-        });
-        while world.ready("alpha.query").await != Some(1) {}
         node.ctl(&["eval", ALARM]).unwrap();
         let patience = Duration::from_secs(2);
         let held = bus.send_key_with("alpha.do", Payload::text("held"), |o| o.timeout(patience)).await.unwrap_err();
@@ -341,10 +367,38 @@ fn a_memory_alarm_holds_up_publishers_and_not_consumers() {
         let waiting = tokio::spawn(async move { bus.send_key("alpha.do", Payload::text("waits")).await });
         node.ctl(&["eval", NO_ALARM]).unwrap();
         waiting.await.unwrap().unwrap();
-        asked.await.unwrap().unwrap();
-        client.stop().await;
         eventually("it is over", || !running.health().blocked).await;
         consumes(&running, &alpha, "after").await;
+        running.stop().await;
+    });
+}
+
+/// Queries are answered on the connection that publishes. Until their answers have left they are held.
+#[test]
+fn an_answer_leaves_when_the_broker_takes_messages_again() {
+    run(async {
+        let node = node();
+        let world = World::on(node.url());
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let asked = tokio::spawn({
+            let bus = client.bus().clone();
+            async move { bus.request_key_with::<u64>("alpha.gated", Payload::msgpack(&()), |o| o.timeout(PATIENCE)).await }
+        });
+        eventually("it is asked", || running.stats().in_flight == 1).await;
+        node.ctl(&["eval", ALARM]).unwrap();
+        let patience = Duration::from_secs(1);
+        running.bus().send_key_with("alpha.do", Payload::text("held"), |o| o.timeout(patience)).await.unwrap_err();
+        eventually("the broker takes nothing", || running.health().blocked).await;
+        alpha.gate.add_permits(1);
+        eventually("it is handled", || running.stats().handled == 1).await;
+        assert!(!asked.is_finished(), "the answer cannot have left");
+        assert_eq!(running.stats().in_flight, 1, "it is held until then");
+        node.ctl(&["eval", NO_ALARM]).unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), 7);
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        client.stop().await;
         running.stop().await;
     });
 }

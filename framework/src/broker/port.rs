@@ -173,7 +173,8 @@ pub trait Broker: Send + Sync + 'static {
 
 /// Publishes on one confirm channel.
 pub trait Publisher: Send + Sync {
-    /// Publishes a message; messages leave in the order in which the futures are first polled. While the
+    /// Publishes a message; messages leave in the order in which the futures are first polled, as long as an adapter's queue
+    /// has room for them (RabbitMQ's: 1 024 beside those that are unconfirmed). While the
     /// connection is down the message waits; after a reconnect an unconfirmed one is sent again with the same
     /// id. All of it ends at the deadline, so the future always resolves.
     ///
@@ -196,9 +197,9 @@ pub trait Consumer: Send {
         Box::pin(poll_fn(|cx| self.poll_next(cx)))
     }
 
-    /// The number of the next delivery whose answer has left; pending when none is on its way. Those whose answer has not
-    /// left when the channel ends are delivered again.
-    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+    /// The number of the next delivery whose answer is no longer on its way, and whether it has left; pending when none is on
+    /// its way. Those whose answer has not left when the channel ends are delivered again.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<(u64, bool)> {
         let _ = cx;
         Poll::Pending
     }

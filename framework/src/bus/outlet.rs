@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
@@ -218,20 +219,26 @@ impl Outlet {
     ) -> Result<Envelope, RequestError> {
         let mut waiting = self.requests.open(id).map_err(|refused| not_opened(refused, id))?;
         tokio::pin!(published);
-        let waited = tokio::select! {
-            // The reply may overtake the confirm; a request whose confirm fails still fails at once.
-            waited = &mut waiting.answer => waited,
-            result = &mut published => {
-                result?;
-                match timeout_at(deadline, &mut waiting.answer).await {
-                    Ok(waited) => waited,
-                    Err(_) => return Err(RequestError::TimedOut { key, after: patience }),
-                }
-            }
+        // The first poll sends it, whatever the task's budget is: requests leave in the order of their calls.
+        let sent = match tokio::task::unconstrained(async { futures::poll!(&mut published) }).await {
+            Poll::Ready(result) => result,
+            Poll::Pending => tokio::select! {
+                // The reply may overtake the confirm; a request whose confirm fails still fails at once.
+                waited = &mut waiting.answer => return self.read(waited.ok(), key),
+                result = &mut published => result,
+            },
         };
+        sent?;
+        match timeout_at(deadline, &mut waiting.answer).await {
+            Ok(waited) => self.read(waited.ok(), key),
+            Err(_) => Err(RequestError::TimedOut { key, after: patience }),
+        }
+    }
+
+    fn read(&self, waited: Option<Waited>, key: String) -> Result<Envelope, RequestError> {
         match waited {
-            Ok(Waited::Reply(reply)) => self.read_status(*reply, key),
-            Ok(Waited::Lost) | Err(_) => Err(RequestError::ConnectionLost { key }),
+            Some(Waited::Reply(reply)) => self.read_status(*reply, key),
+            Some(Waited::Lost) | None => Err(RequestError::ConnectionLost { key }),
         }
     }
 

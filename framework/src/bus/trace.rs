@@ -79,17 +79,27 @@ const FLAGS: Range<usize> = 53..55;
 /// How long it is.
 const LENGTH: usize = 55;
 
+/// The value of each hexadecimal digit, and [`NO_DIGIT`] for all else.
+const DIGITS: [u8; 256] = {
+    let (mut values, mut value) = ([NO_DIGIT; 256], 0);
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+const NO_DIGIT: u8 = 0x80;
+
 /// At most 16 digits.
 fn from_hex(digits: &[u8]) -> Option<u64> {
-    digits.iter().try_fold(0, |number, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | u64::from(value))
-    })
+    let (mut number, mut seen) = (0, 0);
+    for digit in digits {
+        let value = DIGITS[usize::from(*digit)];
+        seen |= value;
+        number = number << 4 | u64::from(value & 15);
+    }
+    (seen & NO_DIGIT == 0).then_some(number)
 }
 
 fn to_hex(mut number: u64, digits: &mut [u8]) {

@@ -34,6 +34,10 @@ impl Held {
             return Err(SendError::TooManyHeld { messages: limits.messages, bytes: limits.bytes });
         }
         self.bytes = bytes;
+        if self.messages.is_empty() {
+            // Most handlers send one, and envelopes are large.
+            self.messages.reserve_exact(1);
+        }
         self.messages.push(envelope);
         Ok(())
     }

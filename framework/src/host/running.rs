@@ -7,13 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::handler::Outcome;
 use crate::host::deliver::Made;
-use crate::message::{Envelope, Key, Kind, MessageId};
+use crate::message::{Envelope, MessageId};
 
 /// How long an outcome is remembered that could not be settled, because its channel had closed. The broker delivers
 /// such a message again at once, but perhaps to somebody else.
@@ -33,20 +32,23 @@ struct Runs {
     ages: VecDeque<(Instant, MessageId)>,
 }
 
-/// What makes two deliveries the same message beside the id, which senders may use for several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Same {
-    kind: Kind,
-    key: Key,
-    payload: Bytes,
-    /// A later attempt, or a replay, is another life.
-    attempt: u32,
-}
+/// One message. Two deliveries are the same not by the id alone, which senders may use for several.
+#[derive(Debug, Clone)]
+struct Same(Arc<Envelope>);
 
 impl Same {
-    fn of(envelope: &Envelope) -> Self {
-        let Envelope { kind, key, payload, attempt, .. } = envelope;
-        Self { kind: *kind, key: key.clone(), payload: payload.clone(), attempt: *attempt }
+    fn id(&self) -> &MessageId {
+        &self.0.id
+    }
+}
+
+impl PartialEq for Same {
+    fn eq(&self, other: &Self) -> bool {
+        // A later attempt, or a replay, is another life.
+        let what = |Self(envelope): &Self| (envelope.kind, envelope.attempt);
+        Arc::ptr_eq(&self.0, &other.0)
+            || what(self) == what(other)
+                && (&self.0.key, &self.0.id, &self.0.payload) == (&other.0.key, &other.0.id, &other.0.payload)
     }
 }
 
@@ -81,8 +83,8 @@ impl Running {
         self.lock().running.contains_key(id)
     }
 
-    pub(super) fn enter(&self, envelope: &Envelope, redelivered: bool) -> Entered {
-        let (id, same) = (&envelope.id, Same::of(envelope));
+    pub(super) fn enter(&self, envelope: &Arc<Envelope>, redelivered: bool) -> Entered {
+        let (id, same) = (&envelope.id, Same(Arc::clone(envelope)));
         let mut runs = self.lock();
         if redelivered
             && runs.ended.get(id).is_some_and(|(of, _)| *of == same)
@@ -92,8 +94,9 @@ impl Running {
         }
         let under_way = runs.running.entry(id.clone()).or_default();
         let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
+            under_way.reserve_exact(1);
             under_way.push(UnderWay { same: same.clone(), joined: Vec::new(), after: Vec::new() });
-            return Entered::Run(Turn { running: self.clone(), of: Some((id.clone(), same)) });
+            return Entered::Run(Turn { running: self.clone(), of: Some(same) });
         };
         let (tell, waiting) = oneshot::channel();
         if redelivered {
@@ -110,8 +113,8 @@ impl Running {
 }
 
 impl Runs {
-    fn take(&mut self, id: &MessageId, same: &Same) -> Option<UnderWay> {
-        let Entry::Occupied(mut under_way) = self.running.entry(id.clone()) else { return None };
+    fn take(&mut self, same: &Same) -> Option<UnderWay> {
+        let Entry::Occupied(mut under_way) = self.running.entry(same.id().clone()) else { return None };
         let place = under_way.get().iter().position(|run| run.same == *same)?;
         let run = under_way.get_mut().swap_remove(place);
         if under_way.get().is_empty() {
@@ -120,8 +123,8 @@ impl Runs {
         Some(run)
     }
 
-    fn remember(&mut self, id: MessageId, ended: (Same, Ended)) {
-        let now = Instant::now();
+    fn remember(&mut self, ended: (Same, Ended)) {
+        let (now, id) = (Instant::now(), ended.0.id().clone());
         self.ages.push_back((now, id.clone()));
         self.ended.insert(id, ended);
         let old = |(at, _): &(Instant, MessageId)| now.duration_since(*at) > REMEMBERED_FOR;
@@ -136,18 +139,18 @@ impl Runs {
 /// The right to handle a message. Dropped, it says that the run did not take place.
 pub(super) struct Turn {
     running: Running,
-    of: Option<(MessageId, Same)>,
+    of: Option<Same>,
 }
 
 impl Turn {
     /// The run has ended. What cannot be settled is remembered for the redelivery.
     pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
-        let Some((id, same)) = self.of.take() else { return };
+        let Some(same) = self.of.take() else { return };
         let mut runs = self.running.lock();
-        let Some(UnderWay { same, joined, after }) = runs.take(&id, &same) else { return };
+        let Some(UnderWay { same, joined, after }) = runs.take(&same) else { return };
         // One that waits already is the redelivery, if its own channel has not closed meanwhile.
         if !settles && joined.iter().all(oneshot::Sender::is_closed) {
-            runs.remember(id, (same, (outcome.clone(), made.clone())));
+            runs.remember((same, (outcome.clone(), made.clone())));
         }
         drop(runs);
         for waiting in joined.into_iter().chain(after) {
@@ -159,8 +162,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some((id, same)) = self.of.take() {
-            self.running.lock().take(&id, &same);
+        if let Some(same) = self.of.take() {
+            self.running.lock().take(&same);
         }
     }
 }
@@ -170,17 +173,20 @@ mod properties;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::message::{Key, Kind};
 
     fn ended() -> Ended {
         (Outcome::Done(None), Made { attempt: 2, ..Made::default() })
     }
 
-    fn envelope(id: &MessageId, key: &str) -> Envelope {
+    fn envelope(id: &MessageId, key: &str) -> Arc<Envelope> {
         let payload = Bytes::from_static(b"payload");
         let mut envelope = Envelope::new(Kind::Command, Key::from_wire(key), crate::message::MediaType::BYTES, payload);
         envelope.id = id.clone();
-        envelope
+        Arc::new(envelope)
     }
 
     fn enter(running: &Running, id: &MessageId, redelivered: bool) -> Entered {
@@ -218,8 +224,8 @@ mod tests {
         assert!(matches!(enter(&running, &id, false), Entered::After(_)));
         let Entered::Run(_other) = running.enter(&envelope(&id, "a.other"), true) else { panic!("it waits") };
         assert!(matches!(running.enter(&envelope(&id, "a.other"), true), Entered::Joined(_)));
-        let later = Envelope { attempt: 2, ..envelope(&id, "a.b") };
-        assert!(matches!(running.enter(&later, true), Entered::Run(_)));
+        let later = Envelope { attempt: 2, ..(*envelope(&id, "a.b")).clone() };
+        assert!(matches!(running.enter(&Arc::new(later), true), Entered::Run(_)));
     }
 
     #[test]

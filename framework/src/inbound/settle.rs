@@ -32,8 +32,6 @@ pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
     /// Whether it came before, perhaps.
     pub(super) redelivered: bool,
-    /// Whether its answer is on its way, after which it is acknowledged.
-    pub(super) answered: bool,
     pub(super) original: Original,
     /// The envelope as it came; the attempts share it.
     pub(super) envelope: Arc<Envelope>,

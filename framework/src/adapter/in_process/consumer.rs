@@ -1,8 +1,9 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use foldhash::HashMap;
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 
@@ -24,7 +25,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         session: connection.id,
         prefetch: usize::from(spec.prefetch.max(1)),
         next_tag: 0,
-        unsettled: BTreeMap::new(),
+        unsettled: HashMap::default(),
         outbox: VecDeque::new(),
         wake: Arc::clone(&wake),
         cancelled: false,
@@ -110,7 +111,7 @@ impl DeliveryChannel for Channel {
     }
 
     fn answer(&self, _: u64, answer: Addressed) -> Answered {
-        if !self.answers {
+        if !self.answers || !self.is_live() {
             return Answered::Refused(Box::new(answer));
         }
         // An answer to somebody who is gone is dropped, as everywhere.

@@ -1,10 +1,11 @@
 //! One queue: what is ready, who consumes it, and what its arguments say.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ pub(super) struct Subscriber {
     pub(super) session: u64,
     pub(super) prefetch: usize,
     pub(super) next_tag: u64,
-    pub(super) unsettled: BTreeMap<u64, Message>,
+    pub(super) unsettled: HashMap<u64, Message>,
     /// Tags that were assigned and not yet pulled.
     pub(super) outbox: VecDeque<u64>,
     pub(super) wake: Arc<AtomicWaker>,
@@ -39,9 +40,37 @@ pub(super) struct Subscriber {
     pub(super) mute: bool,
 }
 
+/// What a queue's arguments say.
+struct Rules {
+    counts_deliveries: bool,
+    delivery_limit: Option<usize>,
+    max_length: Option<usize>,
+    /// Refuses what is too much, and does not drop the oldest.
+    refuses: bool,
+    ttl: Option<Duration>,
+    single_active: bool,
+}
+
+impl Rules {
+    fn of(queue: &Queue) -> Self {
+        let arguments = &queue.arguments;
+        let limit =
+            |argument: &str| arguments.get(argument)?.as_integer().and_then(|limit| usize::try_from(limit).ok());
+        Self {
+            counts_deliveries: arguments.text("x-queue-type") == Some("quorum"),
+            delivery_limit: limit("x-delivery-limit"),
+            max_length: limit("x-max-length"),
+            refuses: arguments.text("x-overflow") == Some("reject-publish"),
+            ttl: limit("x-message-ttl").map(|millis| Duration::from_millis(millis as u64)),
+            single_active: arguments.get("x-single-active-consumer") == Some(&true.into()),
+        }
+    }
+}
+
 pub(super) struct QueueState {
     pub(super) name: Arc<str>,
     pub(super) declared: Queue,
+    rules: Rules,
     /// The session that owns an exclusive queue.
     pub(super) owner: Option<u64>,
     pub(super) ready: VecDeque<Message>,
@@ -62,6 +91,7 @@ impl QueueState {
     pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
         Self {
             name: declared.name.as_str().into(),
+            rules: Rules::of(&declared),
             declared,
             owner,
             ready: VecDeque::new(),
@@ -73,30 +103,29 @@ impl QueueState {
     }
 
     pub(super) fn counts_deliveries(&self) -> bool {
-        self.declared.arguments.text("x-queue-type") == Some("quorum")
+        self.rules.counts_deliveries
     }
 
-    fn limit(&self, argument: &str) -> Option<usize> {
-        self.declared.arguments.get(argument)?.as_integer().and_then(|limit| usize::try_from(limit).ok())
+    /// Whether there is nothing to hand out, now or later.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.held_until.is_none()
     }
 
     /// Whether the queue refuses another message.
     pub(super) fn is_full(&self) -> bool {
-        let refuses = self.declared.arguments.text("x-overflow") == Some("reject-publish");
-        refuses && self.limit("x-max-length").is_some_and(|most| self.ready.len() >= most)
+        self.rules.refuses && self.rules.max_length.is_some_and(|most| self.ready.len() >= most)
     }
 
     /// Puts a message at the end; the oldest leave when there are too many.
-    pub(super) fn push(&mut self, mut message: Message, now: Instant) -> Vec<Evicted> {
+    pub(super) fn push(&mut self, mut message: Message) -> Vec<Evicted> {
         let own =
             message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
-        let queue = self.limit("x-message-ttl").map(|millis| Duration::from_millis(millis as u64));
-        message.expires = own.into_iter().chain(queue).min().map(|ttl| now + ttl);
+        message.expires = own.into_iter().chain(self.rules.ttl).min().map(|ttl| Instant::now() + ttl);
         message.place = self.next_place;
         self.next_place += 1;
         self.ready.push_back(message);
         let mut evicted = Vec::new();
-        while self.limit("x-max-length").is_some_and(|most| self.ready.len() > most) {
+        while self.rules.max_length.is_some_and(|most| self.ready.len() > most) {
             let Some(message) = self.ready.pop_front() else { break };
             evicted.push(Evicted { message, reason: "maxlen" });
         }
@@ -104,9 +133,9 @@ impl QueueState {
     }
 
     /// Takes expired messages off the head.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Evicted> {
+    pub(super) fn expire(&mut self) -> Vec<Evicted> {
         let mut evicted = Vec::new();
-        while self.ready.front().is_some_and(|message| message.expires.is_some_and(|at| at <= now)) {
+        while self.ready.front().is_some_and(|message| message.expires.is_some_and(|at| at <= Instant::now())) {
             let Some(message) = self.ready.pop_front() else { break };
             evicted.push(Evicted { message, reason: "expired" });
         }
@@ -119,8 +148,8 @@ impl QueueState {
     }
 
     /// Hands ready messages to subscribers that have room, one after the other.
-    pub(super) fn dispatch(&mut self, now: Instant) {
-        if self.held_until.is_some_and(|until| until > now) {
+    pub(super) fn dispatch(&mut self) {
+        if self.held_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
         self.held_until = None;
@@ -140,7 +169,7 @@ impl QueueState {
         let has_room = |subscriber: &Subscriber| {
             !subscriber.cancelled && !subscriber.mute && subscriber.unsettled.len() < subscriber.prefetch
         };
-        if self.declared.arguments.get("x-single-active-consumer") == Some(&true.into()) {
+        if self.rules.single_active {
             let active = self.subscribers.iter().position(|subscriber| !subscriber.cancelled)?;
             return has_room(&self.subscribers[active]).then_some(active);
         }
@@ -160,7 +189,7 @@ impl QueueState {
         message.redelivered = true;
         message.given_back += 1;
         let too_often = |limit| message.given_back as usize > limit;
-        if self.counts_deliveries() && self.limit("x-delivery-limit").is_some_and(too_often) {
+        if self.counts_deliveries() && self.rules.delivery_limit.is_some_and(too_often) {
             return Some(Evicted { message, reason: "delivery_limit" });
         }
         // Like RabbitMQ: where it was, not in front of what came before it.
@@ -184,6 +213,8 @@ impl QueueState {
         let subscriber = self.subscribers.remove(index);
         self.next_subscriber = 0;
         subscriber.wake.wake();
-        subscriber.unsettled.into_values().rev().filter_map(|message| self.take_back(message)).collect()
+        let mut unsettled: Vec<(u64, Message)> = subscriber.unsettled.into_iter().collect();
+        unsettled.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
+        unsettled.into_iter().filter_map(|(_, message)| self.take_back(message)).collect()
     }
 }

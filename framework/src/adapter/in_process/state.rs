@@ -14,10 +14,18 @@ use crate::message::Headers;
 
 /// How often a message may be dead-lettered in one go before a circle of queues is assumed.
 const MAX_DEAD_LETTER_HOPS: usize = 16;
+/// The most ways through the exchanges that are remembered.
+const MOST_ROUTES: usize = 4_096;
+
+/// Queues by exchange and routing key.
+type Routes = HashMap<Arc<str>, HashMap<Arc<str>, Arc<[Arc<str>]>>>;
 
 #[derive(Default)]
 pub(super) struct State {
     exchanges: Exchanges,
+    /// Where messages went, until exchanges, queues or bindings change.
+    routes: Routes,
+    remembered: usize,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
     /// When a message may expire next.
@@ -33,6 +41,7 @@ impl State {
     }
 
     pub(super) fn declare(&mut self, topology: &Topology, session: u64) -> Result<(), BrokerError> {
+        self.forget_routes();
         for exchange in &topology.exchanges {
             self.declare_exchange(exchange)?;
         }
@@ -108,6 +117,7 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, topology: &Topology) {
+        self.forget_routes();
         for binding in &topology.bindings {
             if let Some(source) = self.exchanges.get_mut(&binding.source) {
                 source.bindings.remove(&(binding.routing_key.clone(), binding.destination.clone()));
@@ -125,6 +135,7 @@ impl State {
 
     pub(super) fn delete_queue(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
+        self.forget_routes();
         queue.subscribers.iter().for_each(|subscriber| subscriber.wake.wake());
         let gone = Destination::Queue(name.to_owned());
         self.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, to)| *to != gone));
@@ -171,25 +182,46 @@ impl State {
             place: 0,
             expires: None,
         };
-        for name in queues {
-            self.enqueue(&name, message.clone(), 0);
+        if let Some((last, others)) = queues.split_last() {
+            others.iter().for_each(|name| self.enqueue(name, message.clone(), 0));
+            self.enqueue(last, message, 0);
         }
         Ok(Publication::Confirmed)
     }
 
-    fn route(&self, exchange: &str, routing_key: &str) -> Vec<Arc<str>> {
-        let names =
-            if exchange.is_empty() { vec![routing_key] } else { queues_for(&self.exchanges, exchange, routing_key) };
-        names.into_iter().filter_map(|name| self.queues.get(name)).map(|queue| Arc::clone(&queue.name)).collect()
+    fn route(&mut self, exchange: &Arc<str>, routing_key: &Arc<str>) -> Arc<[Arc<str>]> {
+        let named = |name: &str| self.queues.get(name).map(|queue| Arc::clone(&queue.name));
+        if exchange.is_empty() {
+            return named(routing_key).into_iter().collect();
+        }
+        if let Some(queues) = self.routes.get(exchange).and_then(|routes| routes.get(routing_key)) {
+            return Arc::clone(queues);
+        }
+        let queues = queues_for(&self.exchanges, exchange, routing_key);
+        let queues: Arc<[Arc<str>]> = queues.into_iter().filter_map(named).collect();
+        if self.remembered >= MOST_ROUTES {
+            self.forget_routes();
+        }
+        self.remembered += 1;
+        self.routes.entry(Arc::clone(exchange)).or_default().insert(Arc::clone(routing_key), Arc::clone(&queues));
+        queues
+    }
+
+    fn forget_routes(&mut self) {
+        self.routes.clear();
+        self.remembered = 0;
     }
 
     fn enqueue(&mut self, name: &str, message: Message, hops: usize) {
         let Some(queue) = self.queues.get_mut(name) else { return };
-        let evicted = queue.push(message, Instant::now());
+        let evicted = queue.push(message);
         let newest = queue.ready.back().and_then(|message| message.expires);
         if newest.is_some_and(|at| self.expiry.is_none_or(|expiry| at < expiry)) {
             self.expiry = newest;
             self.earlier.notify_waiters();
+        }
+        if evicted.is_empty() && newest.is_none() && queue.ready.len() == 1 {
+            return queue.dispatch();
         }
         self.settle_evicted(name, evicted, hops);
         self.dispatch(name);
@@ -197,10 +229,9 @@ impl State {
 
     /// Drops what has expired and hands out what is ready.
     pub(super) fn dispatch(&mut self, name: &str) {
-        let Some(queue) = self.queues.get_mut(name) else { return };
-        let now = Instant::now();
-        let expired = queue.expire(now);
-        queue.dispatch(now);
+        let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_idle()) else { return };
+        let expired = queue.expire();
+        queue.dispatch();
         self.settle_evicted(name, expired, 0);
     }
 
@@ -247,8 +278,8 @@ impl State {
                 tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
                 continue;
             }
-            for target in self.route(&message.origin.exchange, &message.origin.routing_key) {
-                self.enqueue(&target, message.clone(), hops + 1);
+            for target in &*self.route(&message.origin.exchange, &message.origin.routing_key) {
+                self.enqueue(target, message.clone(), hops + 1);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -30,9 +30,10 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    /// Puts a message on the channel.
-    pub(super) fn publish(&mut self, number: u64, channel: &Arc<Channel>, job: &mut Job) {
-        self.writes.put(number, channel, job.client_message());
+    /// Puts a message on the channel, and wakes whoever awaits the confirms when it was written. Whether there is nothing
+    /// to wait for.
+    pub(super) fn publish(&mut self, number: u64, channel: &Arc<Channel>, job: &mut Job, owner: &Waker) -> bool {
+        self.writes.put(number, channel, job.client_message(), owner)
     }
 
     /// Waits until all messages are written.

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -26,6 +26,8 @@ use crate::broker::{
 pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut topology = spec.topology.clone();
     topology.queues.insert(0, spec.queue.clone());
+    // What is exclusive belongs to the connection that declares it.
+    let declaring = if spec.queue.exclusive { link } else { declaring };
     let (connection, _) = declaring.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, &topology).await?;
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
@@ -93,7 +95,8 @@ impl DeliveryChannel for LaneChannel {
         };
         match ClientMessage::of(&answer) {
             Ok(message) => {
-                answers.put(number, &self.channel, message);
+                // The lane asks for what has left before it waits.
+                answers.put(number, &self.channel, message, Waker::noop());
                 Answered::Leaving
             }
             Err(_) => Answered::Refused(Box::new(answer)),
@@ -106,17 +109,14 @@ impl LaneChannel {
         Some(self.answers.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Closes the channel, unless it is closed. The client lets the end of a channel overtake what is not yet written,
-    /// which would cost the connection.
-    async fn close(&self) {
+    /// Closes the channel when its answers are written, however long that takes: the client lets the end of a channel overtake
+    /// what is not yet written, which would cost the connection. If that ends, so does the waiting.
+    async fn close(self: Arc<Self>) {
         let answers = self.answers().map(|mut answers| std::mem::take(&mut *answers));
-        let closing = async {
-            if let Some(mut answers) = answers {
-                answers.all_written().await;
-            }
-            self.channel.close(200, "OK".into()).await
-        };
-        let _ = timeout(ANSWER_TIMEOUT, closing).await;
+        if let Some(mut answers) = answers {
+            answers.all_written().await;
+        }
+        let _ = timeout(ANSWER_TIMEOUT, self.channel.close(200, "OK".into())).await;
     }
 
     /// Frames leave while this is held, so that they leave in the order in which they were decided.
@@ -155,13 +155,10 @@ impl Consumer for RabbitConsumer {
         })
     }
 
-    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<(u64, bool)> {
         let Some(mut answers) = self.lane.answers() else { return Poll::Pending };
-        match ready!(answers.poll_written(cx)) {
-            (number, Ok(_)) => Poll::Ready(number),
-            // The channel has ended; what is unsettled comes again.
-            (_, Err(_)) => Poll::Pending,
-        }
+        // One that fails says that the channel has ended.
+        answers.poll_written(cx).map(|(number, written)| (number, written.is_ok()))
     }
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
@@ -177,7 +174,8 @@ impl Consumer for RabbitConsumer {
             self.lane.flush();
             if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
                 // Acks and give-backs are in front of it in the same order of frames.
-                self.lane.close().await;
+                let closing = self.handle.spawn(Arc::clone(&self.lane).close());
+                let _ = timeout(ANSWER_TIMEOUT, closing).await;
             }
         })
     }
@@ -215,7 +213,7 @@ impl Drop for RabbitConsumer {
         self.lane.flush();
         if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
             let lane = Arc::clone(&self.lane);
-            self.handle.spawn(async move { lane.close().await });
+            self.handle.spawn(lane.close());
         }
     }
 }

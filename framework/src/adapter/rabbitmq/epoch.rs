@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::{FieldTable, ShortString};
@@ -12,10 +12,10 @@ use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
-use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms, Unconfirmed};
+use crate::adapter::rabbitmq::confirms::{Confirmed, Unconfirmed};
 use crate::adapter::rabbitmq::declare::answered;
+use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::errors::{code, on_channel};
-use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
@@ -44,15 +44,20 @@ pub(super) struct Epoch {
     /// Whether somebody may still publish.
     open: bool,
     returns: Returns,
-    in_flight: InFlight,
-    /// Whether what is in flight was in flight before when a channel was closed.
+    /// Whether what was sent last was in flight before when a channel was closed.
     suspect: bool,
-    confirms: Confirms,
+    /// What is in flight.
+    entrance: Arc<Entrance>,
     replies: Option<lapin::Consumer>,
 }
 
 impl Epoch {
-    pub(super) fn new(channel: Channel, connection: Arc<Connection>, replaced: Option<Instant>) -> Self {
+    pub(super) fn new(
+        channel: Channel,
+        connection: Arc<Connection>,
+        entrance: Arc<Entrance>,
+        replaced: Option<Instant>,
+    ) -> Self {
         Self {
             channel: Arc::new(channel),
             connection,
@@ -60,9 +65,8 @@ impl Epoch {
             stuck: false,
             open: true,
             returns: Returns::default(),
-            in_flight: InFlight::default(),
             suspect: false,
-            confirms: Confirms::default(),
+            entrance,
             replies: None,
         }
     }
@@ -70,33 +74,47 @@ impl Epoch {
     /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
     /// next epoch.
     pub(super) async fn run(mut self, owner: &mut Owner) -> End {
+        self.entrance.lock().channel = Some(Arc::clone(&self.channel));
         let end = loop {
             if let Err(reason) = self.send_waiting(owner).await {
                 break End::Lost(reason);
             }
-            if !self.open && self.in_flight.is_empty() && !self.rejections.is_trying() {
+            if !self.open && self.in_flight() == 0 && !self.rejections.is_trying() {
                 break End::Unused;
             }
             if let Err(reason) = self.look_for_overdue() {
                 break End::Lost(reason);
             }
-            let look_at = self.in_flight.look_at();
-            let room = self.open && self.in_flight.len() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
+            let (look_at, hear_at) = {
+                let on_channel = self.entrance.lock();
+                (on_channel.in_flight.look_at(), on_channel.unheard_until)
+            };
+            let room = self.open && self.in_flight() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
             tokio::select! {
                 biased;
-                first = poll_fn(|cx| self.confirms.poll_next(cx)) => if let Err(reason) = self.confirmed(first) {
+                first = poll_fn(|cx| self.entrance.poll_confirmed(look_at, cx)) => if let Err(reason) = self.confirmed(first) {
                     break End::Lost(reason);
                 },
                 reply = next_reply(&mut self.replies) => match reply {
-                    Some(reply) => (owner.replies)(reply),
-                    None => break End::Lost("the reply consumer ended".into()),
+                    Some(reply) => {
+                        self.entrance.lock().replied();
+                        (owner.replies)(reply);
+                    }
+                    None => {
+                        let reason = "the reply consumer ended".into();
+                        break End::Lost(self.confirmed(self.entrance.next_confirmed()).err().unwrap_or(reason));
+                    }
                 },
                 job = owner.queue.recv(), if room => match job {
-                    Some(job) => owner.take_all(job),
+                    Some(job) => {
+                        owner.take_all(job);
+                        self.entrance.lock().bursts = owner.waiting.len() > 1;
+                    }
                     None => self.open = false,
                 },
                 () = self.rejections.tried() => {}
                 () = at(look_at), if look_at.is_some() => {}
+                () = at(hear_at), if hear_at.is_some() => self.entrance.lock().unheard_until = None,
             }
             if self.stuck {
                 owner.replaced = Some(Instant::now());
@@ -110,10 +128,11 @@ impl Epoch {
     /// Whoever waits for a confirm beyond the time gets an answer; the confirm is awaited all the same, so that it is not
     /// lost track of and nobody else on the channel suffers. An error when the channel must be dead.
     fn look_for_overdue(&mut self) -> Result<(), String> {
-        let Some(look_at) = self.in_flight.look_at() else { return Ok(()) };
+        let mut on_channel = self.entrance.lock();
+        let Some(look_at) = on_channel.in_flight.look_at() else { return Ok(()) };
         let (now, mut dead) = (Instant::now(), false);
         if look_at <= now {
-            self.in_flight.look(|job| {
+            on_channel.in_flight.look(|job| {
                 if job.result.is_some() && job.deadline <= now {
                     job.give_up("no confirm came in time");
                 }
@@ -124,13 +143,16 @@ impl Epoch {
     }
 
     async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
-        while self.in_flight.len() < MAX_UNCONFIRMED {
-            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-            let Some(first) = owner.waiting.front() else { break };
-            if !self.in_flight.is_empty() && (self.suspect || first.strikes > 0) {
-                break;
+        while let Some(first) = owner.waiting.front() {
+            {
+                // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
+                let on_channel = self.entrance.lock();
+                let alone = self.suspect || first.strikes > 0;
+                if on_channel.in_flight.len() >= MAX_UNCONFIRMED || (alone && !on_channel.in_flight.is_empty()) {
+                    break;
+                }
+                self.suspect = first.strikes > 0;
             }
-            self.suspect = first.strikes > 0;
             let Some(mut job) = owner.waiting.pop_front() else { break };
             if job.deadline <= Instant::now() {
                 job.give_up("the time was over");
@@ -139,16 +161,24 @@ impl Epoch {
             if job.awaits_reply && self.replies.is_none() {
                 let opened = self.meanwhile(open_replies(Channel::clone(&self.channel))).await;
                 match opened {
-                    Ok(replies) => self.replies = Some(replies),
+                    Ok(replies) => {
+                        self.replies = Some(replies);
+                        self.entrance.lock().takes_requests = true;
+                    }
                     Err(error) => {
                         owner.waiting.push_front(job);
                         return Err(error.to_string());
                     }
                 }
             }
-            self.send(job);
+            // Its deadline is looked at before anything is waited for.
+            self.entrance.lock().send(&self.channel, job, Instant::now());
         }
         Ok(())
+    }
+
+    fn in_flight(&self) -> usize {
+        self.entrance.lock().in_flight.len()
     }
 
     /// While something else is awaited nobody waits beyond the time.
@@ -158,7 +188,7 @@ impl Epoch {
     ) -> Result<T, BrokerError> {
         tokio::pin!(something);
         loop {
-            let look_at = self.in_flight.look_at();
+            let look_at = self.entrance.lock().in_flight.look_at();
             tokio::select! {
                 biased;
                 done = &mut something => return done,
@@ -169,16 +199,9 @@ impl Epoch {
         }
     }
 
-    fn send(&mut self, mut job: Box<Job>) {
-        job.sent += 1;
-        job.sent_at = Some(Instant::now());
-        self.confirms.publish(self.in_flight.next_number(), &self.channel, &mut job);
-        self.in_flight.push(job);
-    }
-
     /// Takes all confirms that are ready.
-    fn confirmed(&mut self, first: Confirmed) -> Result<(), String> {
-        let (mut next, mut lost) = (Some(first), None);
+    fn confirmed(&mut self, first: Option<Confirmed>) -> Result<(), String> {
+        let (mut next, mut lost) = (first, None);
         while let Some((number, result)) = next {
             match result.map(publication) {
                 Ok((publication, returned)) => {
@@ -188,13 +211,13 @@ impl Epoch {
                     self.returns.confirmed(number, publication);
                 }
                 Err(Unconfirmed { error, written }) => {
-                    if let Some(job) = self.in_flight.get_mut(number).filter(|_| !written) {
+                    if let Some(job) = self.entrance.lock().in_flight.get_mut(number).filter(|_| !written) {
                         job.sent -= 1;
                     }
                     lost = Some(error);
                 }
             }
-            next = poll_fn(|cx| self.confirms.poll_next(cx)).now_or_never();
+            next = self.entrance.next_confirmed();
         }
         for (number, publication) in self.returns.settled() {
             self.settle(number, publication);
@@ -212,7 +235,7 @@ impl Epoch {
         let (id, routing_key) = (returned.delivery.properties.message_id(), returned.delivery.routing_key.as_str());
         let id = id.as_ref().map(ShortString::as_str);
         let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
-        let found = self.in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
+        let found = self.entrance.lock().in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
         match found {
             Some(number) => {
                 self.returns.returned(number);
@@ -229,7 +252,7 @@ impl Epoch {
         }
         let refused = on_channel(error);
         let mut guilty = Vec::new();
-        for (number, job) in self.in_flight.iter_mut() {
+        for (number, job) in self.entrance.lock().in_flight.iter_mut() {
             job.strikes += 1;
             if job.strikes >= MAX_STRIKES {
                 guilty.push(number);
@@ -244,7 +267,7 @@ impl Epoch {
         if publication != Publication::Rejected {
             return self.resolve(number, Ok(publication));
         }
-        let Some(job) = self.in_flight.remove(number) else { return };
+        let Some(job) = self.take(number) else { return };
         match self.rejections.judge(&job, Instant::now()) {
             Verdict::Rejected => job.resolve(Ok(publication)),
             Verdict::TryElsewhere => self.rejections.try_elsewhere(job, &self.connection),
@@ -257,34 +280,42 @@ impl Epoch {
                     );
                 }
                 // It goes out once more with all that is in flight.
-                self.in_flight.put_back(number, job);
+                self.entrance.lock().in_flight.put_back(number, job);
             }
         }
     }
 
     fn resolve(&mut self, number: u64, outcome: Outcome) {
-        if let Some(job) = self.in_flight.remove(number) {
+        if let Some(job) = self.take(number) {
             job.resolve(outcome);
         }
+    }
+
+    fn take(&mut self, number: u64) -> Option<Box<Job>> {
+        self.entrance.lock().in_flight.remove(number)
     }
 
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         let now = Instant::now();
         self.rejections.end();
+        let (mut in_flight, mut confirms) = self.entrance.lock().end();
         // Requests that were not sent yet go out on the next channel.
         if self.replies.is_some() {
             (owner.replies)(ReplyEvent::Lost);
         }
-        for mut job in self.in_flight.take_newest_first() {
+        for mut job in in_flight.take_newest_first() {
             match &job.result {
                 None => {}
                 Some(_) if job.deadline <= now => job.give_up(why),
-                Some(_) => owner.waiting.push_front(job),
+                Some(_) => {
+                    self.entrance.waits(&mut job);
+                    owner.waiting.push_front(job);
+                }
             }
         }
         if self.channel.status().connected() {
-            let (channel, mut confirms) = (Arc::clone(&self.channel), std::mem::take(&mut self.confirms));
+            let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move {
                 // The client lets the end of a channel overtake its messages, which cost the connection then.
                 let _ = timeout(ANSWER_TIMEOUT, confirms.written()).await;

@@ -13,6 +13,8 @@ pub(super) struct InFlight {
     first: u64,
     places: VecDeque<Option<Box<Job>>>,
     count: usize,
+    /// How many of them are requests.
+    requests: usize,
     /// Nobody's time is over before; it may lie before that of all who are still here.
     earliest: Option<Instant>,
 }
@@ -31,10 +33,14 @@ impl InFlight {
         self.first + self.places.len() as u64
     }
 
+    /// Whether nothing is in flight but requests, whose senders wait for more than the confirm.
+    pub(super) fn only_requests(&self) -> bool {
+        self.requests == self.count
+    }
+
     pub(super) fn push(&mut self, job: Box<Job>) {
         self.heed(&job);
         self.places.push_back(Some(job));
-        self.count += 1;
     }
 
     /// Puts back what was taken out just now.
@@ -46,7 +52,6 @@ impl InFlight {
         }
         if let Some(place) = self.place(number) {
             *place = Some(job);
-            self.count += 1;
         }
     }
 
@@ -57,6 +62,7 @@ impl InFlight {
     pub(super) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
         let job = self.place(number)?.take()?;
         self.count -= 1;
+        self.requests -= usize::from(job.awaits_reply);
         while let Some(None) = self.places.front() {
             self.places.pop_front();
             self.first += 1;
@@ -73,9 +79,10 @@ impl InFlight {
         std::mem::take(self).places.into_iter().rev().flatten()
     }
 
-    /// When to look whose time is over.
+    /// When to look whose time is over. It may still be a time of messages that have left: whoever waits for it need not
+    /// be told of every new one.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        self.earliest.filter(|_| self.count > 0)
+        self.earliest
     }
 
     /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing.
@@ -90,6 +97,8 @@ impl InFlight {
     }
 
     fn heed(&mut self, job: &Job) {
+        self.count += 1;
+        self.requests += usize::from(job.awaits_reply);
         self.earliest = self.earliest.into_iter().chain(job.time_is_over_at()).min();
     }
 
@@ -110,12 +119,12 @@ mod tests {
     use super::*;
     use crate::broker::{Addressed, Properties};
 
-    fn job(routing_key: &str, deadline: Instant) -> Box<Job> {
+    fn job(routing_key: &str, awaits_reply: bool, deadline: Instant) -> Box<Job> {
         let message = Addressed {
             exchange: "".into(),
             routing_key: routing_key.into(),
             mandatory: true,
-            awaits_reply: false,
+            awaits_reply,
             properties: Properties::default(),
             payload: Bytes::new(),
         };
@@ -133,7 +142,7 @@ mod tests {
                 let deadline = began + std::time::Duration::from_millis(millis);
                 if step == 0 || known.is_empty() {
                     let number = jobs.next_number();
-                    jobs.push(job(&number.to_string(), deadline));
+                    jobs.push(job(&number.to_string(), number % 3 == 0, deadline));
                     known.insert(number, deadline);
                 } else {
                     let number = *which.get(&known.keys().copied().collect::<Vec<_>>());
@@ -147,6 +156,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(jobs.len(), known.len());
+                prop_assert_eq!(jobs.only_requests(), known.keys().all(|number| number % 3 == 0));
                 prop_assert!(known.values().min().is_none_or(|first| jobs.look_at().is_some_and(|at| at <= *first)));
                 let numbers: Vec<u64> = jobs.iter_mut().map(|(number, _)| number).collect();
                 prop_assert_eq!(numbers, known.keys().copied().collect::<Vec<_>>());

@@ -9,6 +9,7 @@ use lapin::types::ShortString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::{Addressed, BrokerError, Properties, Publication};
@@ -38,6 +39,8 @@ pub(super) struct Job {
     pub(super) strikes: u8,
     /// When it was sent last.
     pub(super) sent_at: Option<Instant>,
+    /// As long as it has not been sent, if it could not be sent at once.
+    pub(super) waits: Option<Waits>,
     /// `None` once the caller has its answer; the confirm is awaited all the same.
     pub(super) result: Option<oneshot::Sender<Outcome>>,
 }
@@ -67,6 +70,7 @@ impl Job {
             sent: 0,
             strikes: 0,
             sent_at: None,
+            waits: None,
             result: Some(result),
         }))
     }

@@ -6,6 +6,7 @@ mod address;
 mod confirms;
 mod consumer;
 mod declare;
+mod entrance;
 mod epoch;
 mod errors;
 mod in_flight;

@@ -1,4 +1,4 @@
-//! One confirm channel, owned by one task: it alone publishes on it and awaits its confirms.
+//! One confirm channel, owned by one task: it publishes on it what does not come alone, and awaits all confirms.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare;
+use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
@@ -24,6 +25,7 @@ pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct RabbitPublisher {
+    entrance: Arc<Entrance>,
     jobs: mpsc::Sender<Box<Job>>,
     link: Arc<Link>,
 }
@@ -33,25 +35,34 @@ impl RabbitPublisher {
     pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        handle.spawn(Owner { link: Arc::clone(&link), replies, queue, waiting: VecDeque::new(), replaced: None }.run());
-        Self { jobs, link }
+        let (owned, entrance) = (Arc::clone(&link), Arc::<Entrance>::default());
+        let waiting = VecDeque::new();
+        let owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
+        handle.spawn(owner.run());
+        Self { entrance, jobs, link }
     }
 }
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        let (jobs, link) = (self.jobs.clone(), Arc::clone(&self.link));
+        let (entrance, jobs, link) = (Arc::clone(&self.entrance), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
             if link.is_closed() {
                 return Err(BrokerError::Stopped);
             }
             let (result, outcome) = oneshot::channel();
-            let job = Job::new(message, deadline, result)?;
-            // With room there is no need for a timer. Whoever waits already comes first: the queue is fair.
-            let job = match jobs.try_send(job) {
+            let job = match entrance.put(Job::new(message, deadline, result)?) {
                 Ok(()) => None,
-                Err(TrySendError::Full(job)) => Some(job),
-                Err(TrySendError::Closed(_)) => return Err(BrokerError::Stopped),
+                Err(mut job) => {
+                    entrance.waits(&mut job);
+                    // With room there is no need for a timer. Whoever waits for room comes first, unless there has been room and
+                    // they have not been polled since: only so many keep their order.
+                    match jobs.try_send(job) {
+                        Ok(()) => None,
+                        Err(TrySendError::Full(job)) => Some(job),
+                        Err(TrySendError::Closed(_)) => return Err(BrokerError::Stopped),
+                    }
+                }
             };
             if let Some(job) = job {
                 // Unconstrained: a task whose budget is used up would let the next message pass.
@@ -74,11 +85,20 @@ impl Publisher for RabbitPublisher {
 pub(super) struct Owner {
     pub(super) link: Arc<Link>,
     pub(super) replies: ReplySink,
+    pub(super) entrance: Arc<Entrance>,
     pub(super) queue: mpsc::Receiver<Box<Job>>,
     /// Messages that are to be sent, oldest first.
     pub(super) waiting: VecDeque<Box<Job>>,
     /// When a channel was replaced last because it rejected what others took.
     pub(super) replaced: Option<Instant>,
+}
+
+impl Drop for Owner {
+    /// Nobody awaits what is in flight any more: whoever waits for it hears of it as it is dropped.
+    fn drop(&mut self) {
+        let in_flight = self.entrance.lock().end();
+        drop(in_flight);
+    }
 }
 
 impl Owner {
@@ -97,7 +117,10 @@ impl Owner {
                 LinkState::Up(connection, _) => connection,
             };
             let end = match self.meanwhile(declare::confirming(&connection)).await {
-                Ok(channel) => Epoch::new(channel, connection, self.replaced).run(&mut self).await,
+                Ok(channel) => {
+                    let entrance = Arc::clone(&self.entrance);
+                    Epoch::new(channel, connection, entrance, self.replaced).run(&mut self).await
+                }
                 Err(error) => End::Lost(error.to_string()),
             };
             match end {

@@ -52,8 +52,9 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Puts a message on the channel: the first poll of the client's future does.
-    pub(super) fn put(&mut self, number: u64, channel: &Arc<Channel>, message: ClientMessage) {
+    /// Puts a message on the channel: the first poll of the client's future does. `owner` is woken when it was written, if
+    /// nothing else is being written. Whether there is nothing to wait for.
+    pub(super) fn put(&mut self, number: u64, channel: &Arc<Channel>, message: ClientMessage, owner: &Waker) -> bool {
         let channel = Arc::clone(channel);
         let publish = async move {
             let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
@@ -67,10 +68,14 @@ impl Writes {
             }
             None => Writing::new(publish),
         };
-        match writing.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => self.writing.push_back((number, writing)),
-            Poll::Ready(written) => self.writing.push_back((number, Writing::new(std::future::ready(written)))),
-        }
+        let waker = if self.writing.is_empty() { owner } else { Waker::noop() };
+        let polled = writing.poll(&mut Context::from_waker(waker));
+        let at_once = polled.is_ready();
+        self.writing.push_back(match polled {
+            Poll::Pending => (number, writing),
+            Poll::Ready(written) => (number, Writing::new(std::future::ready(written))),
+        });
+        at_once
     }
 
     /// The next message that was written; pending when there is none on its way.

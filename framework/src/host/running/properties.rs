@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::MediaType;
+use crate::message::{Key, Kind, MediaType};
 
 /// What may happen.
 #[derive(Debug, Clone)]
@@ -48,11 +49,11 @@ struct Model {
     next: u32,
 }
 
-fn envelope((id, payload): Message) -> Envelope {
+fn envelope((id, payload): Message) -> Arc<Envelope> {
     let payload = Bytes::from(vec![payload as u8]);
     let mut envelope = Envelope::new(Kind::Command, Key::from_wire("a.b"), MediaType::BYTES, payload);
     envelope.id = format!("m{id}").into();
-    envelope
+    Arc::new(envelope)
 }
 
 /// The number of a run, carried by what is known of its attempts.

@@ -23,8 +23,10 @@ pub(super) enum Event {
     Ended(Option<BrokerError>),
     Finished(Finished),
     Settled(u64, Receive),
-    /// The answer to a delivery has left.
-    Answered(u64),
+    /// The answer to a delivery has left, or will not.
+    Answered(u64, bool),
+    /// The oldest answer was not written in time.
+    Unanswered,
     /// Nothing else is about to happen.
     Quiet,
     /// It is time to look whether the queue stalls.
@@ -48,14 +50,14 @@ pub(super) enum Ended {
 
 /// What a consumer has to say.
 enum Heard {
-    Answered(u64),
+    Answered(u64, bool),
     Pulled(Option<Result<Delivery, BrokerError>>),
 }
 
 /// Of a lane that leaves nothing more is pulled.
 fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Context<'_>) -> Poll<Heard> {
-    if let Poll::Ready(number) = consumer.poll_answered(cx) {
-        return Poll::Ready(Heard::Answered(number));
+    if let Poll::Ready((number, left)) = consumer.poll_answered(cx) {
+        return Poll::Ready(Heard::Answered(number, left));
     }
     if leaving.is_some() { Poll::Pending } else { consumer.poll_next(cx).map(Heard::Pulled) }
 }
@@ -97,7 +99,8 @@ impl LaneLoop {
                 }
                 Event::Finished(finished) => self.finished(finished),
                 Event::Settled(number, receive) => self.release(number, receive),
-                Event::Answered(number) => self.answered(number),
+                Event::Answered(number, left) => self.answered(number, left),
+                Event::Unanswered => self.unanswered(),
                 Event::Quiet => self.flush(),
                 Event::Probe => self.probe.ask(&self.settings.broker, &self.queue_in_epoch),
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
@@ -152,6 +155,9 @@ impl LaneLoop {
     }
 
     pub(super) async fn end(&mut self, ended: Ended, mut consumer: Box<dyn Consumer>) {
+        while let Poll::Ready((number, left)) = consumer.poll_answered(&mut Context::from_waker(Waker::noop())) {
+            self.answered(number, left);
+        }
         self.epoch.end();
         self.open = false;
         let paused = ended == Ended::Paused && self.poison.is_none();
@@ -173,9 +179,9 @@ impl LaneLoop {
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
         // Nobody else will say what became of these.
-        let answered: Vec<u64> =
-            self.held.iter().filter(|(_, held)| held.answered).map(|(number, _)| *number).collect();
-        answered.into_iter().for_each(|number| self.release(number, Receive::Ack));
+        for (_, number) in std::mem::take(&mut self.answering) {
+            self.release(number, Receive::Ack);
+        }
         self.unflushed = None;
         self.buffer.clear();
         self.parked.clear();
@@ -184,6 +190,10 @@ impl LaneLoop {
 
     /// Whether the queue has messages that are not delivered, although there is room.
     fn stalls(&self, found: &Found) -> bool {
+        // While the broker takes no messages it takes no answers, and delivers no more than the prefetch.
+        if self.settings.plan.lane == Lane::Query && self.settings.broker.connection().borrow().blocked {
+            return false;
+        }
         let Some(stall) = self.probe.judge(found, self.settings.ordered) else { return false };
         Counters::add(&self.counters.stalls);
         tracing::error!(queue = self.settings.plan.queue_name(), stall, "the consumer is stalled; opening it again");
@@ -224,8 +234,8 @@ impl LaneLoop {
             return Some(Event::Stop);
         }
         let mut nobody = Context::from_waker(Waker::noop());
-        if let Poll::Ready(number) = consumer.poll_answered(&mut nobody) {
-            return Some(Event::Answered(number));
+        if let Poll::Ready((number, left)) = consumer.poll_answered(&mut nobody) {
+            return Some(Event::Answered(number, left));
         }
         if leaving.is_none() {
             if matches!(self.control.has_changed(), Ok(true)) {
@@ -268,7 +278,7 @@ impl LaneLoop {
         // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
         let room = self.buffer.is_empty() && self.held.len() - self.stale < self.permits();
         self.probe.watch(room && leaving.is_none());
-        let half_open = self.breaker.opens_at();
+        let (half_open, unanswered) = (self.breaker.opens_at(), self.answering.front().map(|(until, _)| *until));
         tokio::select! {
             biased;
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),
@@ -276,12 +286,13 @@ impl LaneLoop {
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
             heard = poll_fn(|cx| heard(consumer, leaving, cx)) => match heard {
-                Heard::Answered(number) => Event::Answered(number),
+                Heard::Answered(number, left) => Event::Answered(number, left),
                 Heard::Pulled(pulled) => self.pulled(pulled),
             },
             // What was woken for may have gone meanwhile.
             () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,
+            () = tokio::time::sleep_until(unanswered.unwrap_or_else(Instant::now)), if unanswered.is_some() => Event::Unanswered,
             // The breaker lets one through.
             () = tokio::time::sleep_until(half_open.unwrap_or_else(Instant::now)), if half_open.is_some() => Event::Quiet,
         }

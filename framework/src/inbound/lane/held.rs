@@ -35,7 +35,7 @@ impl LaneLoop {
         };
         let number = self.next_number;
         self.next_number += 1;
-        let held = HeldDelivery { receipt, redelivered, answered: false, original, envelope: Arc::clone(&envelope) };
+        let held = HeldDelivery { receipt, redelivered, original, envelope: Arc::clone(&envelope) };
         self.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
@@ -110,22 +110,36 @@ impl LaneLoop {
     /// Sends an answer on the channel on which its question came. Not for a second time: perhaps it was this answer that
     /// cost the channel. Whether it is on its way.
     fn answer_on_channel(&mut self, number: u64, outcome: &Outcome) -> bool {
-        let Some(held) = self.held.get_mut(&number).filter(|held| !held.redelivered) else { return false };
+        let Some(held) = self.held.get(&number).filter(|held| !held.redelivered) else { return false };
         let Some(receipt) = held.receipt.as_ref().filter(|_| self.settings.plan.lane == Lane::Query) else {
             return false;
         };
         let Some(answer) = self.settings.settler.addressed_reply(outcome, &held.envelope) else { return false };
         match receipt.answer(number, answer) {
-            Answered::Left => self.answered(number),
-            Answered::Leaving => held.answered = true,
+            Answered::Left => self.answered(number, true),
+            Answered::Leaving => {
+                self.answering.push_back((Instant::now() + self.settings.settler.confirm_timeout, number));
+            }
             Answered::Refused(_) => return false,
         }
         true
     }
 
-    /// The answer to a delivery has left.
-    pub(super) fn answered(&mut self, number: u64) {
-        Counters::add(&self.counters.sent);
+    /// The answer to a delivery has left, or will not.
+    pub(super) fn answered(&mut self, number: u64, left: bool) {
+        self.answering.retain(|(_, answering)| *answering != number);
+        if left {
+            Counters::add(&self.counters.sent);
+        }
+        self.release(number, if left { Receive::Ack } else { Receive::GiveBack });
+    }
+
+    /// An answer is not written for so long that nobody waits for it any more.
+    pub(super) fn unanswered(&mut self) {
+        let Some((_, number)) = self.answering.pop_front() else { return };
+        if let Some(held) = self.held.get(&number) {
+            tracing::warn!(message_id = %held.envelope.id, key = %held.envelope.key, "the answer could not be sent in time");
+        }
         self.release(number, Receive::Ack);
     }
 
@@ -205,7 +219,8 @@ impl LaneLoop {
     }
 
     pub(super) fn give_rest_back(&mut self) {
-        let mut numbers: Vec<u64> = self.held.keys().copied().collect();
+        let is_answered = |number: &u64| self.answering.iter().any(|(_, answering)| answering == number);
+        let mut numbers: Vec<u64> = self.held.keys().copied().filter(|number| !is_answered(number)).collect();
         numbers.sort_unstable();
         for number in numbers {
             self.release(number, Receive::GiveBack);

@@ -99,6 +99,8 @@ pub(super) struct LaneLoop {
     unflushed: Option<Arc<dyn DeliveryChannel>>,
     /// The queue's name; an instance's has another one in each epoch.
     queue_in_epoch: String,
+    /// Deliveries whose answers are on their way, the oldest first, and until when that is waited for.
+    answering: VecDeque<(Instant, u64)>,
     /// What came while there was no permit: not more than the prefetch.
     buffer: VecDeque<Delivery>,
     /// What goes back to its place as the channel closes.
@@ -144,6 +146,7 @@ impl LaneLoop {
             stale: 0,
             unflushed: None,
             queue_in_epoch: String::new(),
+            answering: VecDeque::new(),
             buffer: VecDeque::new(),
             parked: Vec::new(),
             keeps_places: false,

@@ -63,18 +63,13 @@ impl Handler<Deliver> for Mailbox {
     }
 }
 
-const SPEC: HandlerSpec = HandlerSpec {
-    kind: Kind::Query,
-    key: "a.b",
-    scope: Scope::Shared,
-    permission: None,
-    policy: PolicyWords { retry: None, give_up: None, discard: None },
-    method: "method",
-    file: "file",
-    line: 1,
-};
+fn spec(kind: Kind) -> HandlerSpec {
+    let policy = PolicyWords { retry: None, give_up: None, discard: None };
+    let (scope, permission) = (Scope::Shared, None);
+    HandlerSpec { kind, key: "a.b", scope, permission, policy, method: "method", file: "file", line: 1 }
+}
 
-async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>) -> LaneSettings {
+async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec) -> LaneSettings {
     let broker: Arc<dyn Broker> = Arc::new(NoBroker);
     let (names, counters) = (Names::default(), Arc::new(Counters::default()));
     let attributes = Attributes {
@@ -88,9 +83,9 @@ async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>) -> LaneSettings {
         prefetch: None,
         concurrency: None,
         timeout: None,
-        policy: SPEC.policy,
+        policy: spec.policy,
     };
-    let plan = plan(&attributes, &[SPEC], &names, "i1", false, crate::inbound::QueryQueue::Classic);
+    let plan = plan(&attributes, &[spec], &names, "i1", false, crate::inbound::QueryQueue::Classic);
     let publishing = PublishSettings::default();
     let outlet = Outlet::open(&broker, names, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
     let bus = Bus::new(outlet, Arc::new(Identity::plain("invoice", "i1")), Arc::clone(&broker));
@@ -102,7 +97,7 @@ async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>) -> LaneSettings {
         dead_queue: plan.dead_queue.as_str().into(),
         confirm_timeout: publishing.confirm_timeout,
         stopping: CancellationToken::new(),
-        handlers: Rc::new([SPEC]),
+        handlers: Rc::new([spec]),
     };
     LaneSettings {
         broker,
@@ -127,6 +122,8 @@ async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>) -> LaneSettings {
 /// A lane, the channels it had, and the deliveries that are being handled: which channel and tag they came from.
 struct Model {
     lane: LaneLoop,
+    /// Commands that nobody waits for, or queries.
+    kind: Kind,
     inbox: Arc<Mutex<Vec<Deliver>>>,
     channels: Vec<Arc<Told>>,
     handled: Vec<(usize, u64, Deliver)>,
@@ -144,11 +141,11 @@ impl Model {
     async fn deliver(&mut self) {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
-        // Somebody waits for every other one.
-        let reply_to = (self.tags % 2 == 0).then(|| "reply".into());
+        let reply_to = (self.kind == Kind::Query).then(|| "reply".into());
+        let exchange = Names::default().exchange(self.kind);
         let properties = Properties { reply_to, ..Properties::default() };
         self.lane.hand_over(Delivery {
-            origin: Arc::new(Origin { exchange: "postrider.query".into(), routing_key: "a.b".into() }),
+            origin: Arc::new(Origin { exchange, routing_key: "a.b".into() }),
             redelivered: false,
             delivery_count: None,
             properties: Arc::new(properties),
@@ -165,13 +162,15 @@ impl Model {
     fn finish(&mut self, place: usize, how: u8) {
         let (channel, tag, Deliver { ticket, .. }) = self.handled.remove(place);
         assert_eq!(ticket.is_live(), self.is_live(channel), "what may begin is of the present channel");
+        // Also a query that failed is answered.
+        let ends_well = how == 0 || (how == 1 && self.kind == Kind::Query);
+        match (ends_well && self.is_live(channel), self.kind) {
+            (true, Kind::Query) => self.answering.push_back(tag),
+            (true, _) => self.expected[channel].push(tag),
+            (false, _) => {}
+        }
         match how {
             0 => {
-                match self.is_live(channel) {
-                    true if tag % 2 == 0 => self.answering.push_back(tag),
-                    true => self.expected[channel].push(tag),
-                    false => {}
-                }
                 ticket.finish(Outcome::Done(None), Made::default());
             }
             1 => ticket.finish(Outcome::failed(FailureClass::Infrastructure, "code", "text"), Made::default()),
@@ -198,7 +197,7 @@ impl Model {
                 let channel = self.channels.last().unwrap();
                 let number = channel.answers.as_ref().unwrap().lock().unwrap().remove(0);
                 self.expected[self.channels.len() - 1].push(tag);
-                self.lane.answered(number);
+                self.lane.answered(number, true);
             }
             Step::End if self.lane.open => {
                 self.answering.clear();
@@ -233,11 +232,11 @@ impl Model {
     }
 }
 
-async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
+async fn run(kind: Kind, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let inbox = Arc::default();
-    let lane = LaneLoop::new(settings(&inbox).await);
+    let lane = LaneLoop::new(settings(&inbox, spec(kind)).await);
     let (channels, handled, expected) = (Vec::new(), Vec::new(), Vec::new());
-    let mut model = Model { lane, inbox, channels, handled, answering: VecDeque::new(), expected, tags: 0 };
+    let mut model = Model { lane, kind, inbox, channels, handled, answering: VecDeque::new(), expected, tags: 0 };
     for step in steps {
         model.take(step).await;
         model.check()?;
@@ -258,8 +257,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn a_receipt_of_an_ended_channel_settles_nothing_and_no_permit_is_lost(
-        steps in prop::collection::vec(step(), 1..60)
+        kind in prop::sample::select(&[Kind::Command, Kind::Query][..]), steps in prop::collection::vec(step(), 1..60)
     ) {
-        actix::System::new().block_on(run(steps))?;
+        actix::System::new().block_on(run(kind, steps))?;
     }
 }

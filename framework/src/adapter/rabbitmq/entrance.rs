@@ -1,0 +1,156 @@
+//! Where messages come to a confirm channel. A request that is alone is put on it by whoever asks, who need not wait until the
+//! owner has been woken. All else goes through the owner's queue, which sends together what has come together: that
+//! costs less for each. Nothing passes what waits there.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use lapin::Channel;
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
+use crate::adapter::rabbitmq::in_flight::InFlight;
+use crate::adapter::rabbitmq::job::Job;
+
+/// The way onto the channel of one owner, through all its epochs.
+#[derive(Default)]
+pub(super) struct Entrance {
+    on_channel: Mutex<OnChannel>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The channel of the present epoch, and what is on it.
+pub(super) struct OnChannel {
+    /// `None` while there is no channel.
+    pub(super) channel: Option<Arc<Channel>>,
+    /// Whether replies are listened to.
+    pub(super) takes_requests: bool,
+    pub(super) in_flight: InFlight,
+    pub(super) confirms: Confirms,
+    /// Until then confirms of requests wake nobody: the reply will.
+    pub(super) unheard_until: Option<Instant>,
+    /// Whether a reply has come since confirms were looked at.
+    replied: bool,
+    /// Whether several messages came at once when the owner looked last.
+    pub(super) bursts: bool,
+    owner: Waker,
+}
+
+/// Where replies come in, the confirm of a request is looked at beside them, or so much later at the latest: whoever asks
+/// waits for the reply anyway, and hears so much later that nobody takes the request.
+const UNHEARD: Duration = Duration::from_millis(2);
+
+impl Default for OnChannel {
+    fn default() -> Self {
+        Self {
+            channel: None,
+            takes_requests: false,
+            in_flight: InFlight::default(),
+            confirms: Confirms::default(),
+            unheard_until: None,
+            replied: false,
+            bursts: false,
+            owner: Waker::noop().clone(),
+        }
+    }
+}
+
+/// While it lasts a message waits, and nothing passes it.
+pub(super) struct Waits(Arc<AtomicUsize>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Entrance {
+    /// What is on the channel. Held for moments only, and never while something is awaited.
+    pub(super) fn lock(&self) -> MutexGuard<'_, OnChannel> {
+        self.on_channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next confirm, for the owner, who is woken from now on when somebody else has put a message on the channel; `None`
+    /// when somebody's time is over sooner than at `look_at`, for which the owner waits.
+    pub(super) fn poll_confirmed(&self, look_at: Option<Instant>, cx: &mut Context<'_>) -> Poll<Option<Confirmed>> {
+        let mut on_channel = self.lock();
+        on_channel.owner.clone_from(cx.waker());
+        if on_channel.in_flight.look_at() != look_at {
+            return Poll::Ready(None);
+        }
+        if !on_channel.is_unheard() {
+            return on_channel.confirms.poll_next(cx).map(Some);
+        }
+        // The reply first, so that whoever waits for it is woken once.
+        if on_channel.replied {
+            on_channel.replied = false;
+            return on_channel.confirms.poll_next(&mut Context::from_waker(Waker::noop())).map(Some);
+        }
+        Poll::Pending
+    }
+
+    /// The next confirm that has come.
+    pub(super) fn next_confirmed(&self) -> Option<Confirmed> {
+        match self.lock().confirms.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(confirmed) => Some(confirmed),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The message is to wait its turn.
+    pub(super) fn waits(&self, job: &mut Job) {
+        if job.waits.is_none() {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            job.waits = Some(Waits(Arc::clone(&self.waiting)));
+        }
+    }
+
+    /// Puts a request on the channel if it is the only message; back comes one that has to wait.
+    pub(super) fn put(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+        if !job.awaits_reply {
+            return Err(job);
+        }
+        let (mut on_channel, now) = (self.lock(), Instant::now());
+        let busy = on_channel.bursts || !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
+        if busy || !on_channel.takes_requests || job.deadline <= now {
+            return Err(job);
+        }
+        let Some(channel) = on_channel.channel.clone() else { return Err(job) };
+        if on_channel.send(&channel, job, now) {
+            on_channel.owner.wake_by_ref();
+        }
+        Ok(())
+    }
+}
+
+impl OnChannel {
+    /// Sends a message. Whether its owner is to look at the channel again, beside what it is woken for anyway.
+    pub(super) fn send(&mut self, channel: &Arc<Channel>, mut job: Box<Job>, now: Instant) -> bool {
+        job.sent += 1;
+        job.sent_at = Some(now);
+        job.waits = None;
+        let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
+        let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
+        let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
+        self.in_flight.push(job);
+        sent_at_once || self.in_flight.look_at() != look_at
+    }
+
+    /// A reply has come; more may.
+    pub(super) fn replied(&mut self) {
+        self.unheard_until = Some(Instant::now() + UNHEARD);
+        self.replied = true;
+    }
+
+    fn is_unheard(&self) -> bool {
+        self.unheard_until.is_some() && self.in_flight.only_requests()
+    }
+
+    /// The channel has ended: what was on it.
+    pub(super) fn end(&mut self) -> (InFlight, Confirms) {
+        (self.channel, self.takes_requests, self.unheard_until) = (None, false, None);
+        (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.confirms))
+    }
+}
