@@ -174,7 +174,7 @@ pub trait Broker: Send + Sync + 'static {
 /// Publishes on one confirm channel.
 pub trait Publisher: Send + Sync {
     /// Publishes a message; messages leave in the order in which the futures are first polled, as long as an adapter's queue
-    /// has room for them (RabbitMQ's: 1 024 beside those that are unconfirmed). While the
+    /// has room for them (RabbitMQ's: 1 024). While the
     /// connection is down the message waits; after a reconnect an unconfirmed one is sent again with the same
     /// id. All of it ends at the deadline, so the future always resolves.
     ///
