@@ -77,18 +77,23 @@ pub fn json(rows: &[Compared], points: &[Point]) -> String {
 pub fn charts(points: &[Point]) -> String {
     let mut text = String::new();
     for same in points.chunk_by(|a, b| a.of == b.of).filter(|same| same.len() > 1) {
-        let joined = |each: &dyn Fn(&Point) -> String| same.iter().map(each).collect::<Vec<_>>().join(", ");
-        // Writing into a text cannot fail.
-        let _ = writeln!(
-            text,
-            "```mermaid\nxychart-beta\n    title \"CPU µs for a message, by {}\"\n    x-axis [{}]\n    y-axis \"µs\" 0 --> {:.0}\n    bar [{}]\n```\n",
-            same[0].of,
-            joined(&|point| format!("\"{}\"", point.much)),
-            same.iter().map(|point| point.cpu_us * 1.2).fold(1.0, f64::max),
-            joined(&|point| format!("{:.1}", point.cpu_us)),
-        );
+        chart(&mut text, same, "Messages a second", "/s", |point| point.per_second);
+        chart(&mut text, same, "CPU µs for a message", "µs", |point| point.cpu_us);
     }
     text
+}
+
+fn chart(text: &mut String, same: &[Point], what: &str, unit: &str, value: impl Fn(&Point) -> f64) {
+    let joined = |each: &dyn Fn(&Point) -> String| same.iter().map(each).collect::<Vec<_>>().join(", ");
+    // Writing into a text cannot fail.
+    let _ = writeln!(
+        text,
+        "```mermaid\nxychart-beta\n    title \"{what}, by {}\"\n    x-axis [{}]\n    y-axis \"{unit}\" 0 --> {:.0}\n    bar [{}]\n```\n",
+        same[0].of,
+        joined(&|point| format!("\"{}\"", point.much)),
+        same.iter().map(|point| value(point) * 1.2).fold(1.0, f64::max),
+        joined(&|point| format!("{:.1}", value(point))),
+    );
 }
 
 /// How long single messages took on both sides, as charts.
