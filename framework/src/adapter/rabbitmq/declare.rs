@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use futures::future::try_join_all;
 use lapin::options::{
     ConfirmSelectOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions,
     QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -14,6 +15,9 @@ use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::errors::{code, declaring, on_channel};
 use crate::adapter::rabbitmq::properties::{short, table_to_client};
 use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, QueueState, Topology};
+
+/// So many bindings are declared without awaiting each one's answer.
+const BINDINGS_AT_ONCE: usize = 64;
 
 /// Waits for an answer of the broker, not for ever.
 pub(super) async fn answered<T>(
@@ -62,8 +66,10 @@ async fn declare_on(channel: &Channel, topology: &Topology) -> Result<(), Broker
     for queue in topology.queues.iter().filter(|queue| !queue.standing) {
         declare_queue(channel, queue).await?;
     }
-    for binding in &topology.bindings {
-        bind(channel, binding).await?;
+    // They depend on nothing but what stands by now, and the broker answers in order.
+    for bindings in topology.bindings.chunks(BINDINGS_AT_ONCE) {
+        let bound: Vec<_> = bindings.iter().map(|binding| bind(channel, binding)).collect();
+        try_join_all(bound).await?;
     }
     Ok(())
 }
