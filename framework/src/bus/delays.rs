@@ -52,12 +52,12 @@ impl Delays {
         })
     }
 
-    /// Waits until the levels stand and, with a queue, the way back to it.
     /// A queue may have been made anew: the way back to it is declared again before the next delay.
     pub(super) async fn forget(&self, queue: &str) {
         self.declared.lock().await.remove(queue);
     }
 
+    /// Waits until the levels stand and, with a queue, the way back to it.
     async fn stand(&self, queue: Option<&str>) -> Result<(), BrokerError> {
         let mut declared = self.declared.lock().await;
         if !declared.contains("") {

@@ -59,7 +59,8 @@ impl RabbitMqSettings {
 }
 
 /// A connection to RabbitMQ: one for publishing and for queries, and one for all else that is consumed, so that a broker
-/// that blocks publishers still takes acknowledgements. It has a small runtime of its own, so that a busy handler delays neither heartbeats nor acks.
+/// that blocks publishers still takes acknowledgements. It has a small runtime of its own, so that a busy handler delays
+/// neither heartbeats nor acks.
 pub struct RabbitMq {
     publishing: Arc<Link>,
     consuming: Arc<Link>,
