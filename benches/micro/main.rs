@@ -46,7 +46,11 @@ fn steps(c: &mut Criterion) {
     };
     c.bench_function("decide", |b| b.iter(|| decide(black_box(&case))));
     c.bench_function("route", |b| {
-        b.iter_batched(|| envelope.clone(), |envelope| route(envelope, &names), criterion::BatchSize::SmallInput)
+        b.iter_batched(
+            || Box::new(envelope.clone()),
+            |envelope| route(envelope, &names),
+            criterion::BatchSize::SmallInput,
+        )
     });
     c.bench_function("stamp", |b| {
         let payload = Payload::msgpack(&work);

@@ -143,7 +143,7 @@ impl World {
             routing_key: key.into(),
             mandatory: true,
             awaits_reply: false,
-            properties,
+            properties: properties.into(),
             payload: payload.into(),
         };
         let publication = publisher.publish(message, Instant::now() + PATIENCE).await.expect("the message is taken");

@@ -239,7 +239,8 @@ fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
                 message_id: Some(number.to_string().into()),
                 headers,
                 ..Properties::default()
-            },
+            }
+            .into(),
             payload: number.to_string().into(),
         };
         let deadline = Instant::now() + Duration::from_secs(30);

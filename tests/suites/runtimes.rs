@@ -168,7 +168,7 @@ fn a_call_that_began_on_a_runtime_that_has_ended_goes_on() {
             routing_key: "sink.put".into(),
             mandatory: true,
             awaits_reply: false,
-            properties: Properties { content_type: Some("application/json".into()), ..Properties::default() },
+            properties: Properties { content_type: Some("application/json".into()), ..Properties::default() }.into(),
             payload: "1".into(),
         };
         let there = Instant::now() + Duration::from_secs(60);

@@ -165,7 +165,7 @@ async fn write<T: Serialize>(outlet: &Outlet, queue: &Queue, value: &T) -> Resul
         routing_key: queue.name.as_str().into(),
         mandatory: true,
         awaits_reply: false,
-        properties,
+        properties: properties.into(),
         payload: payload.into(),
     };
     outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())

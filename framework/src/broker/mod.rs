@@ -24,5 +24,7 @@ pub use port::{
     ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
-pub(crate) use wire::{ATTEMPT, HOME, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, check_size, seal_owned, strip};
+pub(crate) use wire::{
+    ATTEMPT, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, check_size, seal_owned, strip, usual_header,
+};
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

@@ -39,7 +39,7 @@ pub struct Addressed {
     /// Whether the sender waits for a reply on this publisher; the adapter then fills in `reply_to`.
     pub awaits_reply: bool,
     /// Properties and headers.
-    pub properties: Properties,
+    pub properties: Arc<Properties>,
     /// The payload.
     pub payload: Bytes,
 }
@@ -63,7 +63,7 @@ pub enum ReplyEvent {
     /// A reply.
     Arrived {
         /// Its properties.
-        properties: Box<Properties>,
+        properties: Arc<Properties>,
         /// Its payload.
         payload: Bytes,
     },

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::broker::Names;
-use crate::message::{Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value};
+use crate::message::{Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared};
 
 /// The most bytes of properties and headers that are sent; a frame of RabbitMQ's default size has 128 KiB.
 pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
@@ -23,7 +23,8 @@ pub(crate) const KIND: &str = "postrider-kind";
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 /// The queue to which a delayed attempt comes back.
 pub(crate) const HOME: &str = "postrider-home";
-const INSTANCE: &str = "postrider-instance";
+/// The sending instance; also of what nobody has opened.
+pub(crate) const INSTANCE: &str = "postrider-instance";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";
 pub(crate) const ATTEMPT: &str = "postrider-attempt";
@@ -94,13 +95,50 @@ pub struct Origin {
 /// The properties for an envelope. `reply_to` of a caller that waits is left to the adapter.
 #[must_use]
 pub fn seal(envelope: &Envelope) -> Properties {
-    sealed(envelope, envelope.headers.clone())
+    seal_owned(Box::new(envelope.clone())).0
 }
 
 /// [`seal`] for an envelope that is not needed any more, and its payload.
-pub(crate) fn seal_owned(mut envelope: Envelope) -> (Properties, Bytes) {
-    let headers = std::mem::take(&mut envelope.headers);
-    (sealed(&envelope, headers), envelope.payload)
+pub(crate) fn seal_owned(envelope: Box<Envelope>) -> (Properties, Bytes) {
+    let envelope = *envelope;
+    let mut headers = envelope.headers;
+    let entries = headers.edit();
+    let mut set = |name: &'static str, value: Option<Value>| {
+        if let Some(value) = value {
+            entries.put(name, value);
+        }
+    };
+    let name = |name: Option<Name>| name.map(|name| Value::Text(name.into_shared()));
+    let id = |id: Option<MessageId>| id.map(|id| Value::Text(id.into_shared()));
+    set(ATTEMPT, (envelope.attempt > 1).then(|| i64::from(envelope.attempt).into()));
+    set(CALL_PATH, list(envelope.call_path.iter().map(String::as_str)));
+    set(CAUSATION_ID, id(envelope.causation_id));
+    // The first message of a conversation is known by its id.
+    set(CONVERSATION_ID, id(envelope.conversation_id.filter(|conversation| *conversation != envelope.id)));
+    set(INSTANCE, name(envelope.instance));
+    set(RECIPIENTS, list(envelope.recipients.iter().map(Name::as_str)));
+    set(SCHEMA_VERSION, (envelope.schema_version > 0).then(|| i64::from(envelope.schema_version).into()));
+    set(SKIP, name(envelope.skip));
+    set(STATUS, envelope.status.filter(|status| *status == Status::Error).map(|_| "error".into()));
+    set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
+    let properties = Properties {
+        content_type: Some(envelope.media_type.into_shared()),
+        message_id: Some(envelope.id.into_shared()),
+        correlation_id: envelope.correlation_id.map(MessageId::into_shared),
+        reply_to: match envelope.reply_to {
+            Some(ReplyTo::Queue(queue)) => Some(queue),
+            Some(ReplyTo::Caller) | None => None,
+        },
+        message_type: Some(envelope.key.into_shared()),
+        app_id: envelope.source.map(Name::into_shared),
+        timestamp: envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
+        expiration: envelope.expiration.map(|expiration| millis(expiration).to_string().into()),
+        persistent: !envelope.transient,
+        priority: envelope.priority,
+        user_id: None,
+        headers,
+    };
+    (properties, envelope.payload)
 }
 
 /// Whether the properties for an envelope fit into a frame; an error with their size. They are only put together when a
@@ -126,46 +164,6 @@ pub(crate) fn check_size(envelope: &Envelope) -> Result<(), usize> {
 /// More than what the names of our headers, numbers and lengths take.
 const FIXED: usize = 512;
 
-fn sealed(envelope: &Envelope, mut headers: Headers) -> Properties {
-    let mut set = |name: &'static str, value: Option<Value>| {
-        if let Some(value) = value {
-            headers.put(name, value);
-        }
-    };
-    let text = |id: &Option<MessageId>| id.as_ref().map(|id| Value::Text(id.shared()));
-    set(INSTANCE, envelope.instance.as_ref().map(|name| Value::Text(name.shared())));
-    set(CAUSATION_ID, text(&envelope.causation_id));
-    // The first message of a conversation is known by its id.
-    set(
-        CONVERSATION_ID,
-        text(&envelope.conversation_id).filter(|_| envelope.conversation_id.as_ref() != Some(&envelope.id)),
-    );
-    set(ATTEMPT, (envelope.attempt > 1).then(|| i64::from(envelope.attempt).into()));
-    set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
-    set(SKIP, envelope.skip.as_ref().map(|name| Value::Text(name.shared())));
-    set(RECIPIENTS, list(envelope.recipients.iter().map(Name::as_str)));
-    set(SCHEMA_VERSION, (envelope.schema_version > 0).then(|| i64::from(envelope.schema_version).into()));
-    set(CALL_PATH, list(envelope.call_path.iter().map(String::as_str)));
-    set(STATUS, envelope.status.filter(|status| *status == Status::Error).map(|_| "error".into()));
-    Properties {
-        content_type: Some(envelope.media_type.shared()),
-        message_id: Some(envelope.id.shared()),
-        correlation_id: envelope.correlation_id.as_ref().map(MessageId::shared),
-        reply_to: match &envelope.reply_to {
-            Some(ReplyTo::Queue(queue)) => Some(Arc::clone(queue)),
-            Some(ReplyTo::Caller) | None => None,
-        },
-        message_type: Some(envelope.key.shared()),
-        app_id: envelope.source.as_ref().map(Name::shared),
-        timestamp: envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
-        expiration: envelope.expiration.map(|expiration| millis(expiration).to_string().into()),
-        persistent: !envelope.transient,
-        priority: envelope.priority,
-        user_id: None,
-        headers,
-    }
-}
-
 /// The envelope in what arrived. Nothing but the routing key and, for a payload that is not bytes, the content
 /// type is required; what a foreign sender leaves out gets its default, and a header of ours with a value that
 /// makes no sense counts as left out.
@@ -176,7 +174,7 @@ pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Na
     let kind = kind.unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
     // What did not come straight from its sender was routed by something else than its key.
     let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
-    let (target, key) = address(kind, origin, properties.message_type.as_deref().filter(|_| moved), moved);
+    let (target, key) = address(kind, origin, properties.message_type.as_ref().filter(|_| moved), moved);
     let media_type = properties.content_type.as_deref().map_or(MediaType::BYTES, MediaType::from_wire);
     // An empty id would make one message of all that have none.
     let id = properties.message_id.clone().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
@@ -192,9 +190,32 @@ pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Na
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
     envelope.status = (kind == Kind::Reply).then_some(Status::Ok);
-    envelope.headers = headers.only(|name, value| !(name.starts_with(PREFIX) && read(&mut envelope, name, value)));
+    let mut known = true;
+    for (name, value) in headers.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        known &= read(&mut envelope, name, value);
+    }
+    // What is not in the envelope is still a header of it.
+    envelope.headers = if known { headers.hiding(PREFIX) } else { headers.only(|name, _| !is_read(name)) };
     envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope
+}
+
+/// Whether a header becomes a field of the envelope.
+fn is_read(name: &str) -> bool {
+    const READ: [&str; 11] = [
+        KIND,
+        INSTANCE,
+        CAUSATION_ID,
+        CONVERSATION_ID,
+        ATTEMPT,
+        TIMEOUT,
+        SKIP,
+        RECIPIENTS,
+        SCHEMA_VERSION,
+        CALL_PATH,
+        STATUS,
+    ];
+    READ.contains(&name)
 }
 
 /// Reads a header that becomes a field of the envelope. Whether it is one.
@@ -228,6 +249,12 @@ fn read(envelope: &mut Envelope, name: &str, value: &Value) -> bool {
 const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
 const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
+/// The name of a header that nearly every message has, so that nobody needs a copy of it.
+pub(crate) fn usual_header(name: &str) -> Option<&'static str> {
+    const USUAL: [&str; 5] = [INSTANCE, CAUSATION_ID, CONVERSATION_ID, ATTEMPT, "traceparent"];
+    USUAL.into_iter().find(|usual| *usual == name)
+}
+
 /// Takes out what would confuse the next delivery.
 pub(crate) fn strip(headers: &mut Headers) {
     headers
@@ -242,14 +269,17 @@ pub fn is_reserved_header(name: &str) -> bool {
 
 /// `invoice:ping` is `ping` for the service `invoice`. What was moved (a reply, a retry, a replay, a delay) was routed by
 /// its queue's name and has its key in `type`.
-fn address(kind: Kind, origin: &Origin, message_type: Option<&str>, moved: bool) -> (Option<Name>, Key) {
+fn address(kind: Kind, origin: &Origin, message_type: Option<&Arc<str>>, moved: bool) -> (Option<Name>, Key) {
     let routed_by = message_type.unwrap_or(&origin.routing_key);
+    let whole = || Key::from_wire(Arc::clone(routed_by));
     if moved && kind == Kind::Reply {
-        return (None, Key::from_wire(routed_by));
+        return (None, whole());
     }
     match routed_by.split_once(':') {
-        Some((service, key)) if kind != Kind::Event => (Some(Name::from_wire(service)), Key::from_wire(key)),
-        _ => (None, Key::from_wire(routed_by)),
+        Some((service, key)) if kind != Kind::Event => {
+            (Some(Name::from_wire(shared(service))), Key::from_wire(shared(key)))
+        }
+        _ => (None, whole()),
     }
 }
 

@@ -61,8 +61,8 @@ impl Identity {
 /// A message about to be sent: its envelope, not stamped yet, and what only the sender needs to know.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The envelope.
-    pub envelope: Envelope,
+    /// The envelope, in a box: it is large, and passes through many hands before it leaves.
+    pub envelope: Box<Envelope>,
     pub(crate) timeout: Duration,
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) as_owner: bool,
@@ -104,7 +104,7 @@ impl Identity {
         let key = Key::new(address.key)?;
         let bytes = payload.encoded?;
         self.limits.check(&bytes, &payload.media_type)?;
-        let mut envelope = Envelope::new(address.kind, key, payload.media_type, bytes);
+        let mut envelope = Box::new(Envelope::new(address.kind, key, payload.media_type, bytes));
         envelope.target = address.service.map(Name::new).transpose()?;
         apply(&mut envelope, &options)?;
         let timeout = options.timeout.unwrap_or(default_timeout).min(MAX_TIMEOUT);
@@ -253,7 +253,7 @@ impl Identity {
                 reason: "a channel message needs the service it is for in `target`".into(),
             });
         }
-        let mut envelope = envelope;
+        let mut envelope = Box::new(envelope);
         envelope.delay = checked_delay(envelope.delay)?;
         envelope.expiration = checked_expiration(envelope.expiration)?;
         if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {

@@ -73,7 +73,7 @@ impl Outlet {
     /// When nobody takes it, the broker refuses it, or the time is over.
     pub fn publish(
         &self,
-        envelope: Envelope,
+        envelope: Box<Envelope>,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), SendError>> + 'static {
         let span = tracing::debug_span!("send", key = %envelope.key, kind = %envelope.kind, message_id = %envelope.id,
@@ -155,7 +155,7 @@ impl Outlet {
         (addressed.exchange, addressed.routing_key) = (exchange.into(), routing_key.into());
         // Should the way back be gone when the delay is over, it is sent on from what is due.
         if *queue != *self.names.due() {
-            addressed.properties.headers.set(HOME, Arc::clone(&queue));
+            Arc::make_mut(&mut addressed.properties).headers.set(HOME, Arc::clone(&queue));
         }
         let publication = self.delays.publish(&*self.publisher, addressed, Some(&queue), deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
@@ -165,7 +165,7 @@ impl Outlet {
     ///
     /// # Errors
     /// When it is not sent, the other side answers with an error, the connection breaks, or the time is over.
-    pub async fn request(&self, envelope: Envelope, patience: Duration) -> Result<Envelope, RequestError> {
+    pub async fn request(&self, envelope: Box<Envelope>, patience: Duration) -> Result<Envelope, RequestError> {
         let (key, id) = (envelope.key.to_string(), envelope.id.clone());
         let deadline = Instant::now() + patience;
         let published = self.publish(envelope, deadline);
@@ -184,7 +184,7 @@ impl Outlet {
         patience: Duration,
     ) -> Result<Envelope, RequestError> {
         addressed.awaits_reply = true;
-        addressed.properties.correlation_id = Some(id.into());
+        Arc::make_mut(&mut addressed.properties).correlation_id = Some(id.into());
         let deadline = Instant::now() + patience;
         self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
     }
@@ -194,7 +194,7 @@ impl Outlet {
     ///
     /// # Errors
     /// When it is not sent, nobody hears it, or the connection breaks.
-    pub async fn ask_all(&self, envelope: Envelope, window: Duration) -> Result<Vec<Envelope>, RequestError> {
+    pub async fn ask_all(&self, envelope: Box<Envelope>, window: Duration) -> Result<Vec<Envelope>, RequestError> {
         let (key, id) = (envelope.key.to_string(), envelope.id.clone());
         let mut waiting =
             self.requests.open_for_many(id.as_str()).map_err(|refused| not_opened(refused, id.as_str()))?;

@@ -1,8 +1,9 @@
 //! Requests that wait for their reply, by id.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::{Names, Origin, ReplyEvent, open};

@@ -16,12 +16,13 @@ pub fn channel_key(service: &str, key: &str) -> String {
 
 /// Where an envelope goes: kind and key become an exchange and routing keys. More than one only for a command or
 /// channel message with several recipients; such copies share their id.
-pub fn route(envelope: Envelope, names: &Names) -> impl Iterator<Item = Addressed> {
+pub fn route(envelope: Box<Envelope>, names: &Names) -> impl Iterator<Item = Addressed> {
     let (kind, delay) = (envelope.kind, envelope.delay);
     let exchange = names.exchange(kind);
     let (last, others) = routing_keys(&envelope);
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
     let (properties, payload) = seal_owned(envelope);
+    let properties = Arc::new(properties);
     let address = |routing_key, properties, payload| {
         let (exchange, mandatory) = (Arc::clone(&exchange), kind != Kind::Reply);
         let addressed = Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload };
@@ -36,7 +37,7 @@ pub fn route(envelope: Envelope, names: &Names) -> impl Iterator<Item = Addresse
 /// expire before it is published.
 fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names) -> Addressed {
     let (exchange, routing_key) = delayed_publish(names, delay);
-    let properties = &mut addressed.properties;
+    let properties = Arc::make_mut(&mut addressed.properties);
     properties.headers.set(KIND, kind.as_str());
     properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key.into()));
     // A restart of the broker must not lose what waits for days.
@@ -58,7 +59,7 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
             routing_key: home,
             mandatory: true,
             awaits_reply: false,
-            properties,
+            properties: Arc::new(properties),
             payload,
         });
     }
@@ -70,7 +71,7 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     properties.expiration = expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
     let key = routing_key.split_once(':').map_or(&*routing_key, |(_, key)| key);
     properties.message_type = Some(key.into());
-    let exchange = names.exchange(kind);
+    let (exchange, properties) = (names.exchange(kind), Arc::new(properties));
     Some(Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload })
 }
 
@@ -122,17 +123,18 @@ mod tests {
             let kind = [Kind::Command, Kind::Event, Kind::Query, Kind::Channel][kind];
             // A colon parts service and key.
             let key = crate::message::Key::from_wire(envelope.key.as_str().replace(':', "."));
-            let now = Envelope { kind, key, ..envelope };
-            let later = Envelope { delay: Some(Duration::from_millis(delay)), ..now.clone() };
+            let now = Box::new(Envelope { kind, key, ..envelope });
+            let later = Box::new(Envelope { delay: Some(Duration::from_millis(delay)), ..(*now).clone() });
             let names = Names::default();
             let (now, later): (Vec<_>, Vec<_>) = (route(now, &names).collect(), route(later, &names).collect());
             prop_assert_eq!(now.len(), later.len());
             for (mut now, later) in now.into_iter().zip(later) {
                 prop_assert!(names.is_delay(&later.exchange) && later.routing_key.len() <= 255);
                 prop_assert_eq!(&later.properties.expiration, &None, "it would expire while it waits");
-                let due = due(later.properties, later.payload, &names).unwrap();
-                strip(&mut now.properties.headers);
-                now.properties.persistent = true;
+                let due = due(Arc::unwrap_or_clone(later.properties), later.payload, &names).unwrap();
+                let properties = Arc::make_mut(&mut now.properties);
+                strip(&mut properties.headers);
+                properties.persistent = true;
                 prop_assert_eq!((due.exchange, due.routing_key, due.payload), (now.exchange, now.routing_key, now.payload));
                 prop_assert_eq!(due.properties, now.properties);
             }
@@ -150,7 +152,7 @@ mod tests {
                     prop_assert!(says_where || has_home);
                     prop_assert_eq!(addressed.payload, payload);
                     prop_assert!(addressed.properties.headers.get(HOME).is_none());
-                    let expiration = addressed.properties.expiration.filter(|_| !has_home);
+                    let expiration = addressed.properties.expiration.clone().filter(|_| !has_home);
                     prop_assert!(expiration.is_none_or(|text| text.parse::<u32>().is_ok()));
                 }
                 None => prop_assert!(!says_where && !has_home),

@@ -40,7 +40,11 @@ impl Origin {
 ///
 /// # Errors
 /// When the sender does not own the event's domain, the middleware refuses, or the headers are too large.
-pub(crate) fn stamp(outgoing: Outgoing, identity: &Identity, origin: Option<&Origin>) -> Result<Envelope, SendError> {
+pub(crate) fn stamp(
+    outgoing: Outgoing,
+    identity: &Identity,
+    origin: Option<&Origin>,
+) -> Result<Box<Envelope>, SendError> {
     let Outgoing { mut envelope, as_owner, skip_sender, .. } = outgoing;
     envelope.source = Some(identity.service.clone());
     envelope.instance = Some(identity.instance.clone());

@@ -5,16 +5,10 @@ use std::ops::Range;
 
 use crate::message::Value;
 
-/// Where in a distributed trace something happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    /// The whole trace.
-    pub trace_id: u128,
-    /// This step of it.
-    pub span_id: u64,
-    /// Whether it is recorded.
-    pub flags: u8,
-}
+/// Where in a distributed trace something happens: the whole trace, this step of it, and whether it is recorded. Kept as
+/// it is written, since nearly all of it is passed on as it came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext([u8; LENGTH]);
 
 impl TraceContext {
     /// The header's name.
@@ -25,50 +19,61 @@ impl TraceContext {
     /// A new trace.
     #[must_use]
     pub fn root() -> Self {
-        Self { trace_id: fastrand::u128(1..), span_id: new_span_id(), flags: 1 }
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        write_hex(fastrand::u64(..), &mut text[TRACE.start..]);
+        write_hex(fastrand::u64(1..), &mut text[TRACE.start + 16..]);
+        Self(text).child()
     }
 
     /// A new step in the same trace.
     #[must_use]
-    pub fn child(self) -> Self {
-        Self { span_id: new_span_id(), ..self }
+    pub fn child(mut self) -> Self {
+        write_hex(fastrand::u64(1..), &mut self.0[SPAN.start..]);
+        self
     }
 
     /// Reads a `traceparent` header. `None` if it is not one; then a new trace begins.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        let dashes = [2, 35, 52].into_iter().all(|place| bytes.get(place) == Some(&b'-'));
+        let (first, later) = text.as_bytes().split_first_chunk::<LENGTH>()?;
+        let mut text = *first;
+        let dashes = [2, 35, 52].into_iter().all(|place| text[place] == b'-');
         // A later version may say more behind another dash.
-        if !dashes || text.starts_with("ff") || !matches!(bytes.get(LENGTH), None | Some(b'-')) {
+        if !dashes || !matches!(later.first(), None | Some(b'-')) {
             return None;
         }
-        from_hex(bytes.get(..2)?)?;
-        let (high, low) = bytes.get(TRACE)?.split_at(16);
-        let trace_id = u128::from(from_hex(high)?) << 64 | u128::from(from_hex(low)?);
-        let (span_id, flags) = (from_hex(bytes.get(SPAN)?)?, from_hex(bytes.get(FLAGS)?)?);
-        (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: flags as u8 })
-    }
-
-    fn written(self) -> [u8; LENGTH] {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let (high, low) = text[TRACE].split_at_mut(16);
-        to_hex((self.trace_id >> 64) as u64, high);
-        to_hex(self.trace_id as u64, low);
-        to_hex(self.span_id, &mut text[SPAN]);
-        to_hex(self.flags.into(), &mut text[FLAGS]);
-        text
+        let version = [text[0], text[1]];
+        let has_version = version.iter().all(u8::is_ascii_hexdigit) && version != *b"ff";
+        let has_flags = text[FLAGS].iter().all(u8::is_ascii_hexdigit);
+        if !has_version || !has_flags || !is_id(&text[TRACE]) || !is_id(&text[SPAN]) {
+            return None;
+        }
+        // As our version writes it. Digits have the bit already that makes letters small ones.
+        text[..2].copy_from_slice(b"00");
+        [TRACE, SPAN, FLAGS].into_iter().for_each(|part| text[part].iter_mut().for_each(|digit| *digit |= 0x20));
+        Some(Self(text))
     }
 
     /// The header's value.
     pub(crate) fn header(self) -> Value {
-        str::from_utf8(&self.written()).unwrap_or_default().into()
+        self.as_str().into()
+    }
+
+    fn as_str(&self) -> &str {
+        // All of it was looked at, or written here.
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.written()).unwrap_or_default())
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -79,38 +84,46 @@ const FLAGS: Range<usize> = 53..55;
 /// How long it is.
 const LENGTH: usize = 55;
 
-/// The value of each hexadecimal digit, and [`NO_DIGIT`] for all else.
-const DIGITS: [u8; 256] = {
-    let (mut values, mut value) = ([NO_DIGIT; 256], 0);
-    while value < 16 {
-        values[b"0123456789abcdef"[value] as usize] = value as u8;
-        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
-        value += 1;
+/// Whether these are hexadecimal digits, and not all zero; they come in eights.
+fn is_id(digits: &[u8]) -> bool {
+    let (mut wrong, mut set) = (0, 0);
+    for eight in digits.as_chunks::<8>().0 {
+        wrong |= no_hex(*eight);
+        set |= u64::from_ne_bytes(*eight) ^ each(b'0');
     }
-    values
-};
-const NO_DIGIT: u8 = 0x80;
-
-/// At most 16 digits.
-fn from_hex(digits: &[u8]) -> Option<u64> {
-    let (mut number, mut seen) = (0, 0);
-    for digit in digits {
-        let value = DIGITS[usize::from(*digit)];
-        seen |= value;
-        number = number << 4 | u64::from(value & 15);
-    }
-    (seen & NO_DIGIT == 0).then_some(number)
+    wrong == 0 && set != 0
 }
 
-fn to_hex(mut number: u64, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
+/// The same in each of eight bytes.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// A bit for each of eight bytes that is no hexadecimal digit. They are looked at together: every message has 48 of them.
+fn no_hex(digits: [u8; 8]) -> u64 {
+    let text = u64::from_ne_bytes(digits);
+    // The highest bit of a byte then says whether it is at least so large; nothing is carried into the next one.
+    let at_least = |bytes: u64, least: u8| (bytes & each(0x7f)) + each(0x80 - least);
+    let is_digit = at_least(text, b'0') & !at_least(text, b'9' + 1);
+    let lower = text | each(0x20);
+    let is_letter = at_least(lower, b'a') & !at_least(lower, b'f' + 1);
+    (!(is_digit | is_letter) | text) & each(0x80)
+}
+
+/// The number in the first 16 places.
+fn write_hex(number: u64, places: &mut [u8]) {
+    for (eight, half) in places.as_chunks_mut::<8>().0.iter_mut().zip([number >> 32, number & 0xffff_ffff]) {
+        *eight = eight_digits(half);
     }
 }
 
-fn new_span_id() -> u64 {
-    fastrand::u64(1..)
+/// The digits of a number of 32 bits.
+fn eight_digits(number: u64) -> [u8; 8] {
+    let words = (number | number << 16) & 0x0000_ffff_0000_ffff;
+    let bytes = (words | words << 8) & 0x00ff_00ff_00ff_00ff;
+    let halves = (bytes | bytes << 4) & each(0x0f);
+    let is_letter = ((halves + each(6)) >> 4) & each(1);
+    (halves + each(b'0') + is_letter * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 #[cfg(test)]
@@ -121,11 +134,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_trace_is_read_as_it_is_written(trace_id in 1_u128.., span_id in 1_u64.., flags in any::<u8>()) {
-            let trace = TraceContext { trace_id, span_id, flags };
-            prop_assert_eq!(trace.to_string(), format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}"));
-            prop_assert_eq!(trace.header(), Value::from(trace.to_string()));
-            prop_assert_eq!(TraceContext::parse(&trace.to_string()), Some(trace));
+        fn a_trace_is_read_as_it_is_written_and_its_steps_are_its_own(
+            trace_id in 1_u128.., span_id in 1_u64.., flags in any::<u8>()
+        ) {
+            let text = format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}");
+            let trace = TraceContext::parse(&text).unwrap();
+            prop_assert_eq!(trace.to_string(), &*text);
+            prop_assert_eq!(trace.header(), Value::from(&*text));
+            let child = trace.child();
+            prop_assert_eq!(TraceContext::parse(&child.to_string()), Some(child));
+            prop_assert_eq!(&child.to_string()[..36], &text[..36]);
+            prop_assert_ne!(child, trace);
+            let root = TraceContext::root();
+            prop_assert_eq!(TraceContext::parse(&root.to_string()), Some(root));
+        }
+
+        #[test]
+        fn numbers_are_written_as_everybody_writes_them(number in any::<u64>()) {
+            let mut places = [b'-'; 20];
+            write_hex(number, &mut places[..16]);
+            prop_assert_eq!(str::from_utf8(&places).unwrap(), format!("{number:016x}----"));
         }
 
         #[test]

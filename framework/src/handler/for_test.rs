@@ -61,7 +61,7 @@ impl Context {
     /// What is held so far.
     #[must_use]
     pub fn sent(&self) -> Vec<Envelope> {
-        self.work.held.borrow().messages().to_vec()
+        self.work.held.borrow().messages().cloned().collect()
     }
 
     /// The messages of one type that are held so far.

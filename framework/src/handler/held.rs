@@ -16,16 +16,20 @@ impl Default for HeldLimits {
     }
 }
 
+/// In boxes, because they are large and move on.
+#[allow(clippy::vec_box, reason = "a list that grows, or is taken, copies no envelope")]
+pub type Envelopes = Vec<Box<Envelope>>;
+
 /// Messages that leave only if the handler succeeds, in the order of the calls.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    messages: Vec<Envelope>,
+    messages: Envelopes,
     bytes: usize,
     ended: bool,
 }
 
 impl Held {
-    pub(super) fn push(&mut self, envelope: Envelope, limits: HeldLimits) -> Result<(), SendError> {
+    pub(super) fn push(&mut self, envelope: Box<Envelope>, limits: HeldLimits) -> Result<(), SendError> {
         if self.ended {
             return Err(SendError::HandlerEnded);
         }
@@ -34,21 +38,17 @@ impl Held {
             return Err(SendError::TooManyHeld { messages: limits.messages, bytes: limits.bytes });
         }
         self.bytes = bytes;
-        if self.messages.is_empty() {
-            // Most handlers send one, and envelopes are large.
-            self.messages.reserve_exact(1);
-        }
         self.messages.push(envelope);
         Ok(())
     }
 
-    pub(super) fn take(&mut self) -> Vec<Envelope> {
+    pub(super) fn take(&mut self) -> Envelopes {
         self.ended = true;
         self.bytes = 0;
         std::mem::take(&mut self.messages)
     }
 
-    pub(super) fn messages(&self) -> &[Envelope] {
-        &self.messages
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Envelope> {
+        self.messages.iter().map(|envelope| &**envelope)
     }
 }

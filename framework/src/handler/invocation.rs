@@ -1,12 +1,12 @@
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Identity, Origin};
-use crate::handler::held::Held;
+use crate::handler::held::{Envelopes, Held};
 use crate::handler::{Context, HandlerSpec, HeldLimits};
 use crate::message::{Envelope, MediaType};
 
@@ -131,7 +131,7 @@ impl Invocation {
 
     /// Takes what the handler wants to send.
     #[must_use]
-    pub fn take_held(&self) -> Vec<Envelope> {
+    pub fn take_held(&self) -> Envelopes {
         self.work.held.borrow_mut().take()
     }
 }

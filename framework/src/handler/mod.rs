@@ -20,7 +20,7 @@ pub use authorization::Authorization;
 pub use context::Context;
 pub use extract::FromContext;
 pub use failure::{Class, Failure, HandlerError};
-pub use held::HeldLimits;
+pub use held::{Envelopes, HeldLimits};
 pub use invocation::{Environment, Invocation, Work};
 pub use middleware::{Middleware, Next};
 pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};

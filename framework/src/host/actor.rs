@@ -27,11 +27,12 @@ impl<S: 'static> Actor for Host<S> {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        for _ in Lane::ALL {
-            // Room for every delivery that can have a permit, and for as many whose channel has closed.
+        for lane in Lane::ALL {
+            // Room for every delivery that can have a permit, and for as many whose channel has closed, should each come
+            // alone.
             let (sender, queue) = mpsc::channel(2 * usize::from(self.core.settings.prefetch).max(1));
             self.lanes.push(sender);
-            actix_rt::spawn(lane::run(Rc::clone(&self.core), queue));
+            actix_rt::spawn(lane::run(Rc::clone(&self.core), lane, queue));
         }
     }
 }
@@ -40,9 +41,9 @@ impl<S: 'static> Handler<Deliver> for Host<S> {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, _: &mut Self::Context) {
-        // A refused delivery drops its ticket, which gives it back.
+        // Refused deliveries drop their tickets, which gives them back.
         if self.lanes[deliver.lane.index()].try_send(deliver).is_err() {
-            tracing::error!(actor = self.core.settings.actor, "a lane took no delivery; it is given back");
+            tracing::error!(actor = self.core.settings.actor, "a lane took no deliveries; they are given back");
         }
     }
 }

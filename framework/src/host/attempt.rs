@@ -14,9 +14,9 @@ use tracing::Instrument;
 
 use crate::bus::Counters;
 use crate::codec;
-use crate::handler::{Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
+use crate::handler::{Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
 use crate::host::core::Core;
-use crate::host::deliver::{Deliver, Made, Ticket};
+use crate::host::deliver::{Arrival, Made, Ticket};
 use crate::host::lane::stopping;
 use crate::host::running::Turn;
 use crate::host::state::Guard;
@@ -30,7 +30,7 @@ pub(super) struct Job {
     pub(super) lane: Lane,
     pub(super) envelope: Arc<Envelope>,
     pub(super) redelivered: bool,
-    pub(super) received: Instant,
+    pub(super) waited_for_until: Option<Instant>,
     pub(super) ticket: Ticket,
     /// The right to handle it.
     pub(super) turn: Option<Turn>,
@@ -39,10 +39,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(deliver: Deliver) -> Self {
-        let Deliver { lane, envelope, redelivered, received, ticket } = deliver;
+    pub(super) fn new(lane: Lane, arrival: Arrival) -> Self {
+        let Arrival { envelope, redelivered, waited_for_until, ticket } = arrival;
         let made = Made { attempt: envelope.attempt, ..Made::default() };
-        Self { lane, made, uncounted: 0, envelope, redelivered, received, ticket, turn: None }
+        Self { lane, made, uncounted: 0, envelope, redelivered, waited_for_until, ticket, turn: None }
     }
 
     pub(super) fn finish(mut self, outcome: Outcome) {
@@ -54,7 +54,7 @@ impl Job {
 
     /// What is left of the time for which the sender waits, if it said.
     fn patience_left(&self) -> Option<Duration> {
-        self.envelope.timeout.map(|timeout| timeout.saturating_sub(self.received.elapsed()))
+        self.waited_for_until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -97,7 +97,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Runs the handler once. What it wants to send comes back with the outcome, if it succeeded.
-    pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Vec<Envelope>) {
+    pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
         if !job.ticket.is_live() {
             Counters::add(&self.counters.stale);
             return (stopping(), Vec::new());

@@ -9,17 +9,24 @@ use tokio_util::sync::CancellationToken;
 use crate::handler::{FailureClass, Lane, Outcome};
 use crate::message::Envelope;
 
-/// A delivery as it enters the mailbox. The right to settle it stays behind: a handler cannot acknowledge.
+/// Deliveries of one lane, in their order: those that arrived together enter the mailbox together.
 #[derive(Debug)]
 pub struct Deliver {
-    /// The lane it arrived on.
+    /// The lane they arrived on.
     pub lane: Lane,
+    /// The deliveries.
+    pub arrivals: Vec<Arrival>,
+}
+
+/// A delivery as it enters the mailbox. The right to settle it stays behind: a handler cannot acknowledge.
+#[derive(Debug)]
+pub struct Arrival {
     /// The message.
     pub envelope: Arc<Envelope>,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// When it arrived.
-    pub received: Instant,
+    /// Until when the sender waits for the answer, if it said.
+    pub waited_for_until: Option<Instant>,
     /// Where the outcome goes.
     pub ticket: Ticket,
 }

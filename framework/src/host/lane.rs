@@ -1,5 +1,6 @@
 //! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
@@ -12,24 +13,53 @@ use tokio::time::Instant;
 
 use crate::broker::BrokerError;
 use crate::bus::{Counters, SendError};
-use crate::handler::{Asked, Failed, FailureClass, Lane, Outcome, Row};
+use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::Job;
 use crate::host::core::{Again, Core};
-use crate::host::deliver::{Deliver, Made};
+use crate::host::deliver::{Arrival, Deliver, Made};
 use crate::host::limit::{Slot, Slots};
 use crate::host::running::Entered;
 use crate::host::state::Guard;
-use crate::message::{Envelope, Problem};
+use crate::message::Problem;
 
 /// Everything that a handler sent is on its way; the first error if one is not taken.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
 
+/// What has come to a lane and was not begun, in its order.
+struct Waiting {
+    lane: Lane,
+    arrivals: VecDeque<Arrival>,
+    queue: mpsc::Receiver<Deliver>,
+}
+
+impl Waiting {
+    /// The next one; `None` when the mailbox is gone.
+    async fn next(&mut self) -> Option<Job> {
+        // Handlers that never wait let others have their turn.
+        tokio::task::coop::consume_budget().await;
+        loop {
+            if let Some(arrival) = self.arrivals.pop_front() {
+                return Some(Job::new(self.lane, arrival));
+            }
+            self.arrivals = self.queue.recv().await?.arrivals.into();
+        }
+    }
+
+    /// How many wait.
+    fn count(&mut self) -> usize {
+        while let Ok(more) = self.queue.try_recv() {
+            self.arrivals.extend(more.arrivals);
+        }
+        self.arrivals.len()
+    }
+}
+
 /// Runs a lane until its mailbox is gone.
-pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver<Deliver>) {
+pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::Receiver<Deliver>) {
+    let mut waiting = Waiting { lane, arrivals: VecDeque::new(), queue };
     let mut slots = Slots::new(core.settings.concurrency.clone());
     let mut batch = Batch::none();
-    while let Some(deliver) = queue.recv().await {
-        let mut job = Job::new(deliver);
+    while let Some(mut job) = waiting.next().await {
         if let Some(outcome) = core.answer_without_handler(&job) {
             job.finish(outcome);
             batch.pass();
@@ -65,7 +95,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, mut queue: mpsc::Receiver
             Some(guard) => guard,
             None => match core.lock(&row).await {
                 Some(guard) => {
-                    batch.begin(guard.share(), queue.len());
+                    batch.begin(guard.share(), waiting.count());
                     guard
                 }
                 None => {
@@ -130,6 +160,10 @@ pub(super) fn stopping() -> Outcome {
 impl<S: 'static> Core<S> {
     /// The state for a row; `None` when the app drops what runs.
     async fn lock(&self, row: &Row<S>) -> Option<Guard<S>> {
+        // Mostly nobody has it; then nobody is to be woken either.
+        if let Some(guard) = self.state.try_lock(row.is_exclusive()) {
+            return Some(guard);
+        }
         tokio::select! {
             biased;
             () = self.abandon.cancelled() => None,
@@ -270,7 +304,7 @@ impl<S: 'static> Core<S> {
         job.finish(outcome);
     }
 
-    fn publish(&self, mut held: Vec<Envelope>) -> Sends {
+    fn publish(&self, mut held: Envelopes) -> Sends {
         let deadline = Instant::now() + self.settings.confirm_timeout;
         match held.pop() {
             Some(only) if held.is_empty() => Box::pin(self.bus.outlet.publish(only, deadline)),
@@ -312,6 +346,9 @@ impl<S: 'static> Core<S> {
     /// Whether there is another attempt, after its pause.
     async fn pause_before_another(&self, outcome: &Outcome, job: &mut Job) -> bool {
         self.count(outcome);
+        if !matches!(outcome, Outcome::Failed(_)) {
+            return false;
+        }
         let stopping = self.stopping.is_cancelled() && !job.ticket.is_acked();
         if stopping || !job.ticket.is_live() {
             return false;

@@ -13,6 +13,6 @@ mod state;
 pub use actor::Host;
 pub use blocked::{ArbiterWatch, Watchdog};
 pub use core::{Again, Core, InPlace, Settings, Stops};
-pub use deliver::{Deliver, Epoch, Finished, Made, Ticket};
+pub use deliver::{Arrival, Deliver, Epoch, Finished, Made, Ticket};
 pub use running::Running;
 pub use state::Factory;

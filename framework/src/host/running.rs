@@ -2,11 +2,13 @@
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
 //! one that has just ended. A message that was sent twice waits for the other one and is handled then.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -24,8 +26,9 @@ type Ended = (Outcome, Made);
 
 #[derive(Default)]
 struct Runs {
-    /// By the id; more than one only where a sender has used an id for several messages.
-    running: HashMap<MessageId, Vec<UnderWay>>,
+    /// By the id; more than one only where a sender has used an id for several messages. Senders choose ids, but not so
+    /// many at once that a slow hash would be needed: these are the deliveries that are held.
+    running: HashMap<MessageId, SmallVec<[UnderWay; 1]>>,
     /// What ended and could not be settled.
     ended: HashMap<MessageId, (Same, Ended)>,
     /// The same by age.
@@ -94,7 +97,6 @@ impl Running {
         }
         let under_way = runs.running.entry(id.clone()).or_default();
         let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
-            under_way.reserve_exact(1);
             under_way.push(UnderWay { same: same.clone(), joined: Vec::new(), after: Vec::new() });
             return Entered::Run(Turn { running: self.clone(), of: Some(same) });
         };

@@ -62,6 +62,19 @@ impl<S> StateCell<S> {
         self.broken.get()
     }
 
+    /// The lock, if nobody has it or waits for it and the state is whole.
+    pub(super) fn try_lock(&self, exclusive: bool) -> Option<Guard<S>> {
+        if self.broken.get() {
+            return None;
+        }
+        let guard = if exclusive {
+            Guard::Exclusive(Arc::clone(&self.lock).try_write_owned().ok().filter(|state| state.is_some())?)
+        } else {
+            Guard::Shared(Rc::new(Arc::clone(&self.lock).try_read_owned().ok().filter(|state| state.is_some())?))
+        };
+        Some(guard)
+    }
+
     /// Asks for the lock now, in the order of the calls, and makes the state again if it is broken.
     pub(super) async fn lock(&self, exclusive: bool) -> Guard<S> {
         if !exclusive && !self.broken.get() {

@@ -100,7 +100,7 @@ impl ControlSettings {
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
         let Some(reply) = self.reply(&order, answer) else { return };
-        if let Err(error) = self.bus.outlet.publish(reply, Instant::now() + self.confirm_timeout).await {
+        if let Err(error) = self.bus.outlet.publish(Box::new(reply), Instant::now() + self.confirm_timeout).await {
             tracing::warn!(message_id = %order.id, %error, "the answer to an order could not be sent");
         }
     }

@@ -191,5 +191,5 @@ fn is_permanent(error: &SendError) -> bool {
 
 fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed {
     let (exchange, routing_key) = ("".into(), queue.into());
-    Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload }
+    Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties: Arc::new(properties), payload }
 }

@@ -8,7 +8,6 @@ use crate::broker::{
     is_reserved_header, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
-use crate::inbound::open::Original;
 use crate::message::{Envelope, Headers, Problem, Value};
 
 /// When a build without a handler for its key first met a message, in seconds since 1970.
@@ -21,10 +20,10 @@ const DEAD: &str = "postrider-dead-";
 /// The headers that did not fit.
 const CUT: &str = "postrider-cut-headers";
 
-/// The message as it came, addressed to a queue. What would confuse the next delivery is kept as
+/// The message as it came, with the properties that it came with, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
-fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
-    let mut properties = (*original.properties).clone();
+fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Addressed {
+    let mut properties = original.clone();
     let headers = &mut properties.headers;
     strip(headers);
     // Ours follow; what a stranger wrote there says nothing.
@@ -44,36 +43,36 @@ fn forwarded(original: &Original, envelope: &Envelope, queue: &str) -> Addressed
         routing_key: queue.into(),
         mandatory: true,
         awaits_reply: false,
-        properties,
-        payload: original.payload.clone(),
+        properties: Arc::new(properties),
+        payload: envelope.payload.clone(),
     }
 }
 
 /// A message that changes its queue and nothing else.
 #[must_use]
 pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
-    let (properties, payload) = (delivery.properties.clone(), delivery.payload.clone());
-    let envelope = open(&delivery.origin, &properties, payload.clone(), names);
-    let mut original = Original { properties, payload };
+    let mut original = (*delivery.properties).clone();
+    let envelope = open(&delivery.origin, &original, delivery.payload.clone(), names);
     // What was moved before is addressed by its type, the service included.
     let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);
-    let address = original.properties.message_type.clone().filter(|_| moved);
+    let address = original.message_type.clone().filter(|_| moved);
     // It expires where it goes as it would have where it was.
-    let expiration = Arc::make_mut(&mut original.properties).expiration.take();
+    let expiration = original.expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);
     // In a dead-letter queue they are ours.
-    let why = original.properties.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
-    why.for_each(|(name, value)| drop(addressed.properties.headers.set(name, value.clone())));
-    addressed.properties.message_type = address.or(addressed.properties.message_type);
+    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
+    let properties = Arc::make_mut(&mut addressed.properties);
+    why.for_each(|(name, value)| drop(properties.headers.set(name, value.clone())));
+    properties.message_type = address.or(properties.message_type.take());
     addressed = fitted(addressed);
-    addressed.properties.expiration = expiration;
+    Arc::make_mut(&mut addressed.properties).expiration = expiration;
     addressed
 }
 
 /// Leaves out the largest headers until the rest fits into a frame, and says which: a message that cannot be moved
 /// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.
 fn fitted(mut addressed: Addressed) -> Addressed {
-    let properties = &mut addressed.properties;
+    let properties = Arc::make_mut(&mut addressed.properties);
     let mut cut = Vec::new();
     while properties.size() > MAX_PROPERTIES_BYTES {
         let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT && !cut.is_empty();
@@ -99,9 +98,9 @@ pub(super) struct DeadLetter<'a> {
 }
 
 /// The message as a dead letter: its bytes and headers, and why it is there.
-pub(super) fn dead_letter(original: &Original, envelope: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
+pub(super) fn dead_letter(original: &Properties, envelope: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
     let mut addressed = forwarded(original, envelope, queue);
-    let headers = &mut addressed.properties.headers;
+    let headers = &mut Arc::make_mut(&mut addressed.properties).headers;
     if let Some(first) = why.first_error.filter(|_| headers.get(FIRST_ERROR).is_none()) {
         headers.set(FIRST_ERROR, first);
     }
@@ -128,9 +127,9 @@ pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, atte
 }
 
 /// The message for its next attempt.
-pub(super) fn retried(original: &Original, envelope: &Envelope, queue: &str, attempt: u32, error: &str) -> Addressed {
+pub(super) fn retried(original: &Properties, envelope: &Envelope, queue: &str, attempt: u32, error: &str) -> Addressed {
     let mut addressed = forwarded(original, envelope, queue);
-    let headers = &mut addressed.properties.headers;
+    let headers = &mut Arc::make_mut(&mut addressed.properties).headers;
     headers.set(ATTEMPT, i64::from(attempt));
     if headers.get(FIRST_ERROR).is_none() {
         headers.set(FIRST_ERROR, error);
@@ -139,9 +138,9 @@ pub(super) fn retried(original: &Original, envelope: &Envelope, queue: &str, att
 }
 
 /// The message for another round through its own queue, because this build has no handler for it.
-pub(super) fn skewed(original: &Original, envelope: &Envelope, queue: &str) -> Addressed {
+pub(super) fn skewed(original: &Properties, envelope: &Envelope, queue: &str) -> Addressed {
     let mut addressed = forwarded(original, envelope, queue);
-    set_skewed_since(&mut addressed.properties);
+    set_skewed_since(Arc::make_mut(&mut addressed.properties));
     fitted(addressed)
 }
 

@@ -2,23 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::broker::{self, Delivery, Properties, Receipt};
 use crate::bus::Identity;
 use crate::handler::Lane;
 use crate::message::{Envelope, Name};
 
-/// What arrived, as it arrived: whatever a handler or middleware changes, retries and dead letters have this.
-#[derive(Clone)]
-pub(super) struct Original {
-    pub(super) properties: Arc<Properties>,
-    pub(super) payload: Bytes,
-}
-
 pub(super) struct Opened {
     pub(super) envelope: Arc<Envelope>,
-    pub(super) original: Original,
+    /// The properties as they came.
+    pub(super) original: Arc<Properties>,
     pub(super) receipt: Receipt,
 }
 
@@ -30,11 +22,11 @@ pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Resul
         broker::strip(headers);
         headers.remove(broker::HOME);
     }
-    let envelope = broker::open(&origin, &properties, payload.clone(), &identity.names);
+    let envelope = broker::open(&origin, &properties, payload, &identity.names);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }
-    Ok(Opened { envelope: Arc::new(envelope), original: Original { properties, payload }, receipt })
+    Ok(Opened { envelope: Arc::new(envelope), original: properties, receipt })
 }
 
 fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
@@ -53,6 +45,7 @@ fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -70,9 +63,9 @@ mod tests {
             match open(delivery, lane, &identity()) {
                 Ok(opened) => {
                     prop_assert!(opened.receipt.is_live() && opened.envelope.attempt >= 1);
-                    prop_assert_eq!(&opened.original.payload, &payload);
+                    prop_assert_eq!(&opened.envelope.payload, &payload);
                     let delayed = identity().names.is_delay(&exchange);
-                    prop_assert!(delayed || opened.original.properties == properties, "retries must have what came");
+                    prop_assert!(delayed || opened.original == properties, "retries must have what came");
                 }
                 Err(receipt) => {
                     let narrowed = ["postrider-recipients", "postrider-skip"].map(|name| properties.headers.get(name));

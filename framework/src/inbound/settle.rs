@@ -7,14 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Queue, Topology};
+use crate::broker::{Addressed, Properties, Queue, Topology};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::Made;
 use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
-use crate::inbound::open::Original;
 use crate::message::{Envelope, MediaType, Problem, Status};
 
 /// The pauses between tries to write a dead letter, or a message that is put off. After the last one the message is
@@ -32,7 +31,8 @@ pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
     /// Whether it came before, perhaps.
     pub(super) redelivered: bool,
-    pub(super) original: Original,
+    /// As they came: whatever a handler or middleware changes, retries and dead letters have these.
+    pub(super) original: Arc<Properties>,
     /// The envelope as it came; the attempts share it.
     pub(super) envelope: Arc<Envelope>,
 }
@@ -171,14 +171,14 @@ impl Settler {
     async fn answer(&self, outcome: &Outcome, request: &Envelope) {
         let Some(reply) = self.stamped_reply(outcome, request) else { return };
         let deadline = Instant::now() + self.confirm_timeout;
-        if let Err(error) = self.bus.outlet.publish(reply, deadline).await {
+        if let Err(error) = self.bus.outlet.publish(Box::new(reply), deadline).await {
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
         }
     }
 
     /// The answer as it goes to the queue of whoever asked.
     pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
-        route(self.stamped_reply(outcome, request)?, &self.bus.identity.names).next()
+        route(Box::new(self.stamped_reply(outcome, request)?), &self.bus.identity.names).next()
     }
 
     fn stamped_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {

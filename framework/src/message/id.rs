@@ -28,6 +28,11 @@ impl MessageId {
         Arc::clone(&self.0)
     }
 
+    /// The id as text, when it is not needed any more.
+    pub(crate) fn into_shared(self) -> Arc<str> {
+        self.0
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

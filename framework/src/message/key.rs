@@ -1,7 +1,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::message::recent::Recent;
 use postrider_grammar::{NameError, check_key, check_service, domain};
+
+thread_local! {
+    static KEYS: Recent = const { Recent::new() };
+}
 
 /// A routing key: words joined by dots. Its first word is the domain that one service owns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,8 +18,8 @@ impl Key {
     /// # Errors
     /// When the text is not words `[a-z][a-z0-9-]*` joined by dots, or has more than 200 bytes.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        check_key(text)?;
-        Ok(Self(text.into()))
+        // Services send to few keys, and to each of them often.
+        Recent::of(&KEYS, text, check_key).map(Self)
     }
 
     /// Takes a key as it came from the network; a foreign sender may have used other characters.
@@ -26,6 +31,11 @@ impl Key {
     /// The key as text that is not copied.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
+    }
+
+    /// The key as text, when it is not needed any more.
+    pub(crate) fn into_shared(self) -> Arc<str> {
+        self.0
     }
 
     /// The key as text.
@@ -67,9 +77,9 @@ impl Name {
         Self(text.into())
     }
 
-    /// The name as text that is not copied.
-    pub(crate) fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
+    /// The name as text, when it is not needed any more.
+    pub(crate) fn into_shared(self) -> Arc<str> {
+        self.0
     }
 
     /// The name as text.

@@ -38,6 +38,10 @@ impl MediaType {
         self.0.clone()
     }
 
+    pub(crate) fn into_shared(self) -> Cow<'static, str> {
+        self.0
+    }
+
     /// The media type as text, parameters included.
     #[must_use]
     pub fn as_str(&self) -> &str {

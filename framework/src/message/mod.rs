@@ -7,6 +7,7 @@ mod key;
 mod kind;
 mod media_type;
 mod problem;
+mod recent;
 mod secret;
 mod value;
 
@@ -17,5 +18,6 @@ pub use key::{Key, Name};
 pub use kind::Kind;
 pub use media_type::MediaType;
 pub use problem::Problem;
+pub(crate) use recent::shared;
 pub use secret::Secret;
 pub use value::{Headers, Value};

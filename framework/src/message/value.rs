@@ -1,8 +1,10 @@
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// A header's value. Each AMQP type is its own variant, so that a value keeps its type when it is passed on.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,26 +102,77 @@ macro_rules! from {
 from!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, f32 => F32,
     f64 => F64, String => Text, Arc<str> => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
 
-/// So many headers most messages have at most.
-const USUAL: usize = 8;
+/// So many headers most messages have at most; they need one allocation.
+const USUAL: usize = 4;
 
-/// Headers by name. `Debug` hides the value of `authorization`.
-// In the order of their names. There are few, so that a search costs less than a tree's nodes.
-#[derive(Clone, PartialEq, Default)]
-pub struct Headers(Vec<(Cow<'static, str>, Value)>);
+/// Up to so many are looked at one by one.
+const FEW: usize = 8;
+
+type Header = (Cow<'static, str>, Value);
+
+/// Headers by name. Clones share them until one is changed. `Debug` hides the value of `authorization`.
+#[derive(Clone, Default)]
+pub struct Headers {
+    entries: Option<Arc<Entries>>,
+    /// Names that begin so are not seen.
+    hidden: Option<&'static str>,
+}
+
+/// In the order of their names. There are few, so that a search costs less than a tree's nodes.
+#[derive(Clone, Default)]
+pub(crate) struct Entries(SmallVec<[Header; USUAL]>);
+
+impl Entries {
+    /// Sets a header and returns what it was before.
+    pub(crate) fn put(&mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Option<Value> {
+        let name = name.into();
+        match self.place(&name) {
+            Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
+            Err(place) => {
+                self.0.insert(place, (name, value));
+                None
+            }
+        }
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        if self.0.len() > FEW {
+            return self.0.binary_search_by(|(other, _)| (**other).cmp(name));
+        }
+        // From the end: they often come in their order.
+        for (place, (other, _)) in self.0.iter().enumerate().rev() {
+            match (**other).cmp(name) {
+                Ordering::Greater => {}
+                Ordering::Equal => return Ok(place),
+                Ordering::Less => return Err(place + 1),
+            }
+        }
+        Err(0)
+    }
+}
 
 impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { entries: None, hidden: None }
     }
 
     /// The value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let place = self.place(name).ok()?;
-        self.0.get(place).map(|(_, value)| value)
+        let Entries(entries) = self.entries.as_deref()?;
+        let place = self.visible_place(name)?;
+        entries.get(place).map(|(_, value)| value)
+    }
+
+    fn visible_place(&self, name: &str) -> Option<usize> {
+        let entries = self.entries.as_deref().filter(|_| self.shows(name))?;
+        entries.place(name).ok()
+    }
+
+    fn shows(&self, name: &str) -> bool {
+        self.hidden.is_none_or(|hidden| !name.starts_with(hidden))
     }
 
     /// The value of a header, if it is text.
@@ -135,60 +188,74 @@ impl Headers {
 
     /// [`Headers::set`] with a name that perhaps needs no copy.
     pub(crate) fn put(&mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Option<Value> {
-        let name = name.into();
-        match self.place(&name) {
-            Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
-            Err(place) => {
-                if self.0.capacity() == 0 {
-                    self.0.reserve(USUAL);
-                }
-                self.0.insert(place, (name, value));
-                None
-            }
+        self.edit().put(name, value)
+    }
+
+    /// The headers, to be changed. What is not seen is gone then.
+    pub(crate) fn edit(&mut self) -> &mut Entries {
+        if let Some(hidden) = self.hidden.take() {
+            self.retain(|name| !name.starts_with(hidden));
         }
+        Arc::make_mut(self.entries.get_or_insert_default())
     }
 
     /// Removes a header and returns it.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        let place = self.place(name).ok()?;
-        Some(self.0.remove(place).1)
+        self.visible_place(name)?;
+        let Entries(entries) = self.edit();
+        let place = entries.iter().position(|(other, _)| other == name)?;
+        Some(entries.remove(place).1)
     }
 
     /// All headers in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
+        let entries = self.entries.as_deref().map(|Entries(entries)| entries.as_slice()).unwrap_or_default();
+        entries.iter().map(|(name, value)| (&**name, value)).filter(|(name, _)| self.shows(name))
     }
 
     /// Keeps the headers for which the function says yes.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
-        self.0.retain(|(name, _)| keep(name));
+        if self.entries.is_some() {
+            self.edit().0.retain(|(name, _)| keep(name));
+        }
     }
 
     /// A copy of the headers for which the function says yes.
     pub(crate) fn only(&self, mut keep: impl FnMut(&str, &Value) -> bool) -> Self {
-        Self(self.0.iter().filter(|(name, value)| keep(name, value)).cloned().collect())
+        let mut only = Self::new();
+        let Entries(entries) = only.edit();
+        let kept = self.entries.as_deref().map(|Entries(entries)| entries.as_slice()).unwrap_or_default();
+        entries.extend(kept.iter().filter(|(name, value)| self.shows(name) && keep(name, value)).cloned());
+        only
     }
 
-    fn place(&self, name: &str) -> Result<usize, usize> {
-        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
+    /// The same headers, without those whose names begin so.
+    pub(crate) fn hiding(&self, prefix: &'static str) -> Self {
+        Self { entries: self.entries.clone(), hidden: Some(prefix) }
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// About how many bytes they take on the network.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| 1 + name.len() + value.size()).sum()
+        self.iter().map(|(name, value)| 1 + name.len() + value.size()).sum()
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
     }
 }
 
@@ -208,13 +275,11 @@ impl fmt::Debug for Headers {
 
 impl IntoIterator for Headers {
     type Item = (String, Value);
-    type IntoIter = std::iter::Map<
-        std::vec::IntoIter<(Cow<'static, str>, Value)>,
-        fn((Cow<'static, str>, Value)) -> (String, Value),
-    >;
+    type IntoIter = std::iter::Map<std::vec::IntoIter<Header>, fn(Header) -> (String, Value)>;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter().map(|(name, value)| (name.into_owned(), value))
+    fn into_iter(mut self) -> Self::IntoIter {
+        let entries = std::mem::take(self.edit()).0.into_vec();
+        entries.into_iter().map(|(name, value)| (name.into_owned(), value))
     }
 }
 
@@ -222,7 +287,11 @@ impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Headers {
     // Of two with the same name the later one counts.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(items: I) -> Self {
         let mut headers = Self::new();
-        items.into_iter().for_each(|(name, value)| drop(headers.put(name.into(), value.into())));
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_some() {
+            let entries = headers.edit();
+            items.for_each(|(name, value)| drop(entries.put(name.into(), value.into())));
+        }
         headers
     }
 }

@@ -79,8 +79,10 @@ impl Channel {
             return;
         };
         let evicted = if back { queue.take_back(message) } else { None };
-        state.settle_evicted(&self.queue, evicted.into_iter().collect(), 0);
-        state.dispatch(&self.queue);
+        if evicted.is_some() || !queue.is_idle() {
+            state.settle_evicted(&self.queue, evicted.into_iter().collect(), 0);
+            state.dispatch(&self.queue);
+        }
         drop(state);
         self.connection.inner.changed();
     }

@@ -6,9 +6,7 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use crate::adapter::in_process::{InProcess, Session};
-use crate::broker::{
-    Addressed, Broker, Consumer, ConsumerSpec, Delivery, Properties, Publication, Queue, Receipt, Topology,
-};
+use crate::broker::{Addressed, Broker, Consumer, ConsumerSpec, Delivery, Publication, Queue, Receipt, Topology};
 
 const PREFETCH: u16 = 3;
 
@@ -99,7 +97,7 @@ impl Model {
                     routing_key: "q".into(),
                     mandatory: true,
                     awaits_reply: false,
-                    properties: Properties::default(),
+                    properties: std::sync::Arc::default(),
                     payload: self.published.to_be_bytes().to_vec().into(),
                 };
                 let publication = self.broker.inner.lock().publish(addressed);

@@ -57,12 +57,12 @@ impl Replies {
 
 pub(super) struct InProcessPublisher {
     connection: Arc<Connection>,
-    address: String,
+    address: Arc<str>,
 }
 
 impl InProcessPublisher {
     pub(super) fn new(connection: Arc<Connection>, address: String) -> Self {
-        Self { connection, address }
+        Self { connection, address: address.into() }
     }
 }
 
@@ -70,7 +70,7 @@ impl Publisher for InProcessPublisher {
     fn publish(&self, mut message: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
         let connection = Arc::clone(&self.connection);
         if message.awaits_reply {
-            message.properties.reply_to = Some(self.address.as_str().into());
+            Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&self.address));
         }
         Box::pin(async move { publish(&connection, message) })
     }
@@ -116,7 +116,7 @@ fn reply(message: Addressed) -> Publication {
     drop(waiting);
     match sink {
         Some(sink) => {
-            sink(ReplyEvent::Arrived { properties: Box::new(message.properties), payload: message.payload });
+            sink(ReplyEvent::Arrived { properties: message.properties, payload: message.payload });
             Publication::Confirmed
         }
         None if message.mandatory => Publication::Returned,

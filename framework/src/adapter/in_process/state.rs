@@ -1,9 +1,11 @@
 //! All exchanges and queues. Every method leaves the state consistent; nothing here waits.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,15 +19,27 @@ const MAX_DEAD_LETTER_HOPS: usize = 16;
 /// The most ways through the exchanges that are remembered.
 const MOST_ROUTES: usize = 4_096;
 
-/// Queues by exchange and routing key.
-type Routes = HashMap<Arc<str>, HashMap<Arc<str>, Arc<[Arc<str>]>>>;
+/// Where a message goes that was published so.
+#[derive(Clone)]
+struct Route {
+    origin: Arc<Origin>,
+    queues: Arc<[Arc<str>]>,
+}
+
+impl Route {
+    fn is_of(&self, exchange: &Arc<str>, routing_key: &Arc<str>) -> bool {
+        let Origin { exchange: of, routing_key: by } = &*self.origin;
+        let same = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
+        same(of, exchange) && same(by, routing_key)
+    }
+}
 
 #[derive(Default)]
 pub(super) struct State {
     exchanges: Exchanges,
-    /// Where messages went, until exchanges, queues or bindings change.
-    routes: Routes,
-    remembered: usize,
+    /// Where messages went, by a hash of their exchange and routing key, until exchanges, queues or bindings change.
+    routes: HashMap<u64, Route>,
+    hasher: RandomState,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
     /// When a message may expire next.
@@ -166,54 +180,58 @@ impl State {
         if !exchange.is_empty() && !self.exchanges.contains_key(&*exchange) {
             return Err(BrokerError::Protocol { reason: format!("no exchange {exchange:?}") });
         }
-        let queues = self.route(&exchange, &routing_key);
+        let Route { origin, queues } = self.route(&exchange, &routing_key);
         if queues.is_empty() {
             return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
-        if queues.iter().any(|name| self.queues.get(&**name).is_some_and(QueueState::is_full)) {
+        // A single queue is asked as it takes the message.
+        let is_full = |name: &Arc<str>| self.queues.get(&**name).is_some_and(QueueState::is_full);
+        if queues.len() > 1 && queues.iter().any(is_full) {
             return Ok(Publication::Rejected);
         }
-        let message = Message {
-            origin: Arc::new(Origin { exchange, routing_key }),
-            properties: Arc::new(properties),
-            payload,
-            redelivered: false,
-            given_back: 0,
-            place: 0,
-            expires: None,
-        };
+        let message =
+            Message { origin, properties, payload, redelivered: false, given_back: 0, place: 0, expires: None };
         if let Some((last, others)) = queues.split_last() {
-            others.iter().for_each(|name| self.enqueue(name, message.clone(), 0));
-            self.enqueue(last, message, 0);
+            for name in others {
+                self.enqueue(name, message.clone(), 0, false);
+            }
+            if !self.enqueue(last, message, 0, others.is_empty()) {
+                return Ok(Publication::Rejected);
+            }
         }
         Ok(Publication::Confirmed)
     }
 
-    fn route(&mut self, exchange: &Arc<str>, routing_key: &Arc<str>) -> Arc<[Arc<str>]> {
+    fn route(&mut self, exchange: &Arc<str>, routing_key: &Arc<str>) -> Route {
+        let origin = || Arc::new(Origin { exchange: Arc::clone(exchange), routing_key: Arc::clone(routing_key) });
         let named = |name: &str| self.queues.get(name).map(|queue| Arc::clone(&queue.name));
         if exchange.is_empty() {
-            return named(routing_key).into_iter().collect();
+            return Route { origin: origin(), queues: named(routing_key).into_iter().collect() };
         }
-        if let Some(queues) = self.routes.get(exchange).and_then(|routes| routes.get(routing_key)) {
-            return Arc::clone(queues);
+        // Of two ways with the same hash the later one is remembered.
+        let hash = self.hasher.hash_one((&**exchange, &**routing_key));
+        if let Some(route) = self.routes.get(&hash).filter(|route| route.is_of(exchange, routing_key)) {
+            return route.clone();
         }
         let queues = queues_for(&self.exchanges, exchange, routing_key);
-        let queues: Arc<[Arc<str>]> = queues.into_iter().filter_map(named).collect();
-        if self.remembered >= MOST_ROUTES {
+        let route = Route { origin: origin(), queues: queues.into_iter().filter_map(named).collect() };
+        if self.routes.len() >= MOST_ROUTES {
             self.forget_routes();
         }
-        self.remembered += 1;
-        self.routes.entry(Arc::clone(exchange)).or_default().insert(Arc::clone(routing_key), Arc::clone(&queues));
-        queues
+        self.routes.insert(hash, route.clone());
+        route
     }
 
     fn forget_routes(&mut self) {
         self.routes.clear();
-        self.remembered = 0;
     }
 
-    fn enqueue(&mut self, name: &str, message: Message, hops: usize) {
-        let Some(queue) = self.queues.get_mut(name) else { return };
+    /// Whether the queue takes the message. One that is full does, unless it may refuse.
+    fn enqueue(&mut self, name: &str, message: Message, hops: usize, may_refuse: bool) -> bool {
+        let Some(queue) = self.queues.get_mut(name) else { return true };
+        if may_refuse && queue.is_full() {
+            return false;
+        }
         let evicted = queue.push(message);
         let newest = queue.ready.back().and_then(|message| message.expires);
         if newest.is_some_and(|at| self.expiry.is_none_or(|expiry| at < expiry)) {
@@ -221,10 +239,12 @@ impl State {
             self.earlier.notify_waiters();
         }
         if evicted.is_empty() && newest.is_none() && queue.ready.len() == 1 {
-            return queue.dispatch();
+            queue.dispatch();
+            return true;
         }
         self.settle_evicted(name, evicted, hops);
         self.dispatch(name);
+        true
     }
 
     /// Drops what has expired and hands out what is ready.
@@ -272,14 +292,15 @@ impl State {
             properties.headers.set("x-first-death-reason", reason);
             properties.headers.set("x-first-death-queue", name);
             properties.headers.set("x-first-death-exchange", Arc::clone(&message.origin.exchange));
-            message.origin = Arc::new(Origin { exchange: exchange.clone(), routing_key });
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
                 tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
                 continue;
             }
-            for target in &*self.route(&message.origin.exchange, &message.origin.routing_key) {
-                self.enqueue(target, message.clone(), hops + 1);
+            let Route { origin, queues } = self.route(&exchange, &routing_key);
+            message.origin = origin;
+            for target in &*queues {
+                self.enqueue(target, message.clone(), hops + 1, false);
             }
         }
     }

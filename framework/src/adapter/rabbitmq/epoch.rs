@@ -353,7 +353,7 @@ fn publication(confirmation: Confirmation) -> (Publication, Option<BasicReturnMe
 async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
     let Some(consumer) = replies else { return std::future::pending().await };
     let delivery = consumer.next().await?.ok()?;
-    let properties = Box::new(from_client(&delivery.properties));
+    let properties = Arc::new(from_client(&delivery.properties));
     Some(ReplyEvent::Arrived { properties, payload: Bytes::from(delivery.data) })
 }
 

@@ -117,7 +117,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::broker::{Addressed, Properties};
+    use crate::broker::Addressed;
 
     fn job(routing_key: &str, awaits_reply: bool, deadline: Instant) -> Box<Job> {
         let message = Addressed {
@@ -125,7 +125,7 @@ mod tests {
             routing_key: routing_key.into(),
             mandatory: true,
             awaits_reply,
-            properties: Properties::default(),
+            properties: std::sync::Arc::default(),
             payload: Bytes::new(),
         };
         Job::new(message, deadline, oneshot::channel().0).unwrap()

@@ -31,7 +31,7 @@ pub(super) struct Job {
     /// As they are to be sent, until they are.
     client: Option<BasicProperties>,
     /// Kept for the case that it is to be sent once more.
-    properties: Properties,
+    properties: Arc<Properties>,
     pub(super) payload: Bytes,
     pub(super) deadline: Instant,
     /// How often it was sent.
@@ -53,7 +53,7 @@ impl Job {
     ) -> Result<Box<Self>, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
-            properties.reply_to = Some(REPLY_QUEUE.into());
+            Arc::make_mut(&mut properties).reply_to = Some(REPLY_QUEUE.into());
         }
         check_short("an exchange's name", &exchange)?;
         check_short("a routing key", &routing_key)?;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::broker::{BrokerError, MAX_PROPERTIES_BYTES, Properties};
-use crate::message::{Headers, MediaType, Value};
+use crate::broker::{BrokerError, INSTANCE, MAX_PROPERTIES_BYTES, Properties, usual_header};
+use crate::message::{Headers, MediaType, Value, shared};
 
 /// A text of at most 255 bytes.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
@@ -71,18 +71,19 @@ pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, Brok
 
 pub(super) fn from_client(client: &BasicProperties) -> Properties {
     let text = |value: &Option<ShortString>| value.as_ref().map(|text| Arc::from(text.as_str()));
+    let often = |value: &Option<ShortString>| value.as_ref().map(|text| shared(text.as_str()));
     Properties {
         content_type: client.content_type().as_ref().map(|text| MediaType::from_wire(text.as_str()).shared()),
         message_id: text(client.message_id()),
         correlation_id: text(client.correlation_id()),
-        reply_to: text(client.reply_to()),
-        message_type: text(client.kind()),
-        app_id: text(client.app_id()),
+        reply_to: often(client.reply_to()),
+        message_type: often(client.kind()),
+        app_id: often(client.app_id()),
         timestamp: *client.timestamp(),
         expiration: text(client.expiration()),
         persistent: *client.delivery_mode() == Some(2),
         priority: *client.priority(),
-        user_id: text(client.user_id()),
+        user_id: often(client.user_id()),
         headers: client.headers().as_ref().map(table_from_client).unwrap_or_default(),
     }
 }
@@ -121,7 +122,24 @@ fn value_to_client(value: &Value) -> Result<AMQPValue, BrokerError> {
 }
 
 fn table_from_client(table: &FieldTable) -> Headers {
-    table.inner().iter().map(|(name, value)| (name.to_string(), value_from_client(value))).collect()
+    let mut headers = Headers::new();
+    if table.inner().is_empty() {
+        return headers;
+    }
+    let entries = headers.edit();
+    for (name, value) in table.inner() {
+        let name = name.as_str();
+        let value = match value {
+            AMQPValue::LongString(text) if name == INSTANCE => str::from_utf8(text.as_bytes()).map(shared).ok(),
+            _ => None,
+        }
+        .map_or_else(|| value_from_client(value), Value::Text);
+        let _ = match usual_header(name) {
+            Some(usual) => entries.put(usual, value),
+            None => entries.put(name.to_owned(), value),
+        };
+    }
+    headers
 }
 
 fn value_from_client(value: &AMQPValue) -> Value {

@@ -145,7 +145,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::broker::{Addressed, Properties};
+    use crate::broker::Addressed;
 
     fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
         let message = Addressed {
@@ -153,7 +153,7 @@ mod tests {
             routing_key: routing_key.into(),
             mandatory: true,
             awaits_reply,
-            properties: Properties::default(),
+            properties: Arc::default(),
             payload: Bytes::new(),
         };
         let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, oneshot::channel().0).unwrap();

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -184,7 +185,7 @@ impl DeadLetter {
             routing_key: queue.into(),
             mandatory: true,
             awaits_reply: false,
-            properties,
+            properties: Arc::new(properties),
             payload: self.payload.clone(),
         }
     }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -145,7 +146,7 @@ impl DeadLetters {
         how: &Replay,
     ) -> Result<Option<String>, DeadError> {
         let mut addressed = letter.revived();
-        addressed.properties.headers.set(ATTEMPT, LAST_ATTEMPT);
+        Arc::make_mut(&mut addressed.properties).headers.set(ATTEMPT, LAST_ATTEMPT);
         let asked = self.bus.outlet.ask(addressed, letter.id(), letter.key(), how.canary_timeout).await;
         let problem = match asked {
             Ok(_) => {

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::app::doctor::actor::NOT_FINISHED;
 use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{Addressed, Broker, Destination, Names, Properties, Topology, delay_levels, due_topology};
+use crate::broker::{Addressed, Broker, Destination, Names, Topology, delay_levels, due_topology};
 use crate::bus::{Bus, SendError};
 use crate::inbound::CONTROL;
 use crate::message::MessageId;
@@ -118,7 +119,7 @@ impl Doctor {
             routing_key: format!("{}.doctor.{}", self.names().namespace(), MessageId::new()).into(),
             mandatory: false,
             awaits_reply: false,
-            properties: Properties::default(),
+            properties: Arc::default(),
             payload: Bytes::new(),
         };
         self.bus.outlet.forward(probe, deadline).await

@@ -104,7 +104,7 @@ proptest! {
         let bytes = seal(&envelope).size();
         let fits = if bytes <= MAX_PROPERTIES_BYTES { Ok(()) } else { Err(bytes) };
         prop_assert_eq!(check_size(&envelope), fits);
-        prop_assert_eq!(seal_owned(envelope.clone()), (seal(&envelope), envelope.payload));
+        prop_assert_eq!(seal_owned(Box::new(envelope.clone())), (seal(&envelope), envelope.payload));
     }
 
     #[test]

@@ -15,7 +15,7 @@ enum Way {
     Skewed,
 }
 
-fn forward(way: Way, original: &Original, envelope: &Envelope) -> Addressed {
+fn forward(way: Way, original: &Properties, envelope: &Envelope) -> Addressed {
     let problem = Problem::new("code", "text");
     let failed = Failed { class: FailureClass::Transient, problem, log: "é".repeat(5_000) };
     let why =
@@ -27,9 +27,9 @@ fn forward(way: Way, original: &Original, envelope: &Envelope) -> Addressed {
     }
 }
 
-fn received(origin: &Origin, properties: Properties, payload: bytes::Bytes) -> (Original, Envelope) {
-    let envelope = open(origin, &properties, payload.clone(), &Names::default());
-    (Original { properties: Arc::new(properties), payload }, envelope)
+fn received(origin: &Origin, properties: Properties, payload: bytes::Bytes) -> (Properties, Envelope) {
+    let envelope = open(origin, &properties, payload, &Names::default());
+    (properties, envelope)
 }
 
 /// What is shown of headers that are too large to be shown.

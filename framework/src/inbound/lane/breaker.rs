@@ -78,7 +78,7 @@ impl BreakerState {
     }
 
     /// Counts an outcome.
-    pub(super) fn count(&mut self, outcome: &Outcome, number: u64, now: Instant) {
+    pub(super) fn count(&mut self, outcome: &Outcome, number: u64, clock: impl FnOnce() -> Instant) {
         let Some(breaker) = &self.breaker else { return };
         let failed = match outcome {
             Outcome::Failed(failed) => match failed.class {
@@ -92,6 +92,7 @@ impl BreakerState {
             Outcome::Done(_) => false,
             Outcome::Expired => return,
         };
+        let now = clock();
         match self.circuit {
             // What began before the pause.
             Circuit::HalfOpen(first) if number < first => {}
@@ -125,9 +126,9 @@ impl BreakerState {
     }
 
     /// How many deliveries may be held, of those that there are permits for. `next` is the number of the next one.
-    pub(super) fn permits(&mut self, permits: usize, next: u64, now: Instant) -> usize {
+    pub(super) fn permits(&mut self, permits: usize, next: u64, clock: impl FnOnce() -> Instant) -> usize {
         if let Circuit::Open(until) = self.circuit
-            && now >= until
+            && clock() >= until
         {
             self.circuit = Circuit::HalfOpen(next);
         }
@@ -189,7 +190,7 @@ mod tests {
             let (mut now, mut number) = (Instant::now(), 0);
             for (millis, ends) in steps {
                 now += Duration::from_millis(millis);
-                let permits = state.permits(8, number, now);
+                let permits = state.permits(8, number, || now);
                 let open = state.opens_at().is_some_and(|until| until > now);
                 prop_assert_eq!(permits == 0, open, "it pauses only until it opens");
                 prop_assert!(state.opens_at().is_none_or(|until| until <= now + breaker.pause));
@@ -197,17 +198,17 @@ mod tests {
                     number += 1;
                 }
                 match ends {
-                    0 => state.count(&Outcome::Done(None), number.saturating_sub(1), now),
-                    1 => state.count(&failed(), number.saturating_sub(1), now),
-                    2 => state.count(&Outcome::failed(FailureClass::Infrastructure, "code", "text"), number, now),
+                    0 => state.count(&Outcome::Done(None), number.saturating_sub(1), || now),
+                    1 => state.count(&failed(), number.saturating_sub(1), || now),
+                    2 => state.count(&Outcome::failed(FailureClass::Infrastructure, "code", "text"), number, || now),
                     _ => {}
                 }
                 prop_assert!(state.outcomes.len() <= MOST_OUTCOMES);
             }
             let later = state.opens_at().unwrap_or(now);
-            prop_assert!(state.permits(8, number, later) > 0);
-            state.count(&Outcome::Done(None), number, later);
-            prop_assert_eq!(state.permits(8, number + 1, later), 8);
+            prop_assert!(state.permits(8, number, || later) > 0);
+            state.count(&Outcome::Done(None), number, || later);
+            prop_assert_eq!(state.permits(8, number + 1, || later), 8);
         }
     }
 
@@ -229,32 +230,32 @@ mod tests {
     async fn it_pauses_tries_one_and_goes_on() {
         let mut state = BreakerState::new("50% of 4 in 10s, pause 5s".parse().ok());
         for outcome in [Outcome::Done(None), failed(), Outcome::Done(None)] {
-            state.count(&outcome, 9, Instant::now());
+            state.count(&outcome, 9, Instant::now);
         }
-        assert_eq!(state.permits(64, 9, Instant::now()), 64);
-        state.count(&failed(), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 0);
-        state.count(&Outcome::Done(None), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 0, "what ran before the pause says nothing");
+        assert_eq!(state.permits(64, 9, Instant::now), 64);
+        state.count(&failed(), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 0);
+        state.count(&Outcome::Done(None), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 0, "what ran before the pause says nothing");
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(state.permits(64, 9, Instant::now()), 1);
-        state.count(&failed(), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 0, "the one that was tried failed");
+        assert_eq!(state.permits(64, 9, Instant::now), 1);
+        state.count(&failed(), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 0, "the one that was tried failed");
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(state.permits(64, 9, Instant::now()), 1);
-        state.count(&Outcome::Done(None), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 64);
+        assert_eq!(state.permits(64, 9, Instant::now), 1);
+        state.count(&Outcome::Done(None), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 64);
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_outcomes_are_forgotten_and_rejections_are_no_failures() {
         let mut state = BreakerState::new("50% of 2 in 10s, pause 5s".parse().ok());
-        state.count(&failed(), 9, Instant::now());
+        state.count(&failed(), 9, Instant::now);
         tokio::time::advance(Duration::from_secs(11)).await;
-        state.count(&failed(), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 64);
-        state.count(&Outcome::failed(FailureClass::Rejected, "no", "no"), 9, Instant::now());
-        state.count(&Outcome::Done(None), 9, Instant::now());
-        assert_eq!(state.permits(64, 9, Instant::now()), 64);
+        state.count(&failed(), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 64);
+        state.count(&Outcome::failed(FailureClass::Rejected, "no", "no"), 9, Instant::now);
+        state.count(&Outcome::Done(None), 9, Instant::now);
+        assert_eq!(state.permits(64, 9, Instant::now), 64);
     }
 }

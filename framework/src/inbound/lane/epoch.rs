@@ -17,8 +17,8 @@ use crate::message::MessageId;
 
 /// Everything that can wake a lane.
 pub(super) enum Event {
-    /// A delivery has come; it is in the buffer.
-    Delivered,
+    /// Something has happened and was seen to.
+    Progress,
     /// The consumer has ended: the broker has cancelled it, or there was an error.
     Ended(Option<BrokerError>),
     Finished(Finished),
@@ -85,7 +85,7 @@ impl LaneLoop {
                 break why;
             }
             match self.next_event(&mut consumer, leaving).await {
-                Event::Delivered => self.probe.delivered(),
+                Event::Progress => {}
                 Event::Ended(Some(error)) => {
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
                     break Ended::Lost;
@@ -202,13 +202,17 @@ impl LaneLoop {
 
     /// Hands over what has come, as far as there are permits.
     fn hand_over_buffered(&mut self) {
-        let most = self.permits();
-        let permits = self.breaker.permits(most, self.next_number, Instant::now());
-        // Those that are held from before take no permit of the new channel, but their number is limited too.
-        while self.poison.is_none() && self.held.len() - self.stale < permits && self.held.len() < 2 * most {
+        while !self.buffer.is_empty() && self.has_permit() {
             let Some(delivery) = self.buffer.pop_front() else { return };
             self.hand_over(delivery);
         }
+    }
+
+    fn has_permit(&mut self) -> bool {
+        let most = self.permits();
+        let permits = self.breaker.permits(most, self.next_number, Instant::now);
+        // Those that are held from before take no permit of the new channel, but their number is limited too.
+        self.poison.is_none() && self.held.len() - self.stale < permits && self.held.len() < 2 * most
     }
 
     /// Somebody wants something of the actor. Whether the consumer is to be opened again.
@@ -224,8 +228,14 @@ impl LaneLoop {
 
     /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
     fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
-        if let Ok(finished) = self.outcomes.try_recv() {
-            return Some(Event::Finished(finished));
+        let mut finishes = false;
+        // Not more than are held.
+        while let Ok(finished) = self.outcomes.try_recv() {
+            self.finished(finished);
+            finishes = true;
+        }
+        if finishes {
+            return Some(Event::Progress);
         }
         if let Ok((number, receive)) = self.settled.try_recv() {
             return Some(Event::Settled(number, receive));
@@ -241,18 +251,36 @@ impl LaneLoop {
             if matches!(self.control.has_changed(), Ok(true)) {
                 return Some(Event::Controlled);
             }
-            if let Poll::Ready(pulled) = consumer.poll_next(&mut nobody) {
-                return Some(self.pulled(pulled));
+            if let Some(event) = self.pull_at_once(consumer) {
+                return Some(event);
             }
         }
         self.unflushed.is_some().then_some(Event::Quiet)
     }
 
+    /// Pulls what is there, one turn's worth of it, as long as it can be handed over.
+    fn pull_at_once(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
+        let mut progress = None;
+        for _ in 0..self.permits() {
+            let Poll::Ready(pulled) = consumer.poll_next(&mut Context::from_waker(Waker::noop())) else { break };
+            match self.pulled(pulled) {
+                Event::Progress => progress = Some(Event::Progress),
+                ended => return Some(ended),
+            }
+            self.hand_over_buffered();
+            if !self.buffer.is_empty() {
+                break;
+            }
+        }
+        progress
+    }
+
     fn pulled(&mut self, pulled: Option<Result<Delivery, BrokerError>>) -> Event {
         match pulled {
             Some(Ok(delivery)) => {
+                self.probe.delivered();
                 self.buffer.push_back(delivery);
-                Event::Delivered
+                Event::Progress
             }
             Some(Err(error)) => Event::Ended(Some(error)),
             None => Event::Ended(None),
@@ -271,7 +299,9 @@ impl LaneLoop {
         if leaving.is_none() && !self.settings.settler.stopping.is_cancelled() {
             self.hand_over_buffered();
         }
-        if let Some(event) = self.at_once(consumer, leaving) {
+        let event = self.at_once(consumer, leaving);
+        self.deliver();
+        if let Some(event) = event {
             return event;
         }
         let stop = self.stop(leaving).clone();

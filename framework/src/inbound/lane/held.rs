@@ -1,19 +1,24 @@
 //! What is held: from the permit to the receipt.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::broker::{Answered, Delivery};
 use crate::bus::Counters;
 use crate::handler::{Asked, FailureClass, Lane, Outcome};
-use crate::host::{Deliver, Finished, Made, Ticket};
+use crate::host::{Arrival, Deliver, Finished, Made, Ticket};
 use crate::inbound::decide::{Case, End, SUSPECTED_AFTER, Settlement, after_crashes, decide};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::message::{Envelope, Problem};
+
+/// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
+/// by.
+const MOST_TOGETHER: usize = 8;
 
 impl LaneLoop {
     pub(super) fn hand_over(&mut self, delivery: Delivery) {
@@ -49,15 +54,22 @@ impl LaneLoop {
             return self.give_up_suspect(number, end, &envelope);
         }
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
+        let waited_for_until = envelope.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ticket = Ticket::new(number, epoch, self.done.clone());
-        // A mailbox that is gone drops the ticket, which gives the delivery back.
-        self.settings.mailbox.do_send(Deliver {
-            lane: self.settings.plan.lane,
-            envelope,
-            redelivered,
-            received: Instant::now(),
-            ticket,
-        });
+        self.arrivals.reserve_exact(if self.arrivals.is_empty() { MOST_TOGETHER } else { 0 });
+        self.arrivals.push(Arrival { envelope, redelivered, waited_for_until, ticket });
+        if self.arrivals.len() == MOST_TOGETHER {
+            self.deliver();
+        }
+    }
+
+    /// What was handed over enters the mailbox.
+    pub(super) fn deliver(&mut self) {
+        if !self.arrivals.is_empty() {
+            let (lane, arrivals) = (self.settings.plan.lane, std::mem::take(&mut self.arrivals));
+            // A mailbox that is gone drops the tickets, which gives the deliveries back.
+            self.settings.mailbox.do_send(Deliver { lane, arrivals });
+        }
     }
 
     /// What becomes of a message that was delivered so often without an end that it may have killed its process.
@@ -79,18 +91,19 @@ impl LaneLoop {
     pub(super) fn finished(&mut self, finished: Finished) {
         let Finished { number, outcome, made } = finished;
         let Some(held) = self.held.get(&number) else { return };
-        self.breaker.count(&outcome, number, Instant::now());
+        self.breaker.count(&outcome, number, Instant::now);
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
             // Its channel has closed: the broker delivers it again.
             return self.release(number, Receive::GiveBack);
         }
         let policy = made.handler.and_then(|index| self.settings.policies.get(index)).unwrap_or(&self.settings.policy);
+        let has_no_handler = matches!(&outcome, Outcome::Failed(failed) if failed.class == FailureClass::NoHandler);
         let settlement = decide(&Case {
             outcome: &outcome,
             asked: Asked::of(&held.envelope),
             attempt: made.attempt,
             policy,
-            skewed_for: skewed_for(&held.original.properties),
+            skewed_for: if has_no_handler { skewed_for(&held.original) } else { Duration::ZERO },
             skew: &self.settings.skew,
             chance: fastrand::f64(),
         });
@@ -164,7 +177,7 @@ impl LaneLoop {
         let Some(held) = self.held.get(&number) else { return };
         let held = HeldDelivery {
             receipt: None,
-            original: held.original.clone(),
+            original: Arc::clone(&held.original),
             envelope: Arc::clone(&held.envelope),
             ..*held
         };

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError, Delivery, DeliveryChannel, Receipt};
 use crate::bus::Counters;
 use crate::handler::Policy;
-use crate::host::{Deliver, Epoch, Finished, Running};
+use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::epoch::Ended;
@@ -101,6 +101,8 @@ pub(super) struct LaneLoop {
     queue_in_epoch: String,
     /// Deliveries whose answers are on their way, the oldest first, and until when that is waited for.
     answering: VecDeque<(Instant, u64)>,
+    /// What enters the mailbox next, in one go.
+    arrivals: Vec<Arrival>,
     /// What came while there was no permit: not more than the prefetch.
     buffer: VecDeque<Delivery>,
     /// What goes back to its place as the channel closes.
@@ -147,6 +149,7 @@ impl LaneLoop {
             unflushed: None,
             queue_in_epoch: String::new(),
             answering: VecDeque::new(),
+            arrivals: Vec::new(),
             buffer: VecDeque::new(),
             parked: Vec::new(),
             keeps_places: false,

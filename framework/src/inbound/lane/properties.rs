@@ -23,15 +23,15 @@ const PREFETCH: u16 = 4;
 enum Step {
     /// A channel begins, if there is none.
     Begin,
-    /// The broker delivers, if there is a permit.
-    Deliver,
+    /// The broker delivers so many at once, as far as there are permits.
+    Deliver(usize),
     /// A handler ends: well, with a failure of ours, or by being dropped.
     Finish {
         held: usize,
         how: u8,
     },
-    /// An answer has left.
-    Left,
+    /// An answer has left, or will not.
+    Answered(bool),
     /// The channel is lost.
     End,
     Flush,
@@ -40,9 +40,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => Just(Step::Begin),
-        6 => Just(Step::Deliver),
+        6 => (1..=3_usize).prop_map(Step::Deliver),
         5 => (any::<usize>(), 0..3_u8).prop_map(|(held, how)| Step::Finish { held, how }),
-        3 => Just(Step::Left),
+        3 => any::<bool>().prop_map(Step::Answered),
         1 => Just(Step::End),
         1 => Just(Step::Flush),
     ]
@@ -126,7 +126,7 @@ struct Model {
     kind: Kind,
     inbox: Arc<Mutex<Vec<Deliver>>>,
     channels: Vec<Arc<Told>>,
-    handled: Vec<(usize, u64, Deliver)>,
+    handled: Vec<(usize, u64, Arrival)>,
     /// The tags of the present channel whose answers are on their way, the oldest first.
     answering: VecDeque<u64>,
     expected: Vec<Vec<u64>>,
@@ -138,7 +138,27 @@ impl Model {
         self.lane.open && channel + 1 == self.channels.len()
     }
 
-    async fn deliver(&mut self) {
+    async fn deliver(&mut self, count: usize) {
+        let mut tags = Vec::new();
+        while tags.len() < count && self.lane.held.len() - self.lane.stale < PREFETCH.into() && self.lane.held.len() < 8
+        {
+            self.hand_over();
+            tags.push(self.tags);
+        }
+        if tags.is_empty() {
+            return;
+        }
+        self.lane.deliver();
+        while self.inbox.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let deliver = self.inbox.lock().unwrap().remove(0);
+        assert_eq!(deliver.arrivals.len(), tags.len(), "what came together enters the mailbox together");
+        let channel = self.channels.len() - 1;
+        self.handled.extend(tags.into_iter().zip(deliver.arrivals).map(|(tag, arrival)| (channel, tag, arrival)));
+    }
+
+    fn hand_over(&mut self) {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
         let reply_to = (self.kind == Kind::Query).then(|| "reply".into());
@@ -152,15 +172,10 @@ impl Model {
             payload: Bytes::new(),
             receipt: Receipt::new(self.tags, channel),
         });
-        while self.inbox.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        let deliver = self.inbox.lock().unwrap().remove(0);
-        self.handled.push((self.channels.len() - 1, self.tags, deliver));
     }
 
     fn finish(&mut self, place: usize, how: u8) {
-        let (channel, tag, Deliver { ticket, .. }) = self.handled.remove(place);
+        let (channel, tag, Arrival { ticket, .. }) = self.handled.remove(place);
         assert_eq!(ticket.is_live(), self.is_live(channel), "what may begin is of the present channel");
         // Also a query that failed is answered.
         let ends_well = how == 0 || (how == 1 && self.kind == Kind::Query);
@@ -181,23 +196,23 @@ impl Model {
     }
 
     async fn take(&mut self, step: Step) {
-        let of_channel = self.lane.held.len() - self.lane.stale;
         match step {
             Step::Begin if !self.lane.open => {
                 self.channels.push(Arc::new(Told { answers: Some(Mutex::default()), ..Told::default() }));
                 self.expected.push(Vec::new());
                 self.lane.begin();
             }
-            Step::Deliver if self.lane.open && of_channel < PREFETCH.into() && self.lane.held.len() < 8 => {
-                self.deliver().await;
-            }
+            Step::Deliver(count) if self.lane.open => self.deliver(count).await,
             Step::Finish { held, how } if !self.handled.is_empty() => self.finish(held % self.handled.len(), how),
-            Step::Left => {
+            Step::Answered(left) => {
                 let Some(tag) = self.answering.pop_front() else { return };
                 let channel = self.channels.last().unwrap();
                 let number = channel.answers.as_ref().unwrap().lock().unwrap().remove(0);
-                self.expected[self.channels.len() - 1].push(tag);
-                self.lane.answered(number, true);
+                // One that will not leave is given back, and asked again elsewhere.
+                if left {
+                    self.expected[self.channels.len() - 1].push(tag);
+                }
+                self.lane.answered(number, left);
             }
             Step::End if self.lane.open => {
                 self.answering.clear();
@@ -246,7 +261,7 @@ async fn run(kind: Kind, steps: Vec<Step>) -> Result<(), TestCaseError> {
         model.check()?;
     }
     while !model.answering.is_empty() {
-        model.take(Step::Left).await;
+        model.take(Step::Answered(true)).await;
         model.check()?;
     }
     prop_assert!(model.lane.held.is_empty());

@@ -118,7 +118,8 @@ pub(super) fn addressed(exchange: &str, key: &str, payload: &str) -> Addressed {
             content_type: Some("text/plain".into()),
             persistent: true,
             ..Properties::default()
-        },
+        }
+        .into(),
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }

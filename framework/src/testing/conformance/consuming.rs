@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Bench;
@@ -97,7 +98,7 @@ pub(super) async fn an_expired_message_is_not_delivered(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     let mut message = addressed("", &queue.name, "short-lived");
-    message.properties.expiration = Some("50".into());
+    Arc::make_mut(&mut message.properties).expiration = Some("50".into());
     bench.try_publish(&publisher, message).await.expect("the message is taken");
     bench.publish(&publisher, "", &queue.name, "lasting").await;
     // Time itself is what is waited for.
