@@ -79,6 +79,21 @@ impl Role {
         writeln!(self.input, "go").map_err(|error| format!("{}: {error}", self.what))
     }
 
+    /// Halts it: what is sent to it waits.
+    pub fn halt(&self) -> Result<(), String> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) -> Result<(), String> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<(), String> {
+        let pid = self.child.id().to_string();
+        program::run(&mut program::command(&["kill", &format!("-{signal}"), &pid]), program::ASK_LIMIT)
+    }
+
     /// Waits for what it measured.
     pub fn measured(&self) -> Result<Measured, String> {
         let line = self.line()?;

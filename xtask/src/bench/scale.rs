@@ -2,10 +2,14 @@
 //! when there is nothing to do.
 
 use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
-use crate::bench::work::Bench;
+use crate::bench::work::{Bench, Side, queue};
 
 /// Messages that are handled for each second of a point.
 const RATE: f64 = 30_000.0;
+/// So many seconds the broker waits for a sign of life of a process that is halted.
+const HEARTBEAT: &str = "?heartbeat=120";
+/// So many messages more than are counted there are for each instance: each takes some that would be another's part.
+const SPARE: u64 = 300;
 
 /// One measured point.
 #[derive(Debug)]
@@ -51,14 +55,18 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
         add(Point::new("actors", actors, &[wide(bench, actors, 1, messages)?.1]));
     }
     for instances in [1, 2, 4] {
-        add(Point::new("instances", instances, &competing(bench, instances, messages)?));
+        add(Point::new("instances", instances, &competing(bench, Side::Ours, instances, messages)?));
+    }
+    for instances in [1, 2, 4] {
+        let measured = competing(bench, Side::Clever, instances, messages)?;
+        add(Point::new("instances (the bare client, acks in bulk)", instances, &measured));
     }
     for bytes in [100, 1_024, 16_384, 131_072, 1_048_576] {
         let messages = (messages * 1_024 / bytes).clamp(100, messages);
-        add(Point::new("bytes", bytes, &consumed(bench, messages, bytes)?));
+        add(Point::new("bytes", bytes, &consumed(bench, messages, bytes, true)?));
     }
     for times in [1, 10] {
-        add(Point::new("messages", messages * times, &consumed(bench, messages * times, 256)?));
+        add(Point::new("messages", messages * times, &consumed(bench, messages * times, 256, false)?));
     }
     // Ten bindings for each of a hundred queues; the mean of a message is that of ten seconds.
     let (start, idle) = wide(bench, 100, 10, 0)?;
@@ -68,39 +76,63 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
     Ok(points)
 }
 
+/// The broker, for a process that is halted for a while.
+fn patient(bench: &Bench) -> Bench {
+    Bench { url: format!("{}{HEARTBEAT}", bench.url), seconds: bench.seconds }
+}
+
+/// Puts messages into the queues of processes that are halted meanwhile. What is measured then is what messages cost, and
+/// not how often somebody is woken for a single one, as the sender's pace would have it.
+fn filled(roles: &[Role], fill: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    roles.iter().try_for_each(Role::halt)?;
+    fill()?;
+    roles.iter().try_for_each(Role::go_on)
+}
+
 /// Starts an app of so many actors with so many handlers each, and lets it handle; what starting cost, and handling.
 fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Measured, Measured), String> {
     let [actors, handlers, count] = [actors, handlers, messages].map(|number| number.to_string());
-    let words = ["--broker", &bench.url, "wide", "--actors", &actors, "--handlers", &handlers, "--messages", &count];
+    let url = patient(bench).url;
+    let words = ["--broker", &url, "wide", "--actors", &actors, "--handlers", &handlers, "--messages", &count];
     let mut role = Role::start(OURS, &words)?;
     let started = role.measured()?;
     role.is_ready()?;
     if messages > 0 {
         let publish = ["publish", "--messages", &count, "--actors", &actors, "--handlers", &handlers];
-        run(OURS, &[&["--broker", &bench.url], &publish[..]].concat())?;
+        let fill = || run(OURS, &[&["--broker", &bench.url], &publish[..]].concat()).map(drop);
+        filled(std::slice::from_ref(&role), fill)?;
     }
     let measured = role.measured()?;
     role.ended()?;
     Ok((started, measured))
 }
 
-fn consumed(bench: &Bench, messages: u64, bytes: u64) -> Result<Vec<Measured>, String> {
+/// Consumes messages of so many bytes, halted while they are put into the queue or beside whoever sends them.
+fn consumed(bench: &Bench, messages: u64, bytes: u64, halted: bool) -> Result<Vec<Measured>, String> {
     let (messages, bytes) = (messages.to_string(), bytes.to_string());
-    let mut role = Role::ready(OURS, &["--broker", &bench.url, "consume", "--messages", &messages])?;
-    run(OURS, &["--broker", &bench.url, "publish", "--messages", &messages, "--bytes", &bytes])?;
+    let mut role = patient(bench).consumer(Side::Ours, &["--messages", &messages])?;
+    let publish = ["--broker", &bench.url, "publish", "--messages", &messages, "--bytes", &bytes];
+    let fill = || run(OURS, &publish).map(drop);
+    if halted {
+        filled(std::slice::from_ref(&role), fill)?
+    } else {
+        fill()?
+    }
     let measured = role.measured()?;
     role.ended()?;
     Ok(vec![measured])
 }
 
 /// Instances of one service share its queue; each leaves when it has had its part.
-fn competing(bench: &Bench, instances: u64, messages: u64) -> Result<Vec<Measured>, String> {
-    let (part, all) = ((messages / instances).to_string(), (messages / instances * instances).to_string());
-    let words = ["--broker", &bench.url, "consume", "--messages", &part];
-    let mut roles = (0..instances).map(|_| Role::ready(OURS, &words)).collect::<Result<Vec<_>, _>>()?;
-    run(OURS, &["--broker", &bench.url, "publish", "--messages", &all])?;
+fn competing(bench: &Bench, side: Side, instances: u64, messages: u64) -> Result<Vec<Measured>, String> {
+    let part = (messages / instances).to_string();
+    let all = (messages + instances * SPARE).to_string();
+    let patient = patient(bench);
+    let consumers = (0..instances).map(|_| patient.consumer(side, &["--messages", &part]));
+    let mut roles = consumers.collect::<Result<Vec<_>, _>>()?;
+    filled(&roles, || bench.fill(side, &all))?;
     let measured = roles.iter().map(Role::measured).collect::<Result<Vec<_>, _>>()?;
     roles.iter_mut().try_for_each(Role::ended)?;
-    done(PLAIN, &["--broker", &bench.url, "purge", "postrider.load"])?;
+    done(PLAIN, &["--broker", &bench.url, "purge", queue(side)])?;
     Ok(measured)
 }

@@ -113,7 +113,7 @@ impl Bench {
     }
 
     /// Puts messages into a side's queue, of the kind that it sends itself.
-    fn fill(&self, side: Side, messages: &str) -> Result<(), String> {
+    pub fn fill(&self, side: Side, messages: &str) -> Result<(), String> {
         let filler = if side == Side::Ours { Side::Ours } else { Side::Clever };
         run(program(filler), &self.publisher(filler, &["--messages", messages])).map(drop)
     }
@@ -129,7 +129,7 @@ impl Bench {
         words
     }
 
-    fn consumer(&self, side: Side, more: &[&str]) -> Result<Role, String> {
+    pub fn consumer(&self, side: Side, more: &[&str]) -> Result<Role, String> {
         let mut words = vec!["--broker", self.url.as_str(), "consume"];
         match side {
             Side::Ours => {}
@@ -174,7 +174,8 @@ fn program(side: Side) -> &'static str {
     if side == Side::Ours { OURS } else { PLAIN }
 }
 
-fn queue(side: Side) -> &'static str {
+/// The queue of a side.
+pub fn queue(side: Side) -> &'static str {
     if side == Side::Ours { "postrider.load" } else { "plain.load" }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Epoch {
     /// Whether somebody may still publish.
     open: bool,
     returns: Returns,
+    /// Room for those that are settled in one go.
+    settled: Vec<(u64, Publication)>,
     /// Whether what was sent last was in flight before when a channel was closed.
     suspect: bool,
     /// What is in flight.
@@ -65,6 +67,7 @@ impl Epoch {
             stuck: false,
             open: true,
             returns: Returns::default(),
+            settled: Vec::new(),
             suspect: false,
             entrance,
             replies: None,
@@ -219,9 +222,10 @@ impl Epoch {
             }
             next = self.entrance.next_confirmed();
         }
-        for (number, publication) in self.returns.settled() {
-            self.settle(number, publication);
-        }
+        let mut settled = std::mem::take(&mut self.settled);
+        self.returns.settle_into(&mut settled);
+        settled.drain(..).for_each(|(number, publication)| self.settle(number, publication));
+        self.settled = settled;
         match lost {
             None => Ok(()),
             Some(error) => {

@@ -33,9 +33,11 @@ impl Returns {
         }
     }
 
-    /// What is certain when all confirms that have come have been told.
-    pub(super) fn settled(&mut self) -> Vec<(u64, Publication)> {
-        if self.returned.is_empty() { std::mem::take(&mut self.unsettled) } else { Vec::new() }
+    /// Moves into the empty list what is certain when all confirms that have come have been told.
+    pub(super) fn settle_into(&mut self, settled: &mut Vec<(u64, Publication)>) {
+        if self.returned.is_empty() {
+            std::mem::swap(&mut self.unsettled, settled);
+        }
     }
 }
 
@@ -79,7 +81,9 @@ mod tests {
                     }
                     returns.confirmed(number, Publication::Confirmed);
                 }
-                for (number, _) in returns.settled() {
+                let mut settled = Vec::new();
+                returns.settle_into(&mut settled);
+                for (number, _) in settled {
                     prop_assert!(!unroutable[number as usize], "{number} came back");
                     prop_assert!(certain.insert(number));
                 }

@@ -18,8 +18,8 @@ use crate::broker::{Addressed, BrokerError};
 /// memory is used again.
 type Writing = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
-/// The most futures whose memory is kept.
-const SPARE: usize = 64;
+/// The most futures whose memory is kept; each has about 2 KiB.
+const SPARE: usize = 256;
 
 /// A message as the client takes it.
 pub(super) struct ClientMessage {
