@@ -295,3 +295,89 @@ impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Headers {
         headers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(String, i64),
+        Remove(String),
+        Retain(char),
+        Hide,
+        /// Goes on with a copy; the original is not to change any more.
+        Copy,
+    }
+
+    /// More names than are looked at one by one, some of them hidden.
+    fn name() -> impl Strategy<Value = String> {
+        "(own-)?[a-d]{1,2}"
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            12 => (name(), any::<i64>()).prop_map(|(name, value)| Step::Set(name, value)),
+            3 => name().prop_map(Step::Remove),
+            1 => prop::char::range('a', 'e').prop_map(Step::Retain),
+            1 => Just(Step::Hide),
+            2 => Just(Step::Copy),
+        ]
+    }
+
+    fn check(headers: &Headers, model: &BTreeMap<String, i64>, asked: &str) -> Result<(), TestCaseError> {
+        let shown: Vec<(String, Value)> = model.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
+        prop_assert_eq!(
+            headers.iter().map(|(name, value)| (name.to_owned(), value.clone())).collect::<Vec<_>>(),
+            shown.clone()
+        );
+        prop_assert_eq!(headers.get(asked).and_then(Value::as_integer), model.get(asked).copied());
+        prop_assert_eq!((headers.len(), headers.is_empty()), (model.len(), model.is_empty()));
+        prop_assert_eq!(headers.clone().into_iter().collect::<Vec<_>>(), shown.clone());
+        prop_assert_eq!(headers, &shown.into_iter().collect::<Headers>());
+        let size: usize = model.keys().map(|name| 1 + name.len() + Value::I64(0).size()).sum();
+        prop_assert_eq!(headers.size(), size, "what is hidden is not sent");
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn headers_are_a_map_whatever_is_hidden_shared_or_changed(
+            steps in prop::collection::vec(step(), 0..60), asked in name()
+        ) {
+            let (mut headers, mut model, mut left) = (Headers::new(), BTreeMap::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Set(name, value) => {
+                        let before = headers.set(name.clone(), value).and_then(|before| before.as_integer());
+                        prop_assert_eq!(before, model.insert(name, value));
+                    }
+                    Step::Remove(name) => {
+                        let removed = headers.remove(&name).and_then(|removed| removed.as_integer());
+                        prop_assert_eq!(removed, model.remove(&name));
+                    }
+                    Step::Retain(letter) => {
+                        headers.retain(|name| !name.ends_with(letter));
+                        model.retain(|name, _| !name.ends_with(letter));
+                    }
+                    Step::Hide => {
+                        headers = headers.hiding("own-");
+                        model.retain(|name, _| !name.starts_with("own-"));
+                    }
+                    Step::Copy => {
+                        let copy = headers.clone();
+                        left.push((std::mem::replace(&mut headers, copy), model.clone()));
+                    }
+                }
+                check(&headers, &model, &asked)?;
+            }
+            for (headers, model) in &left {
+                check(headers, model, &asked)?;
+            }
+        }
+    }
+}

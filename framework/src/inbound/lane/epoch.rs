@@ -201,8 +201,9 @@ impl LaneLoop {
     }
 
     /// Hands over what has come, as far as there are permits.
-    fn hand_over_buffered(&mut self) {
-        while !self.buffer.is_empty() && self.has_permit() {
+    pub(super) fn hand_over_buffered(&mut self) {
+        // Asked even if nothing has come: that is when a breaker's pause ends.
+        while self.has_permit() {
             let Some(delivery) = self.buffer.pop_front() else { return };
             self.hand_over(delivery);
         }

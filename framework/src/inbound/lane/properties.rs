@@ -277,3 +277,17 @@ proptest! {
         actix::System::new().block_on(run(kind, steps))?;
     }
 }
+
+#[test]
+fn a_breakers_pause_ends_although_nothing_comes() {
+    actix::System::new().block_on(async {
+        let mut settings = settings(&Arc::default(), spec(Kind::Command)).await;
+        let (window, pause) = (Duration::from_secs(30), Duration::ZERO);
+        settings.breaker = Some(Breaker { percent: 50, least: 1, window, pause });
+        let mut lane = LaneLoop::new(settings);
+        lane.breaker.count(&Outcome::failed(FailureClass::Transient, "code", "text"), 0, Instant::now);
+        assert!(lane.breaker.opens_at().is_some());
+        lane.hand_over_buffered();
+        assert!(lane.breaker.opens_at().is_none(), "it would be woken for it without end");
+    });
+}
