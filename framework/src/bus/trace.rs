@@ -54,6 +54,24 @@ impl TraceContext {
         Some(Self(text))
     }
 
+    /// The id of the whole trace: 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        self.as_str().get(TRACE).unwrap_or_default()
+    }
+
+    /// The id of this step of it: 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id(&self) -> &str {
+        self.as_str().get(SPAN).unwrap_or_default()
+    }
+
+    /// The flags, two hexadecimal digits; the lowest bit says whether the trace is recorded.
+    #[must_use]
+    pub fn flags(&self) -> &str {
+        self.as_str().get(FLAGS).unwrap_or_default()
+    }
+
     /// The header's value.
     pub(crate) fn header(self) -> Value {
         self.as_str().into()
@@ -141,6 +159,8 @@ mod tests {
             let trace = TraceContext::parse(&text).unwrap();
             prop_assert_eq!(trace.to_string(), &*text);
             prop_assert_eq!(trace.header(), Value::from(&*text));
+            let parts = [format!("{trace_id:032x}"), format!("{span_id:016x}"), format!("{flags:02x}")];
+            prop_assert_eq!([trace.trace_id(), trace.span_id(), trace.flags()], parts.each_ref().map(String::as_str));
             let child = trace.child();
             prop_assert_eq!(TraceContext::parse(&child.to_string()), Some(child));
             prop_assert_eq!(&child.to_string()[..36], &text[..36]);
@@ -158,10 +178,32 @@ mod tests {
 
         #[test]
         fn any_text_is_a_trace_or_none(text in "\\PC{0,70}|[0-9a-f]{2}-[0-9a-fA-Fx]{32}-[0-9a-fg]{16}-[0-9a-f]{2}(-.*)?") {
-            if let Some(trace) = TraceContext::parse(&text) {
+            let trace = TraceContext::parse(&text);
+            prop_assert_eq!(trace.is_some(), is_trace(&text), "{}", &text);
+            if let Some(trace) = trace {
                 prop_assert_eq!(trace.to_string()[3..].to_owned(), text[3..LENGTH].to_lowercase());
             }
         }
+
+        #[test]
+        fn one_wrong_character_anywhere_makes_it_none(place in 0..LENGTH, byte in 0..0x80_u8, upper in any::<bool>()) {
+            let mut text = *b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            if upper {
+                text.make_ascii_uppercase();
+            }
+            text[place] = byte;
+            let text = str::from_utf8(&text).unwrap();
+            prop_assert_eq!(TraceContext::parse(text).is_some(), is_trace(text), "{}", text);
+        }
+    }
+
+    /// The same said plainly.
+    fn is_trace(text: &str) -> bool {
+        let parts: Vec<&str> = text.splitn(5, '-').collect();
+        let hex = |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = |part: &str, length: usize| hex(part, length) && part.bytes().any(|byte| byte != b'0');
+        let [version, trace, span, flags, ..] = parts[..] else { return false };
+        hex(version, 2) && version != "ff" && id(trace, 32) && id(span, 16) && hex(flags, 2)
     }
 
     #[test]

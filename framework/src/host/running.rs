@@ -2,12 +2,11 @@
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
 //! one that has just ended. A message that was sent twice waits for the other one and is handled then.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foldhash::HashMap;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -28,7 +27,7 @@ type Ended = (Outcome, Made);
 struct Runs {
     /// By the id; more than one only where a sender has used an id for several messages. Senders choose ids, but not so
     /// many at once that a slow hash would be needed: these are the deliveries that are held.
-    running: HashMap<MessageId, SmallVec<[UnderWay; 1]>>,
+    running: foldhash::HashMap<MessageId, SmallVec<[UnderWay; 1]>>,
     /// What ended and could not be settled.
     ended: HashMap<MessageId, (Same, Ended)>,
     /// The same by age.

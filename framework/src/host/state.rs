@@ -62,7 +62,7 @@ impl<S> StateCell<S> {
         self.broken.get()
     }
 
-    /// The lock, if nobody has it or waits for it and the state is whole.
+    /// The lock, if it need not be waited for and the state is whole.
     pub(super) fn try_lock(&self, exclusive: bool) -> Option<Guard<S>> {
         if self.broken.get() {
             return None;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-/// How many texts are remembered; a power of two. With 200 bytes each that is 50 KiB for a thread.
+/// How many texts are remembered; a power of two. A thread has two such lists; with the longest texts each takes 70 KiB.
 const PLACES: usize = 256;
 /// The longest text that is remembered, in bytes.
 const LONGEST: usize = 255;

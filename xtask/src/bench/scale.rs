@@ -8,8 +8,8 @@ use crate::bench::work::{Bench, Side, queue};
 const RATE: f64 = 30_000.0;
 /// So many seconds the broker waits for a sign of life of a process that is halted.
 const HEARTBEAT: &str = "?heartbeat=120";
-/// So many messages more than are counted there are for each instance: each takes some that would be another's part.
-const SPARE: u64 = 300;
+/// There are messages to spare, one for so many that are counted: each instance takes some that would be another's part.
+const SPARE: u64 = 5;
 
 /// One measured point.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ fn filled(roles: &[Role], fill: impl FnOnce() -> Result<(), String>) -> Result<(
 /// Starts an app of so many actors with so many handlers each, and lets it handle; what starting cost, and handling.
 fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Measured, Measured), String> {
     let [actors, handlers, count] = [actors, handlers, messages].map(|number| number.to_string());
-    let url = patient(bench).url;
+    let url = if messages > 0 { patient(bench).url } else { bench.url.clone() };
     let words = ["--broker", &url, "wide", "--actors", &actors, "--handlers", &handlers, "--messages", &count];
     let mut role = Role::start(OURS, &words)?;
     let started = role.measured()?;
@@ -126,7 +126,7 @@ fn consumed(bench: &Bench, messages: u64, bytes: u64, halted: bool) -> Result<Ve
 /// Instances of one service share its queue; each leaves when it has had its part.
 fn competing(bench: &Bench, side: Side, instances: u64, messages: u64) -> Result<Vec<Measured>, String> {
     let part = (messages / instances).to_string();
-    let all = (messages + instances * SPARE).to_string();
+    let all = (messages + messages / SPARE).to_string();
     let patient = patient(bench);
     let consumers = (0..instances).map(|_| patient.consumer(side, &["--messages", &part]));
     let mut roles = consumers.collect::<Result<Vec<_>, _>>()?;

@@ -54,6 +54,16 @@ enum Heard {
     Pulled(Option<Result<Delivery, BrokerError>>),
 }
 
+/// Whether a turn may have another step, which is taken off the task's budget: others have their turn as well, however
+/// much a lane has to do.
+fn may_go_on() -> bool {
+    let budget = tokio::task::coop::poll_proceed(&mut Context::from_waker(Waker::noop()));
+    if let Poll::Ready(budget) = &budget {
+        budget.made_progress();
+    }
+    budget.is_ready()
+}
+
 /// Of a lane that leaves nothing more is pulled.
 fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Context<'_>) -> Poll<Heard> {
     if let Poll::Ready((number, left)) = consumer.poll_answered(cx) {
@@ -228,12 +238,17 @@ impl LaneLoop {
     }
 
     /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
-    fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
+    pub(super) fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
         let mut finishes = false;
-        // Not more than are held.
-        while let Ok(finished) = self.outcomes.try_recv() {
+        while may_go_on()
+            && let Ok(finished) = self.outcomes.try_recv()
+        {
             self.finished(finished);
             finishes = true;
+            // What it stopped at is seen to first.
+            if self.poison.is_some() && leaving.is_none() {
+                break;
+            }
         }
         if finishes {
             return Some(Event::Progress);
@@ -259,10 +274,10 @@ impl LaneLoop {
         self.unflushed.is_some().then_some(Event::Quiet)
     }
 
-    /// Pulls what is there, one turn's worth of it, as long as it can be handed over.
+    /// Pulls what is there, as long as it can be handed over.
     fn pull_at_once(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
         let mut progress = None;
-        for _ in 0..self.permits() {
+        while may_go_on() {
             let Poll::Ready(pulled) = consumer.poll_next(&mut Context::from_waker(Waker::noop())) else { break };
             match self.pulled(pulled) {
                 Event::Progress => progress = Some(Event::Progress),
@@ -293,7 +308,7 @@ impl LaneLoop {
         if leaving == Some(Ended::Stopped) { &self.settings.abandon } else { &self.settings.settler.stopping }
     }
 
-    async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
+    pub(super) async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
         // A lane that always has something to do lets others have their turn.
         tokio::task::coop::consume_budget().await;
         // What ends in this very moment makes no room for more.
@@ -309,7 +324,8 @@ impl LaneLoop {
         // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
         let room = self.buffer.is_empty() && self.held.len() - self.stale < self.permits();
         self.probe.watch(room && leaving.is_none());
-        let (half_open, unanswered) = (self.breaker.opens_at(), self.answering.front().map(|(until, _)| *until));
+        let half_open = self.breaker.opens_at().filter(|_| leaving.is_none());
+        let unanswered = self.answering.front().map(|(until, _)| *until);
         tokio::select! {
             biased;
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),

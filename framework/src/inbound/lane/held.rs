@@ -167,6 +167,8 @@ impl LaneLoop {
             "an ordered actor has stopped, as its policy says"
         );
         self.poison = Some(problem);
+        // What follows it keeps its place too, also what ends before the lane begins to leave.
+        self.keeps_places = self.settings.ordered;
         // Its receipt is kept until the channel closes, which puts it back where it was.
         let receipt = self.held.get_mut(&number).and_then(|held| held.receipt.take());
         self.parked.extend(receipt);

@@ -7,6 +7,8 @@ mod outlived;
 mod probe;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod turns;
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -63,13 +63,13 @@ impl Handler<Deliver> for Mailbox {
     }
 }
 
-fn spec(kind: Kind) -> HandlerSpec {
+pub(super) fn spec(kind: Kind) -> HandlerSpec {
     let policy = PolicyWords { retry: None, give_up: None, discard: None };
     let (scope, permission) = (Scope::Shared, None);
     HandlerSpec { kind, key: "a.b", scope, permission, policy, method: "method", file: "file", line: 1 }
 }
 
-async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec) -> LaneSettings {
+pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec) -> LaneSettings {
     let broker: Arc<dyn Broker> = Arc::new(NoBroker);
     let (names, counters) = (Names::default(), Arc::new(Counters::default()));
     let attributes = Attributes {
