@@ -1,6 +1,5 @@
 //! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
 
-use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::task::Poll;
@@ -16,47 +15,19 @@ use crate::bus::{Counters, SendError};
 use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::Job;
 use crate::host::core::{Again, Core};
-use crate::host::deliver::{Arrival, Deliver, Made};
+use crate::host::deliver::{Deliver, Made};
 use crate::host::limit::{Slot, Slots};
 use crate::host::running::Entered;
 use crate::host::state::Guard;
+use crate::host::waiting::{Batch, Waiting};
 use crate::message::Problem;
 
 /// Everything that a handler sent is on its way; the first error if one is not taken.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
 
-/// What has come to a lane and was not begun, in its order.
-struct Waiting {
-    lane: Lane,
-    arrivals: VecDeque<Arrival>,
-    queue: mpsc::Receiver<Deliver>,
-}
-
-impl Waiting {
-    /// The next one; `None` when the mailbox is gone.
-    async fn next(&mut self) -> Option<Job> {
-        // Handlers that never wait let others have their turn.
-        tokio::task::coop::consume_budget().await;
-        loop {
-            if let Some(arrival) = self.arrivals.pop_front() {
-                return Some(Job::new(self.lane, arrival));
-            }
-            self.arrivals = self.queue.recv().await?.arrivals.into();
-        }
-    }
-
-    /// How many wait.
-    fn count(&mut self) -> usize {
-        while let Ok(more) = self.queue.try_recv() {
-            self.arrivals.extend(more.arrivals);
-        }
-        self.arrivals.len()
-    }
-}
-
 /// Runs a lane until its mailbox is gone.
 pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::Receiver<Deliver>) {
-    let mut waiting = Waiting { lane, arrivals: VecDeque::new(), queue };
+    let mut waiting = Waiting::new(lane, queue);
     let mut slots = Slots::new(core.settings.concurrency.clone());
     let mut batch = Batch::none();
     while let Some(mut job) = waiting.next().await {
@@ -114,43 +85,6 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
 struct Place {
     slot: Slot,
     slots: Slots,
-}
-
-/// Messages that were waiting already when the lane got shared state take it together: otherwise each query would wait
-/// for one more of the commands that wait as well. Those that come later ask for the lock again, so that nobody starves.
-struct Batch<S> {
-    guard: Option<Guard<S>>,
-    left: usize,
-}
-
-impl<S> Batch<S> {
-    const fn none() -> Self {
-        Self { guard: None, left: 0 }
-    }
-
-    /// The shared state, for one more message. It is let go with the last one.
-    fn take(&mut self, share: impl FnOnce(&Guard<S>) -> Option<Guard<S>>) -> Option<Guard<S>> {
-        self.left = self.left.checked_sub(1)?;
-        if self.left == 0 { self.guard.take() } else { self.guard.as_ref().and_then(share) }
-    }
-
-    fn begin(&mut self, guard: Option<Guard<S>>, waiting: usize) {
-        *self = if waiting == 0 { Self::none() } else { Self { guard, left: waiting } };
-    }
-
-    fn end(&mut self) {
-        *self = Self::none();
-    }
-
-    /// A message of the batch that needs no state after all.
-    fn pass(&mut self) {
-        if self.left > 0 {
-            self.left -= 1;
-        }
-        if self.left == 0 {
-            self.end();
-        }
-    }
 }
 
 pub(super) fn stopping() -> Outcome {

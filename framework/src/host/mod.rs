@@ -9,6 +9,7 @@ mod lane;
 mod limit;
 mod running;
 mod state;
+mod waiting;
 
 pub use actor::Host;
 pub use blocked::{ArbiterWatch, Watchdog};
