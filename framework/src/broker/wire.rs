@@ -190,32 +190,20 @@ pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Na
     envelope.transient = !properties.persistent;
     envelope.priority = properties.priority;
     envelope.status = (kind == Kind::Reply).then_some(Status::Ok);
-    let mut known = true;
-    for (name, value) in headers.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
-        known &= read(&mut envelope, name, value);
-    }
-    // What is not in the envelope is still a header of it.
-    envelope.headers = if known { headers.hiding(PREFIX) } else { headers.only(|name, _| !is_read(name)) };
+    let ours = |name: &str| name.starts_with(PREFIX);
+    let known = headers.iter().filter(|(name, _)| ours(name)).fold(true, |known, (name, value)| {
+        // All of them are read.
+        read(&mut envelope, name, value) && known
+    });
+    // One that is not in the envelope, because we are older than its sender, is still a header of it.
+    let seen = if known {
+        headers.hiding(PREFIX)
+    } else {
+        headers.only(|name, value| !(ours(name) && read(&mut envelope, name, value)))
+    };
+    envelope.headers = seen;
     envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope
-}
-
-/// Whether a header becomes a field of the envelope.
-fn is_read(name: &str) -> bool {
-    const READ: [&str; 11] = [
-        KIND,
-        INSTANCE,
-        CAUSATION_ID,
-        CONVERSATION_ID,
-        ATTEMPT,
-        TIMEOUT,
-        SKIP,
-        RECIPIENTS,
-        SCHEMA_VERSION,
-        CALL_PATH,
-        STATUS,
-    ];
-    READ.contains(&name)
 }
 
 /// Reads a header that becomes a field of the envelope. Whether it is one.
