@@ -23,7 +23,7 @@ pub(crate) const KIND: &str = "postrider-kind";
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 /// The queue to which a delayed attempt comes back.
 pub(crate) const HOME: &str = "postrider-home";
-/// The sending instance; also of what nobody has opened.
+/// The sending instance. An adapter knows it by name, because so many messages have the same.
 pub(crate) const INSTANCE: &str = "postrider-instance";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";

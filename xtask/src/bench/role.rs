@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::node::{send, wait_within};
 use crate::program;
 
 /// How long a role may take for its next word.
@@ -90,8 +91,8 @@ impl Role {
     }
 
     fn signal(&self, signal: &str) -> Result<(), String> {
-        let pid = self.child.id().to_string();
-        program::run(&mut program::command(&["kill", &format!("-{signal}"), &pid]), program::ASK_LIMIT)
+        let pid = self.child.id();
+        if send(signal, pid) { Ok(()) } else { Err(format!("{}: cannot send SIG{signal} to {pid}", self.what)) }
     }
 
     /// Waits for what it measured.
@@ -102,7 +103,7 @@ impl Role {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> Result<(), String> {
-        match crate::node::wait_within(&mut self.child, PATIENCE) {
+        match wait_within(&mut self.child, PATIENCE) {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(format!("{}: {status}", self.what)),
             None => Err(format!("{}: no end within {PATIENCE:?}", self.what)),

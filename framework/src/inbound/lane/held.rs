@@ -56,7 +56,9 @@ impl LaneLoop {
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
         let waited_for_until = envelope.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ticket = Ticket::new(number, epoch, self.done.clone());
-        self.arrivals.reserve_exact(if self.arrivals.is_empty() { MOST_TOGETHER } else { 0 });
+        if self.arrivals.is_empty() {
+            self.arrivals.reserve_exact(MOST_TOGETHER);
+        }
         self.arrivals.push(Arrival { envelope, redelivered, waited_for_until, ticket });
         if self.arrivals.len() == MOST_TOGETHER {
             self.deliver();

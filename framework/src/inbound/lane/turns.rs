@@ -78,6 +78,8 @@ impl Turns {
 
     /// One turn, without waiting for anything. What it handed over is in the mailbox then.
     async fn turn(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
+        // As a lane that has used up its budget does.
+        tokio::task::yield_now().await;
         self.lane.hand_over_buffered();
         let event = self.lane.at_once(consumer, None);
         self.lane.deliver();
@@ -105,7 +107,7 @@ async fn take_turns(steps: Vec<(bool, usize)>) -> Result<(), TestCaseError> {
     let script = Script::default();
     let mut consumer: Box<dyn Consumer> = Box::new(script.clone());
     let mut taken = 0;
-    for (come, count) in steps.into_iter().chain(std::iter::repeat_n((false, 8), 40)) {
+    for (come, count) in steps.into_iter().chain(std::iter::repeat_n((false, 8), 60)) {
         if come {
             script.0.lock().unwrap().extend((0..count).map(|_| turns.delivery()));
         } else {
