@@ -19,8 +19,9 @@ pub(super) struct Addresses {
 impl Addresses {
     /// Reads `amqp://user:password@host1,host2:5673/vhost`, or several such addresses separated by commas.
     pub(super) fn parse(settings: &RabbitMqSettings) -> Result<Self, BrokerError> {
-        let nodes =
-            split(settings.address.reveal()).iter().map(|address| node(address)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = split(settings.address.reveal());
+        let alone = addresses.len() == 1;
+        let nodes = addresses.iter().map(|address| node(address, alone)).collect::<Result<Vec<_>, _>>()?;
         let read = |path: &std::path::PathBuf| {
             std::fs::read_to_string(path).map_err(|error| {
                 wrong(&path.display().to_string(), format!("the certificates cannot be read: {error}"))
@@ -77,7 +78,8 @@ fn split(text: &str) -> Vec<String> {
     hosts.split(',').map(|host| format!("{scheme}://{user}{at}{}{path}", host.trim())).collect()
 }
 
-fn node(address: &str) -> Result<AMQPUri, BrokerError> {
+/// Reads one address, which may leave out its host only if it is `alone`.
+fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     let without_password = redacted(address);
     let Some((scheme, rest)) = address.split_once("://") else {
         return Err(wrong(&without_password, "write it as amqp://user:password@host:port/vhost".into()));
@@ -91,6 +93,17 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
             "there is a '/', '?', '#', '\\' or '@' in user or password; write it as %2F, %3F, %23, %5C or %40".into();
         return Err(wrong(&without_password, reason));
     }
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // The parser takes its default for what is empty, this very machine, and overlooks blanks.
+    if host.is_empty() && !alone {
+        let reason = "there is no host beside one of the commas; write it as amqp://host1,host2".into();
+        return Err(wrong(&without_password, reason));
+    }
+    if host.contains(|c: char| c == ',' || c.is_whitespace()) {
+        let reason = "there is a comma or a blank in its host; write it as amqp://host1,host2".into();
+        return Err(wrong(&without_password, reason));
+    }
     // The parser's own text could quote the password.
     let mut uri = AMQPUri::from_str(address).map_err(|_| {
         wrong(
@@ -99,8 +112,6 @@ fn node(address: &str) -> Result<AMQPUri, BrokerError> {
                 .into(),
         )
     })?;
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if let Some(end) = host.strip_prefix('[').and(host.find(']')) {
         // The parser knows no IPv6 addresses and would take its default.
         uri.authority.host = host[..=end].to_owned();
@@ -156,6 +167,28 @@ mod tests {
             parse("amqp://a,amqp://[::1]:5673/").unwrap().shown(),
             "amqp://guest@a:5672/,amqp://guest@[::1]:5673/"
         );
+    }
+
+    #[test]
+    fn a_host_that_is_missing_in_a_list_is_not_taken_for_this_machine() {
+        for address in [
+            "amqp://u:hunter2@a,",
+            "amqp://u:hunter2@a,,b/orders",
+            "amqp://u:hunter2@,a",
+            "amqp://a,amqp://",
+            "amqp://u:p@a,amqp://w:hunter2,amqp://",
+            "amqp://a,amqp://u:hunter2@b,",
+            "amqp://a,,amqp://b",
+            "amqp://a,amqp://\t/v",
+        ] {
+            let error = parse(address).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains("amqp://") && !error.contains("hunter2"), "{error}");
+        }
+        let reason = parse("amqp://a,").map(|_| ()).unwrap_err().to_string();
+        assert!(reason.contains("no host beside one of the commas"), "{reason}");
+        let in_password = parse("amqp://u:a,/b@h").map(|_| ()).unwrap_err().to_string();
+        assert!(in_password.contains("%2F"), "{in_password}");
+        assert_eq!(parse("amqp://").unwrap().shown(), "amqp://guest@localhost:5672/", "as everybody reads it");
     }
 
     #[test]
