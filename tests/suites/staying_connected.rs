@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use postrider::{App, Context, Failure, Payload, RequestError, Running, SendError, distributed};
+use postrider::{App, Context, Failure, Options, Payload, RequestError, Running, SendError, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::node::{ALARM, NO_ALARM, Node};
 use postrider_tests::proxy::{Network, Proxy};
@@ -291,28 +291,40 @@ fn publications_end_in_time_while_the_broker_is_frozen_and_go_on_when_it_thaws()
     });
 }
 
-/// It is put on its channel by whoever asks, and its time is over sooner than anything that was sent before it.
+/// What is alone is put on its channel by whoever sends it, and its time is over sooner than that of anything before it.
 #[test]
-fn a_request_that_is_alone_ends_in_time_while_the_broker_is_frozen() {
+fn a_message_or_a_request_that_is_alone_ends_in_time_while_the_broker_is_frozen() {
     run(async {
         let mut node = node();
         let world = World::on(node.url());
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;
-        let client = world.client().await;
-        for _ in 0..3 {
+        let patience = Duration::from_secs(1);
+        for asks in [false, true] {
+            // Each is the first on its client that is frozen, so that nothing else has had the owner look.
+            let client = world.client().await;
+            for number in 0..3 {
+                client.bus().send_key("alpha.do", Payload::text(format!("{asks} {number}"))).await.unwrap();
+                client.bus().request_key::<u64>("alpha.ask", Payload::msgpack(&())).await.unwrap();
+            }
+            // Time itself is what is waited for: replies are no longer expected.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            node.freeze().unwrap();
+            let start = Instant::now();
+            let (bus, of) = (client.bus(), |o: Options| o.timeout(patience));
+            let error = if asks {
+                bus.request_key_with::<u64>("alpha.ask", Payload::msgpack(&()), of).await.unwrap_err().to_string()
+            } else {
+                let error = bus.send_key_with("alpha.do", Payload::text("frozen"), of).await.unwrap_err();
+                assert!(matches!(error, SendError::Unknown { .. }), "{error}");
+                error.to_string()
+            };
+            assert!(start.elapsed() < patience + Duration::from_secs(3), "it took {:?}: {error}", start.elapsed());
+            node.thaw().unwrap();
             client.bus().request_key::<u64>("alpha.ask", Payload::msgpack(&())).await.unwrap();
+            client.stop().await;
         }
-        // Time itself is what is waited for: replies are no longer expected.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        node.freeze().unwrap();
-        let (start, patience) = (Instant::now(), Duration::from_secs(1));
-        let asked = client.bus().request_key_with::<u64>("alpha.ask", Payload::msgpack(&()), |o| o.timeout(patience));
-        let error = asked.await.unwrap_err();
-        assert!(start.elapsed() < patience + Duration::from_secs(3), "it took {:?}: {error}", start.elapsed());
-        node.thaw().unwrap();
-        client.bus().request_key::<u64>("alpha.ask", Payload::msgpack(&())).await.unwrap();
-        client.stop().await;
+        consumes(&running, &alpha, "after").await;
         running.stop().await;
     });
 }

@@ -1,8 +1,8 @@
-//! Where messages come to a confirm channel. A request that is alone is put on it by whoever asks, who need not wait until the
-//! owner has been woken. All else goes through the owner's queue, which sends together what has come together: that
-//! costs less for each. Nothing passes what waits there.
+//! Where messages come to a confirm channel. A message that is alone is put on it by whoever sends it, who need not wait
+//! until the owner has been woken. All else goes through the owner's queue, which sends together what has come together:
+//! that costs less for each. Nothing passes what waits there.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::adapter::rabbitmq::job::Job;
 pub(super) struct Entrance {
     on_channel: Mutex<OnChannel>,
     waiting: Arc<AtomicUsize>,
+    /// Whether several messages came at once when the owner looked last. Then the lock is left to the owner.
+    bursts: AtomicBool,
 }
 
 /// The channel of the present epoch, and what is on it.
@@ -33,8 +35,6 @@ pub(super) struct OnChannel {
     pub(super) unheard_until: Option<Instant>,
     /// Whether a reply has come since confirms were looked at.
     replied: bool,
-    /// Whether several messages came at once when the owner looked last.
-    pub(super) bursts: bool,
     owner: Waker,
 }
 
@@ -51,7 +51,6 @@ impl Default for OnChannel {
             confirms: Confirms::default(),
             unheard_until: None,
             replied: false,
-            bursts: false,
             owner: Waker::noop().clone(),
         }
     }
@@ -107,14 +106,19 @@ impl Entrance {
         }
     }
 
-    /// Puts a request on the channel if it is the only message; back comes one that has to wait.
+    /// So many messages have come to the owner at once.
+    pub(super) fn came(&self, together: usize) {
+        self.bursts.store(together > 1, Ordering::Relaxed);
+    }
+
+    /// Puts a message on the channel if it is the only one; back comes one that has to wait.
     pub(super) fn put(&self, job: Box<Job>) -> Result<(), Box<Job>> {
-        if !job.awaits_reply {
+        if self.bursts.load(Ordering::Relaxed) {
             return Err(job);
         }
         let (mut on_channel, now) = (self.lock(), Instant::now());
-        let busy = on_channel.bursts || !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
-        if busy || !on_channel.takes_requests || job.deadline <= now {
+        let busy = !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
+        if busy || (job.awaits_reply && !on_channel.takes_requests) || job.deadline <= now {
             return Err(job);
         }
         let Some(channel) = on_channel.channel.clone() else { return Err(job) };

@@ -111,7 +111,7 @@ impl Epoch {
                 job = owner.queue.recv(), if room => match job {
                     Some(job) => {
                         owner.take_all(job);
-                        self.entrance.lock().bursts = owner.waiting.len() > 1;
+                        self.entrance.came(owner.waiting.len());
                     }
                     None => self.open = false,
                 },
