@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Ends after so many; with 0 it measures what ten seconds without any cost
     #[arg(long)]
     messages: u64,
+    /// The most deliveries that each actor has at once
+    #[arg(long, default_value_t = 256)]
+    prefetch: u16,
 }
 
 /// What a measured process does without a message.
@@ -30,6 +33,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// The handlers of each actor, and what counts; a table is made before there is a state.
 static HANDLERS: OnceLock<usize> = OnceLock::new();
+static PREFETCH: OnceLock<u16> = OnceLock::new();
 static TALLY: OnceLock<Tally> = OnceLock::new();
 
 /// The keys of an app, in turn.
@@ -53,9 +57,10 @@ impl<const N: usize> Actor for Wide<N> {
             guarantee: Guarantee::AtLeastOnce,
             ordered: false,
             stops_at_poison: false,
-            prefetch: Some(256),
+            prefetch: PREFETCH.get().copied(),
             concurrency: None,
-            timeout: Some(Duration::from_secs(5)),
+            // So short that thousands of deliveries may wait for each other.
+            timeout: Some(Duration::from_millis(250)),
             policy: PolicyWords::default(),
         }
     }
@@ -113,6 +118,7 @@ actors! {
 pub(crate) async fn run(broker: Option<String>, options: &Options) -> Result<(), Failed> {
     let tally = TALLY.get_or_init(|| Tally::new(options.messages, false));
     HANDLERS.get_or_init(|| options.handlers);
+    PREFETCH.get_or_init(|| options.prefetch);
     let starting = Meter::start();
     let running = crate::start(with_actors(App::new("wide"), options.actors), broker).await?;
     signal::done(&starting.stop(1, None))?;

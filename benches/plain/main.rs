@@ -11,6 +11,7 @@ use postrider_benches::Failed;
 
 mod actor;
 mod consume;
+mod promises;
 mod publish;
 mod rpc;
 
@@ -38,7 +39,11 @@ enum Role {
     /// Consumes, decodes and acknowledges
     Consume(consume::Options),
     /// Answers requests until it is told to end
-    Serve { queue: String },
+    Serve {
+        queue: String,
+        #[arg(long)]
+        promises: bool,
+    },
     /// Asks and awaits replies, on direct reply-to
     Ask(rpc::Options),
     /// One actor asks another one, with the message encoded and decoded
@@ -68,7 +73,7 @@ async fn with_broker(broker: &str, role: Role) -> Result<(), Failed> {
         Role::Purge { queue } => consume::purge(&connection, &queue).await,
         Role::Publish(options) => publish::publish(&connection, &options).await,
         Role::Consume(options) => consume::consume(&connection, &options).await,
-        Role::Serve { queue } => rpc::serve(&connection, &queue).await,
+        Role::Serve { queue, promises } => rpc::serve(&connection, &queue, promises).await,
         Role::Ask(options) => rpc::ask(&connection, &options).await,
         Role::Actor { .. } => Ok(()),
     }

@@ -14,6 +14,7 @@ use postrider_benches::signal;
 use postrider_benches::work::{Work, now};
 
 use crate::consume::{EVENT, EXCHANGE};
+use crate::promises;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -32,6 +33,9 @@ pub(crate) struct Options {
     /// Poll each write once instead of awaiting it, and await confirms in bulk
     #[arg(long)]
     polled: bool,
+    /// With the properties that Postrider sends, and to be returned if nobody takes it
+    #[arg(long)]
+    promises: bool,
 }
 
 pub(crate) async fn publish(connection: &Connection, options: &Options) -> Result<(), Failed> {
@@ -49,7 +53,10 @@ pub(crate) async fn publish(connection: &Connection, options: &Options) -> Resul
     signal::done(&meter.stop(options.messages, None))
 }
 
-fn properties() -> BasicProperties {
+fn properties(options: &Options, number: u64) -> BasicProperties {
+    if options.promises {
+        return promises::of_command("load.work", &promises::id(number));
+    }
     BasicProperties::default().with_delivery_mode(2).with_content_type("application/vnd.msgpack".into())
 }
 
@@ -68,7 +75,8 @@ async fn windowed(channel: &Channel, options: &Options) -> Result<(), Failed> {
         {
             taken(&oldest.await?)?;
         }
-        open.push_back(write(channel, options, &encoded(&mut work, number)?).await?);
+        let payload = encoded(&mut work, number)?;
+        open.push_back(write(channel, options, number, &payload).await?);
     }
     for confirm in open {
         taken(&confirm.await?)?;
@@ -90,7 +98,7 @@ async fn polled(channel: &Channel, options: &Options) -> Result<(), Failed> {
             }
         }
         let payload = encoded(&mut work, number)?;
-        let mut confirm = async move { write(channel, options, &payload).await?.await }.boxed_local();
+        let mut confirm = async move { write(channel, options, number, &payload).await?.await }.boxed_local();
         match confirm.as_mut().now_or_never() {
             Some(confirmed) => taken(&confirmed?)?,
             None => open.push(confirm),
@@ -109,7 +117,8 @@ async fn paced(channel: &Channel, options: &Options) -> Result<(), Failed> {
     let mut open = VecDeque::new();
     for number in 0..options.messages {
         ticks.tick().await;
-        open.push_back(write(channel, options, &encoded(&mut work, number)?).await?);
+        let payload = encoded(&mut work, number)?;
+        open.push_back(write(channel, options, number, &payload).await?);
         if open.len() == options.window
             && let Some(oldest) = open.pop_front()
         {
@@ -122,11 +131,17 @@ async fn paced(channel: &Channel, options: &Options) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn write(channel: &Channel, options: &Options, payload: &[u8]) -> lapin::Result<PublisherConfirm> {
+async fn write(channel: &Channel, options: &Options, number: u64, payload: &[u8]) -> lapin::Result<PublisherConfirm> {
     let (exchange, key) = if options.queue.is_empty() { (EXCHANGE, EVENT) } else { ("", options.queue.as_str()) };
-    channel.basic_publish(exchange.into(), key.into(), BasicPublishOptions::default(), payload, properties()).await
+    let how = BasicPublishOptions { mandatory: options.promises, ..BasicPublishOptions::default() };
+    channel.basic_publish(exchange.into(), key.into(), how, payload, properties(options, number)).await
 }
 
-fn taken(confirmation: &Confirmation) -> Result<(), Failed> {
-    if confirmation.is_ack() { Ok(()) } else { Err("the broker did not take a message".into()) }
+pub(crate) fn taken(confirmation: &Confirmation) -> Result<(), Failed> {
+    // With a message in it the broker has given that back.
+    if matches!(confirmation, Confirmation::Ack(None)) {
+        Ok(())
+    } else {
+        Err("the broker did not take a message".into())
+    }
 }

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions};
+use futures::{FutureExt, StreamExt};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection};
 use postrider_benches::Failed;
@@ -14,6 +18,12 @@ use postrider_benches::measured::{Latency, Meter};
 use postrider_benches::signal;
 use postrider_benches::work::{Work, now};
 use tokio::sync::oneshot;
+
+use crate::promises;
+use crate::publish::taken;
+
+/// How long an answer may take where promises are kept.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -25,10 +35,13 @@ pub(crate) struct Options {
     outstanding: u64,
     #[arg(long, default_value_t = 256)]
     bytes: usize,
+    /// With the properties that Postrider sends, confirmed, and returned if nobody takes it; writes are polled once
+    #[arg(long)]
+    promises: bool,
 }
 
 /// Answers each request with what it brought; the queue and its messages do not last.
-pub(crate) async fn serve(connection: &Connection, queue: &str) -> Result<(), Failed> {
+pub(crate) async fn serve(connection: &Connection, queue: &str, promises: bool) -> Result<(), Failed> {
     let channel = connection.create_channel().await?;
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
     channel.basic_qos(256, BasicQosOptions::default()).await?;
@@ -47,11 +60,18 @@ pub(crate) async fn serve(connection: &Connection, queue: &str) -> Result<(), Fa
         let (Some(reply_to), Some(id)) = (delivery.properties.reply_to(), delivery.properties.correlation_id()) else {
             return Err("a request without a way back".into());
         };
-        let (reply, properties) =
-            (rmp_serde::to_vec_named(&work)?, BasicProperties::default().with_correlation_id(id.clone()));
+        let properties = if promises { promises::of_answer(id) } else { BasicProperties::default() };
+        let (reply, properties) = (rmp_serde::to_vec_named(&work)?, properties.with_correlation_id(id.clone()));
         let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), reply_to.clone(), options, &reply, properties).await?;
-        delivery.ack(BasicAckOptions::default()).await?;
+        let replied = channel.basic_publish("".into(), reply_to.clone(), options, &reply, properties);
+        if promises {
+            // Polled once they are on their way, in this order.
+            replied.now_or_never().transpose()?;
+            delivery.ack(BasicAckOptions::default()).now_or_never().transpose()?;
+        } else {
+            replied.await?;
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
     }
 }
 
@@ -60,6 +80,9 @@ type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Vec<u8>>>>>;
 /// Asks, as many at a time as are to be outstanding.
 pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<(), Failed> {
     let channel = connection.create_channel().await?;
+    if options.promises {
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    }
     let (consume, none) =
         (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
     let mut replies = channel.basic_consume("amq.rabbitmq.reply-to".into(), "".into(), consume, none).await?;
@@ -80,12 +103,12 @@ pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<()
     let mut asking: FuturesUnordered<_> = (0..options.outstanding)
         .map(|lane| {
             let (channel, waiting) = (channel.clone(), Arc::clone(&waiting));
-            let (queue, bytes) = (options.queue.clone(), options.bytes);
+            let (queue, bytes, promises) = (options.queue.clone(), options.bytes, options.promises);
             tokio::spawn(async move {
                 let (mut times, mut work) = (Vec::new(), Work::of_bytes(bytes));
                 for number in 0..each {
                     work.number = lane * each + number;
-                    times.push(ask_once(&channel, &queue, &waiting, &mut work).await?);
+                    times.push(ask_once(&channel, &queue, &waiting, &mut work, promises).await?);
                 }
                 Ok::<_, Failed>(times)
             })
@@ -99,15 +122,40 @@ pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<()
     signal::done(&meter.stop(each * options.outstanding, Latency::of(times)))
 }
 
-async fn ask_once(channel: &Channel, queue: &str, waiting: &Waiting, work: &mut Work) -> Result<u64, Failed> {
+async fn ask_once(
+    channel: &Channel,
+    queue: &str,
+    waiting: &Waiting,
+    work: &mut Work,
+    promises: bool,
+) -> Result<u64, Failed> {
     let began = now();
     work.sent_at = began;
-    let (id, payload) = (work.number.to_string(), rmp_serde::to_vec_named(work)?);
+    let id = if promises { promises::id(work.number) } else { work.number.to_string().into() };
+    let payload = rmp_serde::to_vec_named(work)?;
     let (tell, answer) = oneshot::channel();
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), tell);
-    let properties =
-        BasicProperties::default().with_reply_to("amq.rabbitmq.reply-to".into()).with_correlation_id(id.into());
-    channel.basic_publish("".into(), queue.into(), BasicPublishOptions::default(), &payload, properties).await?;
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), tell);
+    let properties = if promises { promises::of_query("load.echo", &id) } else { BasicProperties::default() };
+    let properties = properties.with_reply_to("amq.rabbitmq.reply-to".into()).with_correlation_id(id);
+    let options = BasicPublishOptions { mandatory: promises, ..BasicPublishOptions::default() };
+    let sent = channel.basic_publish("".into(), queue.into(), options, &payload, properties);
+    if !promises {
+        sent.await?;
+        return answered(answer, work, began).await;
+    }
+    // Polled once it is on its way, and its confirm is looked at when the answer has come.
+    tokio::pin!(sent);
+    let written = sent.as_mut().now_or_never();
+    let took = tokio::time::timeout(PATIENCE, answered(answer, work, began)).await??;
+    let confirm = match written {
+        Some(written) => written?,
+        None => sent.await?,
+    };
+    taken(&confirm.await?)?;
+    Ok(took)
+}
+
+async fn answered(answer: oneshot::Receiver<Vec<u8>>, asked: &Work, began: u64) -> Result<u64, Failed> {
     let answer: Work = rmp_serde::from_slice(&answer.await?)?;
-    if answer.number == work.number { Ok(now() - began) } else { Err("an answer to something else".into()) }
+    if answer.number == asked.number { Ok(now() - began) } else { Err("an answer to something else".into()) }
 }

@@ -66,16 +66,20 @@ impl Comparison {
 }
 
 /// All of them; those of the same work share its runs.
-pub const COMPARISONS: [Comparison; 14] = [
+pub const COMPARISONS: [Comparison; 18] = [
     compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
     compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
+    compare("publish / in bulk, same promises", Work::Publish, Side::Promising, Metric::PerSecond),
     compare("consume", Work::Consume, Side::Plain, Metric::PerSecond).wants(2.0),
     compare("consume / acks in bulk", Work::Consume, Side::Clever, Metric::PerSecond).wants(0.85).wants_cpu(1.6),
+    compare("consume / in bulk, same properties", Work::Consume, Side::Promising, Metric::PerSecond),
     compare("both", Work::Both, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.6),
     compare("rpc / 1 outstanding, p50", Work::Rpc(1), Side::Plain, Metric::P50).wants(1.2),
     compare("rpc / 1 outstanding, p90", Work::Rpc(1), Side::Plain, Metric::P90),
     compare("rpc / 1 outstanding, p99", Work::Rpc(1), Side::Plain, Metric::P99),
+    compare("rpc / 1 outstanding, same promises, p50", Work::Rpc(1), Side::Promising, Metric::P50),
     compare("rpc / 64 outstanding", Work::Rpc(64), Side::Plain, Metric::PerSecond).wants(1.4),
+    compare("rpc / 64 outstanding, same promises", Work::Rpc(64), Side::Promising, Metric::PerSecond),
     compare("fanout / to 3 services", Work::Fanout, Side::Plain, Metric::PerSecond).wants(1.3).wants_cpu(0.5),
     compare("low-rate / p50", Work::LowRate, Side::Plain, Metric::P50),
     compare("low-rate / p90", Work::LowRate, Side::Plain, Metric::P90),

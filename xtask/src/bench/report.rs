@@ -4,15 +4,16 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use crate::bench::comparison::{Compared, Metric};
+use crate::bench::comparison::{Compared, Comparison, Metric};
 use crate::bench::scale::Point;
+use crate::bench::work::Side;
 
 /// One comparison, as soon as it is there.
 pub fn line(row: &Compared) -> String {
     let Compared { ours, plain, ratio, spread, cpu_us_ours, cpu_us_plain, cpu_ratio, .. } = row;
     let unit = unit(row);
     format!(
-        "{:<28} {ours:>9.0} {plain:>9.0} {unit}  ratio {ratio:.2} ({:.2} to {:.2})  CPU {cpu_us_ours:.1} and {cpu_us_plain:.1} µs, ratio {cpu_ratio:.2}{}",
+        "{:<40} {ours:>9.0} {plain:>9.0} {unit}  ratio {ratio:.2} ({:.2} to {:.2})  CPU {cpu_us_ours:.1} and {cpu_us_plain:.1} µs, ratio {cpu_ratio:.2}{}",
         row.comparison.name,
         spread.0,
         spread.1,
@@ -99,7 +100,8 @@ fn chart(text: &mut String, same: &[Point], what: &str, unit: &str, value: impl 
 /// How long single messages took on both sides, as charts.
 pub fn latencies(rows: &[Compared]) -> String {
     let mut text = String::new();
-    let timed: Vec<&Compared> = rows.iter().filter(|row| row.comparison.metric != Metric::PerSecond).collect();
+    let is_timed = |one: &Comparison| one.metric != Metric::PerSecond && one.against == Side::Plain;
+    let timed: Vec<&Compared> = rows.iter().filter(|row| is_timed(&row.comparison)).collect();
     for same in timed.chunk_by(|a, b| a.comparison.work == b.comparison.work) {
         let name = same[0].comparison.name;
         let joined =

@@ -45,7 +45,7 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
     let mut points: Vec<Point> = Vec::new();
     let mut add = |point: Point| {
         let Point { of, much, per_second, cpu_us, peak_mib } = &point;
-        println!("{of:<12} {much:>9}  {per_second:>9.0} /s  CPU {cpu_us:>9.1} µs  {peak_mib:>6.1} MiB");
+        println!("{of:<22} {much:>9}  {per_second:>9.0} /s  CPU {cpu_us:>9.1} µs  {peak_mib:>6.1} MiB");
         points.push(point);
     };
     for handlers in [1, 10, 100, 1_000] {
@@ -65,6 +65,9 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
         let messages = (messages * 1_024 / bytes).clamp(100, messages);
         add(Point::new("bytes", bytes, &consumed(bench, messages, bytes, true)?));
     }
+    for prefetch in [16, 256, 4_096] {
+        add(Point::new("prefetch (16 KiB each)", prefetch, &[prefetched(bench, prefetch)?]));
+    }
     for times in [1, 10] {
         add(Point::new("messages", messages * times, &consumed(bench, messages * times, 256, false)?));
     }
@@ -73,6 +76,8 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
     add(Point::new("starting", 1_000, &[start]));
     add(Point::new("idle 10 s", 1_000, &[idle]));
     add(Point::new("starting", 100, &[wide(bench, 1, 100, 0)?.0]));
+    // What there is to do without any but one: the connections, and what every app declares.
+    add(Point::new("starting anyway", 1, &[wide(bench, 1, 1, 0)?.0]));
     Ok(points)
 }
 
@@ -105,6 +110,21 @@ fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Mea
     let measured = role.measured()?;
     role.ended()?;
     Ok((started, measured))
+}
+
+/// Handles more messages of 16 KiB than may be with the process at once.
+fn prefetched(bench: &Bench, prefetch: u64) -> Result<Measured, String> {
+    let (messages, prefetch) = ((2 * prefetch).max(4_000).to_string(), prefetch.to_string());
+    let url = patient(bench).url;
+    let mut role = Role::start(OURS, &["--broker", &url, "wide", "--messages", &messages, "--prefetch", &prefetch])?;
+    role.measured()?;
+    role.is_ready()?;
+    let publish = ["publish", "--messages", &messages, "--actors", "1", "--handlers", "1", "--bytes", "16384"];
+    let fill = || run(OURS, &[&["--broker", &bench.url], &publish[..]].concat()).map(drop);
+    filled(std::slice::from_ref(&role), fill)?;
+    let measured = role.measured()?;
+    role.ended()?;
+    Ok(measured)
 }
 
 /// Consumes messages of so many bytes, halted while they are put into the queue or beside whoever sends them.

@@ -10,6 +10,8 @@ pub enum Side {
     Plain,
     /// The bare client, used as cleverly as we know: acknowledgements and confirms in bulk.
     Clever,
+    /// As cleverly, and with what Postrider promises: its properties and headers, returned if nobody takes it, confirmed.
+    Promising,
 }
 
 /// What is done.
@@ -114,7 +116,7 @@ impl Bench {
 
     /// Puts messages into a side's queue, of the kind that it sends itself.
     pub fn fill(&self, side: Side, messages: &str) -> Result<(), String> {
-        let filler = if side == Side::Ours { Side::Ours } else { Side::Clever };
+        let filler = if side == Side::Plain { Side::Clever } else { side };
         run(program(filler), &self.publisher(filler, &["--messages", messages])).map(drop)
     }
 
@@ -124,6 +126,7 @@ impl Bench {
             Side::Ours => {}
             Side::Plain => words.extend(["--queue", queue(side)]),
             Side::Clever => words.extend(["--queue", queue(side), "--polled"]),
+            Side::Promising => words.extend(["--queue", queue(side), "--polled", "--promises"]),
         }
         words.extend(more);
         words
@@ -134,7 +137,7 @@ impl Bench {
         match side {
             Side::Ours => {}
             Side::Plain => words.extend(["--queue", queue(side)]),
-            Side::Clever => words.extend(["--queue", queue(side), "--coalesce", "64"]),
+            Side::Clever | Side::Promising => words.extend(["--queue", queue(side), "--coalesce", "64"]),
         }
         words.extend(more);
         Role::ready(program(side), &words)
@@ -142,11 +145,12 @@ impl Bench {
 
     fn rpc(&self, side: Side, messages: &str, outstanding: u64) -> Result<Sample, String> {
         let (broker, outstanding) = (["--broker", self.url.as_str()], outstanding.to_string());
-        let queue: &[&str] = if side == Side::Ours { &[] } else { &["plain.echo"] };
-        let mut server = Role::ready(program(side), &[&broker, &["serve"][..], queue].concat())?;
-        let ask = ["ask", "--messages", messages, "--outstanding", &outstanding];
+        let serve: &[&str] = if side == Side::Ours { &["serve"] } else { &["serve", "plain.echo"] };
         let queue: &[&str] = if side == Side::Ours { &[] } else { &["--queue", "plain.echo"] };
-        let asked = run(program(side), &[&broker, &ask[..], queue].concat())?;
+        let more: &[&str] = if side == Side::Promising { &["--promises"] } else { &[] };
+        let mut server = Role::ready(program(side), &[&broker, serve, more].concat())?;
+        let ask = ["ask", "--messages", messages, "--outstanding", &outstanding];
+        let asked = run(program(side), &[&broker, &ask[..], queue, more].concat())?;
         server.go()?;
         server.ended()?;
         Ok(sample(&[asked]))
