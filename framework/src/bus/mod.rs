@@ -22,7 +22,7 @@ pub use error::{RemoteError, RequestError, SendError};
 pub use options::Options;
 pub use outlet::{Outlet, PublishSettings};
 pub use payload::Payload;
-pub use route::{Routed, channel_key, due, route};
+pub use route::{channel_key, due, route};
 pub use stamp::Origin;
 pub(crate) use stamp::stamp;
 pub use tap::{Tap, TapFilter};

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::broker::{Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue};
 use crate::bus::delays::Delays;
 use crate::bus::requests::{Refused, Requests, Waited};
-use crate::bus::route::{Routed, route};
+use crate::bus::route::route;
 use crate::bus::{Counters, RemoteError, RequestError, SendError};
 use crate::codec::{self, Limits};
 use crate::message::{Envelope, Kind, Problem, Status};
@@ -87,22 +87,20 @@ impl Outlet {
             }
             self.publisher.publish(addressed, deadline)
         };
-        let published = |addressed: Addressed| {
+        let mut publications = route(envelope, &self.names).map(|addressed| {
             // A delayed message is routed by its delay; its key is in its type.
             let key = addressed.properties.message_type.as_ref().filter(|_| delayed);
             (Arc::clone(key.unwrap_or(&addressed.routing_key)), publish(addressed))
-        };
-        let Routed { others, last } = route(envelope, &self.names);
-        let others: Vec<_> = others.into_iter().map(published).collect();
-        let last = last.map(published);
+        });
+        let (first, others) = (publications.next(), publications.collect::<Vec<_>>());
         // The levels are ours: if they do not take an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         async move {
-            let Some((key, publication)) = last else { return Ok(()) };
+            let Some((key, publication)) = first else { return Ok(()) };
             if others.is_empty() {
                 return judge(publication.await?, kind, key, &id, &counters);
             }
-            let publications = others.into_iter().chain(std::iter::once((key, publication)));
+            let publications = std::iter::once((key, publication)).chain(others);
             let publications = publications.map(|(key, publication)| async { (key, publication.await) });
             for (key, publication) in join_all(publications).await {
                 judge(publication?, kind, key, &id, &counters)?;

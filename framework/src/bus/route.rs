@@ -14,19 +14,9 @@ pub fn channel_key(service: &str, key: &str) -> String {
     format!("{service}:{key}")
 }
 
-/// A message with every address it goes to. Mostly there is one; more only for a command or channel message with several
-/// recipients, and such copies share their id.
-#[derive(Debug)]
-pub struct Routed {
-    /// Those that leave before the last one.
-    pub others: Vec<Addressed>,
-    /// `None` when it goes nowhere: a reply that nobody waits for.
-    pub last: Option<Addressed>,
-}
-
-/// Where an envelope goes: kind and key become an exchange and routing keys.
-#[must_use]
-pub fn route(mut envelope: Box<Envelope>, names: &Names) -> Routed {
+/// Where an envelope goes: kind and key become an exchange and routing keys. More than one only for a command or
+/// channel message with several recipients; such copies share their id.
+pub fn route(mut envelope: Box<Envelope>, names: &Names) -> impl Iterator<Item = Addressed> {
     let (kind, delay) = (envelope.kind, envelope.delay);
     let exchange = names.exchange(kind);
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
@@ -38,8 +28,9 @@ pub fn route(mut envelope: Box<Envelope>, names: &Names) -> Routed {
         let addressed = Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload };
         if let Some(delay) = delay { delayed(addressed, kind, delay, names) } else { addressed }
     };
-    let others = others.into_iter().map(|key| address(key, Arc::clone(&properties), payload.clone())).collect();
-    Routed { others, last: last.map(|key| address(key, properties, payload)) }
+    let others = others.into_iter().map(|key| address(key, properties.clone(), payload.clone()));
+    let others: Vec<Addressed> = others.collect();
+    others.into_iter().chain(last.map(|key| address(key, properties, payload)))
 }
 
 /// The way through the delays. Where the message goes when it is due travels in `type` and in its kind; it does not
@@ -111,10 +102,6 @@ mod tests {
     use super::*;
     use crate::broker::{any, is_reserved_header, open};
 
-    fn all(routed: Routed) -> Vec<Addressed> {
-        routed.others.into_iter().chain(routed.last).collect()
-    }
-
     fn sent() -> impl Strategy<Value = Envelope> {
         (any::origin(), any::properties(), any::payload(), prop::option::of("[a-z]{1,8}"), 0..=u32::MAX).prop_map(
             |(origin, mut properties, payload, target, expiration)| {
@@ -140,7 +127,7 @@ mod tests {
             let now = Box::new(Envelope { kind, key, ..envelope });
             let later = Box::new(Envelope { delay: Some(Duration::from_millis(delay)), ..(*now).clone() });
             let names = Names::default();
-            let (now, later) = (all(route(now, &names)), all(route(later, &names)));
+            let (now, later): (Vec<_>, Vec<_>) = (route(now, &names).collect(), route(later, &names).collect());
             prop_assert_eq!(now.len(), later.len());
             for (mut now, later) in now.into_iter().zip(later) {
                 prop_assert!(names.is_delay(&later.exchange) && later.routing_key.len() <= 255);
@@ -173,12 +160,13 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn a_reply_is_routed_to_whoever_asked_and_asks_for_no_reply_itself() {
         let key = crate::message::Key::from_wire("a.b");
         let mut reply = Box::new(Envelope::new(Kind::Reply, key, crate::message::MediaType::JSON, Bytes::new()));
         reply.reply_to = Some(ReplyTo::Queue("answers".into()));
-        let routed = all(route(reply, &Names::default()));
+        let routed: Vec<Addressed> = route(reply, &Names::default()).collect();
         let [only] = &routed[..] else { panic!("{routed:?}") };
         assert_eq!((&*only.exchange, &*only.routing_key, only.mandatory), ("", "answers", false));
         assert_eq!((&only.properties.reply_to, only.awaits_reply), (&None, false));

@@ -178,7 +178,7 @@ impl Settler {
 
     /// The answer as it goes to the queue of whoever asked.
     pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
-        route(Box::new(self.stamped_reply(outcome, request)?), &self.bus.identity.names).last
+        route(Box::new(self.stamped_reply(outcome, request)?), &self.bus.identity.names).next()
     }
 
     fn stamped_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {
