@@ -176,7 +176,8 @@ pub trait Publisher: Send + Sync {
     /// Publishes a message; messages leave in the order in which the futures are first polled, as long as an adapter's queue
     /// has room for them (RabbitMQ's: 1 024). While the
     /// connection is down the message waits; after a reconnect an unconfirmed one is sent again with the same
-    /// id. All of it ends at the deadline, so the future always resolves.
+    /// id. All of it ends at the deadline, so the future always resolves; where an adapter's unconfirmed messages are all it
+    /// takes (RabbitMQ's: 1 024), one behind them may end later, when the silent channel is given up (30 s).
     ///
     /// Dropping the future does not take the message back.
     ///

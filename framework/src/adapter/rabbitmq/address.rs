@@ -101,7 +101,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
         return Err(wrong(&without_password, reason));
     }
     if host.contains(|c: char| c == ',' || c.is_whitespace()) {
-        let reason = "there is a comma or a blank in its host; write it as amqp://host1,host2".into();
+        let reason = "there is a comma or a blank in its host; write amqp://host1,host2, or each address whole: amqp://host1,amqp://host2".into();
         return Err(wrong(&without_password, reason));
     }
     // The parser's own text could quote the password.

@@ -3,7 +3,7 @@
 //! that costs less for each. Nothing passes what waits there.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct OnChannel {
     pub(super) unheard_until: Option<Instant>,
     /// Whether a reply has come since confirms were looked at.
     replied: bool,
+    /// Whether the last message was in flight before when a channel was closed. Such a one is alone on it.
+    pub(super) suspect: bool,
     owner: Waker,
 }
 
@@ -51,6 +53,7 @@ impl Default for OnChannel {
             confirms: Confirms::default(),
             unheard_until: None,
             replied: false,
+            suspect: false,
             owner: Waker::noop().clone(),
         }
     }
@@ -116,14 +119,22 @@ impl Entrance {
         if self.bursts.load(Ordering::Relaxed) {
             return Err(job);
         }
-        let (mut on_channel, now) = (self.lock(), Instant::now());
+        // Whoever has the lock is busy with the channel; nobody waits for that.
+        let mut on_channel = match self.on_channel.try_lock() {
+            Ok(on_channel) => on_channel,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(job),
+        };
+        let now = Instant::now();
         let busy = !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
         if busy || (job.awaits_reply && !on_channel.takes_requests) || job.deadline <= now {
             return Err(job);
         }
         let Some(channel) = on_channel.channel.clone() else { return Err(job) };
-        if on_channel.send(&channel, job, now) {
-            on_channel.owner.wake_by_ref();
+        let owner = on_channel.send(&channel, job, now).then(|| on_channel.owner.clone());
+        drop(on_channel);
+        if let Some(owner) = owner {
+            owner.wake();
         }
         Ok(())
     }
@@ -135,6 +146,7 @@ impl OnChannel {
         job.sent += 1;
         job.sent_at = Some(now);
         job.waits = None;
+        self.suspect = job.strikes > 0;
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
         let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
         let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
@@ -154,7 +166,7 @@ impl OnChannel {
 
     /// The channel has ended: what was on it.
     pub(super) fn end(&mut self) -> (InFlight, Confirms) {
-        (self.channel, self.takes_requests, self.unheard_until) = (None, false, None);
+        (self.channel, self.takes_requests, self.unheard_until, self.suspect) = (None, false, None, false);
         (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.confirms))
     }
 }

@@ -46,8 +46,6 @@ pub(super) struct Epoch {
     returns: Returns,
     /// Room for those that are settled in one go.
     settled: Vec<(u64, Publication)>,
-    /// Whether what was sent last was in flight before when a channel was closed.
-    suspect: bool,
     /// What is in flight.
     entrance: Arc<Entrance>,
     replies: Option<lapin::Consumer>,
@@ -68,7 +66,6 @@ impl Epoch {
             open: true,
             returns: Returns::default(),
             settled: Vec::new(),
-            suspect: false,
             entrance,
             replies: None,
         }
@@ -150,11 +147,10 @@ impl Epoch {
             {
                 // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
                 let on_channel = self.entrance.lock();
-                let alone = self.suspect || first.strikes > 0;
+                let alone = on_channel.suspect || first.strikes > 0;
                 if on_channel.in_flight.len() >= MAX_UNCONFIRMED || (alone && !on_channel.in_flight.is_empty()) {
                     break;
                 }
-                self.suspect = first.strikes > 0;
             }
             let Some(mut job) = owner.waiting.pop_front() else { break };
             if job.deadline <= Instant::now() {
@@ -214,7 +210,10 @@ impl Epoch {
                     self.returns.confirmed(number, publication);
                 }
                 Err(Unconfirmed { error, written }) => {
-                    if let Some(job) = self.entrance.lock().in_flight.get_mut(number).filter(|_| !written) {
+                    let mut on_channel = self.entrance.lock();
+                    // Nobody else is to put anything on it.
+                    on_channel.channel = None;
+                    if let Some(job) = on_channel.in_flight.get_mut(number).filter(|_| !written) {
                         job.sent -= 1;
                     }
                     lost = Some(error);
