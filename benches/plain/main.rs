@@ -41,6 +41,7 @@ enum Role {
     /// Answers requests until it is told to end
     Serve {
         queue: String,
+        /// With the properties that Postrider sends; writes are polled once
         #[arg(long)]
         promises: bool,
     },

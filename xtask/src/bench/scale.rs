@@ -96,35 +96,32 @@ fn filled(roles: &[Role], fill: impl FnOnce() -> Result<(), String>) -> Result<(
 
 /// Starts an app of so many actors with so many handlers each, and lets it handle; what starting cost, and handling.
 fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Measured, Measured), String> {
-    let [actors, handlers, count] = [actors, handlers, messages].map(|number| number.to_string());
+    wide_with(bench, [actors, handlers, messages], &[], &[])
+}
+
+/// Handles more messages of 16 KiB than may be with the process at once.
+fn prefetched(bench: &Bench, prefetch: u64) -> Result<Measured, String> {
+    let messages = (2 * prefetch).max(4_000);
+    let handled = wide_with(bench, [1, 1, messages], &["--prefetch", &prefetch.to_string()], &["--bytes", "16384"])?;
+    Ok(handled.1)
+}
+
+/// [`wide`], of actors, handlers and messages, with more words for the app and for whoever fills its queues.
+fn wide_with(bench: &Bench, numbers: [u64; 3], app: &[&str], filler: &[&str]) -> Result<(Measured, Measured), String> {
+    let messages = numbers[2];
+    let [actors, handlers, count] = numbers.map(|number| number.to_string());
     let url = if messages > 0 { patient(bench).url } else { bench.url.clone() };
-    let words = ["--broker", &url, "wide", "--actors", &actors, "--handlers", &handlers, "--messages", &count];
-    let mut role = Role::start(OURS, &words)?;
+    let of = ["--messages", &count, "--actors", &actors, "--handlers", &handlers];
+    let mut role = Role::start(OURS, &[&["--broker", &url, "wide"], &of[..], app].concat())?;
     let started = role.measured()?;
     role.is_ready()?;
     if messages > 0 {
-        let publish = ["publish", "--messages", &count, "--actors", &actors, "--handlers", &handlers];
-        let fill = || run(OURS, &[&["--broker", &bench.url], &publish[..]].concat()).map(drop);
+        let fill = || run(OURS, &[&["--broker", &bench.url, "publish"], &of[..], filler].concat()).map(drop);
         filled(std::slice::from_ref(&role), fill)?;
     }
     let measured = role.measured()?;
     role.ended()?;
     Ok((started, measured))
-}
-
-/// Handles more messages of 16 KiB than may be with the process at once.
-fn prefetched(bench: &Bench, prefetch: u64) -> Result<Measured, String> {
-    let (messages, prefetch) = ((2 * prefetch).max(4_000).to_string(), prefetch.to_string());
-    let url = patient(bench).url;
-    let mut role = Role::start(OURS, &["--broker", &url, "wide", "--messages", &messages, "--prefetch", &prefetch])?;
-    role.measured()?;
-    role.is_ready()?;
-    let publish = ["publish", "--messages", &messages, "--actors", "1", "--handlers", "1", "--bytes", "16384"];
-    let fill = || run(OURS, &[&["--broker", &bench.url], &publish[..]].concat()).map(drop);
-    filled(std::slice::from_ref(&role), fill)?;
-    let measured = role.measured()?;
-    role.ended()?;
-    Ok(measured)
 }
 
 /// Consumes messages of so many bytes, halted while they are put into the queue or beside whoever sends them.
