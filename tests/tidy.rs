@@ -106,7 +106,9 @@ fn files_and_functions_are_short() {
             let text = text(&path);
             let lines: Vec<&str> = text.lines().collect();
             // A suite is one list of facts.
-            if lines.len() > MAX_FILE_LINES && !shown(&path).starts_with("tests/suites/") {
+            let is_suite =
+                ["tests/suites/", "tests/surroundings/"].iter().any(|folder| shown(&path).starts_with(folder));
+            if lines.len() > MAX_FILE_LINES && !is_suite {
                 problems.push(format!("{}: {} lines; move a wall", shown(&path), lines.len()));
             }
             problems.extend(long_functions(&lines).into_iter().map(|problem| format!("{}{problem}", shown(&path))));

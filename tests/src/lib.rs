@@ -7,3 +7,20 @@ pub mod node;
 pub mod program;
 pub mod proxy;
 pub mod world;
+
+/// Writes each test twice: `in_process::name` and `rabbitmq::name`.
+#[macro_export]
+macro_rules! on_both_brokers {
+    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        mod in_process {
+            #[allow(unused_imports)]
+            use super::*;
+            $($(#[$meta])* #[test] fn $name() { let $world = $crate::world::World::in_process(); $crate::world::run(async move $body) })*
+        }
+        mod rabbitmq {
+            #[allow(unused_imports)]
+            use super::*;
+            $($(#[$meta])* #[test] fn $name() { let $world = $crate::world::World::rabbitmq(); $crate::world::run(async move $body) })*
+        }
+    };
+}

@@ -2,21 +2,8 @@
 //! `cargo xtask test`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
-/// Writes each test twice: `in_process::name` and `rabbitmq::name`.
-macro_rules! on_both_brokers {
-    ($($(#[$meta:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
-        mod in_process {
-            #[allow(unused_imports)]
-            use super::*;
-            $($(#[$meta])* #[test] fn $name() { let $world = postrider_tests::world::World::in_process(); postrider_tests::world::run(async move $body) })*
-        }
-        mod rabbitmq {
-            #[allow(unused_imports)]
-            use super::*;
-            $($(#[$meta])* #[test] fn $name() { let $world = postrider_tests::world::World::rabbitmq(); postrider_tests::world::run(async move $body) })*
-        }
-    };
-}
+#[macro_use]
+extern crate postrider_tests;
 
 mod concurrency;
 mod conformance;

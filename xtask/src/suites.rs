@@ -96,6 +96,14 @@ pub const SUITES: &[Suite] = &[
         only_with_all: false,
     },
     Suite {
+        name: "surroundings",
+        about: "strangers' messages, brokers that others set up, processes and shells, a newcomer's first hour",
+        needs: Needs::BrokerAndPython,
+        runs: &["cargo build --workspace --bins --examples", "cargo test -p postrider-tests --test surroundings"],
+        environment: &[],
+        only_with_all: false,
+    },
+    Suite {
         name: "examples",
         about: "the examples do what their texts say",
         needs: Needs::BrokerAndPython,

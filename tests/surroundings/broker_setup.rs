@@ -1,0 +1,1 @@
+//! A broker that somebody else has set up, and changes while services run.

@@ -1,0 +1,1 @@
+//! Dead letters in great numbers, of strangers, and without an address.

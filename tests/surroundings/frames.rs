@@ -1,0 +1,1 @@
+//! Bytes that a client library cannot read or must not believe.

@@ -1,0 +1,1 @@
+//! Messages of clients in other languages.

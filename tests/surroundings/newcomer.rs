@@ -1,0 +1,1 @@
+//! What somebody meets who starts with the README.

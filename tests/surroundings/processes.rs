@@ -1,0 +1,1 @@
+//! Environments, shells, pipes, signals and logs.
