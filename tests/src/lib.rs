@@ -6,6 +6,7 @@ pub mod ledger;
 pub mod node;
 pub mod program;
 pub mod proxy;
+pub mod raw;
 pub mod world;
 
 /// Writes each test twice: `in_process::name` and `rabbitmq::name`.

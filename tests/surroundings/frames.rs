@@ -1,1 +1,253 @@
 //! Bytes that a client library cannot read or must not believe.
+
+use postrider::broker::{Binding, ConsumerSpec, Destination, Queue, Topology};
+use postrider::{App, Context, Failure, MessageId, Payload, Running, distributed};
+use postrider_tests::raw::{RawClient, RawMessage, nested_header, text_header};
+use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, run};
+
+/// No UTF-8, with bytes that end lines and texts.
+const GARBAGE: &[u8] = b"\xff\xfe\x00\x01 no \xc3\x28 text \n\x0d";
+
+#[derive(Clone, Default)]
+struct Notes {
+    seen: Seen<u64>,
+    correlation_ids: Seen<String>,
+}
+
+impl Notes {
+    fn app(&self) -> App {
+        let notes = self.clone();
+        App::new("notes").actor(move || notes.clone())
+    }
+}
+
+#[distributed(service = "notes", retry = "none")]
+impl Notes {
+    #[distributed(command = "notes.note")]
+    async fn note(&self, number: u64, cx: &Context) -> Result<u64, Failure> {
+        self.correlation_ids.add(cx.envelope().correlation_id.as_ref().map(MessageId::to_string).unwrap_or_default());
+        self.seen.add(number);
+        if number == FAILS { Err(Failure::permanent("as was asked for")) } else { Ok(number) }
+    }
+
+    #[distributed(event = "noise.#")]
+    async fn heard(&self, number: u64) -> Result<(), Failure> {
+        self.seen.add(number);
+        Ok(())
+    }
+}
+
+/// The number at which the handler fails.
+const FAILS: u64 = 404;
+
+/// A message of the handler's key, as a foreign client sends it.
+fn note(world: &World, number: u64) -> RawMessage {
+    RawMessage::to_exchange(&world.names.exchange(postrider::Kind::Command), "notes.note", number.to_string())
+        .property("content_type", b"application/json")
+}
+
+/// How often the lanes have opened their consumers.
+fn openings(running: &Running) -> Vec<u64> {
+    running.health().lanes.iter().map(|lane| lane.epochs).collect()
+}
+
+/// Publishes a stranger's message with ten good ones behind it. The good ones are handled once each, the stranger's is handled or
+/// a dead letter, and the consumers stay open.
+async fn harms_nobody(world: &World, notes: &Notes, running: &Running, bad: &RawMessage) {
+    let (seen, dead, before) = (notes.seen.count(), running.stats().dead_lettered, openings(running));
+    let mut stranger = RawClient::connect(&amqp_url());
+    stranger.publish(bad);
+    (1..=10).for_each(|number| stranger.publish(&note(world, number)));
+    stranger.confirmed();
+    let done = || notes.seen.count() - seen + (running.stats().dead_lettered - dead) as usize;
+    eventually(&format!("{bad:?} and ten others are done with"), || done() >= 11).await;
+    let handled = notes.seen.all().split_off(seen);
+    assert_same(1..=10, handled.into_iter().filter(|number| *number != 0));
+    assert_eq!(openings(running), before, "{bad:?} cost a consumer");
+}
+
+#[test]
+fn a_property_that_is_no_utf_8_costs_neither_the_connection_nor_a_neighbour() {
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        // The broker refuses the others itself.
+        for property in [
+            "content_type",
+            "content_encoding",
+            "correlation_id",
+            "reply_to",
+            "message_id",
+            "type",
+            "app_id",
+            "cluster_id",
+        ] {
+            let mut bad = note(&world, 0);
+            if property == "content_type" {
+                bad.properties.clear();
+            }
+            harms_nobody(&world, &notes, &running, &bad.property(property, GARBAGE)).await;
+        }
+        let named = note(&world, 0).headers(&text_header(GARBAGE, b"value"));
+        harms_nobody(&world, &notes, &running, &named).await;
+        let valued = note(&world, 0).headers(&text_header(b"name", GARBAGE));
+        harms_nobody(&world, &notes, &running, &valued).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_routing_key_that_is_no_utf_8_costs_neither_the_connection_nor_a_neighbour() {
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        let key = [b"noise.", GARBAGE].concat();
+        let bad = RawMessage::to_exchange(&world.names.exchange(postrider::Kind::Event), key, "0")
+            .property("content_type", b"application/json");
+        harms_nobody(&world, &notes, &running, &bad).await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn headers_of_any_depth_become_a_dead_letter_and_the_process_lives() {
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        for (depth, tables) in [(1_000, true), (1_500, true), (9_000, false)] {
+            let bad = note(&world, 0).headers(&nested_header(depth, tables)).property("message_id", b"deep");
+            harms_nobody(&world, &notes, &running, &bad).await;
+        }
+        running.stop().await;
+        for letter in world.dead_letters("notes", 3).await {
+            assert_eq!((&letter.payload[..], letter.id.as_str()), (&b"0"[..], "deep"));
+            assert_eq!(letter.headers.text("postrider-dead-reason"), Some("undecodable"));
+            let error = letter.headers.text("postrider-dead-error").unwrap();
+            assert!(error.contains("nested more than 128 levels deep"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_reply_and_its_request_keep_the_bytes_of_a_correlation_id_that_is_no_utf_8() {
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        let answers = world.names.queue("stranger", None);
+        let broker = world.broker().await;
+        let queues = vec![Queue::quorum(answers.clone())];
+        broker.declare(&Topology { queues, ..Topology::default() }).await.unwrap();
+        let mut stranger = RawClient::connect(&amqp_url());
+        let asked = |number| note(&world, number).property("reply_to", answers.as_bytes());
+        stranger.publish(&asked(7).property("correlation_id", GARBAGE));
+        stranger.publish(&asked(FAILS).property("correlation_id", GARBAGE));
+        stranger.confirmed();
+        let content_headers = [stranger.get(&answers).await, stranger.get(&answers).await];
+        let dead = stranger.get(&world.names.dead_queue(&world.names.queue("notes", None))).await;
+        for content_header in content_headers.into_iter().chain([dead]) {
+            let has_it = content_header.windows(GARBAGE.len()).any(|bytes| bytes == GARBAGE);
+            assert!(has_it, "{}", String::from_utf8_lossy(&content_header));
+        }
+        let shown = notes.correlation_ids.reach(2).await.remove(0);
+        assert!(shown.starts_with('\u{fffd}') && shown.contains("\\xff\\xfe\\x00"), "{shown}");
+        broker.close().await;
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_reply_that_is_no_utf_8_ends_no_request_of_others() {
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        let client = world.client().await;
+        let broker = world.broker().await;
+        let spec = ConsumerSpec {
+            queue: Queue::quorum(world.names.queue("oracle", None)),
+            topology: Topology {
+                bindings: vec![Binding {
+                    source: world.names.exchange(postrider::Kind::Command).to_string(),
+                    destination: Destination::Queue(world.names.queue("oracle", None)),
+                    routing_key: "oracle.ask".into(),
+                }],
+                ..Topology::default()
+            },
+            prefetch: 1,
+            answers: false,
+        };
+        let mut oracle = broker.consume(&spec).await.unwrap();
+        let bus = client.bus().clone();
+        let asking = tokio::spawn(async move { bus.request_key::<u64>("oracle.ask", Payload::json(&1_u64)).await });
+        let question = oracle.next().await.unwrap().unwrap();
+        let (reply_to, id) =
+            (question.properties.reply_to.clone().unwrap(), question.properties.message_id.clone().unwrap());
+        question.receipt.ack();
+        let epoch = client.connection().borrow().epoch;
+        let mut stranger = RawClient::connect(&amqp_url());
+        let answer = |id: &[u8]| {
+            RawMessage::to_queue(&reply_to, "5")
+                .property("correlation_id", id)
+                .property("content_type", b"application/json")
+        };
+        stranger.publish(&answer(GARBAGE).property("type", GARBAGE).headers(&nested_header(2_000, false)));
+        stranger.publish(&answer(id.as_bytes()));
+        stranger.confirmed();
+        assert_eq!(asking.await.unwrap().unwrap(), 5);
+        assert_eq!(client.connection().borrow().epoch, epoch);
+        assert_eq!(client.bus().request_key::<u64>("notes.note", Payload::json(&3_u64)).await.unwrap(), 3);
+        oracle.close().await;
+        broker.close().await;
+        client.stop().await;
+        running.stop().await;
+    });
+}
+
+/// Bytes by a seed, half of them letters.
+fn bytes(random: &mut fastrand::Rng, most: usize) -> Vec<u8> {
+    let length = random.usize(..=most);
+    (0..length).map(|_| if random.bool() { random.u8(..) } else { random.u8(b'a'..=b'z') }).collect()
+}
+
+/// 10 000 messages; the strangers' among them have any bytes in any property or header that the broker lets through.
+#[test]
+fn whatever_bytes_strangers_write_into_their_messages_every_good_one_is_handled_once() {
+    const MESSAGES: u64 = 10_000;
+    run(async {
+        let (world, notes) = (World::rabbitmq(), Notes::default());
+        let running = world.start(notes.app()).await;
+        let before = openings(&running);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut stranger = RawClient::connect(&amqp_url());
+        let (mut good, mut bad) = (Vec::new(), 0);
+        for number in 1..=MESSAGES {
+            if random.u8(..4) > 0 {
+                good.push(number);
+                stranger.publish(&note(&world, number));
+                continue;
+            }
+            bad += 1;
+            let mut message = note(&world, 0).property("message_id", &bytes(&mut random, 255));
+            for property in ["content_encoding", "correlation_id", "type", "app_id", "cluster_id"] {
+                if random.bool() {
+                    message = message.property(property, &bytes(&mut random, 255));
+                }
+            }
+            let header = match random.u8(..4) {
+                0 => nested_header(random.usize(1..4_000), random.bool()),
+                1 => text_header(&bytes(&mut random, 200), &bytes(&mut random, 2_000)),
+                _ => [text_header(&bytes(&mut random, 50), b"a"), nested_header(random.usize(100..160), true)].concat(),
+            };
+            stranger.publish(&message.headers(&header));
+        }
+        stranger.confirmed();
+        let done = || {
+            let stats = running.stats();
+            stats.handled + stats.dead_lettered + stats.joined
+        };
+        eventually("all are done with", || done() >= MESSAGES && running.stats().in_flight == 0).await;
+        let handled: Vec<u64> = notes.seen.all().into_iter().filter(|number| *number != 0).collect();
+        assert_same(good, handled);
+        assert_eq!(openings(&running), before, "{bad} bad ones cost no consumer");
+        running.stop().await;
+    });
+}

@@ -25,6 +25,7 @@ pub use port::{
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
-    ATTEMPT, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, check_size, seal_owned, strip, usual_header,
+    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE, check_size,
+    seal_owned, strip, usual_header,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

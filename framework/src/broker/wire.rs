@@ -25,6 +25,10 @@ pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 pub(crate) const HOME: &str = "postrider-home";
 /// The sending instance. An adapter knows it by name, because so many messages have the same.
 pub(crate) const INSTANCE: &str = "postrider-instance";
+/// Names the headers that were left out because they did not fit into a frame.
+pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";
+/// Says why the headers of a message could not be read. Such a message is a dead letter.
+pub(crate) const UNREADABLE: &str = "postrider-unreadable";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";
 pub(crate) const ATTEMPT: &str = "postrider-attempt";

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::broker::UNREADABLE;
 use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
@@ -76,6 +77,9 @@ impl<S: 'static> Core<S> {
             let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
             Counters::add(&self.counters.rejected);
             return Some(Outcome::failed(FailureClass::Rejected, Problem::WOULD_WAIT, text));
+        }
+        if let Some(reason) = envelope.headers.text(UNREADABLE) {
+            return Some(Outcome::failed(FailureClass::Undecodable, Problem::UNDECODABLE, reason));
         }
         let is_ping = envelope.kind == Kind::Query && envelope.target.is_some() && envelope.key.as_str() == PING;
         is_ping.then(|| self.pong(&envelope.media_type))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
+    ATTEMPT, Addressed, CUT_HEADERS, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
     is_reserved_header, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
@@ -17,8 +17,6 @@ const SKEWED_SINCE: &str = "postrider-skewed-since";
 const FIRST_ERROR: &str = "postrider-first-error";
 /// In front of everything that says why a message is a dead letter.
 const DEAD: &str = "postrider-dead-";
-/// The headers that did not fit.
-const CUT: &str = "postrider-cut-headers";
 
 /// The message as it came, with the properties that it came with, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
@@ -75,14 +73,14 @@ fn fitted(mut addressed: Addressed) -> Addressed {
     let properties = Arc::make_mut(&mut addressed.properties);
     let mut cut = Vec::new();
     while properties.size() > MAX_PROPERTIES_BYTES {
-        let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT && !cut.is_empty();
+        let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT_HEADERS && !cut.is_empty();
         let others = properties.headers.iter().filter(|(name, _)| !written_now(name));
         let largest = others.max_by_key(|(name, value)| (!is_reserved_header(name), value.size()));
         let Some(largest) = largest.map(|(name, _)| name.to_owned()) else { break };
         properties.headers.remove(&largest);
         cut.push(largest.chars().take(60).collect::<String>());
         cut.truncate(20);
-        properties.headers.set(CUT, cut.join(", "));
+        properties.headers.set(CUT_HEADERS, cut.join(", "));
     }
     addressed
 }

@@ -4,10 +4,15 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
 use crate::adapter::rabbitmq::RabbitMqSettings;
+use crate::adapter::rabbitmq::socket::MIN_FRAME_MAX;
 use crate::broker::BrokerError;
 
 /// Seconds between heartbeats unless the address says otherwise: a dead peer is noticed after two of them.
 const HEARTBEAT: u16 = 10;
+
+/// The largest frame, in bytes, unless the address or the broker allows less: RabbitMQ's own default. The client sets aside
+/// 64 times as much for each connection, so that a broker without a limit would cost gigabytes.
+const FRAME_MAX: u32 = 128 * 1024;
 
 /// The nodes of one broker, and how to reach them.
 #[derive(Clone)]
@@ -120,7 +125,19 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
         uri.vhost = "/".into();
     }
     uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT));
+    uri.query.frame_max = Some(frame_max(&uri).map_err(|reason| wrong(&without_password, reason))?);
     Ok(uri)
+}
+
+/// Zero is no limit, as it is for the broker.
+fn frame_max(uri: &AMQPUri) -> Result<u32, String> {
+    match uri.query.frame_max {
+        None | Some(0) => Ok(FRAME_MAX),
+        Some(bytes) if (bytes as usize) < MIN_FRAME_MAX => {
+            Err(format!("frame_max={bytes} is too small; AMQP frames have at least {MIN_FRAME_MAX} bytes"))
+        }
+        Some(bytes) => Ok(bytes.min(FRAME_MAX)),
+    }
 }
 
 /// Only what can be no password: the scheme, and the host behind the last `@`.

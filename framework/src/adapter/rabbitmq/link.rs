@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_rs::Runtime;
 use futures::StreamExt;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::runtime::Handle;
@@ -14,6 +13,7 @@ use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::address::{Addresses, shown};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::connecting;
+use crate::adapter::rabbitmq::socket;
 use crate::broker::{BrokerError, ConnectionState, Topology};
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
@@ -168,9 +168,7 @@ impl Link {
         for uri in &self.addresses.nodes {
             let address = shown(uri);
             let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
-            let runtime = Runtime::tokio_with_handle(self.handle.clone());
-            let connecting_to =
-                Connection::connect_uri_with_config(uri.clone(), properties, self.addresses.tls(), runtime);
+            let connecting_to = socket::connect(uri.clone(), properties, self.addresses.tls(), self.handle.clone());
             let error = match timeout(ANSWER_TIMEOUT, connecting_to).await {
                 Ok(Ok(connection)) => match self.prepare(&connection).await {
                     Ok(()) => return Ok(Arc::new(connection)),

@@ -16,6 +16,7 @@ mod properties;
 mod publisher;
 mod rejections;
 mod returns;
+mod socket;
 mod writes;
 
 use std::path::PathBuf;

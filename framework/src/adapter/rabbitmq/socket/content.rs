@@ -1,0 +1,303 @@
+//! Content headers: the properties and headers of a message, as they cross the socket.
+
+use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape, unescape};
+use crate::adapter::rabbitmq::socket::walk::{Walk, fixed_size, put_long, put_short};
+use crate::broker::{CUT_HEADERS, UNREADABLE};
+
+/// How deep lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
+pub(super) const MAX_HEADER_NESTING: usize = 128;
+
+/// A property of a message: the bit of its flag, and its shape. In the order of the protocol (AMQP 0-9-1, section 1.8.3).
+const PROPERTIES: [(u16, Shape); 14] = [
+    (1 << 15, Shape::Short),
+    (1 << 14, Shape::Short),
+    (HEADERS, Shape::Table),
+    (1 << 12, Shape::Bytes(1)),
+    (1 << 11, Shape::Bytes(1)),
+    (1 << 10, Shape::Short),
+    (1 << 9, Shape::Short),
+    (1 << 8, Shape::Short),
+    (1 << 7, Shape::Short),
+    (1 << 6, Shape::Bytes(8)),
+    (1 << 5, Shape::Short),
+    (1 << 4, Shape::Short),
+    (1 << 3, Shape::Short),
+    (1 << 2, Shape::Short),
+];
+const HEADERS: u16 = 1 << 13;
+/// The flags that no property has: more flags, and one that is reserved.
+const UNKNOWN_FLAGS: u16 = 0b11;
+/// Class, weight and size of the body, in front of the flags.
+pub(super) const PREFIX: usize = 12;
+/// Names of cut headers that are listed at most.
+const MOST_NAMED: usize = 20;
+/// Bytes of a name that are listed at most.
+const NAME_SHOWN: usize = 60;
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Short,
+    Table,
+    Bytes(usize),
+}
+
+/// Whether the client can read a content header of at most `room` bytes as it is.
+pub(super) fn is_readable(payload: &[u8], room: usize) -> bool {
+    payload.len() <= room && properties_are_readable(payload).unwrap_or(false)
+}
+
+fn properties_are_readable(payload: &[u8]) -> Option<bool> {
+    let mut walk = Walk(payload.get(PREFIX..)?);
+    let flags = walk.u16()?;
+    for (_, shape) in PROPERTIES.iter().filter(|(bit, _)| flags & bit != 0) {
+        let readable = match *shape {
+            Shape::Short => !needs_escape(walk.short()?),
+            Shape::Bytes(count) => walk.bytes(count).is_some(),
+            Shape::Table => table_is_readable(walk.long()?, 1)?,
+        };
+        if !readable {
+            return Some(false);
+        }
+    }
+    Some(walk.is_at_end() && flags & UNKNOWN_FLAGS == 0)
+}
+
+/// `None` when it is cut off in its middle.
+fn table_is_readable(bytes: &[u8], depth: usize) -> Option<bool> {
+    let mut walk = Walk(bytes);
+    while !walk.is_at_end() {
+        if needs_escape(walk.short()?) || !value_is_readable(&mut walk, depth)? {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+fn value_is_readable(walk: &mut Walk<'_>, depth: usize) -> Option<bool> {
+    match walk.u8()? {
+        b'S' | b'x' => walk.long().map(|_| true),
+        b'F' | b'A' if depth == MAX_HEADER_NESTING => Some(false),
+        b'F' => table_is_readable(walk.long()?, depth + 1),
+        b'A' => {
+            let mut values = Walk(walk.long()?);
+            while !values.is_at_end() {
+                if !value_is_readable(&mut values, depth + 1)? {
+                    return Some(false);
+                }
+            }
+            Some(true)
+        }
+        tag => fixed_size(tag).map(|size| walk.bytes(size).is_some()),
+    }
+}
+
+/// A content header that the client can read in place of one that it cannot, of at most `room` bytes. Strings are escaped. What
+/// is nested too deeply, or cannot be understood, stays as bytes, and [`UNREADABLE`] says so. Headers that do not fit are left
+/// out, the largest first, and [`CUT_HEADERS`] names them.
+pub(super) fn readable(payload: &[u8], room: usize) -> Vec<u8> {
+    rewritten(payload, room).filter(|made| made.len() <= room).unwrap_or_else(|| bare(payload))
+}
+
+/// A content header with nothing but a note that the properties are lost.
+pub(super) fn bare(payload: &[u8]) -> Vec<u8> {
+    let mut made = prefix(payload);
+    made.extend_from_slice(&HEADERS.to_be_bytes());
+    let mut table = Vec::new();
+    put_short(&mut table, UNREADABLE.as_bytes());
+    table.push(b'S');
+    put_long(&mut table, b"the properties could not be read, or were too large for this connection");
+    put_long(&mut made, &table);
+    made
+}
+
+fn prefix(payload: &[u8]) -> Vec<u8> {
+    let mut made = payload[..payload.len().min(PREFIX)].to_vec();
+    made.resize(PREFIX, 0);
+    made
+}
+
+fn rewritten(payload: &[u8], room: usize) -> Option<Vec<u8>> {
+    let mut walk = Walk(payload.get(PREFIX..)?);
+    let flags = walk.u16()? & !UNKNOWN_FLAGS;
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let mut entries = Entries::default();
+    for (bit, shape) in PROPERTIES.iter().filter(|(bit, _)| flags & bit != 0) {
+        let made = if *bit > HEADERS { &mut before } else { &mut after };
+        match *shape {
+            Shape::Short => put_escaped(made, walk.short()?),
+            Shape::Bytes(count) => made.extend_from_slice(walk.bytes(count)?),
+            Shape::Table => entries.read(walk.long()?),
+        }
+    }
+    let table = entries.table(room.checked_sub(PREFIX + 2 + 4 + before.len() + after.len())?);
+    let mut made = prefix(payload);
+    let flags = if table.is_empty() { flags & !HEADERS } else { flags | HEADERS };
+    made.extend_from_slice(&flags.to_be_bytes());
+    made.extend_from_slice(&before);
+    if !table.is_empty() {
+        put_long(&mut made, &table);
+    }
+    made.extend_from_slice(&after);
+    Some(made)
+}
+
+fn put_escaped(to: &mut Vec<u8>, text: &[u8]) {
+    if needs_escape(text) { put_short(to, escape(text).as_bytes()) } else { put_short(to, text) }
+}
+
+/// The headers of a message: each name, and its value with its tag.
+#[derive(Default)]
+struct Entries {
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    unreadable: Option<&'static str>,
+}
+
+impl Entries {
+    fn read(&mut self, table: &[u8]) {
+        let mut walk = Walk(table);
+        while !walk.is_at_end() {
+            let rest = walk.0;
+            let Some((name, value)) = self.entry(&mut walk) else {
+                self.keep_as_bytes(rest);
+                return;
+            };
+            self.entries.push((name, value));
+        }
+    }
+
+    fn keep_as_bytes(&mut self, rest: &[u8]) {
+        self.unreadable = Some("a header cannot be understood");
+        let mut value = vec![b'x'];
+        put_long(&mut value, rest);
+        self.entries.push((b"postrider-unreadable-headers".to_vec(), value));
+    }
+
+    fn entry(&mut self, walk: &mut Walk<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let name = walk.short()?;
+        let name = if needs_escape(name) { escape(name).into_bytes() } else { name.to_vec() };
+        let mut value = Vec::new();
+        self.value(walk, &mut value, 1)?;
+        Some((name, value))
+    }
+
+    fn value(&mut self, walk: &mut Walk<'_>, to: &mut Vec<u8>, depth: usize) -> Option<()> {
+        let tag = walk.u8()?;
+        match tag {
+            b'F' | b'A' if depth == MAX_HEADER_NESTING => {
+                self.unreadable = Some("the headers are nested more than 128 levels deep");
+                to.push(b'x');
+                put_long(to, walk.long()?);
+            }
+            b'F' | b'A' => {
+                let (mut values, mut inner) = (Walk(walk.long()?), Vec::new());
+                while !values.is_at_end() {
+                    if tag == b'F' {
+                        put_escaped(&mut inner, values.short()?);
+                    }
+                    self.value(&mut values, &mut inner, depth + 1)?;
+                }
+                to.push(tag);
+                put_long(to, &inner);
+            }
+            b'S' | b'x' => {
+                to.push(tag);
+                put_long(to, walk.long()?);
+            }
+            tag => {
+                let bytes = walk.bytes(fixed_size(tag)?)?;
+                to.push(tag);
+                to.extend_from_slice(bytes);
+            }
+        }
+        Some(())
+    }
+
+    /// The table, of at most `room` bytes if leaving out whole headers can bring that about.
+    fn table(mut self, room: usize) -> Vec<u8> {
+        if let Some(reason) = self.unreadable {
+            self.set(UNREADABLE, reason);
+        }
+        let mut cut: Vec<String> = Vec::new();
+        while self.size() > room {
+            let written_now = |name: &[u8]| name == UNREADABLE.as_bytes() || name == CUT_HEADERS.as_bytes();
+            let others = self.entries.iter().enumerate().filter(|(_, (name, _))| !written_now(name));
+            let largest = others.max_by_key(|(_, (_, value))| value.len()).map(|(index, _)| index);
+            let Some(largest) = largest else { break };
+            let (name, _) = self.entries.swap_remove(largest);
+            cut.push(String::from_utf8_lossy(&name).chars().take(NAME_SHOWN).collect());
+            cut.truncate(MOST_NAMED);
+            self.set(CUT_HEADERS, &cut.join(", "));
+        }
+        let mut table = Vec::with_capacity(self.size());
+        for (name, value) in &self.entries {
+            put_short(&mut table, name);
+            table.extend_from_slice(value);
+        }
+        table
+    }
+
+    fn size(&self) -> usize {
+        self.entries.iter().map(|(name, value)| 1 + name.len() + value.len()).sum()
+    }
+
+    fn set(&mut self, name: &str, text: &str) {
+        self.entries.retain(|(known, _)| known != name.as_bytes());
+        let mut value = vec![b'S'];
+        put_long(&mut value, text.as_bytes());
+        self.entries.push((name.as_bytes().to_vec(), value));
+    }
+}
+
+/// The content header as it was before its strings were escaped; `None` if there is nothing to unescape.
+pub(super) fn original(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut walk = Walk(payload.get(PREFIX..)?);
+    let flags = walk.u16()?;
+    let mut made = payload.get(..PREFIX + 2)?.to_vec();
+    let mut changed = false;
+    for (_, shape) in PROPERTIES.iter().filter(|(bit, _)| flags & bit != 0) {
+        match *shape {
+            Shape::Short => changed |= put_unescaped(&mut made, walk.short()?),
+            Shape::Bytes(count) => made.extend_from_slice(walk.bytes(count)?),
+            Shape::Table => {
+                let mut table = Vec::new();
+                changed |= original_values(walk.long()?, true, &mut table)?;
+                put_long(&mut made, &table);
+            }
+        }
+    }
+    made.extend_from_slice(walk.0);
+    changed.then_some(made)
+}
+
+/// Appends the values of a table or a list; whether anything was unescaped. Ours are never nested more deeply than the client
+/// can read them.
+fn original_values(values: &[u8], named: bool, to: &mut Vec<u8>) -> Option<bool> {
+    let (mut walk, mut changed) = (Walk(values), false);
+    while !walk.is_at_end() {
+        if named {
+            changed |= put_unescaped(to, walk.short()?);
+        }
+        let tag = walk.u8()?;
+        to.push(tag);
+        match tag {
+            b'F' | b'A' => {
+                let mut inner = Vec::new();
+                changed |= original_values(walk.long()?, tag == b'F', &mut inner)?;
+                put_long(to, &inner);
+            }
+            b'S' | b'x' => put_long(to, walk.long()?),
+            tag => to.extend_from_slice(walk.bytes(fixed_size(tag)?)?),
+        }
+    }
+    Some(changed)
+}
+
+/// Appends a short string as it was before it was escaped; whether it was.
+pub(super) fn put_unescaped(to: &mut Vec<u8>, text: &[u8]) -> bool {
+    let bytes = unescape(text);
+    put_short(to, bytes.as_deref().unwrap_or(text));
+    bytes.is_some()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,103 @@
+//! What the client sends: strings that were escaped when they came leave as the bytes that they were.
+
+use crate::adapter::rabbitmq::socket::escape::MARK;
+use crate::adapter::rabbitmq::socket::frame::{HEADER, Head, Kind, put_frame};
+use crate::adapter::rabbitmq::socket::{content, method};
+
+/// The largest frame that is kept until it is whole. The client sends no larger ones than the connection allows.
+const MAX_HELD: usize = 1024 * 1024;
+
+/// Goes through the bytes to the broker, frame by frame.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// Bytes of the present frame that leave as they are.
+    passing: usize,
+    /// The beginning of a frame that the client has not given whole.
+    held: Vec<u8>,
+    /// What is to leave before all else, from this place on.
+    ready: Vec<u8>,
+    left: usize,
+}
+
+impl Outgoing {
+    /// What is to leave first.
+    pub(super) fn ready(&self) -> &[u8] {
+        &self.ready[self.left..]
+    }
+
+    /// So many bytes of it have left.
+    pub(super) fn has_left(&mut self, count: usize) {
+        self.left += count;
+        if self.left >= self.ready.len() {
+            self.ready.clear();
+            self.left = 0;
+        }
+    }
+
+    /// How many bytes at the beginning may leave as they are; [`Outgoing::passed`] says how many have.
+    pub(super) fn plain(&self, bytes: &[u8]) -> usize {
+        if !self.held.is_empty() {
+            return 0;
+        }
+        let mut at = self.passing.min(bytes.len());
+        while let Some(head) = Head::read(&bytes[at..]) {
+            let is_whole = head.frame(&bytes[at..]).is_some();
+            if head.kind == Kind::Other || head.whole() > MAX_HELD {
+                at += head.whole().min(bytes.len() - at);
+            } else if is_whole && !contains_mark(&bytes[at..at + head.whole()]) {
+                at += head.whole();
+            } else {
+                break;
+            }
+        }
+        // The protocol's header, and what is too short to tell anything at the beginning of the connection.
+        at
+    }
+
+    /// So many of the bytes have left as they are.
+    pub(super) fn passed(&mut self, bytes: &[u8], count: usize) {
+        let mut at = self.passing.min(count);
+        self.passing -= at;
+        while at < count {
+            let Some(head) = Head::read(&bytes[at..]) else { return };
+            let here = head.whole().min(count - at);
+            self.passing = head.whole() - here;
+            at += here;
+        }
+    }
+
+    /// Keeps the beginning of what cannot leave as it is: the rest of one frame at most. How many bytes that was.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> usize {
+        let lacking = HEADER.saturating_sub(self.held.len()).min(bytes.len());
+        self.held.extend_from_slice(&bytes[..lacking]);
+        let Some(head) = Head::read(&self.held) else { return lacking };
+        let more = head.whole().saturating_sub(self.held.len()).min(bytes.len() - lacking);
+        self.held.extend_from_slice(&bytes[lacking..lacking + more]);
+        if self.held.len() == head.whole() {
+            let held = std::mem::take(&mut self.held);
+            let made = head.frame(&held).filter(|_| contains_mark(&held)).and_then(|frame| match head.kind {
+                Kind::Header => content::original(frame.payload),
+                Kind::Method => method::original(frame.payload),
+                Kind::Other => None,
+            });
+            match made {
+                Some(payload) => put_frame(&mut self.ready, &held, &payload),
+                None => self.ready.extend_from_slice(&held),
+            }
+        }
+        lacking + more
+    }
+}
+
+/// Whether there may be an escaped string in it.
+fn contains_mark(bytes: &[u8]) -> bool {
+    let [first, rest @ ..] = MARK.as_bytes() else { return false };
+    let mut bytes = bytes;
+    while let Some(at) = bytes.iter().position(|byte| byte == first) {
+        bytes = &bytes[at + 1..];
+        if bytes.starts_with(rest) {
+            return true;
+        }
+    }
+    false
+}
