@@ -72,7 +72,7 @@ fn a_property_and_a_headers_name_that_are_no_utf_8_are_escaped_and_come_back() {
     assert!(!is_readable(&payload, ROOM));
     let made = readable(&payload, ROOM);
     assert!(is_readable(&unmarked(&made), ROOM), "nothing but marks is left to escape");
-    assert_eq!(header(&made, "\u{fffd}n\\xfe").as_deref(), Some("v"));
+    assert_eq!(header(&made, "n\u{fffd}fe").as_deref(), Some("v"));
     assert_eq!(header(&made, "m").as_deref(), Some("w"));
     assert_eq!(original(&made).unwrap(), payload);
 }

@@ -119,8 +119,11 @@ const DELIVER: [u8; 7] = [0, 60, 0, 60, 0, 0, 0];
 const PUBLISH: [u8; 7] = [0, 60, 0, 40, 0, 0, 0];
 
 fn escaped(bytes: &[u8]) -> Vec<u8> {
-    let needs = bytes.starts_with("\u{fffd}".as_bytes()) || std::str::from_utf8(bytes).is_err();
-    if needs { escape(bytes).into_bytes() } else { bytes.to_vec() }
+    if std::str::from_utf8(bytes).map_or(true, |text| text.contains('\u{fffd}')) {
+        escape(bytes).into_bytes()
+    } else {
+        bytes.to_vec()
+    }
 }
 
 proptest! {
