@@ -17,8 +17,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-pub use os::{answers, send, wait_within};
-use os::{free_port, on, read_lossy, write_secret};
+pub use os::{ROOT_VARIABLE, answers, send, server_script, wait_within};
+use os::{free_port, inside, on, read_lossy, root, write_secret};
 
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -175,12 +175,12 @@ impl Node {
 
     /// Halts the Erlang VM with SIGSTOP: connections stay open, nothing answers.
     pub fn freeze(&mut self) -> Result<(), String> {
-        self.signal("STOP").map(|_| ())
+        self.signal("STOP").map(drop)
     }
 
     /// Lets a frozen node go on.
     pub fn thaw(&mut self) -> Result<(), String> {
-        self.signal("CONT").map(|_| ())
+        self.signal("CONT").map(drop)
     }
 
     /// Folder, name and ports for a node that is not started yet.
@@ -348,11 +348,16 @@ impl Node {
         self.folder.join("console.log")
     }
 
+    /// Its log.
+    pub fn log(&self) -> String {
+        read_lossy(&self.log_path())
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let log = read_lossy(&self.log_path());
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        let log = self.log();
+        let skipped = log.lines().count().saturating_sub(TAIL_LINES);
+        log.lines().skip(skipped).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -364,36 +369,4 @@ impl Drop for Node {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
-}
-
-/// The root folder of another Debian whose RabbitMQ is used instead of this machine's.
-pub const ROOT_VARIABLE: &str = "AMQP_ROOT";
-
-fn root() -> Option<PathBuf> {
-    env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()).map(PathBuf::from)
-}
-
-/// A path as it is called within the root.
-fn inside(path: &Path) -> PathBuf {
-    let within = root().and_then(|root| path.strip_prefix(root).ok().map(|rest| Path::new("/").join(rest)));
-    within.unwrap_or_else(|| path.to_path_buf())
-}
-
-/// The script that starts a RabbitMQ server, if one is installed.
-///
-/// Debian's `/usr/sbin/rabbitmq-server` is not it: that one changes the user. The real one has `rabbitmq-env` beside it.
-pub fn server_script() -> Option<PathBuf> {
-    let libraries = root().unwrap_or_else(|| PathBuf::from("/")).join("usr/lib/rabbitmq");
-    let mut folders = vec![libraries.join("bin")];
-    let mut versions: Vec<PathBuf> =
-        fs::read_dir(libraries.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    versions.sort();
-    folders.extend(versions.iter().rev().map(|version| version.join("sbin")));
-    if root().is_none() {
-        folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
-    }
-    let complete = |folder: &PathBuf| {
-        ["rabbitmq-server", "rabbitmqctl", "rabbitmq-env"].iter().all(|name| folder.join(name).is_file())
-    };
-    folders.into_iter().find(complete).map(|folder| folder.join("rabbitmq-server"))
 }

@@ -1,11 +1,11 @@
-//! Ports, processes and files, as a node needs them.
+//! Ports, processes, files and programs, as a node needs them.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::atomic::Ordering,
     thread,
@@ -87,4 +87,36 @@ pub(super) fn read_lossy(path: &Path) -> String {
 pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(on(path))
+}
+
+/// The root folder of another Debian whose RabbitMQ is used instead of this machine's.
+pub const ROOT_VARIABLE: &str = "AMQP_ROOT";
+
+pub(super) fn root() -> Option<PathBuf> {
+    env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()).map(PathBuf::from)
+}
+
+/// A path as it is called within the root.
+pub(super) fn inside(path: &Path) -> PathBuf {
+    let within = root().and_then(|root| path.strip_prefix(root).ok().map(|rest| Path::new("/").join(rest)));
+    within.unwrap_or_else(|| path.to_path_buf())
+}
+
+/// The script that starts a RabbitMQ server, if one is installed.
+///
+/// Debian's `/usr/sbin/rabbitmq-server` is not it: that one changes the user. The real one has `rabbitmq-env` beside it.
+pub fn server_script() -> Option<PathBuf> {
+    let libraries = root().unwrap_or_else(|| PathBuf::from("/")).join("usr/lib/rabbitmq");
+    let mut folders = vec![libraries.join("bin")];
+    let mut versions: Vec<PathBuf> =
+        fs::read_dir(libraries.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    versions.sort();
+    folders.extend(versions.iter().rev().map(|version| version.join("sbin")));
+    if root().is_none() {
+        folders.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    }
+    let complete = |folder: &PathBuf| {
+        ["rabbitmq-server", "rabbitmqctl", "rabbitmq-env"].iter().all(|name| folder.join(name).is_file())
+    };
+    folders.into_iter().find(complete).map(|folder| folder.join("rabbitmq-server"))
 }

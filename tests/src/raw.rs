@@ -1,5 +1,6 @@
 //! A client that puts any bytes into a message, which no client library does: AMQP 0-9-1 by hand, as much as publishing needs.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -100,8 +101,8 @@ pub fn nested_header(depth: usize, tables: bool) -> Vec<u8> {
 pub struct RawClient {
     socket: TcpStream,
     frame_max: usize,
-    confirmed: u64,
     published: u64,
+    unconfirmed: BTreeSet<u64>,
 }
 
 impl RawClient {
@@ -114,7 +115,7 @@ impl RawClient {
         let host = url.rsplit('@').next().expect("an address").trim_end_matches('/');
         let socket = TcpStream::connect(host.split('/').next().expect("a host")).expect("the broker listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        let mut client = Self { socket, frame_max: 0, confirmed: 0, published: 0 };
+        let mut client = Self { socket, frame_max: 0, published: 0, unconfirmed: BTreeSet::new() };
         client.write(b"AMQP\0\0\x09\x01");
         client.expect(10, 10);
         let start_ok = [long(b""), short(b"PLAIN"), long(b"\0guest\0guest"), short(b"en_US")].concat();
@@ -145,6 +146,7 @@ impl RawClient {
         let most = if self.frame_max == 0 { 128 * 1024 } else { self.frame_max } - 8;
         message.body.chunks(most).for_each(|piece| self.frame(3, 1, piece));
         self.published += 1;
+        self.unconfirmed.insert(self.published);
     }
 
     /// Waits until the broker has confirmed all that was published.
@@ -152,10 +154,11 @@ impl RawClient {
     /// # Panics
     /// When it does not.
     pub fn confirmed(&mut self) {
-        while self.confirmed < self.published {
+        while !self.unconfirmed.is_empty() {
             let ack = self.expect(60, 80);
             let tag = u64::from_be_bytes(ack[..8].try_into().expect("eight bytes"));
-            self.confirmed = if ack[8] & 1 == 1 { tag } else { self.confirmed + 1 };
+            let multiple = ack[8] & 1 == 1;
+            self.unconfirmed.retain(|number| if multiple { *number > tag } else { *number != tag });
         }
     }
 

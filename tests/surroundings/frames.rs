@@ -2,6 +2,7 @@
 
 use postrider::broker::{Binding, ConsumerSpec, Destination, Queue, Topology};
 use postrider::{App, Context, Failure, MessageId, Payload, Running, distributed};
+use postrider_tests::node::Node;
 use postrider_tests::raw::{RawClient, RawMessage, nested_header, text_header};
 use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, run};
 
@@ -34,6 +35,17 @@ impl Notes {
     async fn heard(&self, number: u64) -> Result<(), Failure> {
         self.seen.add(number);
         Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Asked;
+
+#[distributed(service = "asked")]
+impl Asked {
+    #[distributed(query = "asked.twice")]
+    async fn twice(&self, number: u64) -> Result<u64, Failure> {
+        Ok(number * 2)
     }
 }
 
@@ -198,6 +210,47 @@ fn a_reply_that_is_no_utf_8_ends_no_request_of_others() {
         oracle.close().await;
         broker.close().await;
         client.stop().await;
+        running.stop().await;
+    });
+}
+
+/// An address like that of a channel which waits for its reply, but nobody's. The broker closes the whole connection over it.
+const MADE_UP: &[u8] = b"amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMTExMTE5.xx";
+
+#[test]
+fn a_reply_address_that_was_made_up_costs_one_reply_and_neither_a_message_nor_its_sender() {
+    run(async {
+        let node = Node::start().unwrap();
+        let (world, notes) = (World::on(node.url()), Notes::default());
+        let running = world.start(notes.app().actor(Asked::default)).await;
+        let epoch = running.connection().borrow().epoch;
+        let lanes = running.health().lanes.len();
+        let mut stranger = RawClient::connect(&node.url());
+        const BAD: u64 = 4;
+        for number in 0..BAD {
+            stranger.publish(&note(&world, number).property("reply_to", MADE_UP).property("correlation_id", b"x"));
+            let query = RawMessage::to_exchange(&world.names.exchange(postrider::Kind::Query), "asked.twice", "3");
+            let query = query.property("content_type", b"application/json").property("reply_to", MADE_UP);
+            stranger.publish(&query);
+        }
+        stranger.confirmed();
+        // Meanwhile others send, ask and are answered; a reply of theirs may be lost when the broker closes the connection.
+        for number in 100..200 {
+            running.bus().send_key("notes.note", Payload::json(&number)).await.unwrap();
+        }
+        eventually("all replies to nobody are counted", || running.stats().lost_replies >= 2 * BAD).await;
+        assert_eq!(running.bus().request_key::<u64>("asked.twice", Payload::json(&21_u64)).await.unwrap(), 42);
+        assert_eq!(running.bus().request_key::<u64>("notes.note", Payload::json(&300_u64)).await.unwrap(), 300);
+        let handled: Vec<u64> = notes.seen.all();
+        assert_same((0..BAD).chain(100..200).chain([300]), handled);
+        assert_eq!(running.connection().borrow().epoch, epoch, "what is published does not suffer");
+        assert_eq!(running.stats().lost_replies, 2 * BAD, "and no reply of others is lost");
+        eventually("all lanes consume", || running.health().ready).await;
+        assert_eq!(running.health().lanes.len(), lanes);
+        // Each reply was sent twice at most; a query's first answer goes out on the channel of its query.
+        let is_closing = |line: &&str| line.contains("closing AMQP connection") && line.contains("(answering)");
+        let closed = node.log().lines().filter(is_closing).count();
+        assert!(closed <= 3 * BAD as usize, "{closed} times\n{}", node.log_tail());
         running.stop().await;
     });
 }

@@ -54,6 +54,8 @@ counters! {
     unrouted,
     /// Replies that came when nobody waited any more, or twice.
     late_replies,
+    /// Replies that could not be sent: the address was made up, say, or the broker was gone for too long.
+    lost_replies,
     /// Messages dropped because nobody waits for their answer any more.
     expired,
     /// Messages that were not for this service or instance.

@@ -172,6 +172,7 @@ impl Settler {
         let Some(reply) = self.stamped_reply(outcome, request) else { return };
         let deadline = Instant::now() + self.confirm_timeout;
         if let Err(error) = self.bus.outlet.publish(Box::new(reply), deadline).await {
+            Counters::add(&self.counters.lost_replies);
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
 use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::publisher::MAX_UNCONFIRMED;
 
 /// The way onto the channel of one owner, through all its epochs.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(super) struct Entrance {
     waiting: Arc<AtomicUsize>,
     /// Whether several messages came at once when the owner looked last. Then the lock is left to the owner.
     bursts: AtomicBool,
+    /// Whether only replies leave here, which have no order among each other.
+    pub(super) replies_only: bool,
 }
 
 /// The channel of the present epoch, and what is on it.
@@ -36,7 +39,9 @@ pub(super) struct OnChannel {
     /// Whether a reply has come since confirms were looked at.
     replied: bool,
     /// Whether the last message was in flight before when a channel was closed. Such a one is alone on it.
-    pub(super) suspect: bool,
+    suspect: bool,
+    /// Until then each message is alone on the channel, because one that is not known yet has closed channels.
+    pub(super) one_at_a_time_until: Option<Instant>,
     owner: Waker,
 }
 
@@ -54,6 +59,7 @@ impl Default for OnChannel {
             unheard_until: None,
             replied: false,
             suspect: false,
+            one_at_a_time_until: None,
             owner: Waker::noop().clone(),
         }
     }
@@ -69,6 +75,10 @@ impl Drop for Waits {
 }
 
 impl Entrance {
+    pub(super) fn new(replies_only: bool) -> Arc<Self> {
+        Arc::new(Self { replies_only, ..Self::default() })
+    }
+
     /// What is on the channel. Held for moments only, and never while something is awaited.
     pub(super) fn lock(&self) -> MutexGuard<'_, OnChannel> {
         self.on_channel.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,12 +156,18 @@ impl OnChannel {
         job.sent += 1;
         job.sent_at = Some(now);
         job.waits = None;
-        self.suspect = job.strikes > 0;
+        self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
         let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
         let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
         self.in_flight.push(job);
         sent_at_once || self.in_flight.look_at() != look_at
+    }
+
+    /// Whether the message may be put on the channel now: there is room, and nothing beside which it must not be.
+    pub(super) fn has_room_for(&self, job: &Job) -> bool {
+        let alone = self.suspect || job.strikes > 0 || self.one_at_a_time_until.is_some();
+        self.in_flight.is_empty() || (!alone && self.in_flight.len() < MAX_UNCONFIRMED)
     }
 
     /// A reply has come; more may.

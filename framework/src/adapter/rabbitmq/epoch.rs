@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -15,16 +16,17 @@ use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::confirms::{Confirmed, Unconfirmed};
 use crate::adapter::rabbitmq::declare::answered;
 use crate::adapter::rabbitmq::entrance::Entrance;
-use crate::adapter::rabbitmq::errors::{code, on_channel};
+use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
 use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::returns::Returns;
+use crate::adapter::rabbitmq::strikes::accused;
 use crate::broker::{BrokerError, Publication, ReplyEvent};
 
-/// How often a message may be in flight when the broker closes the channel, before it counts as the reason.
-const MAX_STRIKES: u8 = 3;
+/// How long it may take until the messages on a channel that has ended know why.
+const SAYS_WHY: Duration = Duration::from_millis(100);
 
 /// Why an epoch ended.
 pub(super) enum End {
@@ -85,9 +87,9 @@ impl Epoch {
             if let Err(reason) = self.look_for_overdue() {
                 break End::Lost(reason);
             }
-            let (look_at, hear_at) = {
+            let (look_at, hear_at, hurry_at) = {
                 let on_channel = self.entrance.lock();
-                (on_channel.in_flight.look_at(), on_channel.unheard_until)
+                (on_channel.in_flight.look_at(), on_channel.unheard_until, on_channel.one_at_a_time_until)
             };
             let room = self.open && self.in_flight() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
             tokio::select! {
@@ -100,10 +102,7 @@ impl Epoch {
                         self.entrance.lock().replied();
                         (owner.replies)(reply);
                     }
-                    None => {
-                        let reason = "the reply consumer ended".into();
-                        break End::Lost(self.confirmed(self.entrance.next_confirmed()).err().unwrap_or(reason));
-                    }
+                    None => break End::Lost(self.replies_ended().await),
                 },
                 job = owner.queue.recv(), if room => match job {
                     Some(job) => {
@@ -115,6 +114,7 @@ impl Epoch {
                 () = self.rejections.tried() => {}
                 () = at(look_at), if look_at.is_some() => {}
                 () = at(hear_at), if hear_at.is_some() => self.entrance.lock().unheard_until = None,
+                () = at(hurry_at), if hurry_at.is_some() => self.entrance.lock().one_at_a_time_until = None,
             }
             if self.stuck {
                 owner.replaced = Some(Instant::now());
@@ -144,13 +144,9 @@ impl Epoch {
 
     async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
         while let Some(first) = owner.waiting.front() {
-            {
-                // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-                let on_channel = self.entrance.lock();
-                let alone = on_channel.suspect || first.strikes > 0;
-                if on_channel.in_flight.len() >= MAX_UNCONFIRMED || (alone && !on_channel.in_flight.is_empty()) {
-                    break;
-                }
+            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
+            if !self.entrance.lock().has_room_for(first) {
+                break;
             }
             let Some(mut job) = owner.waiting.pop_front() else { break };
             if job.deadline <= Instant::now() {
@@ -248,21 +244,20 @@ impl Epoch {
         }
     }
 
-    /// The broker closed the channel because of some message in flight. One that was there every time is the one.
+    /// The channel has ended, and why: what the broker says may reach its messages later than its consumer.
+    async fn replies_ended(&mut self) -> String {
+        let first = match self.in_flight() {
+            0 => None,
+            _ => timeout(SAYS_WHY, poll_fn(|cx| self.entrance.lock().confirms.poll_next(cx))).await.ok(),
+        };
+        self.confirmed(first).err().unwrap_or_else(|| "the reply consumer ended".into())
+    }
+
+    /// The broker closed the channel or the connection because of some message. One that must have been it hears of it.
     fn strike(&mut self, error: &lapin::Error) {
-        if !matches!(code(error), Some(403 | 404 | 406)) {
-            return;
-        }
-        let refused = on_channel(error);
-        let mut guilty = Vec::new();
-        for (number, job) in self.entrance.lock().in_flight.iter_mut() {
-            job.strikes += 1;
-            if job.strikes >= MAX_STRIKES {
-                guilty.push(number);
-            }
-        }
-        for number in guilty {
-            self.resolve(number, Err(refused.clone()));
+        let accused = accused(error, &mut self.entrance.lock(), self.entrance.replies_only);
+        for number in accused {
+            self.resolve(number, Err(on_channel(error)));
         }
     }
 
@@ -307,16 +302,22 @@ impl Epoch {
         if self.replies.is_some() {
             (owner.replies)(ReplyEvent::Lost);
         }
+        let mut suspects = Vec::new();
         for mut job in in_flight.take_newest_first() {
             match &job.result {
                 None => {}
                 Some(_) if job.deadline <= now => job.give_up(why),
                 Some(_) => {
                     self.entrance.waits(&mut job);
-                    owner.waiting.push_front(job);
+                    if self.entrance.replies_only && job.strikes > 0 {
+                        suspects.push(job);
+                    } else {
+                        owner.waiting.push_front(job);
+                    }
                 }
             }
         }
+        owner.waiting.extend(suspects.into_iter().rev());
         if self.channel.status().connected() {
             let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move {

@@ -1,5 +1,6 @@
 //! One connection that is made again whenever it is lost, without end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct Link {
     shown: watch::Sender<ConnectionState>,
     /// What must stand before the link counts as up again.
     lasting: Option<Arc<Mutex<Topology>>>,
+    /// Whether it is kept up.
+    begun: AtomicBool,
 }
 
 impl Link {
@@ -55,15 +58,23 @@ impl Link {
     ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
-        Arc::new(Self { addresses, name, handle, state, shown, lasting })
+        Arc::new(Self { addresses, name, handle, state, shown, lasting, begun: AtomicBool::new(false) })
     }
 
     /// Connects for the first time, and keeps the link up from then on.
     pub(super) async fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
         let connection = self.connect().await?;
         self.replace(LinkState::Up(Arc::clone(&connection), 1));
-        self.handle.spawn(Arc::clone(self).keep_up(connection));
+        self.begun.store(true, Ordering::Release);
+        self.handle.spawn(Arc::clone(self).keep_up(Some(connection)));
         Ok(())
+    }
+
+    /// Connects when it is needed for the first time, and keeps the link up from then on. Nobody waits for it here.
+    pub(super) fn begin(self: &Arc<Self>) {
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            self.handle.spawn(Arc::clone(self).keep_up(None));
+        }
     }
 
     pub(super) fn connection(&self) -> watch::Receiver<ConnectionState> {
@@ -112,36 +123,48 @@ impl Link {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }
 
-    async fn keep_up(self: Arc<Self>, mut connection: Arc<Connection>) {
-        let mut epoch = 1;
+    async fn keep_up(self: Arc<Self>, first: Option<Arc<Connection>>) {
+        let mut epoch = u64::from(first.is_some());
+        let mut connection = first;
         loop {
-            lost(&connection, &mut self.subscribe(), &self.shown).await;
-            if self.is_closed() {
-                return;
-            }
-            tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
-            self.replace(LinkState::Down(BrokerError::Lost { reason: "connecting again".into() }));
-            let mut pause = FIRST_PAUSE;
-            connection = loop {
-                sleep(jittered(pause)).await;
+            if let Some(connection) = connection.take() {
+                lost(&connection, &mut self.subscribe(), &self.shown).await;
                 if self.is_closed() {
                     return;
                 }
-                match self.connect().await {
-                    Ok(connection) => break connection,
-                    Err(error) => {
-                        if pause == LAST_PAUSE || error.is_permanent() {
-                            tracing::warn!(connection = %self.name, %error, "still not connected");
-                        }
-                        self.replace(LinkState::Down(error));
-                    }
-                }
-                pause = (pause * 2).min(LAST_PAUSE);
-            };
+                tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
+                self.replace(LinkState::Down(BrokerError::Lost { reason: "connecting again".into() }));
+            }
+            let Some(made) = self.connect_again(epoch > 0).await else { return };
             epoch += 1;
-            self.replace(LinkState::Up(Arc::clone(&connection), epoch));
-            tracing::info!(connection = %self.name, epoch, "connected again");
+            self.replace(LinkState::Up(Arc::clone(&made), epoch));
+            if epoch > 1 {
+                tracing::info!(connection = %self.name, epoch, "connected again");
+            }
+            connection = Some(made);
         }
+    }
+
+    /// Tries until it works; nothing once the link is closed.
+    async fn connect_again(&self, pause_first: bool) -> Option<Arc<Connection>> {
+        let mut pause = FIRST_PAUSE;
+        if pause_first {
+            sleep(jittered(pause)).await;
+        }
+        while !self.is_closed() {
+            match self.connect().await {
+                Ok(connection) => return Some(connection),
+                Err(error) => {
+                    if pause == LAST_PAUSE || error.is_permanent() {
+                        tracing::warn!(connection = %self.name, %error, "still not connected");
+                    }
+                    self.replace(LinkState::Down(error));
+                }
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+            sleep(jittered(pause)).await;
+        }
+        None
     }
 
     /// Sets a new state, unless the link was closed meanwhile.

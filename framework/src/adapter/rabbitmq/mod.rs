@@ -17,6 +17,7 @@ mod publisher;
 mod rejections;
 mod returns;
 mod socket;
+mod strikes;
 mod writes;
 
 use std::path::PathBuf;
@@ -59,12 +60,14 @@ impl RabbitMqSettings {
     }
 }
 
-/// A connection to RabbitMQ: one for publishing and for queries, and one for all else that is consumed, so that a broker
-/// that blocks publishers still takes acknowledgements. It has a small runtime of its own, so that a busy handler delays
-/// neither heartbeats nor acks.
+/// RabbitMQ over up to three connections. One publishes. One consumes, so that a broker that blocks publishers still takes
+/// acknowledgements. One takes queries and sends all direct replies; it is made when it is needed. The broker ends the
+/// connection over a reply address that somebody made up, and then nothing is lost but replies. All have one small runtime
+/// of their own, so that a busy handler delays neither heartbeats nor acks.
 pub struct RabbitMq {
     publishing: Arc<Link>,
     consuming: Arc<Link>,
+    answering: Arc<Link>,
     /// What is declared again on every new connection.
     lasting: Arc<Mutex<Topology>>,
     shown: String,
@@ -94,6 +97,7 @@ impl RabbitMq {
                 handle.clone(),
                 Some(Arc::clone(&lasting)),
             ),
+            answering: Link::new(addresses.clone(), format!("{} (answering)", settings.name), handle.clone(), None),
             consuming: Link::new(addresses, format!("{} (consuming)", settings.name), handle, None),
             lasting,
             shown,
@@ -115,6 +119,7 @@ impl RabbitMq {
     fn shut_down(&mut self) {
         self.publishing.shut();
         self.consuming.shut();
+        self.answering.shut();
         if let Some(runtime) = self.runtime.take() {
             // May be dropped on a thread that must not block.
             runtime.shutdown_background();
@@ -190,20 +195,24 @@ impl Broker for RabbitMq {
 
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(async {
-            let publisher = RabbitPublisher::open(Arc::clone(&self.publishing), replies);
+            let publisher = RabbitPublisher::open(Arc::clone(&self.publishing), Arc::clone(&self.answering), replies);
             Ok(Arc::new(publisher) as Arc<dyn Publisher>)
         })
     }
 
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
         // What is answered on its channel waits like all that is sent while the broker is short of memory; commands do not.
-        let link = if spec.answers { &self.publishing } else { &self.consuming };
-        Box::pin(async { consumer::open(link, &self.consuming, spec).await })
+        let link = if spec.answers { &self.answering } else { &self.consuming };
+        Box::pin(async {
+            link.begin();
+            consumer::open(link, &self.consuming, spec).await
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.consuming.close().await;
+            self.answering.close().await;
             self.publishing.close().await;
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
-use crate::adapter::rabbitmq::job::{Job, Outcome};
+use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
 
@@ -24,26 +24,60 @@ pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 /// How long the link may take to notice that its connection is gone.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Publishes over one link, and direct replies over another one. The broker ends the whole connection over a reply address that
+/// somebody made up, and then only replies are lost.
 pub(super) struct RabbitPublisher {
+    all: ConfirmChannel,
+    replies: OnceLock<ConfirmChannel>,
+    answering: Arc<Link>,
+}
+
+impl RabbitPublisher {
+    pub(super) fn open(link: Arc<Link>, answering: Arc<Link>, replies: ReplySink) -> Self {
+        Self { all: ConfirmChannel::open(link, replies, false), replies: OnceLock::new(), answering }
+    }
+}
+
+impl Publisher for RabbitPublisher {
+    fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
+        if !is_direct_reply(&message) {
+            return self.all.publish(message, deadline);
+        }
+        let replies = self.replies.get_or_init(|| {
+            self.answering.begin();
+            // Nobody asks anything there.
+            ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
+        });
+        replies.publish(message, deadline)
+    }
+}
+
+/// Whether it goes straight to a channel of somebody who waits
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+fn is_direct_reply(message: &Addressed) -> bool {
+    message.exchange.is_empty()
+        && message.routing_key.strip_prefix(REPLY_QUEUE).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The way to one confirm channel.
+struct ConfirmChannel {
     entrance: Arc<Entrance>,
     jobs: mpsc::Sender<Box<Job>>,
     link: Arc<Link>,
 }
 
-impl RabbitPublisher {
+impl ConfirmChannel {
     /// The owner runs on the adapter's runtime, which no caller can block.
-    pub(super) fn open(link: Arc<Link>, replies: ReplySink) -> Self {
+    fn open(link: Arc<Link>, replies: ReplySink, replies_only: bool) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        let (owned, entrance) = (Arc::clone(&link), Arc::<Entrance>::default());
+        let (owned, entrance) = (Arc::clone(&link), Entrance::new(replies_only));
         let waiting = VecDeque::new();
         let owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
         handle.spawn(owner.run());
         Self { entrance, jobs, link }
     }
-}
 
-impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
         let (entrance, jobs, link) = (Arc::clone(&self.entrance), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {

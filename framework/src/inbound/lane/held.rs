@@ -119,7 +119,19 @@ impl LaneLoop {
             let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
             return self.release(number, receive);
         }
+        self.acknowledge_before_second_answer(number);
         self.settle(number, settlement, outcome, made);
+    }
+
+    /// The broker may close the connection over the address of an answer. Then the acknowledgement would be lost with it, and the
+    /// query would come again for ever.
+    fn acknowledge_before_second_answer(&mut self, number: u64) {
+        let is_query = self.settings.plan.lane == Lane::Query;
+        let Some(held) = self.held.get_mut(&number).filter(|held| is_query && held.redelivered) else { return };
+        if let Some(receipt) = held.receipt.take().filter(crate::broker::Receipt::is_live) {
+            self.unflushed = receipt.ack_with_next_flush();
+            self.flush();
+        }
     }
 
     /// Sends an answer on the channel on which its question came. Not for a second time: perhaps it was this answer that

@@ -1,0 +1,40 @@
+//! Which message made the broker close a channel or a connection. The broker does not say, so those that were in flight are sent
+//! once more, each alone, until one is found.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::entrance::OnChannel;
+use crate::adapter::rabbitmq::errors::code;
+
+/// How often a message may be in flight when the broker closes channel or connection, before it counts as the reason. The second
+/// time it was alone.
+const MAX_STRIKES: u8 = 2;
+/// How long each reply is alone on its channel after one that is not known has closed it.
+const ONE_AT_A_TIME: Duration = Duration::from_secs(30);
+/// The broker's code for a connection that somebody closed on purpose, or that ends because the broker stops.
+const CONNECTION_FORCED: u16 = 320;
+
+/// The numbers of those that must have been the reason.
+///
+/// That is a message that was alone on a channel which the broker closed. The end of a connection may be the fault of another
+/// channel, so there a message must have been in flight twice; a reply only once, because nobody relies on one.
+pub(super) fn accused(error: &lapin::Error, on_channel: &mut OnChannel, replies_only: bool) -> Vec<u64> {
+    if code(error).is_none_or(|code| code == CONNECTION_FORCED) {
+        return Vec::new();
+    }
+    if replies_only {
+        on_channel.one_at_a_time_until = Some(Instant::now() + ONE_AT_A_TIME);
+    }
+    let alone = on_channel.in_flight.len() == 1;
+    let proven = alone && (error.is_amqp_soft_error() || replies_only);
+    let mut accused = Vec::new();
+    for (number, job) in on_channel.in_flight.iter_mut() {
+        job.strikes += 1;
+        if proven || job.strikes >= MAX_STRIKES {
+            accused.push(number);
+        }
+    }
+    accused
+}
