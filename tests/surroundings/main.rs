@@ -4,6 +4,7 @@
 
 mod broker_setup;
 mod dead_letters;
+mod frame_sizes;
 mod frames;
 mod messages;
 mod newcomer;

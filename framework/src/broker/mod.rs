@@ -8,6 +8,7 @@ pub(crate) mod any;
 mod delay;
 mod delivery;
 mod error;
+mod fit;
 mod names;
 mod port;
 mod topology;
@@ -19,13 +20,14 @@ pub use error::BrokerError;
 pub use names::Names;
 pub use postrider_grammar::matches;
 
+pub(crate) use fit::fit_into_frame;
 pub use port::{
     Addressed, Broker, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState,
     ReplyEvent, ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
-    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE, check_size,
-    seal_owned, strip, usual_header,
+    ATTEMPT, CUT_HEADERS, DEAD_PREFIX, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE,
+    check_size, seal_owned, strip, usual_header,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{BrokerError, Delivery, Properties, Queue, Topology};
+use crate::broker::{BrokerError, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, Topology};
 
 /// What a broker can do by itself. An adapter states it; nobody asks for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,11 @@ pub trait Publisher: Send + Sync {
     /// When the message was certainly not accepted: the broker cannot be reached until the deadline, or refuses
     /// to take it at all.
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>>;
+
+    /// The most bytes of properties and headers that it takes right now. What is moved is cut to fit.
+    fn max_properties_bytes(&self) -> usize {
+        MAX_PROPERTIES_BYTES
+    }
 }
 
 /// Yields the deliveries of one queue during one channel epoch.

@@ -9,7 +9,9 @@ use futures::future::{BoxFuture, join_all};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::broker::{Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue};
+use crate::broker::{
+    Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue, fit_into_frame,
+};
 use crate::bus::delays::Delays;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
@@ -114,11 +116,20 @@ impl Outlet {
     ///
     /// # Errors
     /// When the queue does not take it for certain.
-    pub async fn forward(&self, addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+    pub async fn forward(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+        self.fit(&mut addressed);
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let queue = addressed.routing_key.clone();
         let publication = self.publisher.publish(addressed, deadline).await?;
         judge(publication, Kind::Command, queue, &id, &self.counters)
+    }
+
+    /// The connection may have smaller frames than the one on which the message came.
+    fn fit(&self, addressed: &mut Addressed) {
+        let most = self.publisher.max_properties_bytes();
+        if addressed.properties.size() > most {
+            fit_into_frame(Arc::make_mut(&mut addressed.properties), most);
+        }
     }
 
     /// A queue may have been made anew: the way back to it from a delay is declared again before it is needed.
@@ -130,7 +141,8 @@ impl Outlet {
     ///
     /// # Errors
     /// As [`Outlet::publish`].
-    pub async fn publish_due(&self, addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+    pub async fn publish_due(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
+        self.fit(&mut addressed);
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let key = addressed.routing_key.clone();
         let kind = self.names.kind_of(&addressed.exchange).unwrap_or(Kind::Reply);
@@ -151,6 +163,7 @@ impl Outlet {
     ) -> Result<(), SendError> {
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
         let queue = addressed.routing_key.clone();
+        self.fit(&mut addressed);
         let (exchange, routing_key) = delayed_to_queue(&self.names, delay, &queue);
         (addressed.exchange, addressed.routing_key) = (exchange.into(), routing_key.into());
         // Should the way back be gone when the delay is over, it is sent on from what is due.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, CUT_HEADERS, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
-    is_reserved_header, open, strip,
+    ATTEMPT, Addressed, DEAD_PREFIX, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
+    fit_into_frame, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::message::{Envelope, Headers, Problem, Value};
@@ -15,8 +15,6 @@ const SKEWED_SINCE: &str = "postrider-skewed-since";
 
 /// Why the first attempt failed, from the first delayed one on.
 const FIRST_ERROR: &str = "postrider-first-error";
-/// In front of everything that says why a message is a dead letter.
-const DEAD: &str = "postrider-dead-";
 
 /// The message as it came, with the properties that it came with, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
@@ -25,7 +23,7 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     let headers = &mut properties.headers;
     strip(headers);
     // Ours follow; what a stranger wrote there says nothing.
-    headers.retain(|name| !name.starts_with(DEAD));
+    headers.retain(|name| !name.starts_with(DEAD_PREFIX));
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
         headers.set(ORIGINAL_EXPIRATION, expiration);
@@ -58,7 +56,7 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let expiration = original.expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);
     // In a dead-letter queue they are ours.
-    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
+    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD_PREFIX));
     let properties = Arc::make_mut(&mut addressed.properties);
     why.for_each(|(name, value)| drop(properties.headers.set(name, value.clone())));
     properties.message_type = address.or(properties.message_type.take());
@@ -67,21 +65,8 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     addressed
 }
 
-/// Leaves out the largest headers until the rest fits into a frame, and says which: a message that cannot be moved
-/// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.
 fn fitted(mut addressed: Addressed) -> Addressed {
-    let properties = Arc::make_mut(&mut addressed.properties);
-    let mut cut = Vec::new();
-    while properties.size() > MAX_PROPERTIES_BYTES {
-        let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT_HEADERS && !cut.is_empty();
-        let others = properties.headers.iter().filter(|(name, _)| !written_now(name));
-        let largest = others.max_by_key(|(name, value)| (!is_reserved_header(name), value.size()));
-        let Some(largest) = largest.map(|(name, _)| name.to_owned()) else { break };
-        properties.headers.remove(&largest);
-        cut.push(largest.chars().take(60).collect::<String>());
-        cut.truncate(20);
-        properties.headers.set(CUT_HEADERS, cut.join(", "));
-    }
+    fit_into_frame(Arc::make_mut(&mut addressed.properties), MAX_PROPERTIES_BYTES);
     addressed
 }
 

@@ -38,6 +38,7 @@ pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> 
         answers: spec.answers.then(Mutex::default),
         acks: Mutex::new(Acks::new(spec.prefetch)),
         open: AtomicBool::new(true),
+        max_properties: link.max_properties(),
         _connection: connection,
     });
     Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone(), origin: Arc::default() }))
@@ -59,6 +60,8 @@ struct LaneChannel {
     answers: Option<Mutex<Writes>>,
     acks: Mutex<Acks>,
     open: AtomicBool,
+    /// The most bytes of an answer's properties.
+    max_properties: usize,
     /// Closes when nobody holds it any more.
     _connection: Arc<Connection>,
 }
@@ -93,7 +96,7 @@ impl DeliveryChannel for LaneChannel {
         let Some(mut answers) = self.answers().filter(|_| self.is_live()) else {
             return Answered::Refused(Box::new(answer));
         };
-        match ClientMessage::of(&answer) {
+        match ClientMessage::of(&answer, self.max_properties) {
             Ok(message) => {
                 // The lane asks for what has left before it waits.
                 answers.put(number, &self.channel, message, Waker::noop());

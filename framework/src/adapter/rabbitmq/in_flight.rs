@@ -128,7 +128,7 @@ mod tests {
             properties: std::sync::Arc::default(),
             payload: Bytes::new(),
         };
-        Job::new(message, deadline, oneshot::channel().0).unwrap()
+        Job::new(message, deadline, oneshot::channel().0, usize::MAX).unwrap()
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
 use crate::adapter::rabbitmq::writes::ClientMessage;
-use crate::broker::{Addressed, BrokerError, Properties, Publication};
+use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Properties, Publication};
 
 /// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
@@ -46,10 +46,12 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// A message whose properties take at most `most` bytes.
     pub(super) fn new(
         message: Addressed,
         deadline: Instant,
         result: oneshot::Sender<Outcome>,
+        most: usize,
     ) -> Result<Box<Self>, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
@@ -57,7 +59,7 @@ impl Job {
         }
         check_short("an exchange's name", &exchange)?;
         check_short("a routing key", &routing_key)?;
-        let client = to_client(&properties)?;
+        let client = to_client(&properties, most)?;
         Ok(Box::new(Self {
             exchange,
             routing_key,
@@ -87,7 +89,11 @@ impl Job {
             exchange: short(&self.exchange),
             routing_key: short(&self.routing_key),
             mandatory: self.mandatory,
-            properties: self.client.take().or_else(|| to_client(&self.properties).ok()).unwrap_or_default(),
+            properties: self
+                .client
+                .take()
+                .or_else(|| to_client(&self.properties, MAX_PROPERTIES_BYTES).ok())
+                .unwrap_or_default(),
             payload: self.payload.clone(),
         }
     }

@@ -1,6 +1,6 @@
 //! One connection that is made again whenever it is lost, without end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::adapter::rabbitmq::address::{Addresses, shown};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::connecting;
 use crate::adapter::rabbitmq::socket;
-use crate::broker::{BrokerError, ConnectionState, Topology};
+use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES, Topology};
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How long after an error the connection knows whether it is gone.
 const SETTLES: Duration = Duration::from_millis(20);
+
+/// What a frame has beside properties and headers, and what their size is wrong by at most.
+const FRAME_BYTES: usize = 256;
 
 /// How a link stands.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub(super) struct Link {
     shown: watch::Sender<ConnectionState>,
     /// What must stand before the link counts as up again.
     lasting: Option<Arc<Mutex<Topology>>>,
+    /// The largest frame of the present connection, in bytes.
+    frame_max: AtomicUsize,
     /// Whether it is kept up.
     begun: AtomicBool,
 }
@@ -58,7 +63,16 @@ impl Link {
     ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
-        Arc::new(Self { addresses, name, handle, state, shown, lasting, begun: AtomicBool::new(false) })
+        Arc::new(Self {
+            addresses,
+            name,
+            handle,
+            state,
+            shown,
+            lasting,
+            begun: AtomicBool::new(false),
+            frame_max: AtomicUsize::new(usize::MAX),
+        })
     }
 
     /// Connects for the first time, and keeps the link up from then on.
@@ -116,6 +130,11 @@ impl Link {
     pub(super) fn shut(&self) {
         self.shown.send_modify(|shown| shown.up = false);
         self.state.send_replace(LinkState::Closed);
+    }
+
+    /// The most bytes of properties and headers that fit into a frame.
+    pub(super) fn max_properties(&self) -> usize {
+        MAX_PROPERTIES_BYTES.min(self.frame_max.load(Ordering::Acquire).saturating_sub(FRAME_BYTES))
     }
 
     /// Whether we have closed it.
@@ -194,7 +213,11 @@ impl Link {
             let connecting_to = socket::connect(uri.clone(), properties, self.addresses.tls(), self.handle.clone());
             let error = match timeout(ANSWER_TIMEOUT, connecting_to).await {
                 Ok(Ok(connection)) => match self.prepare(&connection).await {
-                    Ok(()) => return Ok(Arc::new(connection)),
+                    Ok(()) => {
+                        let frame_max = connection.configuration().frame_max() as usize;
+                        self.frame_max.store(frame_max, Ordering::Release);
+                        return Ok(Arc::new(connection));
+                    }
                     Err(error) => error,
                 },
                 Ok(Err(error)) => connecting(&error, &address),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::broker::{BrokerError, INSTANCE, MAX_PROPERTIES_BYTES, Properties, usual_header};
+use crate::broker::{BrokerError, INSTANCE, Properties, usual_header};
 use crate::message::{Headers, MediaType, Value, shared};
 
 /// A text of at most 255 bytes.
@@ -27,12 +27,12 @@ pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
 /// The most bytes of a short string.
 const MAX_SHORT: usize = 255;
 
-/// Properties and headers as the client takes them, if they fit into a frame.
-pub(super) fn to_client(properties: &Properties) -> Result<BasicProperties, BrokerError> {
+/// Properties and headers as the client takes them, if they take at most `most` bytes.
+pub(super) fn to_client(properties: &Properties, most: usize) -> Result<BasicProperties, BrokerError> {
     let bytes = properties.size();
-    if bytes > MAX_PROPERTIES_BYTES {
+    if bytes > most {
         let reason =
-            format!("properties and headers of {bytes} bytes; at most {MAX_PROPERTIES_BYTES} fit into a frame");
+            format!("properties and headers of {bytes} bytes; at most {most} fit into a frame of this connection");
         return Err(BrokerError::Protocol { reason });
     }
     let mut client = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::{Names, any, open};
+    use crate::broker::{MAX_PROPERTIES_BYTES, Names, any, open};
 
     fn encoded(table: &FieldTable) -> Vec<u8> {
         let mut room = vec![0; 256 * 1024];
@@ -191,7 +191,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn properties_keep_names_values_and_types(properties in any::properties()) {
-            let client = to_client(&properties).unwrap();
+            let client = to_client(&properties, MAX_PROPERTIES_BYTES).unwrap();
             // Who published is the broker's to say.
             prop_assert_eq!(from_client(&client), Properties { user_id: None, ..properties });
         }
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_property_of_more_than_255_bytes_is_refused_with_its_name() {
         let properties = Properties { correlation_id: Some("x".repeat(256).into()), ..Properties::default() };
-        let error = to_client(&properties).unwrap_err().to_string();
+        let error = to_client(&properties, MAX_PROPERTIES_BYTES).unwrap_err().to_string();
         assert!(error.contains("correlation id") && error.contains("256"), "{error}");
     }
 

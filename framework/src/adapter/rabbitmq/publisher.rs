@@ -17,6 +17,8 @@ use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
 
+/// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
+const ROUTE_BYTES: usize = 512;
 /// The most messages that wait for the owner of the channel; more wait in their callers.
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
@@ -49,6 +51,10 @@ impl Publisher for RabbitPublisher {
             ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
         });
         replies.publish(message, deadline)
+    }
+
+    fn max_properties_bytes(&self) -> usize {
+        self.all.link.max_properties().saturating_sub(ROUTE_BYTES)
     }
 }
 
@@ -85,7 +91,7 @@ impl ConfirmChannel {
                 return Err(BrokerError::Stopped);
             }
             let (result, outcome) = oneshot::channel();
-            let job = match entrance.put(Job::new(message, deadline, result)?) {
+            let job = match entrance.put(Job::new(message, deadline, result, link.max_properties())?) {
                 Ok(()) => None,
                 Err(mut job) => {
                     entrance.waits(&mut job);

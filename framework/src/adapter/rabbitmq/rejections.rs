@@ -156,7 +156,7 @@ mod tests {
             properties: Arc::default(),
             payload: Bytes::new(),
         };
-        let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, oneshot::channel().0).unwrap();
+        let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, oneshot::channel().0, usize::MAX).unwrap();
         job.sent_at = Some(sent_at);
         job
     }

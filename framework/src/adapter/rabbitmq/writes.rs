@@ -31,13 +31,13 @@ pub(super) struct ClientMessage {
 }
 
 impl ClientMessage {
-    /// A message that fits into the client's types.
-    pub(super) fn of(addressed: &Addressed) -> Result<Self, BrokerError> {
+    /// A message that fits into the client's types, with at most so many bytes of properties.
+    pub(super) fn of(addressed: &Addressed, most: usize) -> Result<Self, BrokerError> {
         Ok(Self {
             exchange: short("an exchange's name", &addressed.exchange)?,
             routing_key: short("a routing key", &addressed.routing_key)?,
             mandatory: addressed.mandatory,
-            properties: to_client(&addressed.properties)?,
+            properties: to_client(&addressed.properties, most)?,
             payload: addressed.payload.clone(),
         })
     }
