@@ -10,7 +10,7 @@ use crate::app::check::check;
 use crate::app::cli::{Cli, Command, Common, LimitArgs};
 use crate::app::limits::{Reached, reached};
 use crate::app::manifest::{ManifestRow, manifest_in};
-use crate::app::{read_config, topology_command};
+use crate::app::{printable, read_config, topology_command};
 use crate::message::Secret;
 
 /// Runs a service binary: `run` (the default), `list`, `topology`. `--help` says more. Blocks until the process is
@@ -37,7 +37,7 @@ pub fn main(mut app: App) -> ExitCode {
 /// Prints problems to the standard error and gives exit code 1.
 pub(super) fn failed(name: &str, problems: &[String]) -> ExitCode {
     for problem in problems {
-        eprintln!("{name}: {problem}");
+        eprintln!("{name}: {}", printable::lines(problem));
     }
     ExitCode::FAILURE
 }
@@ -58,8 +58,8 @@ pub(super) fn start_log(common: &Common, quiet: &str) {
     };
     let filter = EnvFilter::try_from_env("POSTRIDER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // A program that has a log already keeps it.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let _ = log.fmt_fields(printable::SafeFields).try_init();
 }
 
 fn configure(app: &mut App, common: &Common) -> Result<(), Vec<String>> {

@@ -10,6 +10,7 @@ use crate::app::cli::TopologyCommand;
 use crate::app::connect::connect;
 use crate::app::launch::{combined, identity, plan_of};
 use crate::app::migrate::Migration;
+use crate::app::printable::one_line;
 use crate::app::record;
 use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
 use crate::bus::{Bus, Counters, Outlet};
@@ -89,8 +90,8 @@ async fn with_broker(
         };
         let stale = record::stale(&recorded, &present);
         let missing: Vec<&Binding> = present.bindings.difference(&recorded.bindings).collect();
-        stale.iter().for_each(|binding| println!("{service}: stale    {}", record::shown(binding)));
-        missing.iter().for_each(|binding| println!("{service}: missing  {}", record::shown(binding)));
+        stale.iter().for_each(|binding| println!("{service}: stale    {}", one_line(&record::shown(binding))));
+        missing.iter().for_each(|binding| println!("{service}: missing  {}", one_line(&record::shown(binding))));
         found += stale.len() + missing.len();
         if matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty() {
             let count = stale.len();
@@ -141,6 +142,6 @@ fn show(topology: &Topology, as_json: bool) {
         println!("queue    {:<32} {:<7} {}", queue.name, kind(queue), arguments(&queue.arguments));
     }
     for binding in &topology.bindings {
-        println!("binding  {}", record::shown(binding));
+        println!("binding  {}", one_line(&record::shown(binding)));
     }
 }

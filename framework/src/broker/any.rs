@@ -15,7 +15,7 @@ use crate::broker::{
 use crate::message::{Headers, Kind, Value};
 
 /// Names of headers that mean something to us or to the broker.
-const KNOWN: [&str; 32] = [
+const KNOWN: [&str; 33] = [
     "postrider-kind",
     "postrider-original-expiration",
     "postrider-original-user-id",
@@ -40,6 +40,7 @@ const KNOWN: [&str; 32] = [
     "postrider-dead-handler",
     "postrider-dead-attempts",
     "postrider-dead-at",
+    "postrider-dead-id",
     "postrider-whatever",
     "authorization",
     "Authorization",

@@ -1,6 +1,6 @@
 //! Properties that have to fit into a frame.
 
-use crate::broker::{CUT_HEADERS, DEAD_PREFIX, KIND, Properties, is_reserved_header};
+use crate::broker::{CUT_HEADERS, DEAD, KIND, Properties, is_reserved_header};
 
 /// Names of headers that are listed at most, of those that were left out.
 const MOST_NAMED: usize = 20;
@@ -12,8 +12,7 @@ const NAME_SHOWN: usize = 60;
 pub(crate) fn fit_into_frame(properties: &mut Properties, most: usize) {
     let mut cut = Vec::new();
     while properties.size() > most {
-        let written_now =
-            |name: &str| name == KIND || name.starts_with(DEAD_PREFIX) || name == CUT_HEADERS && !cut.is_empty();
+        let written_now = |name: &str| name == KIND || name.starts_with(DEAD) || name == CUT_HEADERS && !cut.is_empty();
         let others = properties.headers.iter().filter(|(name, _)| !written_now(name));
         let largest = others.max_by_key(|(name, value)| (!is_reserved_header(name), value.size()));
         let Some(largest) = largest.map(|(name, _)| name.to_owned()) else { break };

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod any;
+mod death;
 mod delay;
 mod delivery;
 mod error;
@@ -14,6 +15,7 @@ mod port;
 mod topology;
 mod wire;
 
+pub(crate) use death::{DEAD, note_broker_death};
 pub use delay::{MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due_queue, due_topology};
 pub use delivery::{Answered, Delivery, DeliveryChannel, Receipt};
 pub use error::BrokerError;
@@ -27,7 +29,7 @@ pub use port::{
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
-    ATTEMPT, CUT_HEADERS, DEAD_PREFIX, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE,
-    check_size, seal_owned, strip, usual_header,
+    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE, check_size,
+    seal_owned, strip, usual_header,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

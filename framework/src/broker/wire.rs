@@ -25,8 +25,6 @@ pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 pub(crate) const HOME: &str = "postrider-home";
 /// The sending instance. An adapter knows it by name, because so many messages have the same.
 pub(crate) const INSTANCE: &str = "postrider-instance";
-/// In front of everything that says why a message is a dead letter.
-pub(crate) const DEAD_PREFIX: &str = "postrider-dead-";
 /// Names the headers that were left out because they did not fit into a frame.
 pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";
 /// Says why the headers of a message could not be read. Such a message is a dead letter.

@@ -47,7 +47,8 @@ pub enum DecodeError {
         media_type: String,
     },
     /// The bytes are not such a value.
-    #[error("the payload is not what its content type {media_type} and the handler expect: {error}")]
+    // What differs comes first: a table has no room for all of it.
+    #[error("{error}; the payload is not what its content type {media_type} and the handler expect")]
     Payload {
         /// The content type of the message.
         media_type: String,

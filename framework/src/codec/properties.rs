@@ -168,11 +168,11 @@ fn an_error_says_what_was_expected_and_where() {
     let read =
         |text: &str| decode::<Order>(text.as_bytes(), &MediaType::JSON, &Limits::default()).unwrap_err().to_string();
     let error = read("{\"id\": \"hunter2\"}");
-    assert!(error.ends_with("a value of another type or range, expected u8 at line 1 column 16"), "{error}");
+    assert!(error.starts_with("a value of another type or range, expected u8 at line 1 column 16"), "{error}");
     let error = read("{\"id\": 1, \"state\": \"hunter2\"}");
     assert!(error.contains("an unknown variant, expected one of `new`, `paid`, `sent` at line 1"), "{error}");
     let error = read("{}");
-    assert!(error.ends_with("missing field `id` at line 1 column 2"), "{error}");
+    assert!(error.starts_with("missing field `id` at line 1 column 2"), "{error}");
 }
 
 #[test]

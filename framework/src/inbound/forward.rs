@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, DEAD_PREFIX, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
-    fit_into_frame, open, strip,
+    ATTEMPT, Addressed, DEAD, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
+    fit_into_frame, note_broker_death, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
-use crate::message::{Envelope, Headers, Problem, Value};
+use crate::message::{Envelope, Headers, MessageId, Problem, Value};
 
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";
@@ -23,7 +23,7 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     let headers = &mut properties.headers;
     strip(headers);
     // Ours follow; what a stranger wrote there says nothing.
-    headers.retain(|name| !name.starts_with(DEAD_PREFIX));
+    headers.retain(|name| !name.starts_with(DEAD));
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
         headers.set(ORIGINAL_EXPIRATION, expiration);
@@ -48,6 +48,10 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
 #[must_use]
 pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let mut original = (*delivery.properties).clone();
+    if delivery.origin.exchange.is_empty() && delivery.origin.routing_key.ends_with(".dead") {
+        // What the broker says of a letter would be lost on the way.
+        note_broker_death(&mut original, names);
+    }
     let envelope = open(&delivery.origin, &original, delivery.payload.clone(), names);
     // What was moved before is addressed by its type, the service included.
     let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);
@@ -56,7 +60,7 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let expiration = original.expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);
     // In a dead-letter queue they are ours.
-    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD_PREFIX));
+    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
     let properties = Arc::make_mut(&mut addressed.properties);
     why.for_each(|(name, value)| drop(properties.headers.set(name, value.clone())));
     properties.message_type = address.or(properties.message_type.take());
@@ -65,7 +69,8 @@ pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     addressed
 }
 
-fn fitted(mut addressed: Addressed) -> Addressed {
+/// Cut so that it fits into a frame.
+pub(crate) fn fitted(mut addressed: Addressed) -> Addressed {
     fit_into_frame(Arc::make_mut(&mut addressed.properties), MAX_PROPERTIES_BYTES);
     addressed
 }
@@ -96,6 +101,7 @@ pub(super) fn dead_letter(original: &Properties, envelope: &Envelope, queue: &st
 
 /// Writes down why and where a message was given up.
 pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, attempts: u32, failed: &Failed) {
+    headers.set("postrider-dead-id", letter_id());
     let first = headers.remove(FIRST_ERROR).and_then(|first| first.as_text().map(str::to_owned));
     let first = first.map_or_else(|| failed.in_short(), |first| Problem::new("", first).text);
     headers.set("postrider-dead-first-error", first);
@@ -107,6 +113,17 @@ pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, atte
     headers.set("postrider-dead-attempts", i64::from(attempts));
     headers.set("postrider-dead-at", Value::Timestamp(seconds_now()));
     headers.set("postrider-dead-version", env!("CARGO_PKG_VERSION"));
+}
+
+/// How many digits the address of a dead letter has.
+const LETTER_DIGITS: usize = 12;
+
+/// The address of a new dead letter: one that can be typed, unlike the id of a message, which is its sender's choice.
+pub(crate) fn letter_id() -> String {
+    let id = MessageId::new();
+    let digits: String = id.as_str().chars().filter(char::is_ascii_hexdigit).collect();
+    // The end of it is chance.
+    digits[digits.len() - LETTER_DIGITS..].to_owned()
 }
 
 /// The message for its next attempt.

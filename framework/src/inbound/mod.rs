@@ -17,6 +17,7 @@ pub use control::{CONTROL, ControlSettings, Obey, obey_orders};
 pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
 pub use forward::relocated;
+pub(crate) use forward::{fitted, letter_id};
 pub use lane::{Breaker, Control};
 pub use states::{LaneState, LaneStates};
 pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};

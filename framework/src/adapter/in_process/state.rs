@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
 use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
 use crate::broker::{Addressed, Binding, BrokerError, Destination, Exchange, Origin, Publication, Queue, Topology};
-use crate::message::Headers;
+use crate::message::{Headers, Value};
 
 /// How often a message may be dead-lettered in one go before a circle of queues is assumed.
 const MAX_DEAD_LETTER_HOPS: usize = 16;
@@ -289,9 +290,7 @@ impl State {
             let routing_key = key.clone().unwrap_or_else(|| message.origin.routing_key.clone());
             let properties = Arc::make_mut(&mut message.properties);
             properties.expiration = None;
-            properties.headers.set("x-first-death-reason", reason);
-            properties.headers.set("x-first-death-queue", name);
-            properties.headers.set("x-first-death-exchange", Arc::clone(&message.origin.exchange));
+            note_death(&mut properties.headers, &message.origin, name, reason);
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
                 tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
@@ -311,6 +310,38 @@ impl State {
             settled && (queue.subscribers.is_empty() || queue.ready.is_empty())
         })
     }
+}
+
+/// Writes the headers that RabbitMQ writes: the last death first in `x-death`, the first one by itself.
+fn note_death(headers: &mut Headers, origin: &Origin, queue: &str, reason: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let death = [
+        ("count", Value::from(1_i64)),
+        ("reason", reason.into()),
+        ("queue", queue.into()),
+        ("time", Value::Timestamp(now)),
+        ("exchange", Arc::clone(&origin.exchange).into()),
+        ("routing-keys", vec![Value::from(Arc::clone(&origin.routing_key))].into()),
+    ];
+    let mut deaths = vec![Value::Table(death.into_iter().collect())];
+    let is_first = match headers.remove("x-death") {
+        Some(Value::List(before)) => {
+            // Like RabbitMQ, once for each queue and reason.
+            deaths.extend(before.into_iter().filter(|entry| !is_death_in(entry, queue, reason)));
+            false
+        }
+        _ => true,
+    };
+    headers.set("x-death", deaths);
+    if is_first {
+        headers.set("x-first-death-reason", reason);
+        headers.set("x-first-death-queue", queue);
+        headers.set("x-first-death-exchange", Arc::clone(&origin.exchange));
+    }
+}
+
+fn is_death_in(entry: &Value, queue: &str, reason: &str) -> bool {
+    matches!(entry, Value::Table(entry) if entry.text("queue") == Some(queue) && entry.text("reason") == Some(reason))
 }
 
 /// A tap only listens; what it has not read yet is nobody's work.

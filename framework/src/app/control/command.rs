@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::app::cli::duration;
 use crate::app::control::actors::Actors;
 use crate::app::control::report::ProcessReport;
+use crate::app::printable::{json_line, one_line};
 use crate::bus::Bus;
 
 #[derive(Subcommand)]
@@ -84,21 +85,23 @@ pub(in crate::app) async fn obey(command: ActorCommand, bus: &Bus) -> Result<(),
         let process = format!("{}@{}", report.service, report.instance);
         match report.problem {
             Some(problem) => problems.push(format!("{process}: {problem}")),
-            None => println!("{process}  {done}"),
+            None => println!("{}  {done}", one_line(&process)),
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
 fn print_json(report: &ProcessReport) {
-    println!("{}", serde_json::json!(report));
+    println!("{}", json_line(&serde_json::json!(report)));
 }
 
 fn print(report: &ProcessReport) {
     let ready = if report.ready { "ready" } else { "not ready" };
-    println!("{}@{}  {ready}  version {}", report.service, report.instance, report.version);
+    let process = format!("{}@{}  {ready}  version {}", report.service, report.instance, report.version);
+    println!("{}", one_line(&process));
     for lane in &report.lanes {
         let state = if lane.consuming { "consuming" } else { "not consuming" };
-        println!("    {:<40} {}", lane.queue, lane.problem.as_deref().unwrap_or(state));
+        let problem = lane.problem.as_deref().unwrap_or(state);
+        println!("    {:<40} {}", one_line(&lane.queue), one_line(problem));
     }
 }

@@ -1,23 +1,23 @@
 //! `postrider dead list|show|replay|edit|delete|export`.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use postrider_grammar::check_pattern;
 
 use crate::app::cli::duration;
-use crate::app::dead::letter::{DeadFilter, DeadLetter};
-use crate::app::dead::letters::{DeadError, DeadLetters};
+use crate::app::dead::filter::DeadFilter;
+use crate::app::dead::letter::DeadLetter;
+use crate::app::dead::letters::DeadLetters;
+use crate::app::dead::print;
 use crate::app::dead::replay::Replay;
+use crate::app::dead::walk::DeadProgress;
+use crate::app::printable::{json_lines, one_line};
 use crate::bus::Bus;
 use crate::codec::{self, Codec};
-
-/// The most characters of an error in a table.
-const SHOWN_ERROR: usize = 70;
 
 #[derive(Subcommand)]
 pub(in crate::app) enum DeadCommand {
@@ -34,7 +34,7 @@ pub(in crate::app) enum DeadCommand {
     },
     /// Print everything about one dead letter
     Show {
-        /// The message's id
+        /// The letter, as LETTER of a list names it, or the message's id
         id: String,
         /// Its payload alone, as it is
         #[arg(long)]
@@ -56,7 +56,7 @@ pub(in crate::app) enum DeadCommand {
     },
     /// Give a dead letter another payload; the original is kept in the queue ….dead.kept
     Edit {
-        /// The message's id
+        /// The letter, as LETTER of a list names it, or the message's id
         id: String,
         /// The payload as JSON; it is encoded as the letter's media type says
         #[arg(long, group = "edited")]
@@ -91,7 +91,7 @@ pub(in crate::app) enum DeadCommand {
 
 #[derive(Args)]
 pub(in crate::app) struct Which {
-    /// Ids of messages
+    /// Letters, as LETTER of a list names them, or ids of messages
     ids: Vec<String>,
     /// Those of a service
     #[arg(long)]
@@ -121,6 +121,10 @@ impl Which {
         if let Some(pattern) = &self.key {
             check_pattern(pattern).map_err(|error| format!("--key: {error}"))?;
         }
+        self.ids.iter().try_for_each(|id| check_id(id))?;
+        if let Some(queue) = self.queue.as_deref().filter(|queue| !queue.contains(".dead")) {
+            return Err(format!("--queue: {queue:?} is no dead-letter queue; is {:?} meant?", format!("{queue}.dead")));
+        }
         let Self { ids, service, queue, key, error, reason, newer_than, older_than } = self;
         Ok(DeadFilter { ids, service, queue, key, error, reason, newer_than, older_than })
     }
@@ -144,68 +148,102 @@ impl Which {
 /// One sentence.
 pub(in crate::app) async fn obey(command: DeadCommand, bus: &Bus) -> Result<(), String> {
     let letters = DeadLetters::new(bus);
-    let text = |error: DeadError| error.to_string();
     match command {
         DeadCommand::List { which, count, json } => {
-            let found = letters.list(&which.filter()?).await.map_err(text)?;
-            if count { print_counts(&found, json) } else { print_list(&found, json) }
+            let filter = found(&letters, which.filter()?).await?;
+            if count { print::count(&letters, &filter, json).await } else { print::list(&letters, &filter, json).await }
         }
-        DeadCommand::Show { id, payload } => {
-            let letter = one(&letters, &id).await?;
-            if payload {
-                return std::io::stdout().write_all(&letter.payload).map_err(|error| error.to_string());
-            }
-            println!("{:#}", letter.to_json());
-        }
+        DeadCommand::Show { id, payload } => show(&letters, &id, payload).await,
         DeadCommand::Replay { which, all, rate, canary } => {
             if rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
                 return Err("--rate: say how many per second, a number above zero".into());
             }
             let how = Replay { rate, canary, ..Replay::default() };
-            return replay(&letters, &which.meant(all)?, &how).await;
+            let filter = found(&letters, which.meant(all)?).await?;
+            replay(letters.on_progress(|progress| tell(progress, "replayed")), &filter, &how).await
         }
         DeadCommand::Edit { id, json, text, file, replay: then_replay } => {
             let letter = one(&letters, &id).await?;
             let payload = edited(&letter, json, text, file)?;
-            letters.replace(&id, payload).await.map_err(|error| error.to_string())?;
-            println!("edited {id}; the original is in {}.kept", letter.queue);
+            let address = letters.replace(letter.address(), payload).await.map_err(|error| error.to_string())?;
+            println!(
+                "edited {}; it is letter {address} now, and the original is in {}.kept",
+                one_line(&id),
+                letter.queue
+            );
             if then_replay {
-                return replay(&letters, &DeadFilter::id(id), &Replay::default()).await;
+                return replay(letters, &DeadFilter::id(address), &Replay::default()).await;
             }
+            Ok(())
         }
         DeadCommand::Delete { which, all } => {
-            let deleted = letters.delete(&which.meant(all)?).await.map_err(text)?;
+            let filter = found(&letters, which.meant(all)?).await?;
+            let letters = letters.on_progress(|progress| tell(progress, "deleted"));
+            let deleted = letters.delete(&filter).await.map_err(|error| error.to_string())?;
             println!("deleted {deleted}");
+            Ok(())
         }
         DeadCommand::Export { which, file } => {
-            let found = letters.list(&which.filter()?).await.map_err(text)?;
-            return export(&found, file);
+            let filter = found(&letters, which.filter()?).await?;
+            print::export(&letters, &filter, file).await
         }
+    }
+}
+
+/// The filter, if what it names is there. A name that is nowhere is a mistake, and not an empty list.
+async fn found(letters: &DeadLetters, filter: DeadFilter) -> Result<DeadFilter, String> {
+    letters.check_ids(&filter).await.map_err(|error| error.to_string())?;
+    let queues = letters.queues_for(&filter).await.map_err(|error| error.to_string())?;
+    match (&filter.queue, &filter.service) {
+        (Some(queue), _) if queues.is_empty() => Err(format!("there is no queue {queue:?}")),
+        (None, Some(service)) if queues.is_empty() => Err(format!(
+            "there is no dead-letter queue of a service {service:?}; `postrider domain list` shows services"
+        )),
+        _ => Ok(filter),
+    }
+}
+
+fn tell(progress: &DeadProgress, what: &str) {
+    let DeadProgress { queue, looked_at, of, done } = progress;
+    eprintln!("{what} {done}; looked at {looked_at} of {of} letters in {}", one_line(queue));
+}
+
+async fn one(letters: &DeadLetters, id: &str) -> Result<DeadLetter, String> {
+    check_id(id)?;
+    letters.one(id).await.map_err(|error| error.to_string())
+}
+
+fn check_id(id: &str) -> Result<(), String> {
+    if id.is_empty() {
+        return Err("an empty id names no letter; `postrider dead list` shows in LETTER what to call each".into());
     }
     Ok(())
 }
 
-async fn one(letters: &DeadLetters, id: &str) -> Result<DeadLetter, String> {
-    let mut found = letters.list(&DeadFilter::id(id)).await.map_err(|error| error.to_string())?;
-    if found.is_empty() {
-        return Err(DeadError::NotFound { id: id.to_owned() }.to_string());
+async fn show(letters: &DeadLetters, id: &str, payload: bool) -> Result<(), String> {
+    let letter = one(letters, id).await?;
+    if payload {
+        return std::io::stdout().write_all(&letter.payload).map_err(|error| error.to_string());
     }
-    Ok(found.remove(0))
+    println!("{}", json_lines(&letter.to_json()));
+    Ok(())
 }
 
-async fn replay(letters: &DeadLetters, filter: &DeadFilter, how: &Replay) -> Result<(), String> {
+async fn replay(letters: DeadLetters, filter: &DeadFilter, how: &Replay) -> Result<(), String> {
     let done = letters.replay(filter, how).await.map_err(|error| error.to_string())?;
-    if let Some(id) = filter.ids.first().filter(|_| done.replayed == 0 && done.canary_failed.is_none()) {
-        return Err(DeadError::NotFound { id: id.clone() }.to_string());
-    }
     println!("replayed {}", done.replayed);
+    let mut problems = Vec::new();
     if done.taken_back > 0 {
-        eprintln!("{} were held for too long and stay; replay them again, or faster", done.taken_back);
+        problems.push(format!("{} were held for too long and stay; replay them again, or faster", done.taken_back));
     }
-    match done.canary_failed {
-        Some(problem) => Err(format!("stopped after the first one: {problem}")),
-        None => Ok(()),
+    if done.not_reached > 0 {
+        problems.push(format!(
+            "{} letters were not reached, because somebody else took them or has them now; do it again for the rest",
+            done.not_reached
+        ));
     }
+    problems.extend(done.canary_failed.map(|problem| format!("stopped after the first one: {problem}")));
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
 fn edited(
@@ -231,65 +269,6 @@ fn edited(
             std::fs::read(&file).map(Bytes::from).map_err(|error| format!("--file {}: {error}", file.display()))
         }
         (None, None, None) => Err("say the new payload: --json, --text or --file".into()),
-    }
-}
-
-fn export(letters: &[DeadLetter], file: Option<PathBuf>) -> Result<(), String> {
-    let lines: String = letters.iter().map(|letter| format!("{}\n", letter.to_json())).collect();
-    match file {
-        Some(file) => {
-            std::fs::write(&file, lines).map_err(|error| format!("--file {}: {error}", file.display()))?;
-            println!("exported {}", letters.len());
-        }
-        None => print!("{lines}"),
-    }
-    Ok(())
-}
-
-fn print_counts(letters: &[DeadLetter], as_json: bool) {
-    let mut counts: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
-    for letter in letters {
-        *counts.entry((&letter.queue, letter.key(), letter.reason())).or_default() += 1;
-    }
-    for ((queue, key, reason), count) in counts {
-        if as_json {
-            println!("{}", serde_json::json!({ "count": count, "queue": queue, "key": key, "reason": reason }));
-        } else {
-            println!("{count:>8}  {queue}  {key}  {reason}");
-        }
-    }
-}
-
-fn print_list(letters: &[DeadLetter], as_json: bool) {
-    if as_json {
-        letters.iter().for_each(|letter| println!("{}", letter.to_json()));
-        return;
-    }
-    if letters.is_empty() {
-        return println!("no dead letters");
-    }
-    println!("{:<36}  {:>5}  {:<24} {:<12} {:>3}  ERROR", "ID", "AGE", "KEY", "REASON", "TRY");
-    for letter in letters {
-        let error: String = letter.error().chars().take(SHOWN_ERROR).collect();
-        let age = letter.at().and_then(|at| SystemTime::now().duration_since(at).ok()).map_or("?".into(), age);
-        println!(
-            "{:<36}  {age:>5}  {:<24} {:<12} {:>3}  {error}",
-            letter.id(),
-            letter.key(),
-            letter.reason(),
-            letter.attempts()
-        );
-    }
-}
-
-/// An age in its largest unit.
-pub(in crate::app) fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m", seconds / 60),
-        3_600..86_400 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
     }
 }
 

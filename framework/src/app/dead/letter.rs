@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use crate::broker::{ATTEMPT, Addressed, Delivery, KIND, Names, Properties, is_reserved_header, strip};
+use crate::broker::{ATTEMPT, Addressed, Delivery, KIND, Names, Properties, is_reserved_header, note_broker_death};
 use crate::codec::{self, Codec, Limits};
-use crate::message::{Headers, MediaType, Value};
+use crate::inbound::{fitted, letter_id};
+use crate::message::{MediaType, MessageId, Value};
 
 /// A message that was given up: its bytes and headers, and why.
 #[derive(Clone)]
@@ -19,12 +20,14 @@ pub struct DeadLetter {
     /// The payload as it was sent.
     pub payload: Bytes,
     pub(super) deliveries: u32,
+    pub(super) address: String,
 }
 
 impl std::fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DeadLetter")
             .field("queue", &self.queue)
+            .field("address", &self.address())
             .field("id", &self.id())
             .field("key", &self.key())
             .field("reason", &self.reason())
@@ -36,9 +39,9 @@ impl std::fmt::Debug for DeadLetter {
 impl DeadLetter {
     pub(super) fn of(queue: &str, delivery: &Delivery, names: &Names) -> Self {
         let mut properties = (*delivery.properties).clone();
-        name_by_broker(&mut properties, names);
-        strip(&mut properties.headers);
+        note_broker_death(&mut properties, names);
         Self {
+            address: address(queue, &properties, &delivery.payload),
             queue: queue.to_owned(),
             properties,
             payload: delivery.payload.clone(),
@@ -46,7 +49,31 @@ impl DeadLetter {
         }
     }
 
-    /// The message's id.
+    /// A name of its own that can be typed, the same whenever it is listed: given to it when it was written, or made of what
+    /// is in it if the broker wrote it. Of letters that are equal in all the later ones have a number behind it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Gives it a number among letters with the same address.
+    pub(super) fn number(&mut self, number: u32) {
+        if number > 1 {
+            self.address = format!("{}.{number}", self.address);
+        }
+    }
+
+    /// Whether it is called so: by its address, or by its message's id.
+    pub(super) fn is(&self, id: &str) -> bool {
+        !id.is_empty() && (id == self.address || id == self.id())
+    }
+
+    /// What to call it: the message's id if it has one, else its address.
+    pub(super) fn name(&self) -> &str {
+        if self.id().is_empty() { &self.address } else { self.id() }
+    }
+
+    /// The message's id, which its sender chose: it may be empty, or that of several letters.
     #[must_use]
     pub fn id(&self) -> &str {
         self.properties.message_id.as_deref().unwrap_or_default()
@@ -144,7 +171,7 @@ impl DeadLetter {
             .collect();
         let header = |name: &str| self.properties.headers.text(&format!("postrider-dead-{name}"));
         json!({
-            "id": self.id(), "queue": self.queue, "kind": self.kind(), "key": self.key(), "service": self.service(),
+            "letter": self.address(), "id": self.id(), "queue": self.queue, "kind": self.kind(), "key": self.key(), "service": self.service(),
             "actor": header("actor"), "handler": header("handler"), "attempts": self.attempts(),
             "reason": self.reason(), "code": header("code"), "error": self.error(),
             "first_error": self.first_error(), "version": header("version"),
@@ -176,35 +203,95 @@ impl DeadLetter {
         properties.reply_to = None;
         properties.expiration = None;
         properties.persistent = true;
+        // Without an id nobody could tell that its copy is one.
+        if properties.message_id.as_deref().is_none_or(str::is_empty) {
+            properties.message_id = Some(MessageId::new().shared());
+        }
         self.addressed(self.home(), properties)
     }
 
-    pub(super) fn addressed(&self, queue: &str, properties: Properties) -> Addressed {
-        Addressed {
+    /// The letter as it is for another place in a dead-letter queue, under the same address.
+    pub(super) fn rewritten(&self, queue: &str) -> Addressed {
+        let mut properties = self.properties.clone();
+        let written = self.address.split('.').next().unwrap_or_default();
+        properties.headers.set(ADDRESS, written);
+        properties.persistent = true;
+        self.addressed(queue, properties)
+    }
+
+    /// The letter with another payload. It is another letter, so that the one it was can be told from it if both are there.
+    pub(super) fn edited(&self, payload: Bytes) -> Self {
+        let mut edited = self.clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        edited.properties.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
+        edited.payload = payload;
+        edited.address = letter_id();
+        edited
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn size(&self) -> usize {
+        self.payload.len() + self.properties.size()
+    }
+
+    fn addressed(&self, queue: &str, properties: Properties) -> Addressed {
+        // What the broker made of a stranger's message may have larger headers than we send.
+        fitted(Addressed {
             exchange: "".into(),
             routing_key: queue.into(),
             mandatory: true,
             awaits_reply: false,
             properties: Arc::new(properties),
             payload: self.payload.clone(),
-        }
+        })
     }
 }
 
-/// A letter that the broker made, because it expired or was delivered too often, says only in the broker's own headers
-/// where it came from and why.
-fn name_by_broker(properties: &mut Properties, names: &Names) {
-    let headers = &mut properties.headers;
-    let text = |headers: &Headers, name: &str| headers.text(name).map(str::to_owned);
-    if headers.get("postrider-dead-reason").is_none()
-        && let Some(reason) = text(headers, "x-first-death-reason")
-    {
-        headers.set("postrider-dead-reason", reason);
+/// The header with the address of a letter.
+const ADDRESS: &str = "postrider-dead-id";
+/// The most characters of an address that was given to a letter.
+const LONGEST_ADDRESS: usize = 32;
+
+/// The address that was given to the letter, or else one made of everything in it that stays the same when it is looked at.
+fn address(queue: &str, properties: &Properties, payload: &[u8]) -> String {
+    let given = properties.headers.text(ADDRESS);
+    let is_one = |text: &&str| {
+        (1..=LONGEST_ADDRESS).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    if let Some(given) = given.filter(is_one) {
+        return given.to_owned();
     }
-    if headers.get(KIND).is_none()
-        && let Some(kind) = text(headers, "x-first-death-exchange").and_then(|exchange| names.kind_of(&exchange))
-    {
-        headers.set(KIND, kind.as_str());
+    let texts = [&properties.message_id, &properties.correlation_id, &properties.message_type, &properties.app_id];
+    let mut hash = Fnv::default();
+    hash.add(queue.as_bytes());
+    texts.iter().for_each(|text| hash.add(text.as_deref().unwrap_or_default().as_bytes()));
+    hash.add(properties.content_type.as_deref().unwrap_or_default().as_bytes());
+    hash.add(&properties.timestamp.unwrap_or_default().to_be_bytes());
+    for (name, value) in properties.headers.iter() {
+        hash.add(name.as_bytes());
+        hash.add(format!("{value:?}").as_bytes());
+    }
+    hash.add(payload);
+    format!("{:012x}", hash.0 & 0xffff_ffff_ffff)
+}
+
+/// FNV-1a: the same in every build, as an address must be.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    /// Adds a part and its end.
+    fn add(&mut self, part: &[u8]) {
+        let length = part.len() as u64;
+        for byte in part.iter().chain(&length.to_be_bytes()) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
     }
 }
 
@@ -214,61 +301,6 @@ fn shown(value: &Value) -> Json {
         Value::Bool(flag) => Json::from(*flag),
         Value::Text(text) => Json::from(&**text),
         other => other.as_integer().map_or_else(|| Json::from(format!("{other:?}")), Json::from),
-    }
-}
-
-/// Which dead letters are meant. Nothing said is all of them.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct DeadFilter {
-    /// Only those with these ids.
-    pub ids: Vec<String>,
-    /// Only those of this service.
-    pub service: Option<String>,
-    /// Only those in this dead-letter queue.
-    pub queue: Option<String>,
-    /// Only keys that this pattern matches.
-    pub key: Option<String>,
-    /// Only those whose first or last error has this text.
-    pub error: Option<String>,
-    /// Only those with this reason.
-    pub reason: Option<String>,
-    /// Only those given up within this time.
-    pub newer_than: Option<Duration>,
-    /// Only those given up longer ago than this.
-    pub older_than: Option<Duration>,
-}
-
-impl DeadFilter {
-    /// All dead letters.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// One dead letter.
-    #[must_use]
-    pub fn id(id: impl Into<String>) -> Self {
-        Self { ids: vec![id.into()], ..Self::default() }
-    }
-
-    /// Those of one service.
-    #[must_use]
-    pub fn service(service: impl Into<String>) -> Self {
-        Self { service: Some(service.into()), ..Self::default() }
-    }
-
-    /// Whether a letter is meant.
-    #[must_use]
-    pub fn takes(&self, letter: &DeadLetter) -> bool {
-        let age = letter.at().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-        let text = |wanted: &Option<String>, takes: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(takes);
-        (self.ids.is_empty() || self.ids.iter().any(|id| id == letter.id()))
-            && text(&self.key, &|pattern| postrider_grammar::matches(pattern, letter.key()))
-            && text(&self.reason, &|reason| letter.reason() == reason)
-            && text(&self.error, &|error| letter.error().contains(error) || letter.first_error().contains(error))
-            && self.newer_than.is_none_or(|most| age <= most)
-            && self.older_than.is_none_or(|least| age >= least)
     }
 }
 

@@ -1,59 +1,23 @@
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
-use crate::app::dead::letter::{DeadFilter, DeadLetter};
+use crate::app::dead::error::DeadError;
+use crate::app::dead::filter::DeadFilter;
+use crate::app::dead::letter::DeadLetter;
+use crate::app::dead::walk::{DeadProgress, MOST_IN_WINDOW, PATIENCE, Walk};
 use crate::app::record;
-use crate::broker::{BrokerError, Consumer, ConsumerSpec, Destination, Names, Queue, Receipt, Topology};
+use crate::broker::{Addressed, ConsumerSpec, Destination, Names, Queue, Receipt, Topology};
 use crate::bus::{Bus, SendError};
-use crate::message::Value;
 
-/// The most letters of one queue that are held at once.
-const MOST_HELD: u16 = 10_000;
-/// The most payload bytes of one queue that are held at once.
-const MOST_HELD_BYTES: usize = 256 * 1024 * 1024;
-/// Room in the prefetch for letters that are written while others are held.
-const ROOM: u16 = 100;
-/// How long to wait for a letter that is there.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// After so many looks a letter is written anew, because the broker counts them and has a limit.
-const MOST_LOOKS: u32 = 100;
+/// The most bytes of letters that are listed at once.
+const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;
+/// The most addresses that an error names.
+const MOST_NAMED: u64 = 10;
 
-/// Why dead letters could not be worked on.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeadError {
-    /// The broker could not be reached or refused.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// A letter could not be moved; it stays where it is.
-    #[error("{id} stays in {queue:?}: {error}")]
-    NotMoved {
-        /// The letter.
-        id: String,
-        /// Where it is.
-        queue: String,
-        /// Why.
-        error: SendError,
-    },
-    /// The queue that letters would go back to is being migrated.
-    #[error("the migration of queue {queue:?} is not finished; finish it with the command that began it, then replay")]
-    Migrating {
-        /// The queue.
-        queue: String,
-    },
-    /// No such letter.
-    #[error("there is no dead letter {id:?}; `postrider dead list` shows them")]
-    NotFound {
-        /// What was looked for.
-        id: String,
-    },
-    /// The records of services cannot be read.
-    #[error("{0}")]
-    Records(String),
-}
+type Listener = Box<dyn Fn(&DeadProgress) + Send + Sync>;
 
 /// The dead letters of all services at a broker.
 ///
@@ -74,29 +38,30 @@ pub enum DeadError {
 /// ```
 pub struct DeadLetters {
     pub(super) bus: Bus,
-}
-
-/// The letters of one queue while they are held. Those that are not settled go back as this is closed.
-pub(super) struct Held {
-    pub(super) queue: String,
-    pub(super) consumer: Box<dyn Consumer>,
-    pub(super) meant: Vec<(DeadLetter, Receipt)>,
-    pub(super) others: Vec<(DeadLetter, Receipt)>,
-    /// Whether there are letters that were not looked at.
-    pub(super) more: bool,
-}
-
-impl Held {
-    fn looked_at(&self) -> usize {
-        self.meant.len() + self.others.len()
-    }
+    /// The most letters in a window.
+    pub(super) window: u16,
+    pub(super) progress: Option<Listener>,
 }
 
 impl DeadLetters {
     /// Dead letters at the broker of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
-        Self { bus: bus.clone() }
+        Self { bus: bus.clone(), window: MOST_IN_WINDOW, progress: None }
+    }
+
+    /// The most letters that are asked for at once. Default: 1 000, and fewer if they are large.
+    #[must_use]
+    pub fn window(mut self, letters: u16) -> Self {
+        self.window = letters.max(1);
+        self
+    }
+
+    /// Hears about once a second how far a long piece of work has come.
+    #[must_use]
+    pub fn on_progress(mut self, listener: impl Fn(&DeadProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(listener));
+        self
     }
 
     pub(super) fn names(&self) -> &Names {
@@ -146,129 +111,208 @@ impl DeadLetters {
         }
     }
 
-    /// The letters that are meant, queue by queue, oldest first; at most 10 000 or 256 MiB of each queue. They stay
-    /// where they are, and looking at them does not use up the broker's delivery limit.
+    /// Hands over the letters that are meant one after the other, queue by queue, oldest first, until told to stop; how many.
+    /// They stay where they are, and looking at them does not use up the broker's delivery limit. Of all others nothing but
+    /// a number is kept in memory.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
-    pub async fn list(&self, filter: &DeadFilter) -> Result<Vec<DeadLetter>, DeadError> {
-        let mut letters = Vec::new();
+    /// When the broker cannot be reached, or letters that are there were not looked at.
+    pub async fn each(
+        &self,
+        filter: &DeadFilter,
+        mut take: impl FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<u64, DeadError> {
+        let mut done = 0;
         for queue in self.queues_for(filter).await? {
-            let held = self.hold(&queue, filter).await?;
-            if held.more {
-                tracing::error!(
-                    queue,
-                    looked_at = held.looked_at(),
-                    "there are more letters than can be looked at at once; these were not"
-                );
+            let mut walk = Walk::begin(self, &queue).await?;
+            let stopped = self.each_in(&mut walk, filter, &mut take, &mut done).await;
+            if let Ok(ControlFlow::Break(())) = stopped {
+                walk.stop().await?;
+                break;
             }
-            letters.extend(held.meant.iter().map(|(letter, _)| letter.clone()));
-            self.put_back(held).await?;
+            walk.end(stopped.map(drop), done).await?;
+        }
+        Ok(done)
+    }
+
+    async fn each_in(
+        &self,
+        walk: &mut Walk<'_>,
+        filter: &DeadFilter,
+        take: &mut impl FnMut(DeadLetter) -> ControlFlow<()>,
+        done: &mut u64,
+    ) -> Result<ControlFlow<()>, DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            walk.keep(&letter, receipt).await?;
+            if filter.takes(&letter) {
+                *done += 1;
+                if take(letter).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            walk.tell(*done);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The letters that are meant, queue by queue, oldest first, up to 256 MiB. They stay where they are.
+    ///
+    /// # Errors
+    /// As [`DeadLetters::each`], and when they are larger.
+    pub async fn list(&self, filter: &DeadFilter) -> Result<Vec<DeadLetter>, DeadError> {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        self.each(filter, |letter| {
+            bytes += letter.size();
+            if bytes > MOST_LISTED_BYTES {
+                return ControlFlow::Break(());
+            }
+            letters.push(letter);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        if bytes > MOST_LISTED_BYTES {
+            return Err(DeadError::TooLarge { listed: letters.len() as u64, most: MOST_LISTED_BYTES });
         }
         Ok(letters)
+    }
+
+    /// The one letter with an address or a message's id.
+    ///
+    /// # Errors
+    /// When there is none, or several have this id; as [`DeadLetters::each`].
+    pub async fn one(&self, id: &str) -> Result<DeadLetter, DeadError> {
+        let (mut found, mut addresses, mut count) = (None, Vec::new(), 0);
+        self.each(&DeadFilter::id(id), |letter| {
+            count += 1;
+            if count <= MOST_NAMED {
+                addresses.push(letter.address().to_owned());
+            }
+            // An address means nothing else.
+            let exact = letter.address() == id;
+            if exact || found.is_none() {
+                found = Some(letter);
+            }
+            if exact { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .await?;
+        match found {
+            None => Err(self.not_found(id).await),
+            Some(letter) if count == 1 || letter.address() == id => Ok(letter),
+            Some(_) => {
+                let more = if count > MOST_NAMED { ", …" } else { "" };
+                let addresses = format!("{}{more}", addresses.join(", "));
+                Err(DeadError::Ambiguous { id: id.to_owned(), letters: count, addresses })
+            }
+        }
+    }
+
+    /// Looks whether each id that a filter names is that of a letter.
+    ///
+    /// # Errors
+    /// When one is not; as [`DeadLetters::each`].
+    pub async fn check_ids(&self, filter: &DeadFilter) -> Result<(), DeadError> {
+        let mut missing: BTreeSet<&String> = filter.ids.iter().collect();
+        if !missing.is_empty() {
+            self.each(filter, |letter| {
+                missing.retain(|id| !letter.is(id));
+                ControlFlow::Continue(())
+            })
+            .await?;
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(id) => Err(self.not_found(id).await),
+        }
+    }
+
+    /// That there is no such letter. The name of a service is asked about.
+    pub(super) async fn not_found(&self, id: &str) -> DeadError {
+        let dead = BTreeSet::from([self.names().dead_queue(&self.names().queue(id, None))]);
+        let is_word = postrider_grammar::check_word("service", id).is_ok();
+        let id = id.to_owned();
+        match self.standing(dead).await {
+            Ok(standing) if is_word && !standing.is_empty() => DeadError::IsService { id },
+            _ => DeadError::NotFound { id },
+        }
     }
 
     /// Removes the letters that are meant; how many.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// When the broker cannot be reached, or letters that are there were not looked at; what was removed until then is gone.
     pub async fn delete(&self, filter: &DeadFilter) -> Result<u64, DeadError> {
         let mut deleted = 0;
         for queue in self.queues_for(filter).await? {
-            // Bounded: a round that finds none is the last.
-            loop {
-                let mut held = self.hold(&queue, filter).await?;
-                let meant = std::mem::take(&mut held.meant);
-                let (count, more) = (meant.len() as u64, held.more);
-                meant.into_iter().for_each(|(_, receipt)| receipt.ack());
-                self.put_back(held).await?;
-                deleted += count;
-                if count == 0 || !more {
-                    break;
-                }
-            }
+            let mut walk = Walk::begin(self, &queue).await?;
+            let result = self.delete_in(&mut walk, filter, &mut deleted).await;
+            walk.end(result, deleted).await?;
         }
         Ok(deleted)
     }
 
-    /// Gives a letter another payload, in the encoding of its media type. The original is kept in `….dead.kept`.
+    async fn delete_in(&self, walk: &mut Walk<'_>, filter: &DeadFilter, deleted: &mut u64) -> Result<(), DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            if filter.takes(&letter) {
+                receipt.ack();
+                *deleted += 1;
+                walk.close_empty().await;
+            } else {
+                walk.keep(&letter, receipt).await?;
+            }
+            walk.tell(*deleted);
+        }
+        Ok(())
+    }
+
+    /// Gives a letter, named by its address or its message's id, another payload, in the encoding of its media type. It is
+    /// another letter then; its address. The original is kept in `….dead.kept`.
     ///
     /// # Errors
-    /// When there is no such letter, or it could not be written; then the original stays.
-    pub async fn replace(&self, id: &str, payload: Bytes) -> Result<(), DeadError> {
-        let filter = DeadFilter::id(id);
-        for queue in self.queues_for(&filter).await? {
-            let mut held = self.hold(&queue, &filter).await?;
-            let found = (!held.meant.is_empty()).then(|| held.meant.remove(0));
-            let replaced = match found {
-                Some((letter, receipt)) => Some(self.replace_in(&queue, letter, receipt, payload.clone()).await),
-                None => None,
-            };
-            self.put_back(held).await?;
-            if let Some(replaced) = replaced {
-                return replaced;
-            }
+    /// When there is no such letter, or several have this id, or it could not be written; then the original stays.
+    pub async fn replace(&self, id: &str, payload: Bytes) -> Result<String, DeadError> {
+        let found = self.one(id).await?;
+        let mut walk = Walk::begin(self, &found.queue).await?;
+        let replaced = self.replace_in(&mut walk, &found, payload).await;
+        if let Ok(Some(address)) = replaced {
+            walk.stop().await?;
+            return Ok(address);
         }
+        walk.end(replaced, 0).await?;
         Err(DeadError::NotFound { id: id.to_owned() })
     }
 
     async fn replace_in(
         &self,
-        queue: &str,
-        letter: DeadLetter,
-        receipt: Receipt,
+        walk: &mut Walk<'_>,
+        found: &DeadLetter,
         payload: Bytes,
-    ) -> Result<(), DeadError> {
-        let kept = Queue::quorum(format!("{queue}.kept"));
+    ) -> Result<Option<String>, DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            if letter.address() == found.address() {
+                let edited = letter.edited(payload);
+                let written = self.write_edited(&letter, &edited).await;
+                if written.is_err() {
+                    walk.keep(&letter, receipt).await?;
+                } else {
+                    receipt.ack();
+                }
+                return written.map(|()| Some(edited.address().to_owned()));
+            }
+            walk.keep(&letter, receipt).await?;
+        }
+        Ok(None)
+    }
+
+    async fn write_edited(&self, letter: &DeadLetter, edited: &DeadLetter) -> Result<(), DeadError> {
+        let kept = Queue::quorum(format!("{}.kept", letter.queue));
         self.bus.broker.declare(&Topology { queues: vec![kept.clone()], ..Topology::default() }).await?;
-        self.write(&letter, &kept.name).await?;
-        let mut edited = letter;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        edited.properties.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
-        edited.payload = payload;
-        self.write(&edited, queue).await?;
-        receipt.ack();
-        Ok(())
+        self.forward(letter, letter.rewritten(&kept.name)).await?;
+        self.forward(letter, edited.rewritten(&letter.queue)).await
     }
 
-    async fn write(&self, letter: &DeadLetter, queue: &str) -> Result<(), DeadError> {
-        let addressed = letter.addressed(queue, letter.properties.clone());
-        self.forward(letter, addressed).await
-    }
-
-    pub(super) async fn forward(
-        &self,
-        letter: &DeadLetter,
-        addressed: crate::broker::Addressed,
-    ) -> Result<(), DeadError> {
+    pub(super) async fn forward(&self, letter: &DeadLetter, addressed: Addressed) -> Result<(), DeadError> {
         let deadline = Instant::now() + self.bus.confirm_timeout();
         self.bus.outlet.forward(addressed, deadline).await.map_err(|error| not_moved(letter, error))
-    }
-
-    /// Takes all letters of a queue that are there now, without settling any.
-    pub(super) async fn hold(&self, queue: &str, filter: &DeadFilter) -> Result<Held, DeadError> {
-        let ready = self.bus.broker.inspect(queue).await?.map_or(0, |state| state.ready);
-        let declared = Queue::quorum(queue);
-        let spec =
-            ConsumerSpec { queue: declared, topology: Topology::default(), prefetch: MOST_HELD + ROOM, answers: false };
-        let consumer = self.bus.broker.consume(&spec).await?;
-        let more = ready > u64::from(MOST_HELD);
-        let mut held = Held { queue: queue.to_owned(), consumer, meant: Vec::new(), others: Vec::new(), more };
-        let mut bytes = 0;
-        for _ in 0..ready.min(MOST_HELD.into()) {
-            // Somebody else may work on them at the same time; then there are fewer.
-            let Ok(Some(delivery)) = timeout(PATIENCE, held.consumer.next()).await else { break };
-            let delivery = delivery?;
-            let letter = DeadLetter::of(queue, &delivery, self.names());
-            bytes += letter.payload.len();
-            let place = if filter.takes(&letter) { &mut held.meant } else { &mut held.others };
-            place.push((letter, delivery.receipt));
-            if bytes > MOST_HELD_BYTES {
-                held.more = true;
-                break;
-            }
-        }
-        Ok(held)
     }
 
     /// The letter at the head of a queue, if there is one. It stays there.
@@ -279,31 +323,17 @@ impl DeadLetters {
         let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
         let delivery = delivery?;
         let letter = DeadLetter::of(queue, &delivery, self.names());
-        let meant = vec![(letter.clone(), delivery.receipt)];
-        self.put_back(Held { queue: queue.to_owned(), consumer, meant, others: Vec::new(), more: false }).await?;
+        put_back_one(consumer, delivery.receipt).await;
         Ok(Some(letter))
-    }
-
-    /// Lets the letters go back to their places. Those that were looked at too often are written anew, at the end.
-    pub(super) async fn put_back(&self, held: Held) -> Result<(), DeadError> {
-        let Held { queue, mut consumer, meant, others, .. } = held;
-        let mut stay = Vec::new();
-        for (letter, receipt) in meant.into_iter().chain(others) {
-            if letter.deliveries < MOST_LOOKS {
-                stay.push(receipt);
-                continue;
-            }
-            self.write(&letter, &queue).await?;
-            receipt.ack();
-        }
-        // What closes gives back in order; giving back one by one would turn it round.
-        consumer.cancel().await;
-        consumer.close().await;
-        drop(stay);
-        Ok(())
     }
 }
 
+async fn put_back_one(mut consumer: Box<dyn crate::broker::Consumer>, receipt: Receipt) {
+    consumer.cancel().await;
+    consumer.close().await;
+    drop(receipt);
+}
+
 pub(super) fn not_moved(letter: &DeadLetter, error: SendError) -> DeadError {
-    DeadError::NotMoved { id: letter.id().to_owned(), queue: letter.queue.clone(), error }
+    DeadError::NotMoved { id: letter.name().to_owned(), queue: letter.queue.clone(), error }
 }

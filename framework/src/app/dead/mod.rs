@@ -1,11 +1,19 @@
 //! Dead letters: seen, replayed, edited, deleted, exported.
 
 mod command;
+mod error;
+mod filter;
 mod letter;
 mod letters;
+mod print;
 mod replay;
+mod walk;
 
-pub(super) use command::{DeadCommand, age, obey};
-pub use letter::{DeadFilter, DeadLetter};
-pub use letters::{DeadError, DeadLetters};
+pub(super) use command::{DeadCommand, obey};
+pub use error::DeadError;
+pub use filter::DeadFilter;
+pub use letter::DeadLetter;
+pub use letters::DeadLetters;
+pub(super) use print::age;
 pub use replay::{Replay, Replayed};
+pub use walk::DeadProgress;

@@ -1,10 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use futures::future::join_all;
+use tokio::time::Instant;
 
-use crate::app::dead::letter::{DeadFilter, DeadLetter};
-use crate::app::dead::letters::{DeadError, DeadLetters, Held, not_moved};
+use crate::app::dead::error::DeadError;
+use crate::app::dead::filter::DeadFilter;
+use crate::app::dead::letter::DeadLetter;
+use crate::app::dead::letters::{DeadLetters, not_moved};
+use crate::app::dead::walk::Walk;
 use crate::app::migrate::{LOOK, is_migrating};
 use crate::broker::{ATTEMPT, Receipt};
 use crate::bus::RequestError;
@@ -14,6 +18,13 @@ use crate::message::Value;
 const LAST_ATTEMPT: i64 = 1_000_000;
 /// How long the letter of a canary that failed may take to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the last letter of a window may wait for its turn, well within the broker's consumer time-out of 30 minutes.
+const LONGEST_WINDOW: Duration = Duration::from_secs(600);
+/// The most letters that wait for their confirms at once.
+const BATCH: usize = 64;
+/// About how many bytes of letters wait for their confirms at once.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// The fewest letters per second: about one a year, which the clock can count.
 const SLOWEST: f64 = 1.0 / (366.0 * 86_400.0);
@@ -44,6 +55,8 @@ pub struct Replayed {
     pub replayed: u64,
     /// How many letters the broker took back, because they were held for longer than its consumer time-out; they stay.
     pub taken_back: u64,
+    /// How many letters were there at the beginning and were not looked at, because somebody else took them or has them.
+    pub not_reached: u64,
     /// Why the first one failed; the others were left alone.
     pub canary_failed: Option<String>,
 }
@@ -54,6 +67,23 @@ fn pause_for(rate: f64) -> Option<Duration> {
     pause.ok().filter(|_| rate > 0.0)
 }
 
+/// A letter that is meant, and the right to settle it.
+type Meant = (DeadLetter, Receipt);
+
+/// One replay.
+struct Going<'a> {
+    letters: &'a DeadLetters,
+    filter: &'a DeadFilter,
+    how: &'a Replay,
+    done: Replayed,
+    /// Whether one is to be tried before the others.
+    canary: bool,
+    pause: Option<Duration>,
+    next: Instant,
+    looked: Instant,
+    batch: Vec<Meant>,
+}
+
 impl DeadLetters {
     /// Sends letters back to the queues of the actors that gave them up, with the same id, as first attempts. Each is
     /// removed when the broker has confirmed its copy. Letters that come back meanwhile are left alone.
@@ -61,30 +91,27 @@ impl DeadLetters {
     /// # Errors
     /// When the broker cannot be reached, or an actor's queue does not stand; the letters stay.
     pub async fn replay(&self, filter: &DeadFilter, how: &Replay) -> Result<Replayed, DeadError> {
-        let mut done = Replayed::default();
-        let mut canary = how.canary;
+        let now = Instant::now();
+        let pause = how.rate.and_then(pause_for);
+        let (done, batch) = (Replayed::default(), Vec::new());
+        let canary = how.canary;
+        let mut going = Going { letters: self, filter, how, done, canary, pause, next: now, looked: now, batch };
         for queue in self.queues_for(filter).await? {
             self.refuse_migrating(&queue).await?;
-            let before = self.bus.broker.inspect(&queue).await?.map_or(0, |state| state.ready);
-            let mut looked_at = 0;
-            // Bounded by what was there at the beginning, so that letters that come back go round once only.
-            while looked_at < before {
-                let mut held = self.hold(&queue, filter).await?;
-                let meant = std::mem::take(&mut held.meant);
-                let (more, count) = (held.more, meant.len() as u64);
-                looked_at += count.max(1);
-                let result = self.replay_held(&mut held, meant, how, &mut canary, &mut done).await;
-                self.put_back(held).await?;
-                result?;
-                if done.canary_failed.is_some() {
-                    return Ok(done);
-                }
-                if count == 0 || !more {
-                    break;
-                }
+            let mut walk = Walk::begin(self, &queue).await?;
+            walk.slow(going.most_in_time());
+            let result = going.walk(&mut walk).await;
+            if result.is_ok() && going.done.canary_failed.is_some() {
+                walk.stop().await?;
+                break;
+            }
+            let not_reached = walk.left().filter(|_| result.is_ok());
+            match (walk.end(result, going.done.replayed).await, not_reached) {
+                (Err(DeadError::NotReached { .. }), Some((left, _))) => going.done.not_reached += left,
+                (ended, _) => ended?,
             }
         }
-        Ok(done)
+        Ok(going.done)
     }
 
     /// A queue that is being migrated is about to be removed.
@@ -96,89 +123,128 @@ impl DeadLetters {
         }
         Ok(())
     }
+}
 
-    async fn replay_held(
-        &self,
-        held: &mut Held,
-        meant: Vec<(DeadLetter, Receipt)>,
-        how: &Replay,
-        canary: &mut bool,
-        done: &mut Replayed,
-    ) -> Result<(), DeadError> {
-        let pause = how.rate.and_then(pause_for);
-        let (mut next, mut looked) = (Instant::now(), Instant::now());
-        for (letter, receipt) in meant {
-            if looked.elapsed() >= LOOK {
-                self.refuse_migrating(&letter.queue).await?;
-                looked = Instant::now();
-            }
-            // What is only published again has no handler that could tell how it went.
-            let has_handler = letter.queue != self.names().dead_queue(&self.names().due());
-            if !receipt.is_live() {
-                // Held for so long that the broker took it back: it is still there, for the next replay.
-                done.taken_back += 1;
+impl Going<'_> {
+    /// So many letters have their turn before the broker takes the last of them back.
+    fn most_in_time(&self) -> u16 {
+        let turns = self.pause.map_or(u128::MAX, |pause| LONGEST_WINDOW.as_nanos() / pause.as_nanos().max(1));
+        u16::try_from(turns).unwrap_or(u16::MAX)
+    }
+
+    async fn walk(&mut self, walk: &mut Walk<'_>) -> Result<(), DeadError> {
+        // What is only published again has no handler that could tell how it went.
+        let has_handler = walk.queue != self.letters.names().dead_queue(&self.letters.names().due());
+        let mut bytes = 0;
+        while let Some((letter, receipt)) = walk.next().await? {
+            walk.tell(self.done.replayed);
+            if !self.filter.takes(&letter) {
+                walk.keep(&letter, receipt).await?;
                 continue;
             }
-            if has_handler && std::mem::take(canary) {
-                if let Some(problem) = self.try_first(held, &letter, receipt, how).await? {
-                    done.canary_failed = Some(problem);
+            if !receipt.is_live() {
+                // Held for so long that the broker took it back: it is still there, for the next replay.
+                self.done.taken_back += 1;
+                continue;
+            }
+            if has_handler && std::mem::take(&mut self.canary) {
+                if let Some(problem) = self.try_first(walk, letter, receipt).await? {
+                    self.done.canary_failed = Some(problem);
                     return Ok(());
                 }
-            } else {
-                self.forward(&letter, letter.revived()).await?;
-                receipt.ack();
+                self.done.replayed += 1;
+                continue;
             }
-            done.replayed += 1;
-            if let Some(pause) = pause {
-                next += pause;
-                tokio::time::sleep_until(next).await;
+            bytes += letter.size();
+            self.batch.push((letter, receipt));
+            if self.pause.is_some() || self.batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                bytes = 0;
+                self.send(walk).await?;
             }
         }
-        Ok(())
+        self.send(walk).await
+    }
+
+    /// Sends the letters that are waiting, in order, and removes those whose copies are confirmed.
+    async fn send(&mut self, walk: &mut Walk<'_>) -> Result<(), DeadError> {
+        let batch = std::mem::take(&mut self.batch);
+        if let Some(pause) = self.pause.filter(|_| !batch.is_empty()) {
+            tokio::time::sleep_until(self.next).await;
+            self.next += pause;
+        }
+        let mut result = Ok(());
+        if self.looked.elapsed() >= LOOK {
+            result = self.letters.refuse_migrating(&walk.queue).await;
+            self.looked = Instant::now();
+        }
+        let mut sent = Vec::new();
+        if result.is_ok() {
+            sent = join_all(batch.iter().map(|(letter, _)| self.letters.forward(letter, letter.revived()))).await;
+        }
+        let mut sent = sent.into_iter();
+        for (letter, receipt) in batch {
+            match sent.next() {
+                Some(Ok(())) => {
+                    receipt.ack();
+                    self.done.replayed += 1;
+                }
+                other => {
+                    walk.keep(&letter, receipt).await?;
+                    result = result.and(other.unwrap_or(Ok(())));
+                }
+            }
+        }
+        walk.close_empty().await;
+        result
     }
 
     /// Replays one letter and waits for what becomes of it; why it failed.
     async fn try_first(
         &self,
-        held: &mut Held,
-        letter: &DeadLetter,
+        walk: &mut Walk<'_>,
+        letter: DeadLetter,
         receipt: Receipt,
-        how: &Replay,
     ) -> Result<Option<String>, DeadError> {
         let mut addressed = letter.revived();
-        Arc::make_mut(&mut addressed.properties).headers.set(ATTEMPT, LAST_ATTEMPT);
-        let asked = self.bus.outlet.ask(addressed, letter.id(), letter.key(), how.canary_timeout).await;
-        let problem = match asked {
+        let properties = Arc::make_mut(&mut addressed.properties);
+        properties.headers.set(ATTEMPT, LAST_ATTEMPT);
+        let id = properties.message_id.clone().unwrap_or_default();
+        let (outlet, name) = (&self.letters.bus.outlet, letter.name().to_owned());
+        let problem = match outlet.ask(addressed, &id, letter.key(), self.how.canary_timeout).await {
             Ok(_) => {
                 receipt.ack();
                 return Ok(None);
             }
-            Err(RequestError::Send(error)) => return Err(not_moved(letter, error)),
+            Err(RequestError::Send(error)) => {
+                walk.keep(&letter, receipt).await?;
+                return Err(not_moved(&letter, error));
+            }
             // It is in the actor's queue for certain; whoever comes handles it.
             Err(RequestError::TimedOut { after, .. }) => {
                 receipt.ack();
-                return Ok(Some(format!(
-                    "{} was not handled within {after:?}; it waits in {:?}",
-                    letter.id(),
-                    letter.home()
-                )));
+                return Ok(Some(format!("{name} was not handled within {after:?}; it waits in {:?}", letter.home())));
             }
             Err(error) => error.to_string(),
         };
-        // It failed, and perhaps its copy was given up in turn: then the copy goes, and the original stays.
-        let deadline = Instant::now() + RETURN_PATIENCE;
-        while let Ok(Some(Ok(delivery))) = timeout_at(deadline, held.consumer.next()).await {
-            let copy = DeadLetter::of(&held.queue, &delivery, self.names());
-            if copy.id() == letter.id()
-                && copy.properties.headers.get("postrider-dead-attempts") == Some(&Value::from(LAST_ATTEMPT))
-            {
-                delivery.receipt.ack();
+        walk.keep(&letter, receipt).await?;
+        // It failed, and perhaps its copy was given up in turn, and is behind all others: then the copy goes, and the
+        // original stays.
+        let mut until = None;
+        loop {
+            let patience = if walk.is_through() {
+                until.get_or_insert(Instant::now() + RETURN_PATIENCE).duration_since(Instant::now())
+            } else {
+                RETURN_PATIENCE
+            };
+            let Some((copy, receipt)) = walk.pull(patience).await? else { break };
+            let attempts = copy.properties.headers.get("postrider-dead-attempts");
+            if copy.id() == &*id && attempts == Some(&Value::from(LAST_ATTEMPT)) {
+                receipt.ack();
                 break;
             }
-            held.others.push((copy, delivery.receipt));
+            walk.keep(&copy, receipt).await?;
         }
-        drop(receipt);
-        Ok(Some(format!("{} failed again and stays: {problem}", letter.id())))
+        Ok(Some(format!("{name} failed again and stays: {problem}")))
     }
 }
 

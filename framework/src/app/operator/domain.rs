@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use crate::app::printable::{json_line, one_line};
 use crate::app::record;
 use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
 
@@ -49,9 +50,9 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
         }
     }
     if as_json {
-        println!("{}", json!(standing));
+        println!("{}", json_line(&json!(standing)));
     } else {
-        standing.iter().for_each(|claim| println!("{}  {}", claim.domain, claim.service));
+        standing.iter().for_each(|claim| println!("{}  {}", one_line(&claim.domain), one_line(&claim.service)));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::app::operator::domain::DomainCommand;
 use crate::app::operator::message::{MessageArgs, shown};
 use crate::app::operator::topology::TopologyCommand;
 use crate::app::process::{failed, on_runtime, start_log};
-use crate::app::read_config;
+use crate::app::{printable, read_config};
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Address, Bus, Counters, Identity, Options, Outlet, Payload, TapFilter};
 use crate::message::{Kind, MediaType, Name, Secret};
@@ -185,7 +185,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
                 .request_raw(&key, message.payload()?, |_| options, None)
                 .await
                 .map_err(|error| error.to_string())?;
-            println!("{}", shown(&reply));
+            println!("{}", printable::lines(&shown(&reply)));
             Ok(())
         }
         Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
@@ -219,7 +219,7 @@ async fn tap(bus: &Bus, patterns: Vec<String>, messages: Option<u64>) -> Result<
             "media_type": envelope.media_type.as_str(),
             "payload": shown(&envelope),
         });
-        println!("{line}");
+        println!("{}", printable::json_line(&line));
         seen += 1;
     }
     Ok(())
@@ -230,7 +230,7 @@ async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String>
     let outgoing = bus.identity.keyed(&address, Payload::json(&()), Options::default().timeout(timeout), timeout);
     let outgoing = outgoing.map_err(|error| error.to_string())?;
     let reply = bus.await_reply(outgoing, None).await.map_err(|error| error.to_string())?;
-    println!("{}", shown(&reply));
+    println!("{}", printable::lines(&shown(&reply)));
     Ok(())
 }
 

@@ -79,7 +79,7 @@ proptest! {
 
     #[test]
     fn any_age_is_short(seconds in any::<u64>()) {
-        let shown = age(Duration::from_secs(seconds));
+        let shown = print::age(Duration::from_secs(seconds));
         prop_assert!(shown.ends_with(['s', 'm', 'h', 'd']) && (seconds >= 365_000 * 86_400 || shown.len() <= 7));
     }
 }

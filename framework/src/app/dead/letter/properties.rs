@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::app::dead::DeadFilter;
 use crate::broker::{ORIGINAL_EXPIRATION, any};
+use crate::message::Headers;
 
 fn filter() -> impl Strategy<Value = DeadFilter> {
     let text = || prop::option::of("[a-z#*.]{0,6}");
@@ -21,7 +23,21 @@ proptest! {
         let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
         prop_assert_eq!(&letter.payload, &delivery.payload);
         prop_assert_eq!(letter.home(), "postrider.invoice");
-        prop_assert!(DeadFilter::all().takes(&letter) && DeadFilter::id(letter.id()).takes(&letter));
+        prop_assert!(DeadFilter::all().takes(&letter) && DeadFilter::id(letter.address()).takes(&letter));
+        prop_assert_eq!(DeadFilter::id(letter.id()).takes(&letter), !letter.id().is_empty());
+        // It can be typed, and is the same at the next look.
+        prop_assert!(!letter.address().is_empty() && letter.address().bytes().all(|b| b.is_ascii_alphanumeric()));
+        let again = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        prop_assert_eq!(again.address(), letter.address());
+        prop_assert!(!crate::app::dead::print::row(&letter).chars().any(char::is_control));
+        if letter.at().is_none() {
+            let mut aged = DeadFilter::all();
+            aged.newer_than = Some(Duration::MAX);
+            prop_assert!(!aged.takes(&letter));
+            let mut aged = DeadFilter::all();
+            aged.older_than = Some(Duration::ZERO);
+            prop_assert!(!aged.takes(&letter));
+        }
         let _ = filter.takes(&letter);
         let json = letter.to_json();
         prop_assert_eq!(json["id"].as_str(), Some(letter.id()));
