@@ -111,6 +111,35 @@ mod tests {
         assert_eq!(json_line(&serde_json::json!({ "k": "\u{9b}\n" })), r#"{"k":"\u009b\n"}"#);
     }
 
+    #[derive(Clone, Default)]
+    struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_line_is_one_line_whatever_strangers_wrote() {
+        let log = Log::default();
+        let writer = log.clone();
+        let log_lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let nasty = "a\n\u{1b}[31m\u{9b}b";
+        tracing::subscriber::with_default(log_lines.fmt_fields(SafeFields).finish(), || {
+            let span = tracing::info_span!("handle", key = %nasty);
+            span.in_scope(|| tracing::error!(id = %nasty, number = 7, queue = nasty, "lost {nasty}"));
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(!text.trim_end().chars().any(is_unsafe), "{text:?}");
+        assert!(text.contains("lost a\\n\\u{1b}[31m") && text.contains("number=7"), "{text:?}");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]

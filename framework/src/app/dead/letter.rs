@@ -20,6 +20,7 @@ pub struct DeadLetter {
     /// The payload as it was sent.
     pub payload: Bytes,
     pub(super) deliveries: u32,
+    pub(super) redelivered: bool,
     pub(super) address: String,
 }
 
@@ -46,6 +47,7 @@ impl DeadLetter {
             properties,
             payload: delivery.payload.clone(),
             deliveries: delivery.delivery_count.unwrap_or(0),
+            redelivered: delivery.redelivered,
         }
     }
 
@@ -277,7 +279,7 @@ fn address(queue: &str, properties: &Properties, payload: &[u8]) -> String {
 }
 
 /// FNV-1a: the same in every build, as an address must be.
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -286,6 +288,12 @@ impl Default for Fnv {
 }
 
 impl Fnv {
+    pub(super) fn of(bytes: &[u8]) -> u64 {
+        let mut hash = Self::default();
+        hash.add(bytes);
+        hash.0
+    }
+
     /// Adds a part and its end.
     fn add(&mut self, part: &[u8]) {
         let length = part.len() as u64;

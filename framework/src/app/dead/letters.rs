@@ -253,7 +253,7 @@ impl DeadLetters {
     async fn delete_in(&self, walk: &mut Walk<'_>, filter: &DeadFilter, deleted: &mut u64) -> Result<(), DeadError> {
         while let Some((letter, receipt)) = walk.next().await? {
             if filter.takes(&letter) {
-                receipt.ack();
+                walk.done(&letter, receipt);
                 *deleted += 1;
                 walk.close_empty().await;
             } else {
@@ -294,7 +294,7 @@ impl DeadLetters {
                 if written.is_err() {
                     walk.keep(&letter, receipt).await?;
                 } else {
-                    receipt.ack();
+                    walk.done(&letter, receipt);
                 }
                 return written.map(|()| Some(edited.address().to_owned()));
             }

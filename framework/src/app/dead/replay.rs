@@ -185,7 +185,7 @@ impl Going<'_> {
         for (letter, receipt) in batch {
             match sent.next() {
                 Some(Ok(())) => {
-                    receipt.ack();
+                    walk.done(&letter, receipt);
                     self.done.replayed += 1;
                 }
                 other => {
@@ -194,6 +194,7 @@ impl Going<'_> {
                 }
             }
         }
+        walk.flush();
         walk.close_empty().await;
         result
     }
@@ -212,7 +213,8 @@ impl Going<'_> {
         let (outlet, name) = (&self.letters.bus.outlet, letter.name().to_owned());
         let problem = match outlet.ask(addressed, &id, letter.key(), self.how.canary_timeout).await {
             Ok(_) => {
-                receipt.ack();
+                walk.done(&letter, receipt);
+                walk.flush();
                 return Ok(None);
             }
             Err(RequestError::Send(error)) => {
@@ -221,7 +223,7 @@ impl Going<'_> {
             }
             // It is in the actor's queue for certain; whoever comes handles it.
             Err(RequestError::TimedOut { after, .. }) => {
-                receipt.ack();
+                walk.done(&letter, receipt);
                 return Ok(Some(format!("{name} was not handled within {after:?}; it waits in {:?}", letter.home())));
             }
             Err(error) => error.to_string(),
@@ -239,7 +241,7 @@ impl Going<'_> {
             let Some((copy, receipt)) = walk.pull(patience).await? else { break };
             let attempts = copy.properties.headers.get("postrider-dead-attempts");
             if copy.id() == &*id && attempts == Some(&Value::from(LAST_ATTEMPT)) {
-                receipt.ack();
+                walk.done(&copy, receipt);
                 break;
             }
             walk.keep(&copy, receipt).await?;

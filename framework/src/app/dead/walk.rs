@@ -6,15 +6,16 @@
 //! or doubled: a tool that is killed leaves the same, only windows may change places. Only what was looked at very often is
 //! written again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::dead::error::DeadError;
-use crate::app::dead::letter::DeadLetter;
+use crate::app::dead::letter::{DeadLetter, Fnv};
 use crate::app::dead::letters::DeadLetters;
-use crate::broker::{BrokerError, Consumer, ConsumerSpec, Queue, Receipt, Topology};
+use crate::broker::{BrokerError, Consumer, ConsumerSpec, DeliveryChannel, Queue, Receipt, Topology};
 
 /// The most letters that are asked for at once, unless somebody says fewer.
 pub(super) const MOST_IN_WINDOW: u16 = 1_000;
@@ -32,6 +33,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const RETURN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the broker is asked whether they are back.
 const RETURN_LOOK: Duration = Duration::from_millis(5);
+/// How long the broker has for the last acknowledgements before their channels are closed.
+const LAST_ACKS: Duration = Duration::from_millis(100);
+/// How often it is looked whether letters came back that are done.
+const MOST_ROUNDS: usize = 3;
 /// After so many looks a letter is written anew, because the broker counts them and has a limit.
 const MOST_LOOKS: u32 = 100;
 /// How often progress is told.
@@ -77,8 +82,16 @@ pub(super) struct Walk<'a> {
     looked_at: u64,
     full: bool,
     told: Instant,
-    /// How often each address was met.
-    met: HashMap<String, u32>,
+    /// What was met, by the hash of its address.
+    met: HashMap<u64, Met>,
+    /// With acknowledgements that have not left.
+    acking: Option<Arc<dyn DeliveryChannel>>,
+}
+
+#[derive(Default)]
+struct Met {
+    times: u32,
+    done: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -97,6 +110,7 @@ impl<'a> Walk<'a> {
             full: false,
             told: Instant::now(),
             met: HashMap::new(),
+            acking: None,
         })
     }
 
@@ -138,9 +152,9 @@ impl<'a> Walk<'a> {
             let mut letter = DeadLetter::of(&self.queue, &delivery, self.letters.names());
             window.handed = window.handed.saturating_add(1);
             window.bytes += letter.size();
-            let met = self.met.entry(letter.address().to_owned()).or_default();
-            *met += 1;
-            letter.number(*met);
+            let met = self.met.entry(hash(letter.address())).or_default();
+            met.times += 1;
+            letter.number(met.times);
             self.looked_at = self.of.min(self.looked_at + 1);
             return Ok(Some((letter, delivery.receipt)));
         }
@@ -153,6 +167,7 @@ impl<'a> Walk<'a> {
         let by_size = u16::try_from(by_size).unwrap_or(u16::MAX);
         self.size = by_size.min(window.size.saturating_mul(GROWTH)).min(self.most).max(1);
         self.earlier.push(window);
+        self.flush();
     }
 
     /// Opens the next window. Not if there are too many.
@@ -195,7 +210,7 @@ impl<'a> Walk<'a> {
         if letter.deliveries >= MOST_LOOKS {
             // It goes to the end, behind all that is walked through.
             self.letters.forward(letter, letter.rewritten(&self.queue)).await?;
-            receipt.ack();
+            self.done(letter, receipt);
             return Ok(());
         }
         match self.current.as_mut().or(self.earlier.last_mut()) {
@@ -205,12 +220,31 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Closes windows of which no letter is left. To be called when nothing is held but what is kept.
+    /// The letter is done, and goes with the next flush.
+    pub(super) fn done(&mut self, letter: &DeadLetter, receipt: Receipt) {
+        self.met.entry(hash(letter.address())).or_default().done = true;
+        let channel = receipt.ack_with_next_flush();
+        let is_same = channel.as_ref().zip(self.acking.as_ref()).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+        if !is_same {
+            self.flush();
+            self.acking = channel;
+        }
+    }
+
+    /// Acknowledges what is done. Together, because RabbitMQ holds some back if too many come one by one, and forgets them if the
+    /// channel closes meanwhile.
+    pub(super) fn flush(&mut self) {
+        if let Some(channel) = self.acking.take() {
+            channel.flush();
+        }
+    }
+
+    /// Closes windows of which no letter is left, but not the last one: its acknowledgements may be on their way. To be called
+    /// when nothing is held but what is kept.
     pub(super) async fn close_empty(&mut self) {
-        while self.earlier.last().is_some_and(|window| window.kept.is_empty()) {
-            if let Some(mut window) = self.earlier.pop() {
-                window.consumer.close().await;
-            }
+        while self.earlier.len() > 1 && self.earlier[self.earlier.len() - 2].kept.is_empty() {
+            let mut window = self.earlier.remove(self.earlier.len() - 2);
+            window.consumer.close().await;
         }
     }
 
@@ -255,15 +289,44 @@ impl<'a> Walk<'a> {
         self.put_back().await
     }
 
-    /// Lets the letters go back to their places, and waits until they are there, so that whoever looks next finds them.
+    /// Puts back what is not done. A letter that is done and comes back all the same, because its acknowledgement was lost with
+    /// its channel, is taken away again: it must not be done twice.
     async fn put_back(mut self) -> Result<(), DeadError> {
+        for _ in 0..MOST_ROUNDS {
+            let kept = self.close().await?;
+            // Of letters with one address nobody could say which came back.
+            let once = self.met.drain().filter(|(_, met)| met.done && met.times == 1);
+            let done: HashSet<u64> = once.map(|(hash, _)| hash).collect();
+            let ready = self.letters.bus.broker.inspect(&self.queue).await?.map_or(0, |state| state.ready);
+            if done.is_empty() || ready <= kept {
+                break;
+            }
+            self = Self::begin(self.letters, &self.queue.clone()).await?;
+            while let Some((letter, receipt)) = self.next().await? {
+                if letter.redelivered && done.contains(&hash(letter.address())) {
+                    self.done(&letter, receipt);
+                } else {
+                    self.keep(&letter, receipt).await?;
+                }
+            }
+        }
+        self.close().await.map(drop)
+    }
+
+    /// Lets the letters go back to their places, and waits until they are there, so that whoever looks next finds them; how
+    /// many.
+    async fn close(&mut self) -> Result<u64, DeadError> {
         if let Some(mut window) = self.current.take() {
             if !window.cancelled {
                 window.consumer.cancel().await;
             }
             self.earlier.push(window);
         }
-        let kept: usize = self.earlier.iter().map(|window| window.kept.len()).sum();
+        self.flush();
+        if self.met.values().any(|met| met.done) {
+            sleep(LAST_ACKS).await;
+        }
+        let kept = self.earlier.iter().map(|window| window.kept.len() as u64).sum();
         // What closes gives back in order; giving back one by one would turn it round.
         for window in &mut self.earlier {
             window.consumer.close().await;
@@ -272,10 +335,16 @@ impl<'a> Walk<'a> {
         let until = Instant::now() + RETURN_PATIENCE;
         while kept > 0 && Instant::now() < until {
             match self.letters.bus.broker.inspect(&self.queue).await? {
-                Some(state) if state.ready < kept as u64 && state.consumers == 0 => sleep(RETURN_LOOK).await,
+                Some(state) if state.ready < kept && state.consumers == 0 => sleep(RETURN_LOOK).await,
                 _ => break,
             }
         }
-        Ok(())
+        Ok(kept)
     }
+}
+
+/// The hash of an address without its number: as many letters as there are would be too many texts.
+fn hash(address: &str) -> u64 {
+    let given = address.split('.').next().unwrap_or_default();
+    Fnv::of(given.as_bytes())
 }
