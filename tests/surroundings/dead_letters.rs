@@ -123,7 +123,7 @@ impl Writer {
 }
 
 fn numbered(number: usize) -> Properties {
-    letter(&format!("m{number}"), if number % 2 == 0 { "order.even" } else { "order.odd" }, &[])
+    letter(&format!("m{number}"), if number.is_multiple_of(2) { "order.even" } else { "order.odd" }, &[])
 }
 
 async fn ids(letters: &DeadLetters, filter: &DeadFilter) -> Vec<String> {

@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A broker closes a channel that keeps letters for too long (RabbitMQ after 30 minutes), and takes them back.
-    fn look_for_closed(&mut self) -> Result<(), DeadError> {
+    fn look_for_closed(&mut self) -> Result<(), BrokerError> {
         let (queue, again, mut back) = (&self.queue, self.again, 0);
         let before = self.earlier.len();
         self.earlier.retain(|window| {
@@ -196,7 +196,7 @@ impl<'a> Walk<'a> {
         });
         if self.earlier.len() < before && !again {
             let reason = format!("the broker took letters of {queue:?} back meanwhile");
-            return Err(BrokerError::Lost { reason }.into());
+            return Err(BrokerError::Lost { reason });
         }
         if back > 0 {
             self.of += back;
