@@ -93,6 +93,12 @@ impl Queue {
         Self { name: name.into(), exclusive: false, standing: true, arguments: Headers::new() }
     }
 
+    /// Whether the broker counts the deliveries of its messages: quorum queues do. One whose arguments are not known may.
+    #[must_use]
+    pub fn counts_deliveries(&self) -> bool {
+        self.standing || self.arguments.text("x-queue-type") == Some("quorum")
+    }
+
     /// The same with one more argument.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

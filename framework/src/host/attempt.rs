@@ -15,7 +15,7 @@ use tracing::Instrument;
 use crate::broker::UNREADABLE;
 use crate::bus::Counters;
 use crate::codec;
-use crate::handler::{Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
+use crate::handler::{Asked, Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Made, Ticket};
 use crate::host::lane::stopping;
@@ -72,7 +72,8 @@ impl<S: 'static> Core<S> {
             return Some(stopping());
         }
         let envelope = &job.envelope;
-        if envelope.call_path.contains(&self.settings.waiter) {
+        // Where nobody waits for an answer, a call path says nothing.
+        if Asked::of(envelope) != Asked::OneWay && envelope.call_path.contains(&self.settings.waiter) {
             let path = envelope.call_path.join(" → ");
             let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
             Counters::add(&self.counters.rejected);

@@ -16,6 +16,11 @@ const SKEWED_SINCE: &str = "postrider-skewed-since";
 /// Why the first attempt failed, from the first delayed one on.
 const FIRST_ERROR: &str = "postrider-first-error";
 
+/// Whether a header tells of attempts that were made before: only a message that is in its queue again has one.
+pub(super) fn is_of_earlier_attempts(header: &str) -> bool {
+    matches!(header, ATTEMPT | FIRST_ERROR | SKEWED_SINCE)
+}
+
 /// The message as it came, with the properties that it came with, addressed to a queue. What would confuse the next delivery is kept as
 /// `postrider-original-…` or left out.
 fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Addressed {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::broker::{self, Delivery, Properties, Receipt};
 use crate::bus::Identity;
 use crate::handler::Lane;
+use crate::inbound::forward::is_of_earlier_attempts;
 use crate::message::{Envelope, Name};
 
 pub(super) struct Opened {
@@ -21,6 +22,9 @@ pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Resul
         let headers = &mut Arc::make_mut(&mut properties).headers;
         broker::strip(headers);
         headers.remove(broker::HOME);
+    } else if !origin.exchange.is_empty() && properties.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {
+        // It comes straight from its sender, so that nobody has tried it yet.
+        Arc::make_mut(&mut properties).headers.retain(|name| !is_of_earlier_attempts(name));
     }
     let envelope = broker::open(&origin, &properties, payload, &identity.names);
     if is_for_others(&envelope, lane, identity) {
@@ -64,8 +68,11 @@ mod tests {
                 Ok(opened) => {
                     prop_assert!(opened.receipt.is_live() && opened.envelope.attempt >= 1);
                     prop_assert_eq!(&opened.envelope.payload, &payload);
-                    let delayed = identity().names.is_delay(&exchange);
-                    prop_assert!(delayed || opened.original == properties, "retries must have what came");
+                    let (delayed, moved) = (identity().names.is_delay(&exchange), exchange.is_empty());
+                    let mut came = (*properties).clone();
+                    came.headers.retain(|name| moved || !is_of_earlier_attempts(name));
+                    prop_assert!(delayed || *opened.original == came, "retries must have what came");
+                    prop_assert!(delayed || moved || opened.envelope.attempt == 1, "nobody has tried it yet");
                 }
                 Err(receipt) => {
                     let narrowed = ["postrider-recipients", "postrider-skip"].map(|name| properties.headers.get(name));

@@ -21,6 +21,7 @@ use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
 use crate::broker::{
     Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt,
 };
+use crate::message::Value;
 
 /// Consumes over one link what was declared over another.
 pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -41,7 +42,8 @@ pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> 
         max_properties: link.max_properties(),
         _connection: connection,
     });
-    Ok(Box::new(RabbitConsumer { consumer, lane, handle: link.handle.clone(), origin: Arc::default() }))
+    let (handle, counts_deliveries) = (link.handle.clone(), spec.queue.counts_deliveries());
+    Ok(Box::new(RabbitConsumer { consumer, lane, handle, origin: Arc::default(), counts_deliveries }))
 }
 
 async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consumer, BrokerError> {
@@ -146,6 +148,7 @@ struct RabbitConsumer {
     handle: Handle,
     /// That of the last delivery.
     origin: Arc<Origin>,
+    counts_deliveries: bool,
 }
 
 impl Consumer for RabbitConsumer {
@@ -199,7 +202,10 @@ impl RabbitConsumer {
 
     fn delivery(&mut self, delivery: lapin::message::Delivery) -> Delivery {
         let properties = from_client(&delivery.properties);
-        let count = properties.headers.get("x-delivery-count").and_then(crate::message::Value::as_integer);
+        // The broker writes it from the second delivery on, over what a sender wrote there. Before that, and in a queue that
+        // does not count, it is the sender's.
+        let counted = self.counts_deliveries && delivery.redelivered;
+        let count = properties.headers.get("x-delivery-count").filter(|_| counted).and_then(Value::as_integer);
         Delivery {
             origin: self.origin(delivery.exchange.as_str(), delivery.routing_key.as_str()),
             redelivered: delivery.redelivered,
