@@ -30,6 +30,6 @@ pub use port::{
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
     ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, UNREADABLE, check_size,
-    seal_owned, strip, usual_header,
+    is_of_one_delivery, seal_owned, strip, usual_header,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

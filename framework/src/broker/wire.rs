@@ -247,10 +247,14 @@ pub(crate) fn usual_header(name: &str) -> Option<&'static str> {
     USUAL.into_iter().find(|usual| *usual == name)
 }
 
+/// Whether a header is one of those that a broker writes for one delivery only.
+pub(crate) fn is_of_one_delivery(name: &str) -> bool {
+    STRIPPED.contains(&name) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Takes out what would confuse the next delivery.
 pub(crate) fn strip(headers: &mut Headers) {
-    headers
-        .retain(|name| !STRIPPED.contains(&name) && !STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    headers.retain(|name| !is_of_one_delivery(name));
 }
 
 /// Whether a header's name is one that only Postrider writes.

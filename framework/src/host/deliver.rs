@@ -137,6 +137,11 @@ impl Ticket {
         self.epoch.as_deref()
     }
 
+    /// [`Ticket::epoch`], to be kept.
+    pub(super) fn shared_epoch(&self) -> Option<Arc<Epoch>> {
+        self.epoch.clone()
+    }
+
     /// Brings the outcome back.
     pub fn finish(mut self, outcome: Outcome, made: Made) {
         if let Some(done) = self.done.take() {

@@ -111,7 +111,13 @@ impl<S: 'static> Core<S> {
         if job.lane != Lane::Durable {
             return Some(job);
         }
-        match self.settings.running.enter(&job.envelope, job.redelivered) {
+        // It comes again, and what it would take here is for the one that can be settled.
+        if !job.ticket.is_live() {
+            Counters::add(&self.counters.stale);
+            job.finish(stopping());
+            return None;
+        }
+        match self.settings.running.enter(&job.envelope, job.redelivered, job.ticket.shared_epoch()) {
             Entered::Run(turn) => {
                 job.turn = Some(turn);
                 return Some(job);

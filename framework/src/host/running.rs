@@ -7,12 +7,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::handler::Outcome;
-use crate::host::deliver::Made;
+use crate::broker::Delivery;
+use crate::handler::{Lane, Outcome};
+use crate::host::deliver::{Epoch, Made};
+use crate::host::nameless::{Lost, number_of};
 use crate::message::{Envelope, MessageId};
 
 /// How long an outcome is remembered that could not be settled, because its channel had closed. The broker delivers
@@ -32,6 +35,8 @@ struct Runs {
     ended: HashMap<MessageId, (Same, Ended)>,
     /// The same by age.
     ages: VecDeque<(Instant, MessageId)>,
+    /// What came without an id.
+    lost: Lost,
 }
 
 /// One message. Two deliveries are the same not by the id alone, which senders may use for several.
@@ -58,13 +63,30 @@ impl PartialEq for Same {
 struct UnderWay {
     same: Same,
     /// Redeliveries that take its outcome, and those that only wait for its end.
-    joined: Vec<oneshot::Sender<Ended>>,
+    joined: Vec<Redelivery>,
     after: Vec<oneshot::Sender<Ended>>,
 }
 
+/// A redelivery that waits for an outcome, and the channel on which it came.
+struct Redelivery {
+    tell: oneshot::Sender<Ended>,
+    epoch: Option<Arc<Epoch>>,
+}
+
+impl Redelivery {
+    /// Whether it can settle the message.
+    fn settles(&self) -> bool {
+        !self.tell.is_closed() && self.epoch.as_ref().is_none_or(|epoch| epoch.is_live())
+    }
+}
+
+/// What a message without an id is known by when it is delivered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nameless(u64);
+
 /// The messages that one actor handles in this process, in all its copies.
 #[derive(Clone, Default)]
-pub struct Running(Arc<Mutex<Runs>>);
+pub struct Running(Arc<Mutex<Runs>>, RandomState);
 
 /// Whether a message is to be handled.
 pub(super) enum Entered {
@@ -85,7 +107,25 @@ impl Running {
         self.lock().running.contains_key(id)
     }
 
-    pub(super) fn enter(&self, envelope: &Arc<Envelope>, redelivered: bool) -> Entered {
+    /// Names a delivery that has no id: as it was named when it was here before, if it was. Returns what it is lost by.
+    pub fn name(&self, delivery: &mut Delivery, lane: Lane) -> Option<Nameless> {
+        let number = number_of(delivery, lane, &self.1)?;
+        let mut runs = self.lock();
+        let Runs { running, lost, .. } = &mut *runs;
+        let runs_still = |id: &MessageId| running.contains_key(id);
+        let before = if delivery.redelivered { lost.find(number, REMEMBERED_FOR, runs_still) } else { None };
+        drop(runs);
+        let id = before.unwrap_or_default();
+        Arc::make_mut(&mut delivery.properties).message_id = Some(id.into_shared());
+        Some(Nameless(number))
+    }
+
+    /// What came without an id goes back: its redelivery is known by this one.
+    pub fn lose(&self, nameless: Nameless, id: MessageId) {
+        self.lock().lost.add(nameless.0, id);
+    }
+
+    pub(super) fn enter(&self, envelope: &Arc<Envelope>, redelivered: bool, epoch: Option<Arc<Epoch>>) -> Entered {
         let (id, same) = (&envelope.id, Same(Arc::clone(envelope)));
         let mut runs = self.lock();
         if redelivered
@@ -101,7 +141,7 @@ impl Running {
         };
         let (tell, waiting) = oneshot::channel();
         if redelivered {
-            run.joined.push(tell);
+            run.joined.push(Redelivery { tell, epoch });
             return Entered::Joined(waiting);
         }
         run.after.push(tell);
@@ -150,11 +190,11 @@ impl Turn {
         let mut runs = self.running.lock();
         let Some(UnderWay { same, joined, after }) = runs.take(&same) else { return };
         // One that waits already is the redelivery, if its own channel has not closed meanwhile.
-        if !settles && joined.iter().all(oneshot::Sender::is_closed) {
+        if !settles && !joined.iter().any(Redelivery::settles) {
             runs.remember((same, (outcome.clone(), made.clone())));
         }
         drop(runs);
-        for waiting in joined.into_iter().chain(after) {
+        for waiting in joined.into_iter().map(|redelivery| redelivery.tell).chain(after) {
             // A lane that is gone has given its deliveries back already.
             let _ = waiting.send((outcome.clone(), made.clone()));
         }
@@ -191,7 +231,7 @@ mod tests {
     }
 
     fn enter(running: &Running, id: &MessageId, redelivered: bool) -> Entered {
-        running.enter(&envelope(id, "a.b"), redelivered)
+        running.enter(&envelope(id, "a.b"), redelivered, None)
     }
 
     fn run(running: &Running, id: &MessageId) -> Turn {
@@ -209,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_is_kept_when_the_channel_of_whoever_waits_for_it_has_closed_too() {
+        let (running, id) = (Running::default(), MessageId::new());
+        let first = run(&running, &id);
+        let epoch = Epoch::begin(&tokio_util::sync::CancellationToken::new());
+        let joined = running.enter(&envelope(&id, "a.b"), true, Some(Arc::clone(&epoch)));
+        assert!(matches!(joined, Entered::Joined(_)));
+        epoch.end();
+        first.end(&ended().0, &ended().1, false);
+        assert!(matches!(enter(&running, &id, true), Entered::Ended(Outcome::Done(None), _)));
+    }
+
+    #[test]
     fn an_outcome_that_could_not_be_settled_is_kept_for_one_redelivery() {
         let (running, id) = (Running::default(), MessageId::new());
         run(&running, &id).end(&ended().0, &ended().1, false);
@@ -223,10 +275,10 @@ mod tests {
         let (running, id) = (Running::default(), MessageId::new());
         let _first = run(&running, &id);
         assert!(matches!(enter(&running, &id, false), Entered::After(_)));
-        let Entered::Run(_other) = running.enter(&envelope(&id, "a.other"), true) else { panic!("it waits") };
-        assert!(matches!(running.enter(&envelope(&id, "a.other"), true), Entered::Joined(_)));
+        let Entered::Run(_other) = running.enter(&envelope(&id, "a.other"), true, None) else { panic!("it waits") };
+        assert!(matches!(running.enter(&envelope(&id, "a.other"), true, None), Entered::Joined(_)));
         let later = Envelope { attempt: 2, ..(*envelope(&id, "a.b")).clone() };
-        assert!(matches!(running.enter(&Arc::new(later), true), Entered::Run(_)));
+        assert!(matches!(running.enter(&Arc::new(later), true, None), Entered::Run(_)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::broker::{Addressed, Properties, Queue, Topology};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
-use crate::host::Made;
+use crate::host::{Made, Nameless};
 use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::message::{Envelope, MediaType, Problem, Status};
@@ -31,6 +31,8 @@ pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
     /// Whether it came before, perhaps.
     pub(super) redelivered: bool,
+    /// What it is known by when it is delivered again, if it came without an id.
+    pub(super) nameless: Option<Nameless>,
     /// As they came: whatever a handler or middleware changes, retries and dead letters have these.
     pub(super) original: Arc<Properties>,
     /// The envelope as it came; the attempts share it.

@@ -69,7 +69,7 @@ impl Model {
     fn deliver(&mut self, message: Message, redelivered: bool) -> Result<(), TestCaseError> {
         let runs = self.runs(message);
         let kept = self.remembered.get(&message.0).filter(|(payload, _)| redelivered && *payload == message.1).copied();
-        match self.running.enter(&envelope(message), redelivered) {
+        match self.running.enter(&envelope(message), redelivered, None) {
             Entered::Ended(_, made) => {
                 prop_assert_eq!(kept, Some((message.1, made.attempt)), "an outcome of nobody");
                 self.remembered.remove(&message.0);

@@ -181,11 +181,7 @@ impl LaneLoop {
             }
             consumer.close().await;
         }
-        // What was here and did not end this process is no suspect because it was delivered again.
-        let buffered = self.buffer.iter().filter_map(|delivery| delivery.properties.message_id.as_deref());
-        let held = self.held.values().map(|held| held.envelope.id.as_str());
-        let outlived: Vec<MessageId> = buffered.chain(held).map(MessageId::from).collect();
-        outlived.into_iter().for_each(|id| self.outlived.add(id));
+        self.lose_all();
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
         // Nobody else will say what became of these.
@@ -196,6 +192,26 @@ impl LaneLoop {
         self.buffer.clear();
         self.parked.clear();
         self.keeps_places = false;
+    }
+
+    /// What was here and did not end this process is no suspect because it was delivered again, and is known then also
+    /// without an id.
+    fn lose_all(&mut self) {
+        for delivery in &mut self.buffer {
+            let nameless = self.settings.running.name(delivery, self.settings.plan.lane);
+            if let Some(id) = delivery.properties.message_id.as_deref().map(MessageId::from) {
+                self.outlived.add(id.clone());
+                nameless.into_iter().for_each(|nameless| self.settings.running.lose(nameless, id.clone()));
+            }
+        }
+        let held = self.held.iter().map(|(number, held)| (*number, held.nameless, held.envelope.id.clone()));
+        for (number, nameless, id) in held.collect::<Vec<_>>() {
+            // Those of earlier channels were lost with them.
+            if number >= self.epoch_began {
+                self.lose(nameless, &id);
+            }
+            self.outlived.add(id);
+        }
     }
 
     /// Whether the queue has messages that are not delivered, although there is room.

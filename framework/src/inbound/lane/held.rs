@@ -8,22 +8,23 @@ use tokio::time::Instant;
 use crate::broker::{Answered, Delivery};
 use crate::bus::Counters;
 use crate::handler::{Asked, FailureClass, Lane, Outcome};
-use crate::host::{Arrival, Deliver, Finished, Made, Ticket};
+use crate::host::{Arrival, Deliver, Finished, Made, Nameless, Ticket};
 use crate::inbound::decide::{Case, End, SUSPECTED_AFTER, Settlement, after_crashes, decide};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
-use crate::message::{Envelope, Problem};
+use crate::message::{Envelope, MessageId, Problem};
 
 /// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
 /// by.
 const MOST_TOGETHER: usize = 8;
 
 impl LaneLoop {
-    pub(super) fn hand_over(&mut self, delivery: Delivery) {
+    pub(super) fn hand_over(&mut self, mut delivery: Delivery) {
         let identity = &self.settings.settler.bus.identity;
         let redelivered = delivery.redelivered;
+        let nameless = self.settings.running.name(&mut delivery, self.settings.plan.lane);
         let count = self.outlived.suspicious(&delivery);
         let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
@@ -40,7 +41,7 @@ impl LaneLoop {
         };
         let number = self.next_number;
         self.next_number += 1;
-        let held = HeldDelivery { receipt, redelivered, original, envelope: Arc::clone(&envelope) };
+        let held = HeldDelivery { receipt, redelivered, nameless, original, envelope: Arc::clone(&envelope) };
         self.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
@@ -229,6 +230,7 @@ impl LaneLoop {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
                     self.outlived.add(held.envelope.id.clone());
+                    self.lose(held.nameless, &held.envelope.id);
                 }
                 // The host may hear of the stop before this lane does.
                 let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();
@@ -238,6 +240,13 @@ impl LaneLoop {
                     receipt.give_back();
                 }
             }
+        }
+    }
+
+    /// A delivery goes back to its queue.
+    pub(super) fn lose(&self, nameless: Option<Nameless>, id: &MessageId) {
+        if let Some(nameless) = nameless {
+            self.settings.running.lose(nameless, id.clone());
         }
     }
 
