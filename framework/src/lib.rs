@@ -91,7 +91,7 @@ pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats
 pub use handler::{
     Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry,
 };
-pub use message::{Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
+pub use message::{ContentEncoding, Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
 
 pub use postrider_macros::{Command, Event, HandlerError, Query, distributed, test};
 

@@ -14,6 +14,7 @@ struct Words {
     reply: Option<Type>,
     transient: bool,
     media_type: Option<LitStr>,
+    encoding: Option<Ident>,
     schema_version: u32,
 }
 
@@ -94,13 +95,26 @@ impl Words {
             "key" => self.key = text(&word, mistakes),
             "transient" => self.transient = flag(&word, mistakes),
             "media_type" => self.media_type = text(&word, mistakes),
+            "encoding" => self.encoding = text(&word, mistakes).and_then(|encoding| encoding_of(&encoding, mistakes)),
             "schema_version" => self.schema_version = number(&word, u32::MAX.into(), mistakes).unwrap_or(0) as u32,
             other => mistakes.at(
                 &word.name,
                 format!(
-                    "`{other}` is not known here; a message has: key, reply, transient, media_type, schema_version"
+                    "`{other}` is not known here; a message has: key, reply, transient, media_type, encoding, schema_version"
                 ),
             ),
+        }
+    }
+}
+
+/// The variant of `ContentEncoding` that a word names.
+fn encoding_of(encoding: &LitStr, mistakes: &mut Mistakes) -> Option<Ident> {
+    match encoding.value().as_str() {
+        "gzip" => Some(format_ident!("Gzip")),
+        "zstd" => Some(format_ident!("Zstd")),
+        other => {
+            mistakes.at(encoding, format!("a message is sent in \"gzip\" or \"zstd\", not in {other:?}"));
+            None
         }
     }
 }
@@ -132,6 +146,12 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
                 ::core::option::Option::Some(::postrider::private::MediaType::from_static(#media_type));
         }
     });
+    let encoding = words.encoding.as_ref().map(|encoding| {
+        quote! {
+            const CONTENT_ENCODING: ::core::option::Option<::postrider::private::ContentEncoding> =
+                ::core::option::Option::Some(::postrider::private::ContentEncoding::#encoding);
+        }
+    });
     // A query whose reply is not known is no query: any type put here would not be the one its callers expect.
     let reply = words.reply.as_ref().map(|ty| quote!(#ty)).or_else(|| (contract == "Command").then(|| quote!(())));
     let answered = reply.map(|reply| {
@@ -153,6 +173,7 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
             const TRANSIENT: bool = #transient;
             const SCHEMA_VERSION: u32 = #schema_version;
             #media_type
+            #encoding
         }
         #kind
         #answered

@@ -1,11 +1,17 @@
 //! Messages of clients in other languages.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::Properties;
-use postrider::{App, Context, Failure, Headers, Value, distributed};
+use postrider::message::Key;
+use postrider::{
+    App, Bytes, Command, ContentEncoding, Context, Failure, Headers, Kind, MediaType, Payload, Value, distributed,
+};
 use postrider_tests::on_both_brokers;
-use postrider_tests::world::{Seen, World, eventually, eventually_async};
+use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 /// Properties of a foreign client: a media type and headers.
@@ -158,6 +164,128 @@ mod without_an_id {
             eventually("all are settled", || running.stats().in_flight == 0).await;
             running.stop().await;
             assert_eq!((slow.seen.count(), world.ready(&world.names.queue("slow", None)).await), (4, Some(0)));
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Command)]
+#[message(key = "packed.number", encoding = "zstd")]
+struct Number {
+    number: u64,
+}
+
+/// What a handler sees of a message: its number, encoding, foreign type, cluster id and attempt.
+type Packed = (u64, Option<String>, Option<String>, Option<String>, u32);
+
+/// Fails at first, so that everything is moved.
+#[derive(Clone, Default)]
+struct Packer {
+    seen: Seen<Packed>,
+    raw: Seen<(Vec<u8>, Option<String>)>,
+    texts: Seen<String>,
+    mended: Arc<AtomicBool>,
+}
+
+fn encoding(cx: &Context) -> Option<String> {
+    cx.content_encoding().map(ToString::to_string)
+}
+
+#[distributed(service = "packed", retry = "1 then 100ms")]
+impl Packer {
+    #[distributed(command = "packed.number")]
+    async fn number(&self, message: Number, cx: &Context) -> Result<(), Failure> {
+        let (kind, cluster) =
+            (cx.message_type().map(str::to_owned), cx.envelope().cluster_id.as_deref().map(str::to_owned));
+        self.seen.add((message.number, encoding(cx), kind, cluster, cx.attempt()));
+        if self.mended.load(Ordering::SeqCst) { Ok(()) } else { Err(Failure::transient("not yet")) }
+    }
+
+    #[distributed(command = "packed.raw")]
+    async fn raw(&self, payload: Bytes, cx: &Context) {
+        self.raw.add((payload.to_vec(), encoding(cx)));
+    }
+
+    #[distributed(command = "packed.text")]
+    async fn text(&self, text: String) {
+        self.texts.add(text);
+    }
+}
+
+/// `{"number":7}` as Python's gzip writes it.
+const GZIPPED: &[u8] = &[
+    31, 139, 8, 0, 0, 0, 0, 0, 2, 3, 171, 86, 202, 43, 205, 77, 74, 45, 82, 178, 50, 175, 5, 0, 124, 8, 127, 148, 12,
+    0, 0, 0,
+];
+
+fn packed(media_type: &str, encoding: &str) -> Properties {
+    Properties { content_encoding: Some(encoding.into()), ..foreign(media_type, []) }
+}
+
+mod compressed {
+    use super::*;
+
+    on_both_brokers! {
+        async fn encoding_type_and_cluster_stay_as_they_were_through_retry_dead_letter_replay_and_delay(world: World) {
+            let packer = Packer::default();
+            let running = world.start(app("packed", &packer)).await;
+            let sent = Properties { message_type: Some("Shop.Number".into()), cluster_id: Some("east".into()), ..packed("application/json", "gzip") };
+            command(&world, "packed.number", sent, GZIPPED).await;
+            let saw = |attempt| (7, Some("gzip".to_owned()), Some("Shop.Number".to_owned()), Some("east".to_owned()), attempt);
+            assert_eq!(packer.seen.reach(2).await, [saw(1), saw(2)]);
+            eventually("it is a dead letter", || running.stats().dead_lettered == 1).await;
+            let letters = DeadLetters::new(running.bus());
+            let letter = letters.list(&DeadFilter::default()).await.unwrap().remove(0);
+            let shown = letter.to_json();
+            assert_eq!((&shown["payload"]["number"], &shown["content_encoding"], letter.key()), (&7.into(), &"gzip".into(), "packed.number"));
+            packer.mended.store(true, Ordering::SeqCst);
+            letters.replay(&DeadFilter::default(), &Replay::default()).await.unwrap();
+            assert_eq!(packer.seen.reach(3).await[2], saw(1));
+            // Delayed by somebody of ours who passes it on.
+            let mut again = postrider::message::Envelope::new(Kind::Command, Key::new("packed.number").unwrap(), MediaType::JSON, GZIPPED.into());
+            again.content_encoding = Some(ContentEncoding::Gzip);
+            (again.message_type, again.cluster_id) = (Some("Shop.Number".into()), Some("east".into()));
+            again.delay = Some(std::time::Duration::from_millis(100));
+            running.bus().dispatch(again).await.unwrap();
+            assert_eq!(packer.seen.reach(4).await[3], saw(1));
+            running.stop().await;
+        }
+
+        async fn gzip_and_zstd_are_read_and_sent_when_asked_for(world: World) {
+            let packer = Packer::default();
+            packer.mended.store(true, Ordering::SeqCst);
+            let running = world.start(app("packed", &packer)).await;
+            running.bus().send(&Number { number: 1 }).await.unwrap();
+            running.bus().send_with(&Number { number: 2 }, |o| o.encoding(ContentEncoding::Gzip)).await.unwrap();
+            let long = "a horse ".repeat(10_000);
+            running.bus().send_key_with("packed.text", Payload::text(long.clone()), |o| o.encoding(ContentEncoding::Zstd)).await.unwrap();
+            command(&world, "packed.raw", packed("application/json", "GZIP, utf-8"), GZIPPED).await;
+            command(&world, "packed.number", packed("application/json", "utf-8"), r#"{"number":3}"#).await;
+            let seen = packer.seen.reach(3).await.into_iter().map(|(number, encoding, ..)| (number, encoding.unwrap_or_default()));
+            assert_same([(1, "zstd"), (2, "gzip"), (3, "utf-8")].map(|(number, encoding)| (number, encoding.to_owned())), seen);
+            assert_eq!(packer.texts.reach(1).await, [long]);
+            assert_eq!(packer.raw.reach(1).await, [(b"{\"number\":7}".to_vec(), Some("GZIP, utf-8".to_owned()))]);
+            let error = running.bus().send_with(&Number { number: 4 }, |o| o.encoding(ContentEncoding::Other("br".into()))).await.unwrap_err();
+            assert!(error.to_string().contains("\"br\""), "{error}");
+        }
+
+        async fn a_body_that_nobody_can_decompress_is_a_dead_letter_that_says_so(world: World) {
+            let packer = Packer::default();
+            let running = world.start(app("packed", &packer).configure(|config| config.limits.max_decompressed_bytes = 1_000)).await;
+            command(&world, "packed.number", packed("application/json", "br"), "brotli").await;
+            command(&world, "packed.number", packed("application/json", "gzip"), "no gzip").await;
+            running.bus().send_key_with("packed.text", Payload::text("x".repeat(2_000)), |o| o.encoding(ContentEncoding::Gzip)).await.unwrap();
+            // Whoever takes bytes may know what we do not.
+            command(&world, "packed.raw", packed("application/json", "br"), "brotli").await;
+            assert_eq!(packer.raw.reach(1).await, [(b"brotli".to_vec(), Some("br".to_owned()))]);
+            let letters = world.dead_letters("packed", 3).await;
+            let why = |encoding: &str, payload: &[u8]| {
+                let of = |letter: &&postrider::Envelope| letter.content_encoding.as_ref().unwrap().as_str() == encoding && letter.payload.starts_with(payload);
+                letters.iter().find(of).and_then(|letter| letter.headers.text("postrider-dead-error")).unwrap_or_default()
+            };
+            assert!(why("br", b"brotli").contains("\"br\" is not known"), "{letters:?}");
+            assert!(why("gzip", b"no gzip").contains("cannot be decompressed from gzip"), "{letters:?}");
+            assert!(why("gzip", &GZIPPED[..2]).contains("max_decompressed_bytes"), "{letters:?}");
+            running.stop().await;
         }
     }
 }

@@ -154,6 +154,9 @@ impl Reader {
             "max_payload_bytes" => {
                 self.number(name, &value, 128 * 1024 * 1024, |n| config.limits.max_payload_bytes = n as usize)
             }
+            "max_decompressed_bytes" => {
+                self.number(name, &value, 1 << 30, |n| config.limits.max_decompressed_bytes = n as usize)
+            }
             "max_nesting" => self.number(name, &value, DEEPEST as u64, |n| config.limits.max_nesting = n as usize),
             "max_held_messages" => self.number(name, &value, 1_000_000, |n| config.held.messages = n as usize),
             "max_held_bytes" => self.number(name, &value, 1 << 30, |n| config.held.bytes = n as usize),

@@ -15,7 +15,8 @@ use crate::broker::{
 use crate::message::{Headers, Kind, Value};
 
 /// Names of headers that mean something to us or to the broker.
-const KNOWN: [&str; 33] = [
+const KNOWN: [&str; 34] = [
+    "postrider-original-type",
     "postrider-kind",
     "postrider-original-expiration",
     "postrider-original-user-id",
@@ -124,11 +125,14 @@ pub(crate) fn properties() -> impl Strategy<Value = Properties> {
         prop::option::of(text()),
         prop::option::of(text()),
         prop::option::of(text()),
+        (prop::option::of(text()), prop::option::of(text())),
     );
     let timestamp = prop::option::of(prop_oneof![any::<u64>(), Just(u64::MAX), 0..2_000_000_000_u64]);
     let rest = (timestamp, any::<bool>(), prop::option::of(any::<u8>()), headers());
     (texts, rest).prop_map(|(texts, (timestamp, persistent, priority, headers))| {
-        let (content_type, message_id, correlation_id, reply_to, message_type, app_id, expiration, user_id) = texts;
+        let (content_type, message_id, correlation_id, reply_to, message_type, app_id, expiration, user_id, rest) =
+            texts;
+        let (content_encoding, cluster_id) = rest;
         Properties {
             content_type: content_type.map(Into::into),
             message_id: message_id.map(Into::into),
@@ -141,6 +145,8 @@ pub(crate) fn properties() -> impl Strategy<Value = Properties> {
             persistent,
             priority,
             user_id: user_id.map(Into::into),
+            content_encoding: content_encoding.map(Into::into),
+            cluster_id: cluster_id.map(Into::into),
             headers,
         }
     })

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::broker::Names;
-use crate::message::{Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared};
+use crate::message::{
+    ContentEncoding, Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared,
+};
 
 /// The most bytes of properties and headers that are sent; a frame of RabbitMQ's default size has 128 KiB.
 pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
@@ -21,6 +23,8 @@ const PREFIX: &str = "postrider-";
 pub(crate) const KIND: &str = "postrider-kind";
 /// The expiration of a message that was moved: it counts again only where the message is published again.
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
+/// The type of a message that was moved: there the key is in its place.
+pub(crate) const ORIGINAL_TYPE: &str = "postrider-original-type";
 /// The queue to which a delayed attempt comes back.
 pub(crate) const HOME: &str = "postrider-home";
 /// The sending instance. An adapter knows it by name, because so many messages have the same.
@@ -44,6 +48,8 @@ const STATUS: &str = "postrider-status";
 pub struct Properties {
     /// The media type of the payload.
     pub content_type: Option<Cow<'static, str>>,
+    /// How the payload was compressed; some write the encoding of its characters there.
+    pub content_encoding: Option<Arc<str>>,
     /// The message's own id.
     pub message_id: Option<Arc<str>>,
     /// For a reply: the id of the request.
@@ -62,6 +68,8 @@ pub struct Properties {
     pub persistent: bool,
     /// 0 to 255.
     pub priority: Option<u8>,
+    /// Whatever a foreign client uses it for.
+    pub cluster_id: Option<Arc<str>>,
     /// The broker user that sent it, as a foreign client may set.
     pub user_id: Option<Arc<str>>,
     /// Headers.
@@ -81,6 +89,8 @@ impl Properties {
             &self.app_id,
             &self.expiration,
             &self.user_id,
+            &self.content_encoding,
+            &self.cluster_id,
         ];
         let texts = texts.into_iter().flatten().map(|text| &**text).chain(content_type);
         texts.map(|text| 1 + text.len()).sum::<usize>() + 12 + self.headers.size()
@@ -125,20 +135,24 @@ pub(crate) fn seal_owned(envelope: Box<Envelope>) -> (Properties, Bytes) {
     set(SKIP, name(envelope.skip));
     set(STATUS, envelope.status.filter(|status| *status == Status::Error).map(|_| "error".into()));
     set(TIMEOUT, envelope.timeout.map(|timeout| millis(timeout).into()));
+    // A reply goes straight to a queue, where the type is the key.
+    let message_type = envelope.message_type.filter(|_| envelope.kind != Kind::Reply);
     let properties = Properties {
         content_type: Some(envelope.media_type.into_shared()),
+        content_encoding: envelope.content_encoding.map(|encoding| encoding.as_str().into()),
         message_id: Some(envelope.id.into_shared()),
         correlation_id: envelope.correlation_id.map(MessageId::into_shared),
         reply_to: match envelope.reply_to {
             Some(ReplyTo::Queue(queue)) => Some(queue),
             Some(ReplyTo::Caller) | None => None,
         },
-        message_type: Some(envelope.key.into_shared()),
+        message_type: Some(message_type.unwrap_or_else(|| envelope.key.into_shared())),
         app_id: envelope.source.map(Name::into_shared),
         timestamp: envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()),
         expiration: envelope.expiration.map(|expiration| millis(expiration).to_string().into()),
         persistent: !envelope.transient,
         priority: envelope.priority,
+        cluster_id: envelope.cluster_id,
         user_id: None,
         headers,
     };
@@ -152,10 +166,14 @@ pub(crate) fn check_size(envelope: &Envelope) -> Result<(), usize> {
     let ids = [&envelope.correlation_id, &envelope.causation_id, &envelope.conversation_id];
     let names = [&envelope.source, &envelope.instance, &envelope.skip, &envelope.target];
     let reply_to = if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { queue.len() } else { 0 };
+    let foreign = [&envelope.message_type, &envelope.cluster_id];
+    let encoding = envelope.content_encoding.as_ref().map_or(0, |encoding| encoding.as_str().len());
+    let foreign = foreign.into_iter().flatten().map(|text| text.len()).sum::<usize>() + encoding;
     let short = texts.iter().map(|text| text.len()).sum::<usize>()
         + ids.into_iter().flatten().map(|id| id.as_str().len()).sum::<usize>()
         + names.into_iter().flatten().map(|name| name.as_str().len()).sum::<usize>()
-        + reply_to;
+        + reply_to
+        + foreign;
     let lists = envelope.recipients.iter().map(|name| 5 + name.as_str().len()).sum::<usize>()
         + envelope.call_path.iter().map(|waiter| 5 + waiter.len()).sum::<usize>();
     if FIXED + short + lists + envelope.headers.size() <= MAX_PROPERTIES_BYTES {
@@ -183,6 +201,13 @@ pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Na
     // An empty id would make one message of all that have none.
     let id = properties.message_id.clone().filter(|id| !id.is_empty()).map_or_else(MessageId::new, MessageId::from);
     let mut envelope = Envelope::with_id(kind, key, id, media_type, payload);
+    envelope.content_encoding = properties.content_encoding.as_ref().and_then(ContentEncoding::from_wire);
+    envelope.cluster_id = properties.cluster_id.clone();
+    envelope.message_type = if moved {
+        headers.get(ORIGINAL_TYPE).and_then(Value::shared_text)
+    } else {
+        properties.message_type.clone().filter(|given| **given != *envelope.key.as_str())
+    };
     envelope.correlation_id = properties.correlation_id.clone().map(MessageId::from);
     envelope.reply_to = properties.reply_to.clone().filter(|queue| !queue.is_empty()).map(ReplyTo::Queue);
     envelope.source = properties.app_id.clone().map(Name::from_wire);

@@ -295,7 +295,7 @@ impl Bus {
     }
 
     pub(crate) fn decode<R: DeserializeOwned>(&self, reply: Envelope) -> Result<R, RequestError> {
-        codec::decode(&reply.payload, &reply.media_type, &self.identity.limits)
+        codec::decode_content(&reply, &self.identity.limits)
             .map_err(|error| RequestError::Decode { key: reply.key.to_string(), error })
     }
 

@@ -89,6 +89,7 @@ impl Identity {
         let address = Address { kind: M::KIND, key: M::KEY, service: None };
         let mut options = options;
         options.transient = options.transient.or(M::TRANSIENT.then_some(true));
+        options.encoding = options.encoding.or(M::CONTENT_ENCODING);
         let mut outgoing = self.keyed(&address, payload, options, default_timeout)?;
         outgoing.envelope.schema_version = M::SCHEMA_VERSION;
         Ok(outgoing)
@@ -104,7 +105,12 @@ impl Identity {
         let key = Key::new(address.key)?;
         let bytes = payload.encoded?;
         self.limits.check(&bytes, &payload.media_type)?;
+        let bytes = match &options.encoding {
+            Some(encoding) => codec::compress(&bytes, encoding)?,
+            None => bytes,
+        };
         let mut envelope = Box::new(Envelope::new(address.kind, key, payload.media_type, bytes));
+        envelope.content_encoding = options.encoding.clone();
         envelope.target = address.service.map(Name::new).transpose()?;
         apply(&mut envelope, &options)?;
         let timeout = options.timeout.unwrap_or(default_timeout).min(MAX_TIMEOUT);
@@ -247,7 +253,10 @@ impl Identity {
         Key::new(envelope.key.as_str())?;
         check_headers(&envelope.headers)?;
         check_recipients(envelope.recipients.len())?;
-        self.limits.check(&envelope.payload, &envelope.media_type)?;
+        match envelope.content_encoding {
+            None => self.limits.check(&envelope.payload, &envelope.media_type)?,
+            Some(_) => self.limits.check_size(&envelope.payload)?,
+        }
         if envelope.kind == Kind::Channel && envelope.target.is_none() {
             return Err(SendError::WrongKind {
                 reason: "a channel message needs the service it is for in `target`".into(),

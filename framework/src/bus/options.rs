@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::message::{Headers, MediaType, MessageId, Secret, Value};
+use crate::message::{ContentEncoding, Headers, MediaType, MessageId, Secret, Value};
 
 /// What a call may say beside key and payload: `bus.send_with(&cmd, |o| o.priority(5).header("tenant", "acme"))`.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,7 @@ pub struct Options {
     pub(crate) skip: Option<String>,
     pub(crate) id: Option<MessageId>,
     pub(crate) media_type: Option<MediaType>,
+    pub(crate) encoding: Option<ContentEncoding>,
     pub(crate) transient: Option<bool>,
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) bearer: Option<Secret>,
@@ -93,6 +94,13 @@ impl Options {
     /// How a typed message is encoded. Default: what its contract says, then what the app says.
     pub fn media_type(mut self, media_type: MediaType) -> Self {
         self.media_type = Some(media_type);
+        self
+    }
+
+    /// How the payload is compressed. Default: what the message's contract says, or not at all. What its receiver cannot read
+    /// becomes a dead letter there.
+    pub fn encoding(mut self, encoding: ContentEncoding) -> Self {
+        self.encoding = Some(encoding);
         self
     }
 

@@ -259,7 +259,7 @@ impl Outlet {
         if reply.status != Some(Status::Error) {
             return Ok(reply);
         }
-        let problem: Problem = codec::decode(&reply.payload, &reply.media_type, &self.limits)
+        let problem: Problem = codec::decode_content(&reply, &self.limits)
             .map_err(|error| RequestError::Decode { key: key.clone(), error })?;
         if problem.code == Problem::WOULD_WAIT {
             return Err(RequestError::WouldWaitForItself { key, text: problem.text });

@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::broker::{
-    Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, Properties, delayed_publish, seal_owned, strip,
+    Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, Properties, delayed_publish, seal_owned, strip,
 };
 use crate::message::{Envelope, Kind, Name, ReplyTo};
 
@@ -20,13 +20,14 @@ pub fn route(mut envelope: Box<Envelope>, names: &Names) -> impl Iterator<Item =
     let (kind, delay) = (envelope.kind, envelope.delay);
     let exchange = names.exchange(kind);
     let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
+    let message_type = envelope.message_type.clone();
     let (last, others) = routing_keys(&mut envelope);
     let (properties, payload) = seal_owned(envelope);
     let properties = Arc::new(properties);
     let address = |routing_key, properties, payload| {
         let (exchange, mandatory) = (Arc::clone(&exchange), kind != Kind::Reply);
         let addressed = Addressed { exchange, routing_key, mandatory, awaits_reply, properties, payload };
-        if let Some(delay) = delay { delayed(addressed, kind, delay, names) } else { addressed }
+        if let Some(delay) = delay { delayed(addressed, kind, message_type.clone(), delay, names) } else { addressed }
     };
     let others = others.into_iter().map(|key| address(key, properties.clone(), payload.clone()));
     let others: Vec<Addressed> = others.collect();
@@ -35,10 +36,19 @@ pub fn route(mut envelope: Box<Envelope>, names: &Names) -> impl Iterator<Item =
 
 /// The way through the delays. Where the message goes when it is due travels in `type` and in its kind; it does not
 /// expire before it is published.
-fn delayed(mut addressed: Addressed, kind: Kind, delay: Duration, names: &Names) -> Addressed {
+fn delayed(
+    mut addressed: Addressed,
+    kind: Kind,
+    message_type: Option<Arc<str>>,
+    delay: Duration,
+    names: &Names,
+) -> Addressed {
     let (exchange, routing_key) = delayed_publish(names, delay);
     let properties = Arc::make_mut(&mut addressed.properties);
     properties.headers.set(KIND, kind.as_str());
+    if let Some(given) = message_type {
+        properties.headers.set(ORIGINAL_TYPE, given);
+    }
     properties.message_type = Some(std::mem::replace(&mut addressed.routing_key, routing_key.into()));
     // A restart of the broker must not lose what waits for days.
     properties.persistent = true;
@@ -70,7 +80,8 @@ pub fn due(mut properties: Properties, payload: Bytes, names: &Names) -> Option<
     let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
     properties.expiration = expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
     let key = routing_key.split_once(':').map_or(&*routing_key, |(_, key)| key);
-    properties.message_type = Some(key.into());
+    let given = properties.headers.remove(ORIGINAL_TYPE).and_then(|given| given.shared_text());
+    properties.message_type = Some(given.unwrap_or_else(|| key.into()));
     let (exchange, properties) = (names.exchange(kind), Arc::new(properties));
     Some(Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties, payload })
 }

@@ -18,6 +18,14 @@ pub enum EncodeError {
         /// What the codec said.
         error: String,
     },
+    /// It cannot be compressed like that.
+    #[error("a payload cannot be sent with the content encoding {encoding:?}: {why}")]
+    Encoding {
+        /// The content encoding asked for.
+        encoding: String,
+        /// What to do about it.
+        why: String,
+    },
     /// The payload has too many bytes.
     #[error("the payload has {bytes} bytes; at most {most} are allowed (max_payload_bytes)")]
     TooLarge {
@@ -45,6 +53,32 @@ pub enum DecodeError {
     UnknownMediaType {
         /// The content type of the message.
         media_type: String,
+    },
+    /// Nobody here knows the content encoding.
+    #[error(
+        "the content encoding {encoding:?} is not known; send gzip, zstd, deflate, or what is not compressed and no content_encoding"
+    )]
+    UnknownEncoding {
+        /// The content encoding of the message.
+        encoding: String,
+    },
+    /// The bytes are not compressed like that.
+    #[error("the payload cannot be decompressed from {encoding}: {error}")]
+    Compressed {
+        /// The content encoding of the message.
+        encoding: String,
+        /// What the decompression said.
+        error: String,
+    },
+    /// There is too much in it.
+    #[error(
+        "the payload has more than {most} bytes when it is decompressed from {encoding}; no more are allowed (max_decompressed_bytes)"
+    )]
+    TooLarge {
+        /// The content encoding of the message.
+        encoding: String,
+        /// The limit.
+        most: usize,
     },
     /// The bytes are not such a value.
     // What differs comes first: a table has no room for all of it.

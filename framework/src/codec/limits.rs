@@ -9,13 +9,15 @@ pub(crate) const DEEPEST: usize = 127;
 pub struct Limits {
     /// The most bytes of a payload. Default: 16 MiB, what RabbitMQ 4 accepts by default.
     pub max_payload_bytes: usize,
+    /// The most bytes of a payload that was compressed, when it is not any more. Default: 16 MiB.
+    pub max_decompressed_bytes: usize,
     /// The deepest nesting of lists and maps in a payload, up to 127. Default: 100.
     pub max_nesting: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_payload_bytes: 16 * 1024 * 1024, max_nesting: 100 }
+        Self { max_payload_bytes: 16 * 1024 * 1024, max_decompressed_bytes: 16 * 1024 * 1024, max_nesting: 100 }
     }
 }
 
@@ -25,10 +27,16 @@ impl Limits {
     /// # Errors
     /// When a limit is exceeded; the text names the value, the limit and the setting.
     pub fn check(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
+        self.check_size(payload)?;
+        self.check_depth(payload, media_type)
+    }
+
+    /// Checks the size alone: the nesting of what is compressed cannot be seen.
+    pub(crate) fn check_size(&self, payload: &[u8]) -> Result<(), EncodeError> {
         if payload.len() > self.max_payload_bytes {
             return Err(EncodeError::TooLarge { bytes: payload.len(), most: self.max_payload_bytes });
         }
-        self.check_depth(payload, media_type)
+        Ok(())
     }
 
     pub(super) fn deepest(&self) -> usize {

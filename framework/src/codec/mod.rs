@@ -2,6 +2,12 @@
 //! default), JSON, text, bytes.
 
 mod buffer;
+#[cfg(feature = "compression")]
+mod compression;
+#[cfg(not(feature = "compression"))]
+#[path = "no_compression.rs"]
+mod compression;
+mod content;
 mod depth;
 mod error;
 mod limits;
@@ -14,6 +20,8 @@ use serde::de::DeserializeOwned;
 use crate::codec::depth::Walked;
 use crate::message::MediaType;
 
+pub(crate) use content::{compress, is_known};
+pub use content::{content, decode_content, decompress};
 pub use error::{DecodeError, EncodeError};
 pub(crate) use limits::DEEPEST;
 pub use limits::Limits;
@@ -177,7 +185,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_a_codec_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), most in 0_usize..8) {
-            let limits = Limits { max_payload_bytes: 200, max_nesting: most };
+            let limits = Limits { max_payload_bytes: 200, max_nesting: most, ..Limits::default() };
             for media_type in [MediaType::JSON, MediaType::MSGPACK, MediaType::TEXT, MediaType::BYTES, MediaType::new("x/y")] {
                 let _ = (decode::<Value>(&bytes, &media_type, &limits), limits.check(&bytes, &media_type));
             }

@@ -9,7 +9,7 @@ use crate::bus::{Address, Options, Outgoing, Payload, RequestError, SendError, s
 use crate::codec::{self, Limits};
 use crate::handler::Work;
 use crate::message::{
-    Command, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
+    Command, ContentEncoding, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
 };
 
 /// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
@@ -250,6 +250,18 @@ impl Context {
     #[must_use]
     pub fn media_type(&self) -> &MediaType {
         &self.envelope.media_type
+    }
+
+    /// How the payload was compressed. The handler's parameter is what it was before, if Postrider knows how to get it.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&ContentEncoding> {
+        self.envelope.content_encoding.as_ref()
+    }
+
+    /// The `type` that a foreign sender gave the message, if that is not its key.
+    #[must_use]
+    pub fn message_type(&self) -> Option<&str> {
+        self.envelope.message_type.as_deref()
     }
 
     /// All that came with the message.

@@ -74,9 +74,6 @@ impl Context {
         let held =
             self.sent().into_iter().filter(|envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY);
         #[allow(clippy::expect_used, reason = "for unit tests, where a panic is the right answer")]
-        held.map(|envelope| {
-            codec::decode(&envelope.payload, &envelope.media_type, &limits).expect("a message of this type")
-        })
-        .collect()
+        held.map(|envelope| codec::decode_content(&envelope, &limits).expect("a message of this type")).collect()
     }
 }

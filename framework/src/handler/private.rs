@@ -10,7 +10,7 @@ pub use crate::handler::spec::{Actor, Attributes, Guarantee, HandlerSpec, Scope}
 pub use crate::handler::{
     Class, Context, FailureClass, FromContext, HandlerError, Invocation, Outcome, PolicyWords, Table,
 };
-pub use crate::message::{Command, Contract, Event, Kind, MediaType, Query, Request};
+pub use crate::message::{Command, ContentEncoding, Contract, Event, Kind, MediaType, Query, Request};
 pub use bytes::Bytes;
 
 use crate::codec::{self, Codec};
@@ -38,15 +38,14 @@ impl<T> Read<T> {
 impl Read<Bytes> {
     #[allow(clippy::unused_self, reason = "an inherent method must look like the trait's to win over it")]
     pub fn read(&self, invocation: &mut Invocation) -> Result<Bytes, Outcome> {
-        Ok(invocation.envelope.payload.clone())
+        decode::raw(&invocation.envelope, &invocation.work.identity().limits).map_err(undecodable)
     }
 }
 
 impl Read<String> {
     #[allow(clippy::unused_self, reason = "an inherent method must look like the trait's to win over it")]
     pub fn read(&self, invocation: &mut Invocation) -> Result<String, Outcome> {
-        let envelope = &invocation.envelope;
-        decode::text(&envelope.payload, &envelope.media_type, &invocation.work.identity().limits).map_err(undecodable)
+        decode::text(&invocation.envelope, &invocation.work.identity().limits).map_err(undecodable)
     }
 }
 
@@ -56,8 +55,7 @@ pub trait ReadTyped<T> {
 
 impl<T: Payload> ReadTyped<T> for Read<T> {
     fn read(&self, invocation: &mut Invocation) -> Result<T, Outcome> {
-        let envelope = &invocation.envelope;
-        decode::typed(&envelope.payload, &envelope.media_type, &invocation.work.identity().limits).map_err(undecodable)
+        decode::typed(&invocation.envelope, &invocation.work.identity().limits).map_err(undecodable)
     }
 }
 

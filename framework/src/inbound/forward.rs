@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, DEAD, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, Properties,
-    fit_into_frame, note_broker_death, open, strip,
+    ATTEMPT, Addressed, DEAD, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, ORIGINAL_TYPE,
+    Properties, fit_into_frame, note_broker_death, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::message::{Envelope, Headers, MessageId, Problem, Value};
@@ -35,6 +35,9 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     }
     if let Some(user) = properties.user_id.take() {
         headers.set("postrider-original-user-id", user);
+    }
+    if let Some(given) = &envelope.message_type {
+        headers.set(ORIGINAL_TYPE, Arc::clone(given));
     }
     properties.message_type = Some(envelope.key.shared());
     properties.message_id = Some(envelope.id.shared());

@@ -1,6 +1,7 @@
 //! Contracts: what a type of message is called and what answers it. Optional; two services that share a
 //! contract share no handler code.
 
+use crate::message::content_encoding::ContentEncoding;
 use crate::message::kind::Kind;
 use crate::message::media_type::MediaType;
 
@@ -12,6 +13,8 @@ pub trait Contract {
     const KIND: Kind;
     /// The encoding this type asks for; `None` leaves it to the app.
     const MEDIA_TYPE: Option<MediaType> = None;
+    /// How messages of this type are compressed; `None` leaves them as they are.
+    const CONTENT_ENCODING: Option<ContentEncoding> = None;
     /// Whether the broker may forget the message when it restarts.
     const TRANSIENT: bool = false;
     /// The version of the type's shape; 0 is not sent.

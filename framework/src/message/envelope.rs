@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::message::content_encoding::ContentEncoding;
 use crate::message::id::MessageId;
 use crate::message::key::{Key, Name};
 use crate::message::kind::Kind;
@@ -44,6 +45,8 @@ pub struct Envelope {
     pub media_type: MediaType,
     /// The encoded message.
     pub payload: Bytes,
+    /// How the payload was compressed after it was encoded; handlers get it as it was before.
+    pub content_encoding: Option<ContentEncoding>,
     /// For a reply: the id of the request.
     pub correlation_id: Option<MessageId>,
     /// The message whose handling sent this one.
@@ -82,6 +85,10 @@ pub struct Envelope {
     pub call_path: Vec<String>,
     /// For a reply: result or problem.
     pub status: Option<Status>,
+    /// The `type` that a foreign sender gave it, if that is not the key.
+    pub message_type: Option<Arc<str>>,
+    /// The `cluster_id` that a foreign sender gave it.
+    pub cluster_id: Option<Arc<str>>,
     /// The user's own headers, trace context and bearer token among them.
     pub headers: Headers,
 }
@@ -105,6 +112,7 @@ impl Envelope {
             id,
             media_type,
             payload,
+            content_encoding: None,
             correlation_id: None,
             causation_id: None,
             conversation_id: None,
@@ -124,6 +132,8 @@ impl Envelope {
             schema_version: 0,
             call_path: Vec::new(),
             status: None,
+            message_type: None,
+            cluster_id: None,
             headers: Headers::new(),
         }
     }
@@ -148,6 +158,7 @@ impl fmt::Debug for Envelope {
             .field("key", &self.key.as_str())
             .field("id", &self.id.as_str())
             .field("media_type", &self.media_type.as_str())
+            .field("content_encoding", &self.content_encoding)
             .field("payload_bytes", &self.payload.len())
             .field("source", &self.source)
             .field("attempt", &self.attempt)

@@ -1,5 +1,6 @@
 //! Values that travel: kinds, keys, headers and the envelope. No I/O, no async.
 
+mod content_encoding;
 mod contract;
 mod envelope;
 mod id;
@@ -11,6 +12,7 @@ mod recent;
 mod secret;
 mod value;
 
+pub use content_encoding::ContentEncoding;
 pub use contract::{Command, Contract, Event, Query, Request};
 pub use envelope::{Envelope, ReplyTo, Status};
 pub use id::MessageId;

@@ -124,11 +124,10 @@ impl TestApp {
     #[must_use]
     pub fn published<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
         let of_type = |envelope: &Envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY;
-        let decode =
-            |envelope: Envelope| match codec::decode(&envelope.payload, &envelope.media_type, &Limits::default()) {
-                Ok(message) => message,
-                Err(error) => panic!("{} {:?} was sent with another payload: {error}", M::KIND, M::KEY),
-            };
+        let decode = |envelope: Envelope| match codec::decode_content(&envelope, &Limits::default()) {
+            Ok(message) => message,
+            Err(error) => panic!("{} {:?} was sent with another payload: {error}", M::KIND, M::KEY),
+        };
         self.log.all().into_iter().filter(of_type).map(decode).collect()
     }
 

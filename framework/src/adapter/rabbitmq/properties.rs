@@ -39,6 +39,12 @@ pub(super) fn to_client(properties: &Properties, most: usize) -> Result<BasicPro
     if let Some(text) = &properties.content_type {
         client = client.with_content_type(short("the content type", text)?);
     }
+    if let Some(text) = &properties.content_encoding {
+        client = client.with_content_encoding(short("the content encoding", text)?);
+    }
+    if let Some(text) = &properties.cluster_id {
+        client = client.with_cluster_id(short("the cluster id", text)?);
+    }
     if let Some(text) = &properties.message_id {
         client = client.with_message_id(short("the message id", text)?);
     }
@@ -74,6 +80,8 @@ pub(super) fn from_client(client: &BasicProperties) -> Properties {
     let often = |value: &Option<ShortString>| value.as_ref().map(|text| shared(text.as_str()));
     Properties {
         content_type: client.content_type().as_ref().map(|text| MediaType::from_wire(text.as_str()).shared()),
+        content_encoding: often(client.content_encoding()),
+        cluster_id: often(client.cluster_id()),
         message_id: text(client.message_id()),
         correlation_id: text(client.correlation_id()),
         reply_to: often(client.reply_to()),

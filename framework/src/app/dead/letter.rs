@@ -4,10 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use crate::broker::{ATTEMPT, Addressed, Delivery, KIND, Names, Properties, is_reserved_header, note_broker_death};
+use crate::broker::{
+    ATTEMPT, Addressed, Delivery, KIND, Names, ORIGINAL_TYPE, Properties, is_reserved_header, note_broker_death,
+};
 use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
-use crate::message::{MediaType, MessageId, Value};
+use crate::message::{ContentEncoding, MediaType, MessageId, Value};
 
 /// A message that was given up: its bytes and headers, and why.
 #[derive(Clone)]
@@ -152,11 +154,16 @@ impl DeadLetter {
     #[must_use]
     pub fn payload_as_json(&self) -> Json {
         let media_type = self.media_type();
-        let decoded = match Codec::for_media_type(&media_type) {
-            Some(Codec::Json | Codec::Msgpack) => codec::decode(&self.payload, &media_type, &Limits::default()).ok(),
-            Some(Codec::Text) => std::str::from_utf8(&self.payload).ok().map(Json::from),
-            _ => None,
+        let encoding = self.properties.content_encoding.as_ref().and_then(ContentEncoding::from_wire);
+        let payload = match encoding {
+            Some(encoding) => codec::decompress(&self.payload, &encoding, &Limits::default()).ok(),
+            None => Some(self.payload.clone()),
         };
+        let decoded = payload.and_then(|payload| match Codec::for_media_type(&media_type) {
+            Some(Codec::Json | Codec::Msgpack) => codec::decode(&payload, &media_type, &Limits::default()).ok(),
+            Some(Codec::Text) => std::str::from_utf8(&payload).ok().map(Json::from),
+            _ => None,
+        });
         decoded.unwrap_or_else(|| {
             let shown = self.payload.iter().map(|byte| format!("{byte:02x}"));
             json!({ "hex": shown.collect::<String>(), "bytes": self.payload.len() })
@@ -180,6 +187,7 @@ impl DeadLetter {
             "at": self.at().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs()),
             "sender": self.properties.app_id.as_deref(), "correlation_id": self.properties.correlation_id.as_deref(),
             "timestamp": self.properties.timestamp, "priority": self.properties.priority, "media_type": self.media_type().as_str(),
+            "content_encoding": self.properties.content_encoding.as_deref(),
             "payload": self.payload_as_json(), "headers": headers,
         })
     }
@@ -199,7 +207,7 @@ impl DeadLetter {
                 || name == "postrider-first-error"
                 || name == "postrider-skewed-since"
                 || name.starts_with("postrider-dead-")
-                || name.starts_with("postrider-original-")
+                || name.starts_with("postrider-original-") && name != ORIGINAL_TYPE
         };
         properties.headers.retain(|name| !written_by_us(name));
         properties.reply_to = None;
@@ -227,6 +235,8 @@ impl DeadLetter {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         edited.properties.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
         edited.payload = payload;
+        // What was put in its place is not compressed.
+        edited.properties.content_encoding = None;
         edited.address = letter_id();
         edited
     }

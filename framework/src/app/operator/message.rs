@@ -76,11 +76,10 @@ impl MessageArgs {
 pub(super) fn shown(envelope: &Envelope) -> String {
     let limits = codec::Limits::default();
     match Codec::for_media_type(&envelope.media_type) {
-        Some(Codec::Json | Codec::Msgpack) => {
-            codec::decode::<serde_json::Value>(&envelope.payload, &envelope.media_type, &limits)
-                .map_or_else(|error| format!("({error})"), |value| value.to_string())
-        }
-        Some(Codec::Text) => String::from_utf8_lossy(&envelope.payload).into_owned(),
+        Some(Codec::Json | Codec::Msgpack) => codec::decode_content::<serde_json::Value>(envelope, &limits)
+            .map_or_else(|error| format!("({error})"), |value| value.to_string()),
+        Some(Codec::Text) => codec::content(envelope, &limits)
+            .map_or_else(|error| format!("({error})"), |text| String::from_utf8_lossy(&text).into_owned()),
         _ => format!("({} bytes of {})", envelope.payload.len(), envelope.media_type),
     }
 }

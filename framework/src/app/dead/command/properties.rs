@@ -72,7 +72,8 @@ proptest! {
         let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
         if let Ok(payload) = edited(&letter, Some(json.clone()), None, None) {
             let said: serde_json::Value = serde_json::from_str(&json).unwrap();
-            let edited = DeadLetter { payload, ..letter };
+            let mut edited = DeadLetter { payload, ..letter };
+            edited.properties.content_encoding = None;
             prop_assert_eq!(edited.payload_as_json(), said);
         }
     }

@@ -1,0 +1,13 @@
+//! A build without the feature `compression`: nothing is compressed or decompressed.
+
+use crate::codec::content::{Compression, NotRead};
+
+const NOT_BUILT: &str = "this build cannot; build Postrider with its feature `compression`";
+
+pub(super) fn decompress(_: &[u8], _: Compression, _: usize) -> Result<Vec<u8>, NotRead> {
+    Err(NotRead::Broken(NOT_BUILT.into()))
+}
+
+pub(super) fn compress(_: &[u8], _: Compression) -> Result<Vec<u8>, NotRead> {
+    Err(NotRead::Broken(NOT_BUILT.into()))
+}
