@@ -289,3 +289,86 @@ mod compressed {
         }
     }
 }
+
+#[derive(Debug, Deserialize)]
+struct Nothing {}
+
+#[derive(Debug, Deserialize)]
+struct Count {
+    number: u64,
+}
+
+/// Reads bodies as others write them.
+#[derive(Clone, Default)]
+struct Reader(Seen<String>);
+
+#[distributed(service = "reader", retry = "none")]
+impl Reader {
+    #[distributed(command = "reader.number")]
+    async fn number(&self, message: Count) {
+        self.0.add(message.number.to_string());
+    }
+
+    #[distributed(command = "reader.text")]
+    async fn text(&self, text: String) {
+        self.0.add(text);
+    }
+
+    #[distributed(command = "reader.unit")]
+    async fn unit(&self, (): ()) {
+        self.0.add("unit".into());
+    }
+
+    #[distributed(command = "reader.option")]
+    async fn option(&self, number: Option<u64>) {
+        self.0.add(format!("{number:?}"));
+    }
+
+    #[distributed(command = "reader.nothing")]
+    async fn nothing(&self, _: Nothing) {
+        self.0.add("nothing".into());
+    }
+}
+
+mod bodies {
+    use super::*;
+
+    on_both_brokers! {
+        async fn byte_order_marks_empty_bodies_and_other_charsets_are_read(world: World) {
+            let reader = Reader::default();
+            let running = world.start(app("reader", &reader)).await;
+            let json = "application/json";
+            let utf16: Vec<u8> = "{\"number\":2}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+            let sent: [(&str, &str, &[u8]); 8] = [
+                ("reader.number", json, b"\xef\xbb\xbf{\"number\":1}"),
+                ("reader.number", "application/json; charset=utf-16", &utf16),
+                ("reader.text", "text/plain; charset=ISO-8859-1", b"caf\xe9"),
+                ("reader.unit", json, b""),
+                ("reader.unit", "application/octet-stream", b""),
+                ("reader.option", json, b""),
+                ("reader.nothing", json, b" \n"),
+                ("reader.option", "application/msgpack", b""),
+            ];
+            for (key, media_type, body) in sent {
+                command(&world, key, foreign(media_type, []), body.to_vec()).await;
+            }
+            let seen = reader.0.reach(8).await;
+            assert_same(["1", "2", "café", "unit", "unit", "None", "nothing", "None"].map(str::to_owned), seen);
+            assert_eq!(running.stats().undecodable, 0);
+        }
+
+        async fn what_cannot_be_read_is_a_dead_letter_that_names_the_cause(world: World) {
+            let reader = Reader::default();
+            let running = world.start(app("reader", &reader)).await;
+            command(&world, "reader.number", foreign("application/json; charset=koi8-r", []), "{}").await;
+            command(&world, "reader.text", foreign("text/plain; charset=shift_jis", []), "x").await;
+            command(&world, "reader.number", foreign("application/json", []), "").await;
+            let letters = world.dead_letters("reader", 3).await;
+            let errors: Vec<&str> = letters.iter().filter_map(|letter| letter.headers.text("postrider-dead-error")).collect();
+            for cause in ["koi8-r", "shift_jis", "it is empty"] {
+                assert!(errors.iter().any(|error| error.contains(cause)), "{cause}: {errors:?}");
+            }
+            running.stop().await;
+        }
+    }
+}

@@ -54,6 +54,12 @@ pub enum DecodeError {
         /// The content type of the message.
         media_type: String,
     },
+    /// Nobody here knows the characters.
+    #[error("the charset {charset:?} of the content type is not known; send UTF-8, ISO-8859-1 or UTF-16")]
+    UnknownCharset {
+        /// The charset of the content type.
+        charset: String,
+    },
     /// Nobody here knows the content encoding.
     #[error(
         "the content encoding {encoding:?} is not known; send gzip, zstd, deflate, or what is not compressed and no content_encoding"

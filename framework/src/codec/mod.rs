@@ -2,6 +2,7 @@
 //! default), JSON, text, bytes.
 
 mod buffer;
+mod charset;
 #[cfg(feature = "compression")]
 mod compression;
 #[cfg(not(feature = "compression"))]
@@ -9,6 +10,7 @@ mod compression;
 mod compression;
 mod content;
 mod depth;
+mod empty;
 mod error;
 mod limits;
 mod text;
@@ -18,13 +20,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::depth::Walked;
+use crate::codec::empty::Empty;
 use crate::message::MediaType;
 
+pub(crate) use charset::in_utf8;
 pub(crate) use content::{compress, is_known};
 pub use content::{content, decode_content, decompress};
 pub use error::{DecodeError, EncodeError};
 pub(crate) use limits::DEEPEST;
 pub use limits::Limits;
+
+/// What some write in front of UTF-8. It is no part of a JSON text; of any other text it may be.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The four encodings that Postrider knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +107,9 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
         .ok_or_else(|| DecodeError::UnknownMediaType { media_type: media_type.to_string() })?;
     let failed = |error: String| DecodeError::Payload { media_type: media_type.to_string(), error };
     let too_deep = || failed(EncodeError::TooDeep { most: limits.deepest() }.to_string());
+    let of_nothing = || T::deserialize(Empty).map_err(|error| failed(error.to_string()));
     match codec {
+        Codec::Msgpack if payload.is_empty() => of_nothing(),
         Codec::Msgpack => match depth::msgpack(payload, limits.deepest()) {
             Walked::TooDeep => Err(too_deep()),
             Walked::Whole { rest } if rest > 0 => Err(failed(format!("{rest} bytes are left over"))),
@@ -109,9 +118,31 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
                 rmp_serde::from_slice(payload).map_err(|error| failed(of_msgpack(&error)))
             }
         },
-        Codec::Json if depth::json(payload, limits.deepest()) => Err(too_deep()),
-        Codec::Json => serde_json::from_slice(payload).map_err(|error| failed(without_value(&error.to_string()))),
-        Codec::Text | Codec::Bytes => text::decode(payload).map_err(failed),
+        Codec::Json => {
+            let payload = in_utf8(payload, media_type)?;
+            let payload = payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&payload);
+            if payload.trim_ascii().is_empty() {
+                return of_nothing();
+            }
+            if depth::json(payload, limits.deepest()) {
+                return Err(too_deep());
+            }
+            serde_json::from_slice(payload).map_err(|error| failed(without_value(&error.to_string())))
+        }
+        Codec::Text => decode_text(&in_utf8(payload, media_type)?, of_nothing, failed),
+        Codec::Bytes => decode_text(payload, of_nothing, failed),
+    }
+}
+
+fn decode_text<T: DeserializeOwned>(
+    payload: &[u8],
+    of_nothing: impl FnOnce() -> Result<T, DecodeError>,
+    failed: impl FnOnce(String) -> DecodeError,
+) -> Result<T, DecodeError> {
+    match text::decode(payload) {
+        // An empty text is a text as well.
+        Err(_) if payload.is_empty() => of_nothing(),
+        read => read.map_err(failed),
     }
 }
 

@@ -4,7 +4,10 @@ use crate::codec::content::{Compression, NotRead};
 
 const NOT_BUILT: &str = "this build cannot; build Postrider with its feature `compression`";
 
-pub(super) fn decompress(_: &[u8], _: Compression, _: usize) -> Result<Vec<u8>, NotRead> {
+pub(super) fn decompress(bytes: &[u8], _: Compression, most: usize) -> Result<Vec<u8>, NotRead> {
+    if bytes.len() > most {
+        return Err(NotRead::TooLarge);
+    }
     Err(NotRead::Broken(NOT_BUILT.into()))
 }
 

@@ -21,6 +21,7 @@ pub(super) fn text(envelope: &Envelope, limits: &Limits) -> Result<String, Probl
         return typed(envelope, limits);
     }
     let payload = codec::content(envelope, limits).map_err(|error| undecodable(error.to_string()))?;
+    let payload = codec::in_utf8(&payload, &envelope.media_type).map_err(|error| undecodable(error.to_string()))?;
     match std::str::from_utf8(&payload) {
         Ok(text) => Ok(text.to_owned()),
         Err(error) => Err(undecodable(format!("the payload is not UTF-8 after {} bytes", error.valid_up_to()))),

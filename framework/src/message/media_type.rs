@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// The content type of a payload. It chooses the codec; parameters such as `charset` are kept and ignored.
+/// The content type of a payload. It chooses the codec; of its parameters `charset` counts where the payload is text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MediaType(Cow<'static, str>);
 
@@ -46,6 +46,14 @@ impl MediaType {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The parameter that names the encoding of characters, if there is one.
+    #[must_use]
+    pub fn charset(&self) -> Option<&str> {
+        let parameters = self.0.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+        let charset = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+        charset.map(|(_, value)| value.trim().trim_matches('"'))
     }
 
     /// Type and subtype without parameters and white space around them.
