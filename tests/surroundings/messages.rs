@@ -372,3 +372,87 @@ mod bodies {
         }
     }
 }
+
+/// Says no, when it may.
+#[derive(Clone)]
+struct Refuser {
+    seen: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Refuser {
+    fn default() -> Self {
+        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+#[distributed(service = "refuser", retry = "none")]
+impl Refuser {
+    #[distributed(command = "refuser.do")]
+    async fn handle(&self, what: String) -> Result<u64, Failure> {
+        self.seen.add(what);
+        self.gate.acquire().await.unwrap().forget();
+        Err(Failure::rejected("no", "not today"))
+    }
+
+    #[distributed(event = "shop.opened")]
+    async fn opened(&self, what: String) -> Result<(), Failure> {
+        self.seen.add(what);
+        Err(Failure::rejected("no", "not today"))
+    }
+}
+
+mod rejected {
+    use super::*;
+
+    fn asking(reply_to: &str) -> Properties {
+        Properties { reply_to: Some(reply_to.into()), ..foreign("text/plain", []) }
+    }
+
+    async fn letter(world: &World, payload: &[u8]) {
+        let letter = world.dead_letters("refuser", 1).await.remove(0);
+        assert_eq!((letter.headers.text("postrider-dead-reason"), &letter.payload[..]), (Some("rejected"), payload));
+    }
+
+    on_both_brokers! {
+        async fn a_rejection_that_nobody_takes_is_a_dead_letter(world: World) {
+            let refuser = Refuser::default();
+            let running = world.start(app("refuser", &refuser)).await;
+            refuser.gate.add_permits(3);
+            for nobody in ["nobody-here", "amq.rabbitmq.reply-to.garbage"] {
+                command(&world, "refuser.do", asking(nobody), nobody).await;
+                letter(&world, nobody.as_bytes()).await;
+            }
+            // Somebody who is there hears it, and that is all.
+            let error = running.bus().request_key::<u64>("refuser.do", Payload::text("it")).await.unwrap_err();
+            assert!(error.to_string().contains("not today"), "{error}");
+            eventually("it is settled", || running.stats().in_flight == 0).await;
+            assert_eq!(running.stats().dead_lettered, 2);
+        }
+
+        async fn a_rejection_for_a_caller_that_has_ended_is_a_dead_letter(world: World) {
+            let refuser = Refuser::default();
+            let running = world.start(app("refuser", &refuser)).await;
+            let client = world.client().await;
+            let bus = client.bus().clone();
+            let asking = tokio::spawn(async move { bus.request_key::<u64>("refuser.do", Payload::text("late")).await });
+            refuser.seen.reach(1).await;
+            client.stop().await;
+            asking.await.unwrap().unwrap_err();
+            refuser.gate.add_permits(1);
+            letter(&world, b"late").await;
+            running.stop().await;
+        }
+
+        async fn an_event_that_is_rejected_is_a_dead_letter_whatever_address_it_has(world: World) {
+            let refuser = Refuser::default();
+            let running = world.start(app("refuser", &refuser)).await;
+            let exchange = world.names.exchange(Kind::Event);
+            for nobody in ["", "nobody-here", &world.names.queue("refuser", None)] {
+                world.publish_foreign(&exchange, "shop.opened", asking(nobody), nobody.to_owned()).await;
+                letter(&world, nobody.as_bytes()).await;
+            }
+            running.stop().await;
+        }
+    }
+}

@@ -9,6 +9,8 @@ use crate::message::{Envelope, Kind, MediaType, Problem};
 pub enum Asked {
     /// Nothing back.
     OneWay,
+    /// Nothing back that anybody waits for: an event has many subscribers. An answer is sent where it says all the same.
+    Event,
     /// A reply.
     Reply,
     /// A reply, and no effect.
@@ -21,6 +23,7 @@ impl Asked {
     pub fn of(envelope: &Envelope) -> Self {
         match envelope.kind {
             Kind::Query => Self::Query,
+            Kind::Event if envelope.wants_reply() => Self::Event,
             _ if envelope.wants_reply() => Self::Reply,
             _ => Self::OneWay,
         }

@@ -73,7 +73,8 @@ impl<S: 'static> Core<S> {
         }
         let envelope = &job.envelope;
         // Where nobody waits for an answer, a call path says nothing.
-        if Asked::of(envelope) != Asked::OneWay && envelope.call_path.contains(&self.settings.waiter) {
+        let waited_for = matches!(Asked::of(envelope), Asked::Reply | Asked::Query);
+        if waited_for && envelope.call_path.contains(&self.settings.waiter) {
             let path = envelope.call_path.join(" → ");
             let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
             Counters::add(&self.counters.rejected);

@@ -81,6 +81,7 @@ impl Bridge {
             confirm_timeout: settings.confirm_timeout,
             stopping: settings.stops.stopping.clone(),
             handlers: Rc::clone(&settings.handlers),
+            callers: Rc::default(),
         };
         let (mut lanes, mut starting) = (Vec::new(), Vec::new());
         for plan in settings.plan.lanes {

@@ -42,6 +42,8 @@ pub struct Settlement {
 pub enum End {
     /// Done; the broker forgets it.
     Ack,
+    /// Done, if somebody takes the answer; else to the dead-letter queue.
+    AckIfAnswered,
     /// To the dead-letter queue, then as done.
     DeadLetter,
     /// Dropped, as the policy says; then as done.
@@ -105,7 +107,10 @@ pub fn decide(case: &Case<'_>) -> Settlement {
         FailureClass::Shutdown => return settle(false, End::GiveBack),
         _ if asked == Asked::Query => return settle(true, End::Ack),
         FailureClass::Infrastructure => return settle(false, End::GiveBack),
-        FailureClass::Rejected if asked == Asked::Reply => return settle(true, End::Ack),
+        FailureClass::Rejected if asked == Asked::Reply => {
+            let discarded = policy.discard.contains(&FailureClass::Rejected);
+            return settle(true, if discarded { End::Ack } else { End::AckIfAnswered });
+        }
         FailureClass::NoHandler if case.skewed_for < case.skew.window => {
             return settle(false, End::Later(case.skew.pause));
         }
@@ -167,7 +172,7 @@ mod tests {
         let table = [
             (Outcome::Done(None), [(OneWay, false, End::Ack), (Reply, true, End::Ack), (Query, true, End::Ack)]),
             (Outcome::Expired, [(OneWay, false, End::Ack), (Reply, false, End::Ack), (Query, false, End::Ack)]),
-            (failed(F::Rejected), [(OneWay, false, End::DeadLetter), (Reply, true, End::Ack), (Query, true, End::Ack)]),
+            (failed(F::Rejected), [(OneWay, false, End::DeadLetter), (Reply, true, End::AckIfAnswered), (Query, true, End::Ack)]),
             (failed(F::Permanent), [(OneWay, false, End::DeadLetter), (Reply, true, End::DeadLetter), (Query, true, End::Ack)]),
             (failed(F::Transient), [(OneWay, false, End::DeadLetter), (Reply, true, End::DeadLetter), (Query, true, End::Ack)]),
             (failed(F::Panic), [(OneWay, false, End::DeadLetter), (Reply, true, End::DeadLetter), (Query, true, End::Ack)]),

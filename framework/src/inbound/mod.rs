@@ -1,6 +1,7 @@
 //! Inbound flow: the bridge actor joins an actor's queues to its mailbox, takes permits, and settles.
 
 mod bridge;
+mod callers;
 mod control;
 mod decide;
 mod due;

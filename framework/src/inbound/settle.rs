@@ -12,6 +12,7 @@ use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::{Made, Nameless};
+use crate::inbound::callers::{Callers, is_direct};
 use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::message::{Envelope, MediaType, Problem, Status};
@@ -57,6 +58,7 @@ pub(super) struct Settler {
     pub(super) confirm_timeout: Duration,
     pub(super) stopping: CancellationToken,
     pub(super) handlers: Rc<[HandlerSpec]>,
+    pub(super) callers: Rc<Callers>,
 }
 
 impl Settler {
@@ -75,11 +77,17 @@ impl Settler {
         lane: Lane,
         held: &HeldDelivery,
     ) -> Receive {
-        if settlement.answer {
+        let mut end = settlement.end;
+        if end == End::AckIfAnswered {
+            if self.refused(&outcome, &held.envelope).await {
+                return Receive::Ack;
+            }
+            end = End::DeadLetter;
+        } else if settlement.answer {
             self.answer(&outcome, &held.envelope).await;
         }
-        let forward = match settlement.end {
-            End::Ack => return Receive::Ack,
+        let forward = match end {
+            End::Ack | End::AckIfAnswered => return Receive::Ack,
             End::GiveBack => return Receive::GiveBack,
             End::Discard => {
                 self.discarded(&outcome, &made, held);
@@ -101,8 +109,8 @@ impl Settler {
         };
         // That it cannot be moved is no failure of its handler, which does not run again for it.
         for pause in FORWARD_PAUSES {
-            let Err(error) = self.forward(forward.clone(), settlement.end).await else {
-                match settlement.end {
+            let Err(error) = self.forward(forward.clone(), end).await else {
+                match end {
                     End::DeadLetter => Counters::add(&self.counters.dead_lettered),
                     End::Retry(_) => Counters::add(&self.counters.delayed),
                     _ => {}
@@ -177,6 +185,22 @@ impl Settler {
             Counters::add(&self.counters.lost_replies);
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
         }
+    }
+
+    /// Answers that the service says no. Whether somebody takes the answer: otherwise nobody would hear of it.
+    async fn refused(&self, outcome: &Outcome, request: &Envelope) -> bool {
+        let Some(mut reply) = self.addressed_reply(outcome, request) else { return false };
+        if !is_direct(&reply.routing_key) {
+            reply.mandatory = true;
+        } else if !self.callers.are_at(&reply.routing_key, &*self.bus.broker).await {
+            tracing::warn!(message_id = %request.id, key = %request.key, "whoever is to hear that it was rejected is gone");
+            return false;
+        }
+        let answered = self.bus.outlet.forward(reply, Instant::now() + self.confirm_timeout).await;
+        if let Err(error) = &answered {
+            tracing::warn!(message_id = %request.id, key = %request.key, %error, "whoever is to hear that it was rejected does not");
+        }
+        answered.is_ok()
     }
 
     /// The answer as it goes to the queue of whoever asked.

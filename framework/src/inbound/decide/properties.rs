@@ -27,7 +27,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    prop::sample::select(vec![Asked::OneWay, Asked::Reply, Asked::Query])
+    prop::sample::select(vec![Asked::OneWay, Asked::Event, Asked::Reply, Asked::Query])
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -70,11 +70,14 @@ proptest! {
         let ours = matches!(class, Some(FailureClass::Infrastructure | FailureClass::Shutdown));
 
         // Whoever waits hears of the message exactly when it ends, unless its time is over.
-        let ends = matches!(end, End::Ack | End::DeadLetter | End::Discard);
+        let ends = matches!(end, End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard);
         prop_assert_eq!(answer, ends && asked != Asked::OneWay && outcome != Outcome::Expired);
         if asked == Asked::Query {
             prop_assert!(end == End::Ack || end == End::GiveBack && class == Some(FailureClass::Shutdown));
             prop_assert_eq!(again, Again::No);
+        }
+        if class == Some(FailureClass::Rejected) && matches!(asked, Asked::OneWay | Asked::Event) {
+            prop_assert!(end != End::Ack, "nobody hears of it");
         }
         if ours {
             prop_assert!(end == End::GiveBack || asked == Asked::Query, "{end:?} for a failure of ours");
@@ -90,6 +93,7 @@ proptest! {
             End::Later(pause) => prop_assert!(pause == skew.pause && skewed_for < skew.window),
             End::Discard => prop_assert!(class.is_some_and(|class| policy.discard.contains(&class))),
             End::Restart => prop_assert!(false, "only a suspected crash is a restart"),
+            End::AckIfAnswered => prop_assert!(class == Some(FailureClass::Rejected) && asked == Asked::Reply),
             End::Ack | End::DeadLetter | End::GiveBack => {}
         }
         match again {
@@ -128,7 +132,7 @@ proptest! {
                 End::Retry(_) => attempt += 1,
                 End::Later(pause) => skewed_for += pause,
                 End::GiveBack => {}
-                End::Ack | End::DeadLetter | End::Discard => { ended = true; break; }
+                End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard => { ended = true; break; }
                 End::Restart => prop_assert!(false),
             }
         }

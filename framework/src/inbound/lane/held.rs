@@ -55,7 +55,10 @@ impl LaneLoop {
             return self.give_up_suspect(number, end, &envelope);
         }
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
-        let waited_for_until = envelope.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // Where nobody waits, there is nobody whose time could be over.
+        let waited_for = matches!(Asked::of(&envelope), Asked::Reply | Asked::Query);
+        let waited_for_until =
+            envelope.timeout.filter(|_| waited_for).and_then(|timeout| Instant::now().checked_add(timeout));
         let ticket = Ticket::new(number, epoch, self.done.clone());
         if self.arrivals.is_empty() {
             self.arrivals.reserve_exact(MOST_TOGETHER);
@@ -83,7 +86,8 @@ impl LaneLoop {
     }
 
     fn give_up_suspect(&mut self, number: u64, end: End, envelope: &Envelope) {
-        let settlement = Settlement { answer: Asked::of(envelope) == Asked::Reply && end == End::DeadLetter, end };
+        let answer = matches!(Asked::of(envelope), Asked::Event | Asked::Reply) && end == End::DeadLetter;
+        let settlement = Settlement { answer, end };
         let text = "it was delivered again and again without an end; perhaps it ends the process that handles it";
         let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
         let handler = self.settings.settler.place_of(envelope);

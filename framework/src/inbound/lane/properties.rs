@@ -98,6 +98,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         confirm_timeout: publishing.confirm_timeout,
         stopping: CancellationToken::new(),
         handlers: Rc::new([spec]),
+        callers: Rc::default(),
     };
     LaneSettings {
         broker,

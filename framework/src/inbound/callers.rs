@@ -1,0 +1,78 @@
+//! Whether whoever asked is still there. The broker tells of an ordinary queue by returning what is sent to it; what is sent
+//! to the address of direct reply-to it returns always
+//! (<https://www.rabbitmq.com/docs/direct-reply-to#limitations>), so that one is looked for.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+
+/// How an address of direct reply-to begins.
+const DIRECT: &str = "amq.rabbitmq.reply-to.";
+/// For how long somebody who was there is not looked for again: that takes a channel.
+const LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
+/// The most addresses that are remembered per actor. Beyond it all are looked for again.
+const MOST_REMEMBERED: usize = 1_024;
+
+/// The direct addresses at which somebody was a moment ago.
+#[derive(Default)]
+pub(super) struct Callers(RefCell<HashMap<Arc<str>, Instant>>);
+
+/// Whether the broker returns everything that is sent to this address with `mandatory`.
+pub(super) fn is_direct(address: &str) -> bool {
+    address.starts_with(DIRECT)
+}
+
+impl Callers {
+    /// Whether somebody is at a direct address. If the broker does not say, somebody is.
+    pub(super) async fn are_at(&self, address: &Arc<str>, broker: &dyn Broker) -> bool {
+        if self.were_at(address) {
+            return true;
+        }
+        match broker.inspect(address).await {
+            Ok(None) => false,
+            Ok(Some(_)) => {
+                self.found(Arc::clone(address));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "nobody knows whether the caller is still there");
+                true
+            }
+        }
+    }
+
+    fn were_at(&self, address: &str) -> bool {
+        self.0.borrow().get(address).is_some_and(|at| at.elapsed() < LOOKED_FOR_EVERY)
+    }
+
+    fn found(&self, address: Arc<str>) {
+        let mut known = self.0.borrow_mut();
+        if known.len() >= MOST_REMEMBERED {
+            known.clear();
+        }
+        known.insert(address, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_looked_for_again_and_only_so_many_are_remembered() {
+        let callers = Callers::default();
+        assert!(!callers.were_at("a"));
+        for number in 0..2 * MOST_REMEMBERED {
+            callers.found(number.to_string().into());
+            assert!(callers.were_at(&number.to_string()) && callers.0.borrow().len() <= MOST_REMEMBERED);
+        }
+        let long_ago = Instant::now().checked_sub(LOOKED_FOR_EVERY).unwrap();
+        callers.0.borrow_mut().insert("gone".into(), long_ago);
+        assert!(!callers.were_at("gone"));
+    }
+}
