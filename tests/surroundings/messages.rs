@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use postrider::app::{DeadFilter, DeadLetters, Replay};
-use postrider::broker::Properties;
+use postrider::broker::{Addressed, Properties, Publication};
 use postrider::message::Key;
 use postrider::{
     App, Bytes, Command, ContentEncoding, Context, Failure, Headers, Kind, MediaType, Payload, Value, distributed,
 };
 use postrider_tests::on_both_brokers;
-use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async};
+use postrider_tests::world::{PATIENCE, Seen, World, assert_same, eventually, eventually_async};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Properties of a foreign client: a media type and headers.
 fn foreign(media_type: &str, headers: impl IntoIterator<Item = (&'static str, Value)>) -> Properties {
@@ -244,7 +246,7 @@ mod compressed {
             let mut again = postrider::message::Envelope::new(Kind::Command, Key::new("packed.number").unwrap(), MediaType::JSON, GZIPPED.into());
             again.content_encoding = Some(ContentEncoding::Gzip);
             (again.message_type, again.cluster_id) = (Some("Shop.Number".into()), Some("east".into()));
-            again.delay = Some(std::time::Duration::from_millis(100));
+            again.delay = Some(Duration::from_millis(100));
             running.bus().dispatch(again).await.unwrap();
             assert_eq!(packer.seen.reach(4).await[3], saw(1));
             running.stop().await;
@@ -448,10 +450,205 @@ mod rejected {
             let refuser = Refuser::default();
             let running = world.start(app("refuser", &refuser)).await;
             let exchange = world.names.exchange(Kind::Event);
-            for nobody in ["", "nobody-here", &world.names.queue("refuser", None)] {
+            for nobody in ["", "nobody-here"] {
                 world.publish_foreign(&exchange, "shop.opened", asking(nobody), nobody.to_owned()).await;
                 letter(&world, nobody.as_bytes()).await;
             }
+            running.stop().await;
+        }
+    }
+}
+
+/// Takes bytes, JSON and text, and notes the number of each message.
+#[derive(Clone, Default)]
+struct Sink(Seen<i64>);
+
+impl Sink {
+    fn note(&self, cx: &Context) {
+        self.0.add(cx.header("n").and_then(Value::as_integer).unwrap_or(-1));
+    }
+}
+
+#[distributed(service = "sink", retry = "none")]
+impl Sink {
+    #[distributed(command = "sink.bytes")]
+    async fn bytes(&self, _: Bytes, cx: &Context) {
+        self.note(cx);
+    }
+
+    #[distributed(command = "sink.count")]
+    async fn count(&self, count: Count, cx: &Context) -> Result<u64, Failure> {
+        self.note(cx);
+        Ok(count.number)
+    }
+
+    #[distributed(command = "sink.text")]
+    async fn text(&self, text: String, cx: &Context) -> Result<(), Failure> {
+        if text.starts_with("no") {
+            return Err(Failure::rejected("no", "no"));
+        }
+        self.note(cx);
+        Ok(())
+    }
+
+    #[distributed(event = "sink.happened")]
+    async fn happened(&self, _: Option<Count>, cx: &Context) {
+        self.note(cx);
+    }
+}
+
+mod anything {
+    use super::*;
+
+    /// Headers that mean something to us or to the broker. Left out are those by which a sender says who is not to handle it.
+    const NAMES: [&str; 24] = [
+        "postrider-kind",
+        "postrider-attempt",
+        "postrider-timeout",
+        "postrider-schema-version",
+        "postrider-call-path",
+        "postrider-status",
+        "postrider-first-error",
+        "postrider-skewed-since",
+        "postrider-cut-headers",
+        "postrider-dead-reason",
+        "postrider-dead-at",
+        "postrider-dead-attempts",
+        "postrider-original-expiration",
+        "postrider-original-type",
+        "postrider-home",
+        "postrider-causation-id",
+        "postrider-conversation-id",
+        "postrider-instance",
+        "postrider-whatever",
+        "traceparent",
+        "x-delivery-count",
+        "x-acquired-count",
+        "x-death",
+        "x-first-death-reason",
+    ];
+    const TEXTS: [&str; 12] =
+        ["", "command", "event", "channel", "reply", "error", "sink", "sink.count", "-1", "1e99", "ö🐎", "00-0-0-00"];
+    const MEDIA_TYPES: [&str; 9] = [
+        "application/json",
+        "application/json; charset=utf-16",
+        "application/msgpack",
+        "text/plain; charset=latin1",
+        "text/plain",
+        "application/octet-stream",
+        "x/y",
+        ";;;",
+        "",
+    ];
+    const ENCODINGS: [&str; 6] = ["gzip", "zstd", "br", "utf-8", "gzip,gzip", "deflate"];
+    const BODIES: [&[u8]; 8] = [
+        b"",
+        b"no",
+        b"{\"number\":1}",
+        b"\xef\xbb\xbf{\"number\":1}",
+        b"\xff\xfe\x00",
+        b"[[[[[[",
+        GZIPPED,
+        b"\x81\xa6number\x07",
+    ];
+
+    fn one_of<'a, T: ?Sized>(random: &mut fastrand::Rng, all: &[&'a T]) -> &'a T {
+        all[random.usize(..all.len())]
+    }
+
+    fn value(random: &mut fastrand::Rng, deep: u8) -> Value {
+        match random.u8(..if deep > 0 { 14 } else { 12 }) {
+            0 => Value::Void,
+            1 => random.bool().into(),
+            2 => random.i8(..).into(),
+            3 => random.u8(..).into(),
+            4 => random.u32(..).into(),
+            5 => random.i64(..).into(),
+            6 => [i64::MIN, -1, 0, 1 << 40, i64::MAX][random.usize(..5)].into(),
+            7 => Value::Timestamp(if random.bool() { u64::MAX } else { random.u64(..) }),
+            8 => random.f64().into(),
+            9 => vec![random.u8(..); 5].into(),
+            10 => Value::Decimal { scale: random.u8(..), value: random.u32(..) },
+            11 => one_of(random, &TEXTS).into(),
+            12 => (0..random.usize(..4)).map(|_| value(random, deep - 1)).collect::<Vec<_>>().into(),
+            _ => Value::Table([("inner", value(random, deep - 1))].into_iter().collect()),
+        }
+    }
+
+    fn text(random: &mut fastrand::Rng) -> Option<Arc<str>> {
+        random.bool().then(|| one_of(random, &TEXTS).into())
+    }
+
+    fn properties(random: &mut fastrand::Rng, number: i64) -> Properties {
+        let mut headers: Headers = (0..random.usize(..8)).map(|_| (one_of(random, &NAMES), value(random, 3))).collect();
+        headers.set("n", number);
+        let reply_to = [None, None, Some("nobody-waits-here".into()), Some("".into())][random.usize(..4)].clone();
+        if reply_to.is_some() {
+            headers.remove("postrider-timeout");
+        }
+        Properties {
+            content_type: random.bool().then(|| one_of(random, &MEDIA_TYPES).to_owned().into()),
+            content_encoding: (random.u8(..3) == 0).then(|| one_of(random, &ENCODINGS).into()),
+            message_id: text(random),
+            correlation_id: text(random),
+            reply_to,
+            message_type: text(random),
+            app_id: text(random),
+            timestamp: [None, Some(0), Some(u64::MAX), Some(1_700_000_000)][random.usize(..4)],
+            expiration: random.bool().then(|| "600000".into()),
+            persistent: random.bool(),
+            priority: [None, Some(0), Some(255)][random.usize(..3)],
+            cluster_id: text(random),
+            headers,
+            ..Properties::default()
+        }
+    }
+
+    on_both_brokers! {
+        async fn every_message_of_a_stranger_is_handled_or_a_dead_letter_and_every_good_one_is_handled_once(world: World) {
+            const MESSAGES: i64 = 400;
+            let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+            eprintln!("SEED={seed}");
+            let mut random = fastrand::Rng::with_seed(seed);
+            let sink = Sink::default();
+            let running = world.start(app("sink", &sink).configure(|config| config.skew.window = Duration::ZERO)).await;
+            let broker = world.broker().await;
+            let publisher = broker.publisher(Arc::new(|_| {})).await.unwrap();
+            let (commands, events) = (world.names.exchange(Kind::Command), world.names.exchange(Kind::Event));
+            let (queue, straight) = (world.names.queue("sink", None), Arc::from(""));
+            let mut good = Vec::new();
+            for number in 0..MESSAGES {
+                let (exchange, key, properties, payload) = if random.u8(..4) == 0 {
+                    good.push(number);
+                    (&commands, "sink.count", foreign("application/json", [("n", number.into())]), &b"{\"number\":1}"[..])
+                } else {
+                    let key = one_of(&mut random, &["sink.bytes", "sink.count", "sink.text"]);
+                    let (exchange, key) = match random.u8(..4) {
+                        0 => (&straight, &*queue),
+                        1 => (&events, "sink.happened"),
+                        _ => (&commands, key),
+                    };
+                    (exchange, key, properties(&mut random, number), one_of(&mut random, &BODIES))
+                };
+                let message = Addressed {
+                    exchange: Arc::clone(exchange), routing_key: key.into(), mandatory: true, awaits_reply: false,
+                    properties: properties.into(), payload: Bytes::from_static(payload),
+                };
+                let published = publisher.publish(message, Instant::now() + PATIENCE).await.unwrap();
+                assert_eq!(published, Publication::Confirmed, "SEED={seed}, message {number}");
+            }
+            eventually("all are settled", || {
+                let stats = running.stats();
+                stats.in_flight == 0 && sink.0.count() as u64 + stats.dead_lettered >= MESSAGES as u64
+            }).await;
+            let dead = world.dead_letters("sink", running.stats().dead_lettered as usize).await;
+            assert!(dead.iter().all(|letter| letter.headers.text("postrider-dead-error").is_some_and(|error| !error.is_empty())));
+            let handled = sink.0.all();
+            let once = |number: &&i64| handled.iter().filter(|handled| handled == number).count() == 1;
+            assert_eq!(good.iter().filter(once).count(), good.len(), "SEED={seed}: a good one was not handled once");
+            let dead = dead.iter().map(|letter| letter.headers.get("n").and_then(Value::as_integer).unwrap_or(-1));
+            assert_same(0..MESSAGES, handled.iter().copied().chain(dead));
+            broker.close().await;
             running.stop().await;
         }
     }

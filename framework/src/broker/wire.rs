@@ -309,8 +309,9 @@ fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Option<Value> {
     (!values.is_empty()).then_some(Value::List(values))
 }
 
+/// The texts of a list. A text alone is a list of one.
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    let values: &[Value] = if let Value::List(values) = value { values } else { &[] };
+    let values = if let Value::List(values) = value { values } else { std::slice::from_ref(value) };
     values.iter().filter_map(Value::as_text)
 }
 
@@ -329,6 +330,34 @@ mod tests {
     fn defaults_are_not_sent() {
         let envelope = Envelope::new(Kind::Command, Key::from_wire("a.b"), MediaType::JSON, Bytes::new());
         assert!(seal(&envelope).headers.is_empty(), "{:?}", seal(&envelope).headers);
+    }
+
+    #[test]
+    fn headers_of_ours_with_a_value_that_makes_no_sense_count_as_left_out() {
+        let origin = Origin { exchange: "postrider.command".into(), routing_key: "invoice.create".into() };
+        let opened = |name: &str, value: Value| {
+            let headers = [(name, value)].into_iter().collect();
+            open(&origin, &Properties { headers, ..Properties::default() }, Bytes::new(), &Names::default())
+        };
+        let service = |name: &str| vec![Name::from_wire(name)];
+        assert_eq!(opened(RECIPIENTS, "invoice".into()).recipients, service("invoice"), "one alone may be a text");
+        assert_eq!(
+            opened(RECIPIENTS, vec![Value::from("invoice"), 7_i32.into()].into()).recipients,
+            service("invoice")
+        );
+        assert_eq!((opened(RECIPIENTS, 7_i32.into()).recipients, opened(SKIP, true.into()).skip), (Vec::new(), None));
+        assert_eq!((opened(TIMEOUT, (-5_i64).into()).timeout, opened(TIMEOUT, "5".into()).timeout), (None, None));
+        assert_eq!(opened(TIMEOUT, i64::MAX.into()).timeout, Some(Duration::from_millis(i64::MAX as u64)));
+        assert_eq!(
+            (opened(ATTEMPT, (-1_i64).into()).attempt, opened(SCHEMA_VERSION, (-1_i64).into()).schema_version),
+            (1, 0)
+        );
+        assert_eq!(opened(KIND, "event".into()).kind, Kind::Command, "the exchange knows it better");
+        for seconds in [0, u64::MAX] {
+            let properties = Properties { timestamp: Some(seconds), priority: Some(255), ..Properties::default() };
+            let envelope = open(&origin, &properties, Bytes::new(), &Names::default());
+            assert_eq!((envelope.sent_at.is_some(), envelope.priority), (seconds == 0, Some(255)));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::host::limit::{Slot, Slots};
 use crate::host::running::Entered;
 use crate::host::state::Guard;
 use crate::host::waiting::{Batch, Waiting};
-use crate::message::Problem;
+use crate::message::{Kind, Problem};
 
 /// Everything that a handler sent is on its way; the first error if one is not taken.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
@@ -39,12 +39,8 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
         let found = core.table.find(job.lane, job.envelope.kind, job.envelope.key.as_str()).map(Rc::clone);
         let Some(row) = found else {
             Counters::add(&core.counters.no_handler);
-            let text = format!(
-                "no handler for {} {:?} in this build of the service",
-                job.envelope.kind,
-                job.envelope.key.as_str()
-            );
-            job.finish(Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text));
+            let outcome = no_handler(&job);
+            job.finish(outcome);
             batch.pass();
             continue;
         };
@@ -79,6 +75,20 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
         let place = Place { slot: slots.take().await, slots: slots.clone() };
         actix_rt::spawn(Rc::clone(&core).drive_caught(row, job, Some(guard), Some(place)));
     }
+}
+
+/// The outcome of what this build does not handle.
+fn no_handler(job: &Job) -> Outcome {
+    let (kind, key) = (job.envelope.kind, job.envelope.key.as_str());
+    if kind == Kind::Reply {
+        // No other build handles it either.
+        let text = format!(
+            "{key:?} came straight to the queue and does not say in `postrider-kind` that it is a command, an event or a channel message"
+        );
+        return Outcome::failed(FailureClass::Permanent, Problem::NO_HANDLER, text);
+    }
+    let text = format!("no handler for {kind} {key:?} in this build of the service");
+    Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text)
 }
 
 /// A place among the handlers that run at once, and where the next one is had.

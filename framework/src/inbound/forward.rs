@@ -13,6 +13,9 @@ use crate::message::{Envelope, Headers, MessageId, Problem, Value};
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";
 
+/// How many seconds the clocks of two processes may differ.
+const MOST_AHEAD: u64 = 60;
+
 /// Why the first attempt failed, from the first delayed one on.
 const FIRST_ERROR: &str = "postrider-first-error";
 
@@ -167,7 +170,8 @@ pub(super) fn skewed_for(properties: &Properties) -> Duration {
 
 fn skewed_since(properties: &Properties) -> Option<u64> {
     match properties.headers.get(SKEWED_SINCE) {
-        Some(Value::Timestamp(since)) => Some(*since),
+        // From a time that is still to come it would be waited for ever.
+        Some(Value::Timestamp(since)) if *since <= seconds_now() + MOST_AHEAD => Some(*since),
         _ => None,
     }
 }
