@@ -28,8 +28,9 @@ pub(super) fn decompress(bytes: &[u8], compression: Compression, most: usize) ->
 
 fn frames(mut bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<(), NotRead> {
     let broken = |error: &dyn std::fmt::Display| NotRead::Broken(error.to_string());
+    let mut read_one = false;
     // Each turn reads a frame.
-    loop {
+    while !read_one || !bytes.is_empty() {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_ZSTD_WINDOW.max(most as u64));
         let mut frame = StreamingDecoder::new_with_decoder(&mut bytes, decoder).map_err(|error| broken(&error))?;
@@ -38,10 +39,9 @@ fn frames(mut bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<(), NotRe
         if decoder.get_checksum_from_data().is_some_and(|sum| Some(sum) != decoder.get_calculated_checksum()) {
             return Err(broken(&"its checksum does not match"));
         }
-        if bytes.is_empty() {
-            return Ok(());
-        }
+        read_one = true;
     }
+    Ok(())
 }
 
 /// Reads to the end, and never more than one byte too many.

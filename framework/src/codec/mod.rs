@@ -5,8 +5,8 @@ mod buffer;
 mod charset;
 #[cfg(feature = "compression")]
 mod compression;
-#[cfg(not(feature = "compression"))]
 #[path = "no_compression.rs"]
+#[cfg(not(feature = "compression"))]
 mod compression;
 mod content;
 mod depth;
