@@ -56,6 +56,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `compression` | yes | bodies in gzip and zstd |
 //! | `tls` | yes | `amqps://` through rustls |
 //! | `testing` | no | [`testing`]: `TestApp`, `#[postrider::test]`, conformance suites |
 //!
