@@ -1,1 +1,392 @@
 //! A broker that somebody else has set up, and changes while services run.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
+use postrider::app::{Doctor, Verdict};
+use postrider::broker::{Binding, BrokerError, ConsumerSpec, Exchange, ExchangeKind, Publication, Queue, Topology};
+use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
+use postrider_tests::node::Node;
+use postrider_tests::program::{err, operator_command, program, run as run_program};
+use postrider_tests::world::{Seen, World, amqp_url, eventually, eventually_async, run};
+
+/// The node that the tests of this file share. It ends with the last of them that runs.
+static NODE: Mutex<Weak<Node>> = Mutex::new(Weak::new());
+
+fn node() -> Arc<Node> {
+    let mut shared = NODE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(node) = shared.upgrade() {
+        return node;
+    }
+    let node = Node::start().unwrap_or_else(|error| {
+        panic!("this test needs a RabbitMQ of its own (`cargo xtask test` installs one): {error}")
+    });
+    // The broker looks at its consumer time-out every second, for channels that are opened from now on.
+    for (setting, millis) in [("consumer_timeout", CONSUMER_TIMEOUT.as_millis()), ("channel_tick_interval", 1_000)] {
+        node.ctl(&["eval", &format!("application:set_env(rabbit, {setting}, {millis}).")]).unwrap();
+    }
+    let node = Arc::new(node);
+    *shared = Arc::downgrade(&node);
+    node
+}
+
+/// How long the node lets a delivery be unsettled.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A virtual host of the node that one test has for itself, and a user of it.
+fn virtual_host(node: &Node, name: &str, configure: &str) -> World {
+    node.ctl(&["add_vhost", name]).unwrap();
+    node.ctl(&["add_user", name, "secret"]).unwrap();
+    node.ctl(&["set_permissions", "-p", name, name, configure, ".*", ".*"]).unwrap();
+    node.ctl(&["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]).unwrap();
+    World::on(format!("amqp://{name}:secret@127.0.0.1:{}/{name}", node.port()))
+}
+
+/// The same virtual host and namespace, as somebody who may do everything.
+fn as_administrator(node: &Node, world: &World, name: &str) -> World {
+    let mut administrator = World::on(format!("{}/{name}", node.url()));
+    administrator.names = world.names.clone();
+    administrator
+}
+
+#[derive(Clone, Default)]
+struct Alpha {
+    seen: Seen<String>,
+}
+
+#[distributed(service = "alpha", retry = "none")]
+impl Alpha {
+    #[distributed(command = "alpha.do")]
+    async fn act(&self, what: String, cx: &Context) -> Result<(), Failure> {
+        cx.publish_key("alpha.done", Payload::text(what))?;
+        Ok(())
+    }
+
+    #[distributed(query = "alpha.ask")]
+    async fn ask(&self, what: String) -> Result<String, Failure> {
+        Ok(what)
+    }
+
+    #[distributed(channel = "inbox")]
+    async fn inbox(&self, what: String) {
+        self.seen.add(what);
+    }
+
+    #[distributed(event = "alpha.done", scope = "instance")]
+    async fn done(&self, what: String) {
+        self.seen.add(what);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Beta(Seen<String>);
+
+#[distributed(service = "beta")]
+impl Beta {
+    #[distributed(event = "alpha.done")]
+    async fn done(&self, what: String) {
+        self.0.add(what);
+    }
+}
+
+fn exchange(name: impl Into<String>) -> Exchange {
+    Exchange::new(name, ExchangeKind::Direct)
+}
+
+async fn delete(world: &World, exchanges: Vec<Exchange>) {
+    let broker = world.broker().await;
+    broker.remove(&Topology { exchanges, ..Topology::default() }).await.unwrap();
+    broker.close().await;
+}
+
+/// Two services, each a process of its own as far as the broker sees.
+async fn alpha_and_beta(world: &World, look: Duration) -> (Running, Alpha, Running, Beta) {
+    let (alpha, beta) = (Alpha::default(), Beta::default());
+    let (actor, other) = (alpha.clone(), beta.clone());
+    let app = App::new("alpha").actor(move || actor.clone()).configure(|config| config.stall_after = look);
+    let first = world.start(app).await;
+    let app = App::new("beta").actor(move || other.clone()).configure(|config| config.stall_after = look);
+    (first, alpha, world.start(app).await, beta)
+}
+
+/// One message of each kind reaches whoever it is for.
+async fn all_kinds_arrive(client: &Running, alpha: &Alpha, beta: &Beta, what: &str) {
+    eventually_async("a command is handled, and both get its event", || async {
+        // While an exchange is gone sending is an error, and while a binding is gone the event is lost.
+        let _ = client.bus().send_key("alpha.do", Payload::text(format!("{what} done"))).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let done = format!("{what} done");
+        alpha.seen.all().contains(&done) && beta.0.all().contains(&done)
+    })
+    .await;
+    eventually_async("a query is answered", || async {
+        client.bus().request_key::<String>("alpha.ask", Payload::text(what)).await.is_ok()
+    })
+    .await;
+    eventually_async("a channel is heard", || async {
+        let _ = client.bus().send_channel("alpha", "inbox", Payload::text(format!("{what} inbox"))).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        alpha.seen.all().contains(&format!("{what} inbox"))
+    })
+    .await;
+}
+
+#[test]
+fn exchanges_that_are_deleted_stand_again_with_the_bindings_of_all_who_live() {
+    run(async {
+        let world = World::rabbitmq();
+        let (first, alpha, second, beta) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        let client = world.client().await;
+        let mut tap = client.bus().tap(TapFilter::patterns(["alpha.done"])).await.unwrap();
+        all_kinds_arrive(&client, &alpha, &beta, "before").await;
+        let kinds = [Kind::Event, Kind::Command, Kind::Query, Kind::Channel].map(|kind| world.names.exchange(kind));
+        for name in &kinds[..2] {
+            delete(&world, vec![exchange(&**name)]).await;
+            all_kinds_arrive(&client, &alpha, &beta, name).await;
+        }
+        let all = kinds.iter().map(|name| exchange(&**name));
+        delete(&world, all.chain([exchange(world.names.tap()), exchange(world.names.domain("alpha"))]).collect()).await;
+        all_kinds_arrive(&client, &alpha, &beta, "all").await;
+        let hears = async { while tap.next().await.unwrap().payload != "for the tap" {} };
+        let speaks = async {
+            loop {
+                client.bus().send_key("alpha.do", Payload::text("for the tap")).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! { () = hears => {}, () = speaks => {} }
+        let broker = world.broker().await;
+        assert!(broker.exchange_stands(&world.names.domain("alpha")).await.unwrap(), "the claim stands again");
+        eventually("all are ready", || first.health().ready && second.health().ready).await;
+        assert_eq!(first.stats().dead_lettered + second.stats().dead_lettered, 0);
+    });
+}
+
+#[test]
+fn a_handler_that_sends_to_a_deleted_exchange_is_tried_again_until_it_stands() {
+    run(async {
+        let world = World::rabbitmq();
+        let (first, alpha, _second, beta) = alpha_and_beta(&world, Duration::from_secs(4)).await;
+        delete(&world, vec![exchange(&*world.names.exchange(Kind::Event))]).await;
+        first.bus().send_key("alpha.do", Payload::text("kept")).await.unwrap();
+        eventually("its event could not be sent", || first.stats().infrastructure > 0).await;
+        eventually("it is handled", || first.stats().handled > 0).await;
+        eventually("its process is ready", || first.health().ready).await;
+        first.bus().send_key("alpha.do", Payload::text("after")).await.unwrap();
+        alpha.seen.reach(1).await;
+        beta.0.reach(1).await;
+        let stats = first.stats();
+        assert_eq!((stats.dead_lettered, stats.failed_permanent, stats.failed_transient), (0, 0, 0));
+    });
+}
+
+#[test]
+fn levels_of_delays_that_are_deleted_stand_again() {
+    run(async {
+        let world = World::rabbitmq();
+        let (first, alpha, _second, _beta) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        let later = |what: &'static str, millis: u64| {
+            let delay = Duration::from_millis(millis);
+            first.bus().send_channel_with("alpha", "inbox", Payload::text(what), move |o| o.delay(delay))
+        };
+        later("one", 100).await.unwrap();
+        alpha.seen.reach(1).await;
+        // One on the way, and the one where they come out, while messages are within.
+        later("two", 5_000).await.unwrap();
+        let (level, out) = (world.names.delay_level(3), world.names.delay_out());
+        delete(&world, vec![exchange(&level), exchange(&out)]).await;
+        alpha.seen.reach(2).await;
+        // A level with its queue, which is used at once.
+        let gone = Topology {
+            exchanges: vec![exchange(&level)],
+            queues: vec![Queue::standing(&level)],
+            ..Topology::default()
+        };
+        let broker = world.broker().await;
+        broker.remove(&gone).await.unwrap();
+        later("three", 900).await.unwrap();
+        alpha.seen.reach(3).await;
+        broker.remove(&gone).await.unwrap();
+        eventually_async("the level stands again also if nobody uses it", || async {
+            broker.inspect(&level).await.unwrap().is_some()
+        })
+        .await;
+    });
+}
+
+#[test]
+fn bindings_that_vanish_alone_are_declared_again() {
+    run(async {
+        let world = World::rabbitmq();
+        let (ours, other) = (world.broker().await, world.broker().await);
+        let name = format!("{}.test", world.names.namespace());
+        let mut consumers = Vec::new();
+        let mut bindings = Vec::new();
+        for queue in [Queue::classic(format!("{name}.lasting")), Queue::exclusive(format!("{name}.mine"))] {
+            let binding = Binding::to_queue(&name, &queue.name, &queue.name);
+            let (exchanges, bound) = (vec![exchange(&name)], vec![binding.clone()]);
+            let topology = Topology { exchanges, queues: Vec::new(), bindings: bound };
+            ours.declare(&Topology { exchanges: topology.exchanges.clone(), ..Topology::default() }).await.unwrap();
+            consumers.push(ours.consume(&ConsumerSpec { queue, topology, prefetch: 1, answers: false }).await.unwrap());
+            bindings.push(binding);
+        }
+        // Nobody else can take a binding from an exclusive queue.
+        other.remove(&Topology { bindings: vec![bindings[0].clone()], ..Topology::default() }).await.unwrap();
+        assert_eq!(ours.missing().await.unwrap(), Some(Vec::new()), "the exchange stands");
+        let arrives = async |binding: &Binding| {
+            let publication = world.publish_foreign(&name, &binding.routing_key, Default::default(), "x").await;
+            assert_eq!(publication, Publication::Confirmed, "{binding:?}");
+        };
+        ours.restore().await.unwrap();
+        arrives(&bindings[0]).await;
+        // Somebody else has declared the exchange again.
+        other.remove(&Topology { exchanges: vec![exchange(&name)], ..Topology::default() }).await.unwrap();
+        other.declare(&Topology { exchanges: vec![exchange(&name)], ..Topology::default() }).await.unwrap();
+        ours.restore().await.unwrap();
+        arrives(&bindings[0]).await;
+        arrives(&bindings[1]).await;
+        drop(consumers);
+        other
+            .remove(&Topology {
+                exchanges: vec![exchange(&name)],
+                queues: vec![Queue::standing(format!("{name}.lasting"))],
+                ..Topology::default()
+            })
+            .await
+            .unwrap();
+        assert_eq!(ours.missing().await.unwrap(), Some(vec![name.clone()]));
+        assert!(ours.restore().await.is_err(), "the queue is its consumer's affair");
+        assert!(ours.exchange_stands(&name).await.unwrap(), "what can be declared is declared");
+    });
+}
+
+#[test]
+fn the_doctor_knows_of_bindings_without_the_management_api() {
+    run(async {
+        let world = World::rabbitmq();
+        let (first, ..) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        let findings = Doctor::new(first.bus()).waiting(Duration::from_millis(700)).examine().await.unwrap();
+        let bindings: Vec<_> = findings.iter().filter(|row| row.check == "bindings").collect();
+        assert_eq!(bindings.len(), 2, "of two queues that last: {findings:#?}");
+        for row in bindings {
+            assert!(row.verdict == Verdict::Ok && row.text.contains("declared again"), "{row:?}");
+        }
+    });
+}
+
+#[test]
+fn a_virtual_host_that_is_full_for_now_is_waited_for() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "full", ".*");
+        for (set, clear) in [
+            (["set_vhost_limits", "-p", "full", r#"{"max-connections":0}"#], vec!["clear_vhost_limits", "-p", "full"]),
+            (["set_user_limits", "full", r#"{"max-connections":0}"#, "-q"], vec!["clear_user_limits", "full", "all"]),
+        ] {
+            node.ctl(&set).unwrap();
+            let broker = RabbitMq::connect(RabbitMqSettings::new(Secret::new(world.url().unwrap()), "test")).await;
+            let Err(error) = broker else { panic!("the limit is not one") };
+            assert!(matches!(error, BrokerError::Full { .. }) && error.to_string().contains("limit"), "{error:?}");
+            let starting = {
+                let world = world.clone();
+                tokio::spawn(async move { world.start(App::new("beta").actor(Beta::default)).await })
+            };
+            // Longer than the pause between two tries.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            assert!(!starting.is_finished(), "it waits");
+            node.ctl(&clear).unwrap();
+            let running = starting.await.unwrap();
+            eventually("ready", || running.health().ready).await;
+            // The same for one that runs.
+            node.ctl(&set).unwrap();
+            node.ctl(&["close_all_connections", "--vhost", "full", "test"]).unwrap();
+            eventually("its connection is gone", || !running.health().ready).await;
+            node.ctl(&clear).unwrap();
+            eventually("ready again", || running.health().ready).await;
+            running.stop().await;
+        }
+    });
+}
+
+#[test]
+fn the_next_host_is_tried_when_one_refuses() {
+    run(async {
+        let (good, elsewhere) = (amqp_url(), amqp_url().replace("guest:guest", "guest:wrong"));
+        let world = World::on(format!("{good}/nowhere,{elsewhere}/,{good}/"));
+        let running = world.start(App::new("beta").actor(Beta::default)).await;
+        eventually("ready", || running.health().ready).await;
+    });
+}
+
+#[test]
+fn what_all_hosts_refuse_ends_the_start_at_once_with_one_sentence() {
+    run(async {
+        let (good, wrong) = (amqp_url(), amqp_url().replace("guest:guest", "guest:hunter2"));
+        for (addresses, said) in [
+            (format!("{good}/nowhere"), "vhost nowhere not found"),
+            (format!("{good}/nowhere,{good}/nowhere"), "vhost nowhere not found"),
+            (format!("{wrong}/,{wrong}/"), "refused us"),
+        ] {
+            let start = Instant::now();
+            let Err(error) = World::on(addresses).try_start(App::new("beta").actor(Beta::default)).await else {
+                panic!("it started");
+            };
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+            let text = error.to_string();
+            assert!(text.contains(said) && text.lines().count() == 1 && !text.contains("hunter2"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn an_exchange_that_is_deleted_while_nobody_is_connected_gets_its_bindings_back() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "cut", ".*");
+        let (first, alpha, second, beta) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        all_kinds_arrive(&first, &alpha, &beta, "before").await;
+        eventually("both look after it", || first.health().ready && second.health().ready).await;
+        let epoch = first.connection().borrow().epoch;
+        let script = format!(
+            "rabbit_exchange:delete(rabbit_misc:r(<<\"cut\">>, exchange, <<\"{}\">>), false, <<\"x\">>), [rabbit_networking:close_connection(P, \"test\") || P <- rabbit_networking:connections()].",
+            world.names.exchange(Kind::Event)
+        );
+        node.ctl(&["eval", &script]).unwrap();
+        eventually("connected again", || first.connection().borrow().epoch > epoch).await;
+        all_kinds_arrive(&first, &alpha, &beta, "after").await;
+    });
+}
+
+#[test]
+fn a_user_who_may_not_declare_uses_what_an_administrator_has_applied() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "given", "^$");
+        let administrator = as_administrator(&node, &world, "given");
+        // Without what is to be applied the start ends with one sentence.
+        let Err(error) = world.try_start(App::new("beta").actor(Beta::default)).await else { panic!("it started") };
+        let text = error.to_string();
+        assert!(text.contains("does not stand") && text.contains("topology apply"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let invoice = |world: &World, arguments: &[&str]| {
+            let mut command = program("invoice");
+            command.env("POSTRIDER_BROKER", world.url().unwrap()).env("POSTRIDER_LOG", "info");
+            command.env("POSTRIDER_NAMESPACE", world.names.namespace()).args(arguments);
+            command
+        };
+        let mut apply = invoice(&administrator, &["topology", "apply"]);
+        let applied = tokio::task::spawn_blocking(move || run_program(&mut apply)).await.unwrap();
+        assert!(applied.status.success(), "{}", err(&applied));
+        let running = invoice(&world, &["--messages", "1"]).spawn().unwrap();
+        eventually_async("it answers", || async {
+            let mut ask = operator_command(&world, &["request", "invoice.issued", "--json", "null", "--timeout", "2s"]);
+            tokio::task::spawn_blocking(move || run_program(&mut ask).status.success()).await.unwrap()
+        })
+        .await;
+        let output = tokio::task::spawn_blocking(move || postrider_tests::program::finish(running)).await.unwrap();
+        let log = err(&output);
+        assert!(output.status.success(), "{log}");
+        assert_eq!(log.matches("may not declare").count(), 1, "{log}");
+    });
+}

@@ -30,9 +30,14 @@ impl HealthSource {
         }
     }
 
+    /// When exchanges and bindings were declared last, if anybody looks after them.
+    pub(super) fn bound_at(&self) -> Option<tokio::time::Instant> {
+        self.states.bound_at()
+    }
+
     pub(super) fn health(&self) -> Health {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
-        let consuming = lanes.iter().all(|lane| lane.consuming);
+        let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
         let ready = !self.stopping.is_cancelled() && connection.up && consuming;
         Health { ready, connected: connection.up, blocked: connection.blocked, lanes }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use actix::Addr;
 use actix_rt::{Arbiter, System};
@@ -24,15 +23,13 @@ use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
 use crate::app::threads::{Seat, Seats, Threads, on_arbiter, open_outlet};
-use crate::broker::{Broker, BrokerError, Topology};
+use crate::app::upkeep;
+use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
 use crate::host::{Running as RunningMessages, Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges};
+use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges, tell_others};
 use crate::message::{MessageId, Name};
-
-/// The pause between two tries to declare at the start.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where actors run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +57,8 @@ pub(super) struct Launched {
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
     /// Obeys orders.
     pub(super) listening: Option<tokio::task::JoinHandle<()>>,
+    /// Looks after exchanges and bindings.
+    pub(super) upkeep: Option<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,
 }
@@ -162,9 +161,12 @@ async fn launch_on(
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
     refuse_unfinished_migrations(&*broker, &plans).await?;
-    declare(&*broker, &combined(&plans, config), deadline).await?;
+    let deleted = upkeep::declare(&*broker, &config.names, &combined(&plans, config), deadline).await?;
     let counters = Arc::new(Counters::default());
     let outlet = open_outlet(&broker, config, &counters).await?;
+    if deleted {
+        tell_others(&outlet, &config.names).await;
+    }
     let bus = Bus::new(Arc::clone(&outlet), Arc::new(identity(app, &app.name, &instance, config)), Arc::clone(&broker));
     let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
     let mut launched = Launched {
@@ -186,6 +188,7 @@ async fn launch_on(
         on_ready: Vec::new(),
         due: None,
         listening: None,
+        upkeep: None,
         failure: Arc::default(),
         watchdog: threads.watchdog,
     };
@@ -213,6 +216,7 @@ async fn launch_on(
         return Err(give_up(launched, problem).await);
     }
     start_listening(&mut launched, app, &plans, deadline).await;
+    upkeep::start_upkeep(&mut launched);
     run_on_ready(app, &mut launched, &bus);
     tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
     Ok(launched)
@@ -365,17 +369,6 @@ pub(super) fn combined(plans: &[ActorPlan], config: &Config) -> Topology {
     }
     combined.exchanges.sort_by_key(|exchange| exchange.arguments.get("alternate-exchange").is_none());
     combined
-}
-
-async fn declare(broker: &dyn Broker, topology: &Topology, deadline: Instant) -> Result<(), BrokerError> {
-    loop {
-        let Err(error) = broker.declare(topology).await else { return Ok(()) };
-        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
-            return Err(error);
-        }
-        tracing::warn!(%error, "cannot declare; trying again");
-        tokio::time::sleep(PAUSE).await;
-    }
 }
 
 /// A word that no other instance has.

@@ -26,6 +26,7 @@ mod start_here;
 mod stop;
 mod threads;
 mod topology_command;
+mod upkeep;
 
 pub mod operator;
 

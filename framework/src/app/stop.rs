@@ -15,9 +15,10 @@ use crate::inbound::AwaitStopped;
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn stop(launched: Launched) -> StopReport {
-    let Launched { broker, bridges, arbiters, stops, config, on_ready, due, listening, failure, watchdog, .. } =
-        launched;
-    on_ready.iter().for_each(tokio::task::JoinHandle::abort);
+    let Launched {
+        broker, bridges, arbiters, stops, config, on_ready, due, listening, upkeep, failure, watchdog, ..
+    } = launched;
+    on_ready.iter().chain(&upkeep).for_each(tokio::task::JoinHandle::abort);
     stops.stopping.cancel();
     let waiting = join_all(bridges.iter().map(|bridge| bridge.send(AwaitStopped)));
     tokio::pin!(waiting);

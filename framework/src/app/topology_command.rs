@@ -14,12 +14,13 @@ use crate::app::printable::one_line;
 use crate::app::record;
 use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
 use crate::bus::{Bus, Counters, Outlet};
-use crate::inbound::ActorPlan;
+use crate::inbound::{ActorPlan, generation_queue, tell_others, were_deleted};
 
 /// Everything of an app that outlives its process.
 fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
     let mut topology = combined(plans, &app.config);
     topology.extend(due_topology(&app.config.names));
+    topology.extend(generation_queue(&app.config.names));
     for (queue, bindings) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
         topology.extend(Topology { queues: vec![queue], bindings, ..Topology::default() });
     }
@@ -65,7 +66,11 @@ async fn with_broker(
     let outlet =
         Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
     if let TopologyCommand::Apply = command {
+        let deleted = were_deleted(&**broker, &config.names).await;
         broker.declare(topology).await.map_err(text)?;
+        if deleted {
+            tell_others(&outlet, &config.names).await;
+        }
         broker.declare(&delays(app, plans)).await.map_err(text)?;
         record::keep(&**broker, &outlet, config, app, plans).await?;
         println!(

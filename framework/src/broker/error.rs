@@ -28,9 +28,19 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
+    /// The broker takes no more connections for now, of this virtual host or this user.
+    #[error(
+        "the broker at {address} takes no more connections for now: {reason}; raise that limit, or end other clients"
+    )]
+    Full {
+        /// The address without its password.
+        address: String,
+        /// What the broker said: which limit it is.
+        reason: String,
+    },
     /// The user may not do this.
     #[error(
-        "the broker does not allow it: {reason}; give the user configure, write and read permission on Postrider's names"
+        "the broker does not allow it: {reason}; docs/operations.md, \"Rights that each part needs\", says what the user needs"
     )]
     Forbidden {
         /// What the broker said.
@@ -66,13 +76,21 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
-    /// It stands, and the node of the broker that has it is gone; or it has just been deleted.
+    /// It stands, and the node of the broker that has it is gone; or it has been deleted.
     #[error("{what} cannot be used for now: {reason}")]
     Absent {
         /// The exchange or queue.
         what: String,
         /// What the broker said.
         reason: String,
+    },
+    /// The broker closed the channel, because a delivery was not settled in time.
+    #[error(
+        "a delivery was not settled within the broker's consumer_timeout of {limit:?}; set POSTRIDER_CONSUMER_TIMEOUT to it"
+    )]
+    Unsettled {
+        /// The time that the broker allows.
+        limit: std::time::Duration,
     },
     /// The connection or the channel is gone; a new one may work.
     #[error("the connection to the broker was lost: {reason}")]
@@ -125,6 +143,8 @@ impl BrokerError {
             | Self::Protocol { .. }
             | Self::Stopped => true,
             Self::Unreachable { .. }
+            | Self::Full { .. }
+            | Self::Unsettled { .. }
             | Self::Lost { .. }
             | Self::TimedOut { .. }
             | Self::Locked { .. }

@@ -111,6 +111,12 @@ impl Names {
         self.of(&format!("topology.{service}"))
     }
 
+    /// The queue with one message for each time that exchanges were declared again because somebody had deleted them.
+    #[must_use]
+    pub fn generation(&self) -> String {
+        self.of("generation")
+    }
+
     /// The exchange and the queue of one level of delays.
     #[must_use]
     pub fn delay_level(&self, level: u32) -> String {

@@ -153,6 +153,24 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached.
     fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>>;
 
+    /// The names of exchanges that were declared over this connection and that somebody has deleted, also if a new
+    /// connection has declared them again meanwhile. `None` where only this process could delete them.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Declares again all exchanges that were declared over this connection, and all bindings of what it consumes.
+    /// What cannot be bound does not keep the rest from being bound.
+    ///
+    /// # Errors
+    /// The first thing that could not be declared.
+    fn restore(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Opens a publisher with its own confirm channel. Replies to what it sends go to `replies`.
     ///
     /// # Errors

@@ -35,9 +35,9 @@ impl Delays {
         deadline: Instant,
     ) -> Result<Publication, BrokerError> {
         self.stand_until(queue, deadline).await?;
-        let publication = publisher.publish(addressed.clone(), deadline).await?;
-        if publication != Publication::Returned {
-            return Ok(publication);
+        match publisher.publish(addressed.clone(), deadline).await {
+            Ok(Publication::Returned) | Err(BrokerError::Absent { .. }) => {}
+            other => return other,
         }
         self.declared.lock().await.clear();
         self.stand_until(queue, deadline).await?;

@@ -12,6 +12,7 @@ mod open;
 mod settle;
 mod states;
 mod topology;
+mod upkeep;
 
 pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
 pub use control::{CONTROL, ControlSettings, Obey, obey_orders};
@@ -22,3 +23,4 @@ pub(crate) use forward::{fitted, letter_id};
 pub use lane::{Breaker, Control};
 pub use states::{LaneState, LaneStates};
 pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};
+pub use upkeep::{REBIND_AFTER, UpkeepSettings, generation_queue, keep_bound, tell_others, were_deleted};

@@ -1,11 +1,13 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 /// Whether a lane consumes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LaneState {
     /// Its queue.
     pub queue: String,
-    /// Whether it consumes in its present epoch, or was paused on purpose.
+    /// Whether it consumes in its present epoch and is bound, or was paused on purpose.
     pub consuming: bool,
     /// How often its consumer has been opened.
     pub epochs: u64,
@@ -15,25 +17,67 @@ pub struct LaneState {
 
 /// The lanes of an app, for readiness.
 #[derive(Debug, Clone, Default)]
-pub struct LaneStates(Arc<Mutex<Vec<LaneState>>>);
+pub struct LaneStates(Arc<Mutex<States>>);
+
+#[derive(Debug, Default)]
+struct States {
+    lanes: Vec<LaneState>,
+    /// Why no lane gets all that it should.
+    unbound: Option<String>,
+    /// When exchanges and bindings were declared last.
+    bound_at: Option<Instant>,
+}
 
 impl LaneStates {
+    fn states(&self) -> MutexGuard<'_, States> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All lanes.
     #[must_use]
     pub fn snapshot(&self) -> Vec<LaneState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let states = self.states();
+        let mut lanes = states.lanes.clone();
+        if let Some(unbound) = &states.unbound {
+            for lane in lanes.iter_mut().filter(|lane| lane.problem.is_none()) {
+                (lane.consuming, lane.problem) = (false, Some(unbound.clone()));
+            }
+        }
+        lanes
+    }
+
+    /// Whether exchanges and bindings stand, as far as is known.
+    #[must_use]
+    pub fn are_bound(&self) -> bool {
+        self.states().unbound.is_none()
+    }
+
+    /// Since when exchanges and bindings were not declared again; `None` if nobody looks after them.
+    #[must_use]
+    pub fn bound_at(&self) -> Option<Instant> {
+        self.states().bound_at
     }
 
     pub(super) fn add(&self, queue: &str) -> usize {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states.push(LaneState { queue: queue.to_owned(), consuming: false, epochs: 0, problem: None });
-        states.len() - 1
+        let mut states = self.states();
+        states.lanes.push(LaneState { queue: queue.to_owned(), consuming: false, epochs: 0, problem: None });
+        states.lanes.len() - 1
     }
 
     pub(super) fn set(&self, index: usize, consuming: bool, problem: Option<String>) {
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states[index].epochs += u64::from(consuming && !states[index].consuming);
-        states[index].consuming = consuming;
-        states[index].problem = problem;
+        let mut states = self.states();
+        let lane = &mut states.lanes[index];
+        lane.epochs += u64::from(consuming && !lane.consuming);
+        lane.consuming = consuming;
+        lane.problem = problem;
+    }
+
+    pub(super) fn bound(&self) {
+        let mut states = self.states();
+        (states.unbound, states.bound_at) = (None, Some(Instant::now()));
+    }
+
+    pub(super) fn unbound(&self, problem: String) {
+        self.states().unbound = Some(problem);
     }
 }

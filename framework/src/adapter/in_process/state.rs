@@ -97,7 +97,7 @@ impl State {
     pub(super) fn declare_queue(&mut self, queue: &Queue, session: u64) -> Result<(), BrokerError> {
         let Some(standing) = self.queues.get(&queue.name) else {
             if queue.standing {
-                return Err(BrokerError::Protocol { reason: format!("no queue {:?}", queue.name) });
+                return Err(absent(format!("no queue {:?}", queue.name)));
             }
             let owner = queue.exclusive.then_some(session);
             self.queues.insert(queue.name.clone(), QueueState::new(queue.clone(), owner));
@@ -122,10 +122,10 @@ impl State {
             }
         };
         if let Some(reason) = missing {
-            return Err(BrokerError::Protocol { reason });
+            return Err(absent(reason));
         }
         let Some(source) = self.exchanges.get_mut(&binding.source) else {
-            return Err(BrokerError::Protocol { reason: format!("no exchange {:?}", binding.source) });
+            return Err(absent(format!("no exchange {:?}", binding.source)));
         };
         source.bindings.insert((binding.routing_key.clone(), binding.destination.clone()));
         Ok(())
@@ -179,7 +179,7 @@ impl State {
     pub(super) fn publish(&mut self, addressed: Addressed) -> Result<Publication, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, properties, payload, .. } = addressed;
         if !exchange.is_empty() && !self.exchanges.contains_key(&*exchange) {
-            return Err(BrokerError::Protocol { reason: format!("no exchange {exchange:?}") });
+            return Err(absent(format!("no exchange {exchange:?}")));
         }
         let Route { origin, queues } = self.route(&exchange, &routing_key);
         if queues.is_empty() {
@@ -342,6 +342,11 @@ fn note_death(headers: &mut Headers, origin: &Origin, queue: &str, reason: &str)
 
 fn is_death_in(entry: &Value, queue: &str, reason: &str) -> bool {
     matches!(entry, Value::Table(entry) if entry.text("queue") == Some(queue) && entry.text("reason") == Some(reason))
+}
+
+/// Something that is named and does not stand.
+fn absent(reason: String) -> BrokerError {
+    BrokerError::Absent { what: "an exchange or a queue".into(), reason }
 }
 
 /// A tap only listens; what it has not read yet is nobody's work.

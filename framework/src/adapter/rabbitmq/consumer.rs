@@ -15,6 +15,7 @@ use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::acks::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
+use crate::adapter::rabbitmq::kept::{Kept, Living};
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::properties::{from_client, short};
 use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
@@ -24,7 +25,12 @@ use crate::broker::{
 use crate::message::Value;
 
 /// Consumes over one link what was declared over another.
-pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
+pub(super) async fn open(
+    link: &Link,
+    declaring: &Link,
+    spec: &ConsumerSpec,
+    kept: &Arc<Kept>,
+) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut topology = spec.topology.clone();
     topology.queues.insert(0, spec.queue.clone());
     // What is exclusive belongs to the connection that declares it.
@@ -43,7 +49,8 @@ pub(super) async fn open(link: &Link, declaring: &Link, spec: &ConsumerSpec) -> 
         _connection: connection,
     });
     let (handle, counts_deliveries) = (link.handle.clone(), spec.queue.counts_deliveries());
-    Ok(Box::new(RabbitConsumer { consumer, lane, handle, origin: Arc::default(), counts_deliveries }))
+    let (origin, living) = (Arc::default(), kept.consumes(spec));
+    Ok(Box::new(RabbitConsumer { consumer, lane, handle, origin, counts_deliveries, _living: living }))
 }
 
 async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consumer, BrokerError> {
@@ -149,6 +156,8 @@ struct RabbitConsumer {
     /// That of the last delivery.
     origin: Arc<Origin>,
     counts_deliveries: bool,
+    /// Its bindings are kept.
+    _living: Option<Living>,
 }
 
 impl Consumer for RabbitConsumer {

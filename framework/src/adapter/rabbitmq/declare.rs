@@ -1,6 +1,7 @@
 //! Declaring and looking, always on a throw-away channel: a refused declaration closes its channel.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::try_join_all;
 use lapin::options::{
@@ -41,37 +42,100 @@ pub(super) async fn confirming(connection: &Connection) -> Result<Channel, Broke
     Ok(channel)
 }
 
-async fn done(channel: &Channel) {
+pub(super) async fn done(channel: &Channel) {
     if channel.status().connected() {
         // The channel is thrown away; whether the broker heard of it changes nothing.
         let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
     }
 }
 
-pub(super) fn joins_exchanges(binding: &Binding) -> bool {
-    matches!(binding.destination, Destination::Exchange(_))
-}
-
 pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
-    let channel = channel(connection).await?;
-    let result = declare_on(&channel, topology).await;
-    done(&channel).await;
+    let mut declaring = Declaring { connection, channel: channel(connection).await?, looks_first: false };
+    let result = declaring.all(topology).await;
+    done(&declaring.channel).await;
     result
 }
 
-async fn declare_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
-    for exchange in &topology.exchanges {
-        declare_exchange(channel, exchange).await?;
+/// Whether it was said that this user may not declare.
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// Declares what a topology has. A user who may not declare uses what stands.
+struct Declaring<'a> {
+    connection: &'a Connection,
+    channel: Channel,
+    /// Whether something was refused, so that it is looked for before it is declared.
+    looks_first: bool,
+}
+
+impl Declaring<'_> {
+    async fn all(&mut self, topology: &Topology) -> Result<(), BrokerError> {
+        for exchange in &topology.exchanges {
+            self.exchange(exchange).await?;
+        }
+        for queue in topology.queues.iter().filter(|queue| !queue.standing) {
+            self.queue(queue).await?;
+        }
+        // They depend on nothing but what stands by now, and the broker answers in order.
+        for bindings in topology.bindings.chunks(BINDINGS_AT_ONCE) {
+            let bound: Vec<_> = bindings.iter().map(|binding| bind(&self.channel, binding)).collect();
+            try_join_all(bound).await?;
+        }
+        Ok(())
     }
-    for queue in topology.queues.iter().filter(|queue| !queue.standing) {
-        declare_queue(channel, queue).await?;
+
+    async fn exchange(&mut self, exchange: &Exchange) -> Result<(), BrokerError> {
+        if !self.looks_first {
+            match declare_exchange(&self.channel, exchange).await {
+                Err(BrokerError::Forbidden { reason }) => self.refused(&reason).await?,
+                other => return other,
+            }
+        }
+        if look_at_exchange(&self.channel, &exchange.name).await?.is_ok() {
+            return Ok(());
+        }
+        self.channel = channel(self.connection).await?;
+        let declared = declare_exchange(&self.channel, exchange).await;
+        declared.map_err(|error| does_not_stand(error, &format!("exchange {:?}", exchange.name)))
     }
-    // They depend on nothing but what stands by now, and the broker answers in order.
-    for bindings in topology.bindings.chunks(BINDINGS_AT_ONCE) {
-        let bound: Vec<_> = bindings.iter().map(|binding| bind(channel, binding)).collect();
-        try_join_all(bound).await?;
+
+    async fn queue(&mut self, queue: &Queue) -> Result<(), BrokerError> {
+        let named = format!("queue {:?}", queue.name);
+        // Nobody can have declared one that belongs to this connection.
+        if queue.exclusive || !self.looks_first {
+            match declare_queue(&self.channel, queue).await {
+                Err(BrokerError::Forbidden { reason }) if !queue.exclusive => self.refused(&reason).await?,
+                other => return other.map_err(|error| does_not_stand(error, &named)),
+            }
+        }
+        if look_at_queue(&self.channel, &queue.name).await?.is_ok() {
+            return Ok(());
+        }
+        self.channel = channel(self.connection).await?;
+        declare_queue(&self.channel, queue).await.map_err(|error| does_not_stand(error, &named))
     }
-    Ok(())
+
+    /// A refusal closes the channel.
+    async fn refused(&mut self, reason: &str) -> Result<(), BrokerError> {
+        self.looks_first = true;
+        self.channel = channel(self.connection).await?;
+        if !SAID.swap(true, Ordering::Relaxed) {
+            tracing::info!(reason, "this user may not declare; what stands is used as it is, whatever its arguments");
+        }
+        Ok(())
+    }
+}
+
+/// What may not be declared does not stand either.
+fn does_not_stand(error: BrokerError, what: &str) -> BrokerError {
+    match error {
+        BrokerError::Forbidden { reason } => {
+            let remedy = "let an administrator run `topology apply`, or give the user the right to configure it";
+            BrokerError::Forbidden {
+                reason: format!("{what} does not stand and may not be declared ({reason}); {remedy}"),
+            }
+        }
+        other => other,
+    }
 }
 
 async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), BrokerError> {
@@ -166,11 +230,24 @@ async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerE
     Ok(())
 }
 
-pub(super) async fn inspect(connection: &Connection, queue: &str) -> Result<Option<QueueState>, BrokerError> {
-    let channel = channel(connection).await?;
+/// Asks for a queue without declaring it. If it does not stand, the channel is closed.
+async fn look_at_queue(channel: &Channel, queue: &str) -> Result<lapin::Result<lapin::Queue>, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let name = short("a queue's name", queue)?;
-    let found = answered("look at a queue", channel.queue_declare(name, options, FieldTable::default())).await?;
+    answered("look at a queue", channel.queue_declare(name, options, FieldTable::default())).await
+}
+
+/// Asks for an exchange without declaring it. If it does not stand, the channel is closed.
+pub(super) async fn look_at_exchange(channel: &Channel, exchange: &str) -> Result<lapin::Result<()>, BrokerError> {
+    let options = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
+    let name = short("an exchange's name", exchange)?;
+    let kind = lapin::ExchangeKind::Fanout;
+    answered("look at an exchange", channel.exchange_declare(name, kind, options, FieldTable::default())).await
+}
+
+pub(super) async fn inspect(connection: &Connection, queue: &str) -> Result<Option<QueueState>, BrokerError> {
+    let channel = channel(connection).await?;
+    let found = look_at_queue(&channel, queue).await?;
     done(&channel).await;
     match found {
         Ok(queue) => {
@@ -183,13 +260,7 @@ pub(super) async fn inspect(connection: &Connection, queue: &str) -> Result<Opti
 
 pub(super) async fn exchange_stands(connection: &Connection, exchange: &str) -> Result<bool, BrokerError> {
     let channel = channel(connection).await?;
-    let options = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
-    let name = short("an exchange's name", exchange)?;
-    let found = answered(
-        "look at an exchange",
-        channel.exchange_declare(name, lapin::ExchangeKind::Fanout, options, FieldTable::default()),
-    )
-    .await?;
+    let found = look_at_exchange(&channel, exchange).await?;
     done(&channel).await;
     match found {
         Ok(()) => Ok(true),

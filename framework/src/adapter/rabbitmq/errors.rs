@@ -1,5 +1,7 @@
 //! What the client says, in our words.
 
+use std::time::Duration;
+
 use lapin::{Error, ErrorKind};
 
 use crate::broker::BrokerError;
@@ -26,6 +28,8 @@ fn said(error: &Error) -> String {
 pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     let (address, reason) = (address.to_owned(), said(error));
     match code(error) {
+        // Other connections may end.
+        Some(530) if reason.contains("limit") => BrokerError::Full { address, reason },
         Some(403 | 530) => BrokerError::Refused { address, reason },
         _ if reason.contains("certificate") => {
             let reason = format!(
@@ -37,14 +41,50 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     }
 }
 
+/// The error of several nodes, none of which could be connected to. It is permanent only if those of all are.
+pub(super) fn of_all(mut errors: Vec<BrokerError>) -> BrokerError {
+    if errors.is_empty() {
+        return BrokerError::Stopped;
+    }
+    let first = errors.iter().position(|error| !error.is_permanent()).unwrap_or(0);
+    let mut first = errors.remove(first);
+    if let BrokerError::Refused { address, reason }
+    | BrokerError::Full { address, reason }
+    | BrokerError::Unreachable { address, reason } = &mut first
+    {
+        for other in errors {
+            match other {
+                BrokerError::Refused { address: also, reason: same } if same == *reason => {
+                    *address = format!("{address}, {also}");
+                }
+                other => *reason = format!("{reason} (and {other})"),
+            }
+        }
+    }
+    first
+}
+
 /// On a channel.
 pub(super) fn on_channel(error: &Error) -> BrokerError {
     let reason = said(error);
     match code(error) {
         Some(403) => BrokerError::Forbidden { reason },
-        Some(404 | 406 | 501..=505 | 530 | 540) => BrokerError::Protocol { reason },
+        // Somebody has deleted it. Whoever needs it declares it again.
+        Some(404) => BrokerError::Absent { what: "an exchange or a queue".into(), reason },
+        Some(405) => BrokerError::Locked { what: "an exclusive queue".into(), reason },
+        Some(406) => match unsettled_for(&reason) {
+            Some(limit) => BrokerError::Unsettled { limit },
+            None => BrokerError::Protocol { reason },
+        },
+        Some(501..=505 | 530 | 540) => BrokerError::Protocol { reason },
         _ => BrokerError::Lost { reason },
     }
+}
+
+/// How long the broker lets a delivery be unsettled, if that is why it closed the channel.
+fn unsettled_for(reason: &str) -> Option<Duration> {
+    let (_, rest) = reason.split_once("delivery acknowledgement")?.1.split_once("Timeout value used: ")?;
+    rest.split_once(" ms")?.0.parse().ok().map(Duration::from_millis)
 }
 
 /// While something is declared.
@@ -55,5 +95,27 @@ pub(super) fn declaring(error: &Error, what: String) -> BrokerError {
         Some(405) => BrokerError::Locked { what, reason: said(error) },
         Some(406) => BrokerError::Inequivalent { what, reason: said(error) },
         _ => on_channel(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_nodes_say_is_permanent_only_if_each_of_them_means_it() {
+        let refused = |address: &str| BrokerError::Refused { address: address.into(), reason: "no vhost".into() };
+        let full = BrokerError::Full { address: "b".into(), reason: "its limit".into() };
+        assert_eq!(of_all(vec![refused("a"), refused("b")]), refused("a, b"));
+        let mixed = of_all(vec![refused("a"), full]);
+        assert!(!mixed.is_permanent(), "{mixed}");
+        assert!(["its limit", "no vhost", "at a "].iter().all(|part| mixed.to_string().contains(part)), "{mixed}");
+    }
+
+    #[test]
+    fn the_time_that_the_broker_allows_is_read_from_what_it_says() {
+        let said = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 60000 ms. This timeout value can be configured";
+        assert_eq!(unsettled_for(said), Some(Duration::from_secs(60)));
+        assert_eq!(unsettled_for("PRECONDITION_FAILED - unknown delivery tag 7"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! One connection that is made again whenever it is lost, without end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,10 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::address::{Addresses, shown};
-use crate::adapter::rabbitmq::declare;
-use crate::adapter::rabbitmq::errors::connecting;
-use crate::adapter::rabbitmq::socket;
-use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES, Topology};
+use crate::adapter::rabbitmq::errors::{connecting, of_all};
+use crate::adapter::rabbitmq::kept::Kept;
+use crate::adapter::rabbitmq::{declare, restore, socket};
+use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ pub(super) struct Link {
     state: watch::Sender<LinkState>,
     shown: watch::Sender<ConnectionState>,
     /// What must stand before the link counts as up again.
-    lasting: Option<Arc<Mutex<Topology>>>,
+    kept: Option<Arc<Kept>>,
     /// The largest frame of the present connection, in bytes.
     frame_max: AtomicUsize,
     /// Whether it is kept up.
@@ -55,12 +55,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
-        addresses: Addresses,
-        name: String,
-        handle: Handle,
-        lasting: Option<Arc<Mutex<Topology>>>,
-    ) -> Arc<Self> {
+    pub(super) fn new(addresses: Addresses, name: String, handle: Handle, kept: Option<Arc<Kept>>) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
         Arc::new(Self {
@@ -69,7 +64,7 @@ impl Link {
             handle,
             state,
             shown,
-            lasting,
+            kept,
             begun: AtomicBool::new(false),
             frame_max: AtomicUsize::new(usize::MAX),
         })
@@ -206,7 +201,7 @@ impl Link {
 
     /// Tries each node once.
     async fn connect(&self) -> Result<Arc<Connection>, BrokerError> {
-        let mut last = BrokerError::Stopped;
+        let mut errors = Vec::new();
         for uri in &self.addresses.nodes {
             let address = shown(uri);
             let properties = ConnectionProperties::default().with_connection_name(self.name.clone().into());
@@ -223,17 +218,19 @@ impl Link {
                 Ok(Err(error)) => connecting(&error, &address),
                 Err(_) => BrokerError::Unreachable { address, reason: format!("no answer within {ANSWER_TIMEOUT:?}") },
             };
-            if error.is_permanent() {
-                return Err(error);
-            }
-            last = error;
+            // What one refuses another may grant.
+            errors.push(error);
         }
-        Err(last)
+        Err(of_all(errors))
     }
 
     async fn prepare(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let Some(lasting) = &self.lasting else { return Ok(()) };
-        let topology = lasting.lock().map(|topology| topology.clone()).unwrap_or_default();
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let topology = kept.exchanges();
+        let missing = restore::missing(connection, &topology.exchanges).await?;
+        if !missing.is_empty() {
+            kept.found_missing(missing);
+        }
         declare::declare(connection, &topology).await
     }
 }

@@ -11,17 +11,19 @@ mod epoch;
 mod errors;
 mod in_flight;
 mod job;
+mod kept;
 mod link;
 mod properties;
 mod publisher;
 mod rejections;
+mod restore;
 mod returns;
 mod socket;
 mod strikes;
 mod writes;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -29,6 +31,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::adapter::rabbitmq::address::Addresses;
+use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publisher::RabbitPublisher;
 use crate::broker::{
@@ -68,8 +71,8 @@ pub struct RabbitMq {
     publishing: Arc<Link>,
     consuming: Arc<Link>,
     answering: Arc<Link>,
-    /// What is declared again on every new connection.
-    lasting: Arc<Mutex<Topology>>,
+    /// What is to stand as long as this process lives.
+    kept: Arc<Kept>,
     shown: String,
     runtime: Option<Runtime>,
 }
@@ -88,18 +91,18 @@ impl RabbitMq {
             .enable_all()
             .build()
             .map_err(|error| BrokerError::Unreachable { address: shown.clone(), reason: error.to_string() })?;
-        let lasting = Arc::<Mutex<Topology>>::default();
+        let kept = Arc::<Kept>::default();
         let handle = runtime.handle().clone();
         let mut broker = Self {
             publishing: Link::new(
                 addresses.clone(),
                 format!("{} (publishing)", settings.name),
                 handle.clone(),
-                Some(Arc::clone(&lasting)),
+                Some(Arc::clone(&kept)),
             ),
             answering: Link::new(addresses.clone(), format!("{} (answering)", settings.name), handle.clone(), None),
             consuming: Link::new(addresses, format!("{} (consuming)", settings.name), handle, None),
-            lasting,
+            kept,
             shown,
             runtime: Some(runtime),
         };
@@ -151,12 +154,7 @@ impl Broker for RabbitMq {
             // A connection that publishes answers nothing while the broker is short of memory.
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::declare(&connection, topology).await?;
-            if let Ok(mut lasting) = self.lasting.lock() {
-                // Queues are declared by whoever consumes them.
-                let bindings =
-                    topology.bindings.iter().filter(|binding| declare::joins_exchanges(binding)).cloned().collect();
-                lasting.extend(Topology { exchanges: topology.exchanges.clone(), queues: Vec::new(), bindings });
-            }
+            self.kept.add(topology);
             Ok(())
         })
     }
@@ -170,10 +168,7 @@ impl Broker for RabbitMq {
 
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
-            if let Ok(mut lasting) = self.lasting.lock() {
-                lasting.exchanges.retain(|kept| !topology.exchanges.iter().any(|gone| gone.name == kept.name));
-                lasting.bindings.retain(|kept| !topology.bindings.contains(kept));
-            }
+            self.kept.remove(topology);
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::remove(&connection, topology).await
         })
@@ -193,6 +188,22 @@ impl Broker for RabbitMq {
         })
     }
 
+    fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+            let mut missing = restore::missing(&connection, &self.kept.exchanges().exchanges).await?;
+            missing.extend(self.kept.take_missing());
+            Ok(Some(missing))
+        })
+    }
+
+    fn restore(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(async {
+            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+            restore::restore(&connection, &self.kept.all()).await
+        })
+    }
+
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(async {
             let publisher = RabbitPublisher::open(Arc::clone(&self.publishing), Arc::clone(&self.answering), replies);
@@ -205,7 +216,7 @@ impl Broker for RabbitMq {
         let link = if spec.answers { &self.answering } else { &self.consuming };
         Box::pin(async {
             link.begin();
-            consumer::open(link, &self.consuming, spec).await
+            consumer::open(link, &self.consuming, spec, &self.kept).await
         })
     }
 

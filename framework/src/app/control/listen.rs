@@ -70,6 +70,7 @@ impl Listener {
             ready: health.ready,
             actors: self.of(service).map(|actor| self.now(actor)).collect(),
             lanes: health.lanes,
+            bound_seconds: self.health.bound_at().map(|at| at.elapsed().as_secs()),
             problem,
         };
         serde_json::to_vec(&report).ok()

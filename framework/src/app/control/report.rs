@@ -49,6 +49,9 @@ pub struct ProcessReport {
     pub actors: Vec<ActorReport>,
     /// The lanes of the whole process.
     pub lanes: Vec<LaneState>,
+    /// How many seconds ago it declared exchanges and bindings; absent if it does not look after them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_seconds: Option<u64>,
     /// Why the order was not carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -10,7 +10,7 @@ use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
 use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, Topology};
-use crate::inbound::CONTROL;
+use crate::inbound::{CONTROL, REBIND_AFTER};
 
 /// Words of a policy that lose or refuse messages of a queue that promises to keep them.
 const BREAKING_POLICIES: [&str; 5] = ["delivery-limit", "message-ttl", "max-length", "max-length-bytes", "expires"];
@@ -51,6 +51,10 @@ impl Doctor {
         for actor in &actors {
             for queue in &actor.queues {
                 self.queue(actor, queue, findings).await?;
+                self.managed(queue, findings).await;
+                if self.management.is_none() {
+                    findings.push(bound(queue, reports, &source));
+                }
             }
             self.dead_queue(actor, findings).await?;
         }
@@ -111,7 +115,6 @@ impl Doctor {
                 None => check.ok(format!("{limit}, far above the {attempts} attempts that are made at most")),
             });
         }
-        self.managed(report, findings).await;
         Ok(())
     }
 
@@ -132,7 +135,7 @@ impl Doctor {
         let Some(management) = self.management.clone() else {
             let check =
                 |name| Check { name, subject: &report.name, source: "AMQP does not show it" }.needs_management();
-            return findings.extend(names.map(check));
+            return findings.extend(["policies", "replicas"].map(check));
         };
         let (queue, path) = (report.name.clone(), format!("GET {}", management.path(&report.name)));
         let asked = tokio::task::spawn_blocking(move || Ok((management.queue(&queue)?, management.bindings(&queue)?)));
@@ -234,6 +237,21 @@ impl Doctor {
             ))
         });
         Ok(())
+    }
+}
+
+/// AMQP does not show bindings; each process declares its own again and again, and says when it last could.
+fn bound(queue: &QueueReport, reports: &[ProcessReport], source: &str) -> Finding {
+    let check = Check { name: "bindings", subject: &queue.name, source };
+    let ours =
+        |report: &&ProcessReport| report.actors.iter().flat_map(|actor| &actor.queues).any(|other| other == queue);
+    let last = reports.iter().filter(ours).filter_map(|report| report.bound_seconds).min();
+    match last {
+        Some(seconds) if seconds <= 2 * REBIND_AFTER.as_secs() => {
+            check.ok(format!("all {} were declared again {seconds} s ago by a process", queue.bindings.len()))
+        }
+        Some(seconds) => check.problem(format!("no process could declare them for {seconds} s; `lanes` says why")),
+        None => check.needs_management(),
     }
 }
 

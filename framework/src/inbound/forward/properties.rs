@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::{Names, Origin, any, open};
+use crate::broker::{Names, Origin, any, is_reserved_header, open};
 use crate::handler::FailureClass;
 use crate::message::Kind;
 

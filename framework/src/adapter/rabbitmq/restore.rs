@@ -1,0 +1,76 @@
+//! Finds what somebody has deleted, and declares it again.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use lapin::Connection;
+
+use crate::adapter::rabbitmq::declare;
+use crate::adapter::rabbitmq::errors::{code, on_channel};
+use crate::broker::{Binding, BrokerError, Destination, Exchange, Topology};
+
+/// Which of these exchanges do not stand.
+pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> Result<Vec<String>, BrokerError> {
+    let channel = declare::channel(connection).await?;
+    // Nearly always all stand: then all are asked for at once.
+    let looks = join_all(exchanges.iter().map(|exchange| declare::look_at_exchange(&channel, &exchange.name))).await;
+    declare::done(&channel).await;
+    let mut all_stand = true;
+    for look in looks {
+        if let Err(error) = look? {
+            all_stand = false;
+            // The first answer that is none of a closed channel.
+            if code(&error).is_some_and(|code| code != 404) {
+                return Err(on_channel(&error));
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for exchange in exchanges.iter().filter(|_| !all_stand) {
+        if !declare::exchange_stands(connection, &exchange.name).await? {
+            missing.push(exchange.name.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// Declares exchanges and bindings again. What cannot be had is passed over.
+pub(super) async fn restore(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+    let lasting = Topology { queues: Vec::new(), ..topology.clone() };
+    let Err(error) = declare::declare(connection, &lasting).await else { return Ok(()) };
+    if matches!(error, BrokerError::Lost { .. } | BrokerError::TimedOut { .. } | BrokerError::Stopped) {
+        return Err(error);
+    }
+    let mut first = None;
+    let mut note = |result: Result<(), BrokerError>| {
+        let failed = result.is_err();
+        first = first.take().or(result.err());
+        failed
+    };
+    for exchange in &topology.exchanges {
+        let one = Topology { exchanges: vec![exchange.clone()], ..Topology::default() };
+        note(declare::declare(connection, &one).await);
+    }
+    let mut by_destination: BTreeMap<&Destination, Vec<Binding>> = BTreeMap::new();
+    for binding in &topology.bindings {
+        by_destination.entry(&binding.destination).or_default().push(binding.clone());
+    }
+    for (destination, bindings) in by_destination {
+        let bound = Topology { bindings, ..Topology::default() };
+        let result = match declare::declare(connection, &bound).await {
+            // The queue is gone too. One that is consumed is declared by its lane.
+            Err(absent @ BrokerError::Absent { .. }) => {
+                let is_it = |name: &str| matches!(destination, Destination::Queue(queue) if queue == name);
+                let queues: Vec<_> = topology.queues.iter().filter(|queue| is_it(&queue.name)).cloned().collect();
+                if queues.is_empty() {
+                    Err(absent)
+                } else {
+                    declare::declare(connection, &Topology { queues, ..bound }).await
+                }
+            }
+            other => other,
+        };
+        note(result);
+    }
+    first.map_or(Ok(()), Err)
+}

@@ -1,0 +1,46 @@
+//! Exchanges and bindings: declared at the start, and looked after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::app::launch::Launched;
+use crate::broker::{Broker, BrokerError, Names, Topology};
+use crate::inbound::{UpkeepSettings, keep_bound, were_deleted};
+
+/// The pause between two tries to declare at the start.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Declares what must stand before anything is sent; whether others are to be told, because somebody had deleted it.
+///
+/// # Errors
+/// When the broker refuses, or cannot be reached until the deadline.
+pub(super) async fn declare(
+    broker: &dyn Broker,
+    names: &Names,
+    topology: &Topology,
+    deadline: Instant,
+) -> Result<bool, BrokerError> {
+    let deleted = were_deleted(broker, names).await;
+    loop {
+        let Err(error) = broker.declare(topology).await else { return Ok(deleted) };
+        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
+            return Err(error);
+        }
+        tracing::warn!(%error, "cannot declare; trying again");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Begins to look after exchanges and bindings.
+pub(super) fn start_upkeep(launched: &mut Launched) {
+    let settings = UpkeepSettings {
+        broker: Arc::clone(&launched.broker),
+        bus: launched.bus.clone(),
+        states: launched.states.clone(),
+        every: launched.config.stall_after / 2,
+        stopping: launched.stops.stopping.clone(),
+    };
+    launched.upkeep = Some(actix_rt::spawn(keep_bound(settings)));
+}

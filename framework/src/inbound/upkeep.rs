@@ -1,0 +1,173 @@
+//! Exchanges and bindings that somebody deletes while services run are declared again.
+//!
+//! Whether exchanges stand is asked for often, because it costs the broker little. An exchange that another process has
+//! declared again stands, but without our bindings: therefore a process that finds one missing adds a message to the queue
+//! `{ns}.generation`, whose length all others look at. Bindings that vanish alone cannot be seen over AMQP; they are declared
+//! again once a minute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Addressed, Broker, BrokerError, Names, Properties, Queue, Topology};
+use crate::bus::{Bus, Outlet};
+use crate::inbound::states::LaneStates;
+use crate::inbound::topology::shared_exchanges;
+use crate::message::MessageId;
+
+/// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
+/// transaction for each.
+pub const REBIND_AFTER: Duration = Duration::from_secs(60);
+/// How long the others' sign may take to be confirmed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What looking after exchanges and bindings needs.
+pub struct UpkeepSettings {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// What tells others.
+    pub bus: Bus,
+    /// Where it says what is wrong.
+    pub states: LaneStates,
+    /// The pause between two looks.
+    pub every: Duration,
+    /// Fires when the app stops.
+    pub stopping: CancellationToken,
+}
+
+/// Looks after exchanges and bindings until the app stops, or at once no more where nobody else can delete them.
+pub async fn keep_bound(settings: UpkeepSettings) {
+    let mut upkeep = Upkeep { settings, missing: Vec::new(), generation: None, has_generation: true, again: false };
+    loop {
+        match upkeep.look().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => upkeep.failed(&error),
+        }
+        // Half of it is chance, so that processes that start together do not look together.
+        let every = upkeep.settings.every;
+        tokio::select! {
+            () = upkeep.settings.stopping.cancelled() => return,
+            () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => {}
+        }
+    }
+}
+
+struct Upkeep {
+    settings: UpkeepSettings,
+    /// What is missing and was not told yet.
+    missing: Vec<String>,
+    /// How long the queue was that counts what was declared again.
+    generation: Option<u64>,
+    /// Whether there may be such a queue.
+    has_generation: bool,
+    /// Whether the last try failed.
+    again: bool,
+}
+
+impl Upkeep {
+    /// One look; whether there will be another.
+    async fn look(&mut self) -> Result<bool, BrokerError> {
+        let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
+        let Some(missing) = broker.missing().await? else { return Ok(false) };
+        self.missing.extend(missing);
+        if states.bound_at().is_none() {
+            // The start has declared everything.
+            states.bound();
+        }
+        let first = self.generation.is_none();
+        // Looked at after the exchanges: whoever declares one again has written here before.
+        let generation = self.generation().await?;
+        let changed = !first && generation != self.generation;
+        self.generation = generation;
+        let due = states.bound_at().is_none_or(|at| at.elapsed() >= REBIND_AFTER);
+        if !self.missing.is_empty() {
+            let text = std::mem::take(&mut self.missing).join(", ");
+            tracing::error!(
+                exchanges = text,
+                "exchanges were deleted; declaring them again with what is bound to them"
+            );
+            states.unbound(format!("exchanges were deleted and are declared again: {text}"));
+            self.again = true;
+            tell_others(&self.settings.bus.outlet, &self.settings.bus.identity.names).await;
+            self.generation = self.generation.map(|generation| generation + 1);
+        } else if changed {
+            tracing::warn!(
+                "another process has declared deleted exchanges again; declaring again what is bound to them"
+            );
+        }
+        if due || changed || self.again {
+            self.again = true;
+            broker.restore().await?;
+            self.again = false;
+            states.bound();
+        }
+        Ok(true)
+    }
+
+    fn failed(&self, error: &BrokerError) {
+        // The connection tells by itself when it is gone.
+        let of_connection =
+            matches!(error, BrokerError::Lost { .. } | BrokerError::TimedOut { .. } | BrokerError::Stopped);
+        if self.again && !of_connection {
+            tracing::error!(%error, "exchanges and bindings cannot all be declared again");
+            self.settings.states.unbound(format!("exchanges and bindings cannot all be declared again: {error}"));
+        }
+    }
+
+    /// How long the queue is that counts what was declared again.
+    async fn generation(&mut self) -> Result<Option<u64>, BrokerError> {
+        let (broker, name) = (&self.settings.broker, self.settings.bus.identity.names.generation());
+        if !self.has_generation {
+            return Ok(None);
+        }
+        if let Some(state) = broker.inspect(&name).await? {
+            return Ok(Some(state.ready));
+        }
+        let declared = broker.compare(&generation_queue(&self.settings.bus.identity.names)).await;
+        if declared.is_err_and(|error| error.is_permanent()) {
+            tracing::info!(queue = name, "cannot be declared; what others declare again is bound within a minute");
+            self.has_generation = false;
+        }
+        Ok(self.has_generation.then_some(0))
+    }
+}
+
+/// The queue that counts how often deleted exchanges were declared again.
+#[must_use]
+pub fn generation_queue(names: &Names) -> Topology {
+    Topology { queues: vec![Queue::quorum(names.generation())], ..Topology::default() }
+}
+
+/// Whether exchanges that stood before are gone, so that others are to be told when they stand again.
+pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
+    if !matches!(broker.inspect(&names.generation()).await, Ok(Some(_))) {
+        return false;
+    }
+    for exchange in shared_exchanges(names).exchanges {
+        if matches!(broker.exchange_stands(&exchange.name).await, Ok(false)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Tells all processes that exchanges were declared again, and have lost what was bound to them.
+pub async fn tell_others(outlet: &Outlet, names: &Names) {
+    let properties =
+        Properties { message_id: Some(MessageId::new().shared()), persistent: true, ..Properties::default() };
+    let sign = Addressed {
+        exchange: "".into(),
+        routing_key: names.generation().into(),
+        mandatory: true,
+        awaits_reply: false,
+        properties: Arc::new(properties),
+        payload: Bytes::new(),
+    };
+    if let Err(error) = outlet.forward(sign, Instant::now() + PATIENCE).await {
+        tracing::warn!(%error, "other processes were not told; they bind again within a minute");
+    }
+}
