@@ -1,5 +1,6 @@
 //! A broker that somebody else has set up, and changes while services run.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use postrider::broker::{Binding, BrokerError, ConsumerSpec, Exchange, ExchangeKi
 use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{err, operator_command, program, run as run_program};
-use postrider_tests::world::{Seen, World, amqp_url, eventually, eventually_async, run};
+use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, eventually_async, run};
 
 /// The node that the tests of this file share. It ends with the last of them that runs.
 static NODE: Mutex<Weak<Node>> = Mutex::new(Weak::new());
@@ -388,5 +389,99 @@ fn a_user_who_may_not_declare_uses_what_an_administrator_has_applied() {
         let log = err(&output);
         assert!(output.status.success(), "{log}");
         assert_eq!(log.matches("may not declare").count(), 1, "{log}");
+    });
+}
+
+/// One at a time, each for a while.
+#[derive(Clone, Default)]
+struct Slow {
+    seen: Seen<(String, u32)>,
+    broken: Arc<AtomicBool>,
+}
+
+#[distributed(service = "slow", concurrency = 1, timeout = "1s", retry = "none")]
+impl Slow {
+    #[distributed(command = "slow.do")]
+    async fn act(&self, what: String, cx: &Context) -> Result<(), Failure> {
+        self.seen.add((what, cx.attempt()));
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Failure::permanent("broken"));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(())
+    }
+}
+
+async fn sends(running: &Running, count: u32) {
+    for number in 0..count {
+        running.bus().send_key("slow.do", Payload::text(number.to_string())).await.unwrap();
+    }
+}
+
+fn each_once(slow: &Slow, count: u32) {
+    assert_same((0..count).map(|number| (number.to_string(), 1)), slow.seen.all());
+}
+
+#[test]
+fn shared_handlers_hold_no_more_than_they_finish_within_the_brokers_consumer_timeout() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "slow", ".*");
+        let slow = Slow::default();
+        let actor = slow.clone();
+        let app = App::new("slow").actor(move || actor.clone());
+        let running = world.start(app.configure(|config| config.consumer_timeout = CONSUMER_TIMEOUT)).await;
+        let opened = running.stats().consumers_opened;
+        sends(&running, 16).await;
+        eventually("all are handled", || running.stats().handled == 16).await;
+        each_once(&slow, 16);
+        assert_eq!(running.stats().consumers_opened, opened, "the broker closed no channel");
+    });
+}
+
+#[test]
+fn a_consumer_timeout_that_is_shorter_than_was_said_is_learnt_once() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "learns", ".*");
+        let slow = Slow::default();
+        let actor = slow.clone();
+        let running = world.start(App::new("slow").actor(move || actor.clone())).await;
+        let opened = running.stats().consumers_opened;
+        sends(&running, 30).await;
+        eventually("all are handled", || running.stats().handled == 30 && running.stats().in_flight == 0).await;
+        each_once(&slow, 30);
+        assert_eq!(running.stats().consumers_opened, opened + 1, "the broker closed one channel, and no other");
+    });
+}
+
+#[test]
+fn a_circuit_breaker_gives_back_what_would_wait_for_it_too_long() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "breaks", ".*");
+        let slow = Slow { broken: Arc::new(AtomicBool::new(true)), ..Slow::default() };
+        let actor = slow.clone();
+        let app = App::new("slow").actor(move || actor.clone()).configure(|config| {
+            config.consumer_timeout = CONSUMER_TIMEOUT;
+            config.breaker = Some("100% of 1 in 10s, pause 6s".parse().unwrap());
+        });
+        let running = world.start(app).await;
+        let opened = running.stats().consumers_opened;
+        sends(&running, 1).await;
+        eventually("it pauses", || running.stats().dead_lettered == 1).await;
+        slow.broken.store(false, Ordering::SeqCst);
+        running.bus().send_key("slow.do", Payload::text("1")).await.unwrap();
+        eventually("it says why", || {
+            let lanes = running.health().lanes;
+            lanes.iter().any(|lane| lane.problem.as_deref() == Some("paused by its circuit breaker"))
+        })
+        .await;
+        assert!(running.health().ready, "it is meant so");
+        let queue = world.names.queue("slow", None);
+        eventually_async("the message waits in its queue", || async { world.ready(&queue).await == Some(1) }).await;
+        eventually("it is handled after the pause", || running.stats().handled == 1).await;
+        each_once(&slow, 2);
+        assert_eq!(running.stats().consumers_opened, opened + 1, "it was opened again after the pause");
     });
 }

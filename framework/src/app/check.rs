@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use postrider_grammar::check_service;
+use tokio::sync::watch;
 
 use crate::app::builder::App;
 use crate::app::config::Config;
@@ -10,16 +11,6 @@ use crate::app::entry::Entry;
 use crate::handler::{Guarantee, HandlerSpec};
 use crate::inbound::CONTROL;
 use crate::message::Kind;
-
-/// The most prefetch with which exclusive handlers, which run one after the other, finish in time. Further attempts in
-/// place are not counted: they rarely take the whole time, and a broker that takes the channel costs a redelivery.
-pub(super) fn most_prefetch(entry: &Entry, config: &Config) -> Option<u16> {
-    if !entry.handlers.iter().any(|listed| listed.exclusive) {
-        return None;
-    }
-    let timeout = entry.effective(config).timeout.as_secs_f64();
-    Some((config.consumer_timeout.as_secs_f64() / timeout).clamp(1.0, f64::from(u16::MAX)) as u16)
-}
 
 /// All problems of an app.
 pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
@@ -58,9 +49,10 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
     }
     problems.extend(entry.policies(config).err());
     let effective = entry.effective(config);
-    if let Some(most) =
-        most_prefetch(entry, config).filter(|most| effective.prefetch_is_explicit && effective.prefetch > *most)
-    {
+    let pace = entry.pace(config, watch::channel(effective.concurrency).1);
+    let most = pace.most_prefetch(config.consumer_timeout);
+    // Of shared handlers, which nearly never all take the whole time, it is only lowered.
+    if pace.exclusive && effective.prefetch_is_explicit && effective.prefetch > most {
         problems.push(format!(
             "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {:?}; set prefetch to {most} or less, or shorten the time-out",
             attributes.actor, effective.prefetch, effective.timeout, config.consumer_timeout

@@ -15,7 +15,9 @@ use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
 use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
 use crate::host::{ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
-use crate::inbound::{ActorPlan, Breaker, Bridge, BridgeSettings, Control, LaneStates, in_place};
+use crate::inbound::{
+    ActorPlan, Breaker, Bridge, BridgeSettings, ConsumerTimeout, Control, LaneStates, Pace, in_place,
+};
 use crate::message::Name;
 
 /// What a factory of state may use.
@@ -90,6 +92,8 @@ pub(super) struct Launch {
     /// What all copies of the actor handle right now.
     pub(super) running: Running,
     pub(super) concurrency: watch::Receiver<usize>,
+    pub(super) consumer_timeout: ConsumerTimeout,
+    pub(super) pace: Pace,
     pub(super) control: watch::Receiver<Control>,
     pub(super) config: Arc<Config>,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
@@ -153,6 +157,17 @@ impl Entry {
             concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
             breaker: own.breaker.or_else(|| config.breaker.clone()),
+        }
+    }
+
+    /// How fast it handles in the worst case.
+    pub(super) fn pace(&self, config: &Config, concurrency: watch::Receiver<usize>) -> Pace {
+        let effective = self.effective(config);
+        Pace {
+            timeout: effective.timeout,
+            exclusive: self.handlers.iter().any(|listed| listed.exclusive),
+            concurrency,
+            breaker: effective.breaker.is_some(),
         }
     }
 
@@ -262,6 +277,8 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         control: launch.control,
         stall_after: launch.config.stall_after,
         breaker: launch.effective.breaker,
+        consumer_timeout: launch.consumer_timeout,
+        pace: launch.pace,
     };
     Bridge::start(bridge).await.map_err(|error| error.to_string())
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
-use crate::app::check::{check, most_prefetch, warn_of_strangers};
+use crate::app::check::{check, warn_of_strangers};
 use crate::app::config::Config;
 use crate::app::connect::connect;
 use crate::app::control::{Controls, start_listening};
@@ -28,7 +28,7 @@ use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::handler::Middleware;
 use crate::host::{Running as RunningMessages, Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, LaneStates, plan, shared_exchanges, tell_others};
+use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, plan, shared_exchanges, tell_others};
 use crate::message::{MessageId, Name};
 
 /// Where actors run.
@@ -51,6 +51,8 @@ pub(super) struct Launched {
     pub(super) states: LaneStates,
     pub(super) config: Arc<Config>,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
+    /// How long the broker lets a delivery be unsettled.
+    pub(super) consumer_timeout: ConsumerTimeout,
     pub(super) controls: Controls,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     /// Publishes delayed messages.
@@ -184,6 +186,7 @@ async fn launch_on(
                 .map(|entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0))
                 .collect(),
         ),
+        consumer_timeout: ConsumerTimeout::new(config.consumer_timeout),
         controls: Controls::of(app.entries.iter().map(Entry::name)),
         on_ready: Vec::new(),
         due: None,
@@ -307,11 +310,22 @@ fn actor_launch(
     let config = &launched.config;
     let identity = identity(app, entry.attributes.service, instance, config);
     let mut effective = entry.effective(config);
-    if let Some(most) = most_prefetch(entry, config).filter(|_| !effective.prefetch_is_explicit) {
-        effective.prefetch = effective.prefetch.min(most);
+    let concurrency = launched
+        .concurrency
+        .get(&entry.name())
+        .map_or_else(|| watch::channel(effective.concurrency).1, watch::Sender::subscribe);
+    let pace = entry.pace(config, concurrency.clone());
+    let most = pace.most_prefetch(launched.consumer_timeout.get());
+    if effective.prefetch > most && effective.prefetch_is_explicit {
+        tracing::warn!(
+            actor = entry.name(),
+            effective.prefetch,
+            most,
+            "the prefetch is lowered to what handlers finish within consumer_timeout"
+        );
     }
+    effective.prefetch = effective.prefetch.min(most);
     let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
-    let concurrency = effective.concurrency;
     Ok(Launch {
         policies: entry.policies(config)?,
         running,
@@ -320,10 +334,9 @@ fn actor_launch(
         plan,
         effective,
         control: launched.controls.subscribe(&entry.name()),
-        concurrency: launched
-            .concurrency
-            .get(&entry.name())
-            .map_or_else(|| watch::channel(concurrency).1, watch::Sender::subscribe),
+        concurrency,
+        consumer_timeout: launched.consumer_timeout.clone(),
+        pace,
         config: Arc::clone(config),
         middleware: middleware.into(),
         counters: Arc::clone(&launched.counters),

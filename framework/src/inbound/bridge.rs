@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::handler::{HandlerSpec, Policy};
 use crate::host::{Deliver, Running, Stops};
 use crate::inbound::decide::SkewPolicy;
-use crate::inbound::lane::{Breaker, Control, LaneLoop, LaneSettings};
+use crate::inbound::lane::{Breaker, ConsumerTimeout, Control, LaneLoop, LaneSettings, Pace};
 use crate::inbound::settle::Settler;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::ActorPlan;
@@ -59,6 +59,10 @@ pub struct BridgeSettings {
     pub stall_after: Duration,
     /// When a lane pauses by itself.
     pub breaker: Option<Breaker>,
+    /// How long the broker lets a delivery be unsettled, shared by the process.
+    pub consumer_timeout: ConsumerTimeout,
+    /// How fast the actor handles in the worst case.
+    pub pace: Pace,
 }
 
 /// The bridge actor: joins an actor's queues to its mailbox. It lives on the same arbiter as the host.
@@ -103,6 +107,8 @@ impl Bridge {
                 control: settings.control.clone(),
                 stall_after: settings.stall_after,
                 breaker: settings.breaker.clone(),
+                consumer_timeout: settings.consumer_timeout.clone(),
+                pace: settings.pace.clone(),
             });
             lanes.push(actix_rt::spawn(lane.run(started)));
             starting.push(waiting);

@@ -20,7 +20,7 @@ pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
 pub use forward::relocated;
 pub(crate) use forward::{fitted, letter_id};
-pub use lane::{Breaker, Control};
+pub use lane::{Breaker, ConsumerTimeout, Control, Pace};
 pub use states::{LaneState, LaneStates};
 pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};
 pub use upkeep::{REBIND_AFTER, UpkeepSettings, generation_queue, keep_bound, tell_others, were_deleted};

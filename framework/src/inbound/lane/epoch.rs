@@ -10,8 +10,8 @@ use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::bus::Counters;
 use crate::handler::Lane;
 use crate::host::{Epoch, Finished};
-use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::probe::{Found, Probe};
+use crate::inbound::lane::{LaneLoop, Pace};
 use crate::inbound::settle::Receive;
 use crate::message::MessageId;
 
@@ -94,9 +94,16 @@ impl LaneLoop {
             if let Some(why) = leaving.filter(|_| left) {
                 break why;
             }
+            if leaving.is_none() && self.waits_too_long() {
+                self.rests = true;
+                leaving = Some(Ended::Paused);
+                self.epoch.begin_nothing_more();
+                self.leave(&mut consumer).await;
+            }
             match self.next_event(&mut consumer, leaving).await {
                 Event::Progress => {}
                 Event::Ended(Some(error)) => {
+                    self.heed(&error);
                     tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
                     break Ended::Lost;
                 }
@@ -151,14 +158,37 @@ impl LaneLoop {
         self.settings.ordered || self.settings.plan.lane == Lane::Query
     }
 
+    /// Whether what has come would wait so long for the circuit breaker that the broker would close the channel.
+    fn waits_too_long(&self) -> bool {
+        let Some((until, since)) = self.breaker.opens_at().zip(self.buffered_since) else { return false };
+        Pace::is_too_long(until.duration_since(since), self.settings.consumer_timeout.get())
+    }
+
+    /// If the broker's consumer time-out is shorter than it was said to be, less is held from now on.
+    fn heed(&self, error: &BrokerError) {
+        let BrokerError::Unsettled { limit } = error else { return };
+        let Some(believed) = self.settings.consumer_timeout.shorten(*limit) else { return };
+        let timeout = self.settings.pace.timeout;
+        let prefetch = self.settings.prefetch.min(self.settings.pace.most_prefetch(*limit));
+        let too_slow =
+            if timeout > *limit { "; its handlers may run longer than that: shorten their time-out" } else { "" };
+        tracing::warn!(
+            queue = self.settings.plan.queue_name(),
+            ?believed,
+            prefetch,
+            "the broker's consumer_timeout is {limit:?}: fewer deliveries are held from now on; set POSTRIDER_CONSUMER_TIMEOUT{too_slow}"
+        );
+    }
+
     fn permits(&self) -> usize {
-        usize::from(self.settings.prefetch).max(1)
+        usize::from(self.prefetch).max(1)
     }
 
     pub(super) fn begin(&mut self) {
         self.epoch = Epoch::begin(&self.settings.abandon);
         (self.epoch_began, self.stale) = (self.next_number, self.held.len());
         self.open = true;
+        self.rests = false;
         Self::count_permits(&self.counters, self.permits(), true);
         self.restarts = self.control.borrow_and_update().restarts;
         self.probe = Probe::new(self.settings.stall_after);
@@ -171,7 +201,8 @@ impl LaneLoop {
         self.epoch.end();
         self.open = false;
         let paused = ended == Ended::Paused && self.poison.is_none();
-        let problem = self.poison.clone().or_else(|| paused.then(|| "paused".to_owned()));
+        let why = if self.rests { "paused by its circuit breaker" } else { "paused" };
+        let problem = self.poison.clone().or_else(|| paused.then(|| why.to_owned()));
         self.settings.states.set(self.state, paused, problem);
         Self::count_permits(&self.counters, self.permits().saturating_sub(self.held.len() - self.stale), false);
         if ended != Ended::Lost {
@@ -189,6 +220,7 @@ impl LaneLoop {
             self.release(number, Receive::Ack);
         }
         self.unflushed = None;
+        self.buffered_since = None;
         self.buffer.clear();
         self.parked.clear();
         self.keeps_places = false;
@@ -231,6 +263,9 @@ impl LaneLoop {
         // Asked even if nothing has come: that is when a breaker's pause ends.
         while self.has_permit() {
             let Some(delivery) = self.buffer.pop_front() else { return };
+            if self.buffer.is_empty() {
+                self.buffered_since = None;
+            }
             self.hand_over(delivery);
         }
     }
@@ -311,6 +346,10 @@ impl LaneLoop {
         match pulled {
             Some(Ok(delivery)) => {
                 self.probe.delivered();
+                // Of a lane that pauses by itself it is to be known how long something has waited.
+                if self.settings.breaker.is_some() && self.buffer.is_empty() {
+                    self.buffered_since = Some(Instant::now());
+                }
                 self.buffer.push_back(delivery);
                 Event::Progress
             }

@@ -4,6 +4,7 @@ mod breaker;
 mod epoch;
 mod held;
 mod outlived;
+mod pace;
 mod probe;
 #[cfg(test)]
 mod properties;
@@ -35,6 +36,7 @@ use crate::inbound::states::LaneStates;
 use crate::inbound::topology::LanePlan;
 
 pub use breaker::Breaker;
+pub use pace::{ConsumerTimeout, Pace};
 
 /// What somebody wants of an actor's lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,10 +79,16 @@ pub(super) struct LaneSettings {
     pub(super) stall_after: Duration,
     /// When the lane pauses by itself.
     pub(super) breaker: Option<Breaker>,
+    /// How long the broker lets a delivery be unsettled.
+    pub(super) consumer_timeout: ConsumerTimeout,
+    /// How fast the actor handles in the worst case.
+    pub(super) pace: Pace,
 }
 
 pub(super) struct LaneLoop {
     settings: LaneSettings,
+    /// The most deliveries held in the present epoch.
+    prefetch: u16,
     counters: Arc<Counters>,
     state: usize,
     held: HashMap<u64, HeldDelivery>,
@@ -107,6 +115,10 @@ pub(super) struct LaneLoop {
     arrivals: Vec<Arrival>,
     /// What came while there was no permit: not more than the prefetch.
     buffer: VecDeque<Delivery>,
+    /// Since when something waits there.
+    buffered_since: Option<Instant>,
+    /// Whether there is no consumer while the circuit breaker pauses.
+    rests: bool,
     /// What goes back to its place as the channel closes.
     parked: Vec<Receipt>,
     /// What is given back goes back in one go, as the channel closes.
@@ -135,6 +147,7 @@ impl LaneLoop {
         let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
         let breaker = BreakerState::new(settings.breaker.clone());
         Self {
+            prefetch: settings.prefetch,
             settings,
             counters,
             state,
@@ -153,6 +166,8 @@ impl LaneLoop {
             answering: VecDeque::new(),
             arrivals: Vec::new(),
             buffer: VecDeque::new(),
+            buffered_since: None,
+            rests: false,
             parked: Vec::new(),
             keeps_places: false,
             outlived: Outlived::default(),
@@ -188,7 +203,16 @@ impl LaneLoop {
                     _ = self.control.changed() => {}
                 }
             }
-            let spec = self.settings.plan.consumer(self.settings.prefetch, epoch);
+            if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
+                tokio::select! {
+                    () = stopping.cancelled() => return self.drained().await,
+                    Ok(()) = self.control.changed() => continue,
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            let most = self.settings.pace.most_prefetch(self.settings.consumer_timeout.get());
+            self.prefetch = self.settings.prefetch.min(most);
+            let spec = self.settings.plan.consumer(self.prefetch, epoch);
             let opened = tokio::select! {
                 () = stopping.cancelled() => return self.drained().await,
                 opened = self.settings.broker.consume(&spec) => opened,

@@ -117,6 +117,13 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         control: watch::channel(Control::default()).1,
         stall_after: Duration::from_secs(3_600),
         breaker: None,
+        consumer_timeout: ConsumerTimeout::new(Duration::from_secs(3_600)),
+        pace: Pace {
+            timeout: Duration::from_secs(1),
+            exclusive: false,
+            concurrency: watch::channel(1).1,
+            breaker: false,
+        },
     }
 }
 
