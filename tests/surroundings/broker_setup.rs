@@ -174,9 +174,7 @@ fn a_handler_that_sends_to_a_deleted_exchange_is_tried_again_until_it_stands() {
         eventually("its event could not be sent", || first.stats().infrastructure > 0).await;
         eventually("it is handled", || first.stats().handled > 0).await;
         eventually("its process is ready", || first.health().ready).await;
-        first.bus().send_key("alpha.do", Payload::text("after")).await.unwrap();
-        alpha.seen.reach(1).await;
-        beta.0.reach(1).await;
+        all_kinds_arrive(&first, &alpha, &beta, "after").await;
         let stats = first.stats();
         assert_eq!((stats.dead_lettered, stats.failed_permanent, stats.failed_transient), (0, 0, 0));
     });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use actix::Addr;
 use actix_rt::{Arbiter, System};
 use futures::future::{LocalBoxFuture, join_all};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,8 @@ pub(super) struct Launched {
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
     /// Obeys orders.
     pub(super) listening: Option<tokio::task::JoinHandle<()>>,
+    /// Fires when a process has found that exchanges were deleted.
+    pub(super) bind: Arc<Notify>,
     /// Looks after exchanges and bindings.
     pub(super) upkeep: Option<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
@@ -191,6 +193,7 @@ async fn launch_on(
         on_ready: Vec::new(),
         due: None,
         listening: None,
+        bind: Arc::default(),
         upkeep: None,
         failure: Arc::default(),
         watchdog: threads.watchdog,

@@ -40,6 +40,7 @@ pub(super) fn start_upkeep(launched: &mut Launched) {
         bus: launched.bus.clone(),
         states: launched.states.clone(),
         every: launched.config.stall_after / 2,
+        bind: Arc::clone(&launched.bind),
         stopping: launched.stops.stopping.clone(),
     };
     launched.upkeep = Some(actix_rt::spawn(keep_bound(settings)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,9 @@ use crate::message::{Envelope, Kind, MediaType, Name};
 
 /// The channel on which every process of a service hears orders. No handler can have it.
 pub const CONTROL: &str = "postrider.control";
+
+/// On this key of the exchange for channels every process hears that exchanges were deleted. No service has such a name.
+pub(super) const BIND: &str = "*:postrider.bind";
 
 /// The most orders that are held at once.
 const PREFETCH: u16 = 8;
@@ -35,6 +38,8 @@ pub struct ControlSettings {
     pub services: Vec<String>,
     /// Carries out an order.
     pub obey: Obey,
+    /// Hears that exchanges were deleted.
+    pub bind: Arc<Notify>,
     /// How long an answer may take to be confirmed.
     pub confirm_timeout: Duration,
     /// Fires when the app stops.
@@ -54,10 +59,11 @@ impl Consuming for ControlSettings {
         let queue = Queue::exclusive(format!("{name}.control"));
         let channels = names.exchange(Kind::Channel);
         let binding = |service: &String| Binding::to_queue(&*channels, channel_key(service, CONTROL), &queue.name);
+        let everybody = Binding::to_queue(&*channels, BIND, &queue.name);
         let topology = Topology {
             exchanges: vec![Exchange::new(&*channels, ExchangeKind::Direct)],
             queues: Vec::new(),
-            bindings: self.services.iter().map(binding).collect(),
+            bindings: self.services.iter().map(binding).chain([everybody]).collect(),
         };
         ConsumerSpec { queue, topology, prefetch: PREFETCH, answers: false }
     }
@@ -96,6 +102,9 @@ impl ControlSettings {
         let Delivery { origin, properties, payload, receipt, .. } = delivery;
         // At most once: what comes twice would be obeyed twice.
         receipt.ack();
+        if *origin.routing_key == *BIND {
+            return self.bind.notify_one();
+        }
         let order = open(&origin, &properties, payload, &self.bus.identity.names);
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };

@@ -1,22 +1,24 @@
 //! Exchanges and bindings that somebody deletes while services run are declared again.
 //!
 //! Whether exchanges stand is asked for often, because it costs the broker little. An exchange that another process has
-//! declared again stands, but without our bindings: therefore a process that finds one missing adds a message to the queue
-//! `{ns}.generation`, whose length all others look at. Bindings that vanish alone cannot be seen over AMQP; they are declared
-//! again once a minute.
+//! declared again stands, but without our bindings: therefore a process that finds one missing first tells the others, who
+//! bind at once. In case the way there is deleted too, it adds a message to the queue `{ns}.generation`, whose length all
+//! look at. Bindings that vanish alone cannot be seen over AMQP; they are declared again once a minute.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Addressed, Broker, BrokerError, Names, Properties, Queue, Topology};
 use crate::bus::{Bus, Outlet};
+use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::shared_exchanges;
-use crate::message::MessageId;
+use crate::message::{Kind, MessageId};
 
 /// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
 /// transaction for each.
@@ -32,8 +34,10 @@ pub struct UpkeepSettings {
     pub bus: Bus,
     /// Where it says what is wrong.
     pub states: LaneStates,
-    /// The pause between two looks.
+    /// The longest pause between two looks.
     pub every: Duration,
+    /// Another process has found that exchanges were deleted.
+    pub bind: Arc<Notify>,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
 }
@@ -41,18 +45,20 @@ pub struct UpkeepSettings {
 /// Looks after exchanges and bindings until the app stops, or at once no more where nobody else can delete them.
 pub async fn keep_bound(settings: UpkeepSettings) {
     let mut upkeep = Upkeep { settings, missing: Vec::new(), generation: None, has_generation: true, again: false };
+    let mut told = false;
     loop {
-        match upkeep.look().await {
+        match upkeep.look(told).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => upkeep.failed(&error),
         }
         // Half of it is chance, so that processes that start together do not look together.
         let every = upkeep.settings.every;
-        tokio::select! {
+        told = tokio::select! {
             () = upkeep.settings.stopping.cancelled() => return,
-            () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => {}
-        }
+            () = upkeep.settings.bind.notified() => true,
+            () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => false,
+        };
     }
 }
 
@@ -69,16 +75,20 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    /// One look; whether there will be another.
-    async fn look(&mut self) -> Result<bool, BrokerError> {
+    /// One look; whether there will be another. Who was told what is missing binds before it looks.
+    async fn look(&mut self, told: bool) -> Result<bool, BrokerError> {
         let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
+        if told {
+            tracing::warn!("exchanges were deleted, says a process; declaring them again with what is bound to them");
+            self.restore().await?;
+        }
         let Some(missing) = broker.missing().await? else { return Ok(false) };
         self.missing.extend(missing);
         if states.bound_at().is_none() {
             // The start has declared everything.
             states.bound();
         }
-        let first = self.generation.is_none();
+        let first = self.generation.is_none() || told;
         // Looked at after the exchanges: whoever declares one again has written here before.
         let generation = self.generation().await?;
         let changed = !first && generation != self.generation;
@@ -100,12 +110,17 @@ impl Upkeep {
             );
         }
         if due || changed || self.again {
-            self.again = true;
-            broker.restore().await?;
-            self.again = false;
-            states.bound();
+            self.restore().await?;
         }
         Ok(true)
+    }
+
+    async fn restore(&mut self) -> Result<(), BrokerError> {
+        self.again = true;
+        self.settings.broker.restore().await?;
+        self.again = false;
+        self.settings.states.bound();
+        Ok(())
     }
 
     fn failed(&self, error: &BrokerError) {
@@ -155,19 +170,26 @@ pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
     false
 }
 
-/// Tells all processes that exchanges were declared again, and have lost what was bound to them.
+/// Tells all processes that exchanges were deleted, so that they declare them with what is bound to them.
 pub async fn tell_others(outlet: &Outlet, names: &Names) {
-    let properties =
-        Properties { message_id: Some(MessageId::new().shared()), persistent: true, ..Properties::default() };
-    let sign = Addressed {
-        exchange: "".into(),
-        routing_key: names.generation().into(),
-        mandatory: true,
+    let sign = |exchange: &str, key: &str| Addressed {
+        exchange: exchange.into(),
+        routing_key: key.into(),
+        mandatory: exchange.is_empty(),
         awaits_reply: false,
-        properties: Arc::new(properties),
+        properties: Arc::new(Properties {
+            message_id: Some(MessageId::new().shared()),
+            persistent: true,
+            ..Properties::default()
+        }),
         payload: Bytes::new(),
     };
-    if let Err(error) = outlet.forward(sign, Instant::now() + PATIENCE).await {
+    let deadline = Instant::now() + PATIENCE;
+    // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.
+    if let Err(error) = outlet.forward(sign("", &names.generation()), deadline).await {
         tracing::warn!(%error, "other processes were not told; they bind again within a minute");
+    }
+    if let Err(error) = outlet.forward(sign(&names.exchange(Kind::Channel), BIND), deadline).await {
+        tracing::debug!(%error, "other processes hear of it later");
     }
 }

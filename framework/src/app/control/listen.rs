@@ -41,6 +41,7 @@ pub(in crate::app) async fn start_listening(
         bus: launched.bus.clone(),
         services,
         obey: Arc::new(move |service, order| listener.obey(service, order)),
+        bind: Arc::clone(&launched.bind),
         confirm_timeout: launched.config.publish.confirm_timeout,
         stopping: launched.stops.stopping.clone(),
     };
