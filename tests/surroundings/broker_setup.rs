@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
-use postrider::app::{Doctor, Verdict};
+use postrider::app::{Actors, Doctor, Verdict};
 use postrider::broker::{Binding, BrokerError, ConsumerSpec, Exchange, ExchangeKind, Publication, Queue, Topology};
 use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
 use postrider_tests::node::Node;
@@ -39,13 +39,18 @@ const CONSUMER_TIMEOUT: Duration = Duration::from_secs(4);
 fn virtual_host(node: &Node, name: &str, configure: &str) -> World {
     node.ctl(&["add_vhost", name]).unwrap();
     node.ctl(&["add_user", name, "secret"]).unwrap();
-    node.ctl(&["set_permissions", "-p", name, name, configure, ".*", ".*"]).unwrap();
-    node.ctl(&["set_permissions", "-p", name, "guest", ".*", ".*", ".*"]).unwrap();
+    allow(node, name, name, [configure, ".*", ".*"]);
     World::on(format!("amqp://{name}:secret@127.0.0.1:{}/{name}", node.port()))
+}
+
+/// Gives a user rights to configure, write and read in a virtual host.
+fn allow(node: &Node, virtual_host: &str, user: &str, [configure, write, read]: [&str; 3]) {
+    node.ctl(&["set_permissions", "-p", virtual_host, user, configure, write, read]).unwrap();
 }
 
 /// The same virtual host and namespace, as somebody who may do everything.
 fn as_administrator(node: &Node, world: &World, name: &str) -> World {
+    allow(node, name, "guest", [".*"; 3]);
     let mut administrator = World::on(format!("{}/{name}", node.url()));
     administrator.names = world.names.clone();
     administrator
@@ -60,6 +65,9 @@ struct Alpha {
 impl Alpha {
     #[distributed(command = "alpha.do")]
     async fn act(&self, what: String, cx: &Context) -> Result<(), Failure> {
+        if what == "wrong" {
+            return Err(Failure::permanent("it is wrong"));
+        }
         cx.publish_key("alpha.done", Payload::text(what))?;
         Ok(())
     }
@@ -387,6 +395,48 @@ fn a_user_who_may_not_declare_uses_what_an_administrator_has_applied() {
         let log = err(&output);
         assert!(output.status.success(), "{log}");
         assert_eq!(log.matches("may not declare").count(), 1, "{log}");
+    });
+}
+
+/// Everything of the table in `docs/operations.md`, for the service `alpha`.
+#[test]
+fn a_user_who_has_the_rights_of_each_part_and_no_others_can_do_all_of_it() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "table", "^$");
+        let named = |parts: &str, beside: &str| format!(r"^({}\.({parts})|{beside})$", world.names.namespace());
+        let own = r"alpha|alpha\..*";
+        let kinds = "command|query|event|channel";
+        let configure = format!(
+            r"{kinds}|tap|due|due\.dead|generation|delay\..*|{own}|domain\.alpha|tap\..*|topology\.alpha|domain\.claims"
+        );
+        let write = format!(r"{kinds}|tap|due|delay\..*|{own}|owner\.alpha|tap\..*");
+        let read = format!(r"{kinds}|due|delay\..*|{own}|domain\.alpha|tap|tap\..*|topology\.alpha|domain\.claims");
+        let rights = [named(&configure, "-"), named(&write, r"amq\.default"), named(&read, "-")];
+        allow(&node, "table", "table", [&rights[0], &rights[1], &rights[2]]);
+        let alpha = Alpha::default();
+        let actor = alpha.clone();
+        let running = world.start(App::new("alpha").actor(move || actor.clone())).await;
+        let bus = running.bus();
+        let mut tap = bus.tap(TapFilter::everything()).await.unwrap();
+        bus.send_key("alpha.do", Payload::text("sent")).await.unwrap();
+        alpha.seen.reach(1).await;
+        assert_eq!(bus.request_key::<String>("alpha.ask", Payload::text("asked")).await.unwrap(), "asked");
+        bus.send_channel("alpha", "inbox", Payload::text("told")).await.unwrap();
+        alpha.seen.reach(2).await;
+        let later = Duration::from_millis(100);
+        bus.send_channel_with("alpha", "inbox", Payload::text("later"), |o| o.delay(later)).await.unwrap();
+        bus.send_key("alpha.do", Payload::text("wrong")).await.unwrap();
+        eventually("a dead letter is written", || running.stats().dead_lettered == 1).await;
+        assert_same(["sent", "told", "later"].map(str::to_owned), alpha.seen.reach(3).await);
+        tap.next().await.unwrap();
+        let reports = Actors::new(bus).waiting(Duration::from_millis(700)).about("alpha").await.unwrap();
+        assert!(reports.len() == 1 && reports[0].ready, "{reports:?}");
+        let findings = Doctor::new(bus).waiting(Duration::from_millis(700)).examine().await.unwrap();
+        let process: Vec<_> = findings.iter().filter(|row| row.check == "claim" || row.check == "bindings").collect();
+        assert!(process.len() >= 2 && process.iter().all(|row| row.verdict == Verdict::Ok), "{process:#?}");
+        let broker = as_administrator(&node, &world, "table").broker().await;
+        assert!(broker.inspect(&world.names.topology("alpha")).await.unwrap().is_some_and(|state| state.ready == 1));
     });
 }
 
