@@ -142,9 +142,11 @@ enum Fault {
     MemoryAlarm,
     ConsumerKilled,
     ConsumerStopped,
+    ExchangeDeleted,
+    VirtualHostFull,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 10] = [
     Fault::BrokerKilled,
     Fault::BrokerFrozen,
     Fault::ConnectionsClosed,
@@ -153,6 +155,8 @@ const FAULTS: [Fault; 8] = [
     Fault::MemoryAlarm,
     Fault::ConsumerKilled,
     Fault::ConsumerStopped,
+    Fault::ExchangeDeleted,
+    Fault::VirtualHostFull,
 ];
 
 struct World {
@@ -195,6 +199,37 @@ impl World {
     async fn works(&self) -> Result<(), String> {
         let before = self.handled.load(Ordering::SeqCst);
         self.until("messages are handled again", |world| world.handled.load(Ordering::SeqCst) > before + 50).await
+    }
+
+    /// Nobody is bound to it when it stands again, unless they notice.
+    fn delete_an_exchange(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
+        let name = ["command", "delay.0", "delay.out", "channel"][rng.usize(..4)];
+        let script = format!(
+            r#"E = rabbit_misc:r(<<"/">>, exchange, <<"{NAMESPACE}.{name}">>), {{rabbit_exchange:exists(E), rabbit_exchange:delete(E, false, <<"chaos">>), rabbit_exchange:exists(E)}}."#
+        );
+        let told = self.node.ctl(&["eval", &script])?;
+        if told.trim() != "{true,ok,false}" {
+            return Err(format!("{NAMESPACE}.{name}: {told}"));
+        }
+        Ok(format!("{NAMESPACE}.{name} was there and was gone"))
+    }
+
+    /// All connections are closed, and for a while none is taken.
+    async fn fill_the_virtual_host(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
+        let epoch = self.epoch();
+        self.node.ctl(&["set_vhost_limits", "-p", "/", r#"{"max-connections":0}"#])?;
+        self.node.ctl(&["close_all_connections", "chaos"])?;
+        let gone = self.until("the connection is gone", |world| !world.running.connection().borrow().up).await;
+        tokio::time::sleep(Duration::from_millis(500 + rng.u64(..2_000))).await;
+        let refused = self.epoch() == epoch;
+        self.node.ctl(&["clear_vhost_limits", "-p", "/"])?;
+        gone?;
+        self.until("a new connection", |world| world.epoch() > epoch).await?;
+        if refused {
+            Ok(format!("no connection was taken, then epoch {epoch} became {}", self.epoch()))
+        } else {
+            Err("a connection was taken".into())
+        }
     }
 
     /// Makes a fault; the proof that it bit.
@@ -253,6 +288,8 @@ impl World {
                 self.until("the alarm is over", |world| !world.running.connection().borrow().blocked).await?;
                 "publishers were blocked and went on".to_owned()
             }
+            Fault::ExchangeDeleted => self.delete_an_exchange(rng)?,
+            Fault::VirtualHostFull => self.fill_the_virtual_host(rng).await?,
             Fault::ConsumerKilled | Fault::ConsumerStopped => {
                 let signal = if matches!(fault, Fault::ConsumerKilled) { "KILL" } else { "TERM" };
                 let pid = self.consumers[which].end(signal)?;
