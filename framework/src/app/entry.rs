@@ -210,15 +210,20 @@ fn name_of(attributes: &Attributes) -> String {
     }
 }
 
-async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
-    let attributes = S::attributes();
-    let identity = Arc::clone(&launch.bus.identity);
-    let setup = Setup {
+fn setup_of(launch: &Launch, service: &str) -> Setup {
+    let identity = &launch.bus.identity;
+    Setup {
         service: identity.service.clone(),
         instance: identity.instance.clone(),
         bus: launch.bus.clone(),
-        config: launch.config.services.get(attributes.service).cloned().unwrap_or_default(),
-    };
+        config: launch.config.services.get(service).cloned().unwrap_or_default(),
+    }
+}
+
+async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
+    let attributes = S::attributes();
+    let identity = Arc::clone(&launch.bus.identity);
+    let setup = setup_of(&launch, attributes.service);
     let factory: Factory<S> = Rc::new(move || make(setup.clone()));
     let failed = |failure: Failure| {
         format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service)

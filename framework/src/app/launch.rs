@@ -182,12 +182,7 @@ async fn launch_on(
         counters,
         states: LaneStates::default(),
         config: Arc::clone(config),
-        concurrency: Arc::new(
-            app.entries
-                .iter()
-                .map(|entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0))
-                .collect(),
-        ),
+        concurrency: Arc::new(concurrency(app, config)),
         consumer_timeout: ConsumerTimeout::new(config.consumer_timeout),
         controls: Controls::of(app.entries.iter().map(Entry::name)),
         on_ready: Vec::new(),
@@ -226,6 +221,11 @@ async fn launch_on(
     run_on_ready(app, &mut launched, &bus);
     tracing::info!(app = app.name, services = ?app.services(), broker = broker.describe(), "ready");
     Ok(launched)
+}
+
+fn concurrency(app: &App, config: &Config) -> BTreeMap<String, watch::Sender<usize>> {
+    let of = |entry: &Entry| (entry.name(), watch::channel(entry.effective(config).concurrency).0);
+    app.entries.iter().map(of).collect()
 }
 
 /// A queue that is being migrated has its messages elsewhere.

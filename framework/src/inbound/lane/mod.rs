@@ -189,26 +189,9 @@ impl LaneLoop {
         let stopping = self.settings.settler.stopping.clone();
         // Without limit of tries: a lane that gives up would look alive and consume nothing.
         loop {
-            if self.is_paused() && started.is_none() {
-                let why = self.poison.clone().unwrap_or_else(|| "paused".into());
-                self.settings.states.set(self.state, self.poison.is_none(), Some(why));
-                tokio::select! {
-                    () = stopping.cancelled() => return self.drained().await,
-                    () = resumed(&mut self.control) => self.poison = None,
-                }
-            } else if self.poison.take().is_some() {
-                // Whoever mended the cause resumes the actor, or restarts it.
-                tokio::select! {
-                    () = stopping.cancelled() => return self.drained().await,
-                    _ = self.control.changed() => {}
-                }
-            }
-            if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
-                tokio::select! {
-                    () = stopping.cancelled() => return self.drained().await,
-                    Ok(()) = self.control.changed() => continue,
-                    () = tokio::time::sleep_until(until) => {}
-                }
+            tokio::select! {
+                () = stopping.cancelled() => return self.drained().await,
+                () = self.wanted(started.is_some()) => {}
             }
             let most = self.settings.pace.most_prefetch(self.settings.consumer_timeout.get());
             self.prefetch = self.settings.prefetch.min(most);
@@ -258,6 +241,25 @@ impl LaneLoop {
                 () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => {
                     pause = (pause * 2).min(LAST_PAUSE);
                 }
+            }
+        }
+    }
+
+    /// Waits until a consumer is wanted.
+    async fn wanted(&mut self, starting: bool) {
+        if self.is_paused() && !starting {
+            let why = self.poison.clone().unwrap_or_else(|| "paused".into());
+            self.settings.states.set(self.state, self.poison.is_none(), Some(why));
+            resumed(&mut self.control).await;
+            self.poison = None;
+        } else if self.poison.take().is_some() {
+            // Whoever mended the cause resumes the actor, or restarts it.
+            let _ = self.control.changed().await;
+        } else if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
+            tokio::select! {
+                // Whatever is wanted is seen to when there is a consumer.
+                Ok(()) = self.control.changed() => {}
+                () = tokio::time::sleep_until(until) => {}
             }
         }
     }
