@@ -400,6 +400,11 @@ fn a_user_who_may_not_declare_uses_what_an_administrator_has_applied() {
         let mut apply = invoice(&administrator, &["topology", "apply"]);
         let applied = tokio::task::spawn_blocking(move || run_program(&mut apply)).await.unwrap();
         assert!(applied.status.success(), "{}", err(&applied));
+        let broker = world.broker().await;
+        let events = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
+        let events = Topology { exchanges: vec![events], ..Topology::default() };
+        broker.declare(&events).await.unwrap();
+        assert!(broker.compare(&events).await.is_err(), "nobody can say whether it is the same");
         let running = invoice(&world, &["--messages", "1"]).spawn().unwrap();
         eventually_async("it answers", || async {
             let mut ask = operator_command(&world, &["request", "invoice.issued", "--json", "null", "--timeout", "2s"]);

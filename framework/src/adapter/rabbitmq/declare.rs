@@ -50,7 +50,16 @@ pub(super) async fn done(channel: &Channel) {
 }
 
 pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
-    let mut declaring = Declaring { connection, channel: channel(connection).await?, looks_first: false };
+    declare_with(connection, topology, false).await
+}
+
+/// As [`declare`], but what may not be declared is an error, also if it stands: nobody knows its arguments.
+pub(super) async fn compare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+    declare_with(connection, topology, true).await
+}
+
+async fn declare_with(connection: &Connection, topology: &Topology, compares: bool) -> Result<(), BrokerError> {
+    let mut declaring = Declaring { connection, channel: channel(connection).await?, compares, looks_first: false };
     let result = declaring.all(topology).await;
     done(&declaring.channel).await;
     result
@@ -63,6 +72,8 @@ static SAID: AtomicBool = AtomicBool::new(false);
 struct Declaring<'a> {
     connection: &'a Connection,
     channel: Channel,
+    /// Whether what stands is no substitute for what is declared.
+    compares: bool,
     /// Whether something was refused, so that it is looked for before it is declared.
     looks_first: bool,
 }
@@ -86,7 +97,7 @@ impl Declaring<'_> {
     async fn exchange(&mut self, exchange: &Exchange) -> Result<(), BrokerError> {
         if !self.looks_first {
             match declare_exchange(&self.channel, exchange).await {
-                Err(BrokerError::Forbidden { reason }) => self.refused(&reason).await?,
+                Err(BrokerError::Forbidden { reason }) if !self.compares => self.refused(&reason).await?,
                 other => return other,
             }
         }
@@ -103,8 +114,11 @@ impl Declaring<'_> {
         // Nobody can have declared one that belongs to this connection.
         if queue.exclusive || !self.looks_first {
             match declare_queue(&self.channel, queue).await {
-                Err(BrokerError::Forbidden { reason }) if !queue.exclusive => self.refused(&reason).await?,
-                other => return other.map_err(|error| does_not_stand(error, &named)),
+                Err(BrokerError::Forbidden { reason }) if !queue.exclusive && !self.compares => {
+                    self.refused(&reason).await?;
+                }
+                Err(error) if queue.exclusive => return Err(does_not_stand(error, &named)),
+                other => return other,
             }
         }
         if look_at_queue(&self.channel, &queue.name).await?.is_ok() {

@@ -29,7 +29,7 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     let (address, reason) = (address.to_owned(), said(error));
     match code(error) {
         // Other connections may end.
-        Some(530) if reason.contains("limit") => BrokerError::Full { address, reason },
+        Some(530) if reason.ends_with("is reached") => BrokerError::Full { address, reason },
         Some(403 | 530) => BrokerError::Refused { address, reason },
         _ if reason.contains("certificate") => {
             let reason = format!(
@@ -76,6 +76,8 @@ pub(super) fn on_channel(error: &Error) -> BrokerError {
             Some(limit) => BrokerError::Unsettled { limit },
             None => BrokerError::Protocol { reason },
         },
+        // So many channels as the user may have; others may be closed.
+        Some(530) if reason.contains("has reached the maximum") => BrokerError::Lost { reason },
         Some(501..=505 | 530 | 540) => BrokerError::Protocol { reason },
         _ => BrokerError::Lost { reason },
     }

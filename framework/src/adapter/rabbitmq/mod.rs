@@ -162,7 +162,7 @@ impl Broker for RabbitMq {
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            declare::declare(&connection, topology).await
+            declare::compare(&connection, topology).await
         })
     }
 
