@@ -1,1 +1,211 @@
 //! What somebody meets who starts with the README.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use postrider::testing::TestApp;
+use postrider::{App, Context, Failure, Payload, WaitError, distributed};
+use postrider_tests::on_both_brokers;
+use postrider_tests::program::{PATIENCE, err, finish, out, program, run};
+use postrider_tests::world::{Seen, World, amqp_url, eventually};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// The first block of shell commands below a heading, without comments.
+fn shell_block(page: &str, heading: &str) -> Vec<String> {
+    let below = page.split_once(heading).unwrap_or_else(|| panic!("no heading {heading:?}")).1;
+    let block =
+        below.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).expect("a block of commands").0;
+    let without_comment = |line: &str| line.split_once("  #").map_or(line, |(command, _)| command).trim().to_owned();
+    block.lines().map(without_comment).filter(|line| !line.is_empty()).collect()
+}
+
+/// The README's commands, with what Cargo has built in the place of Cargo, and the broker that there is.
+fn company_over_rabbitmq() -> Vec<String> {
+    let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+    let block = shell_block(&page("README.md"), "## The same binaries over RabbitMQ");
+    assert!(block[0].starts_with("export POSTRIDER_BROKER="), "{block:?}");
+    let commands = block[1..].iter().map(|line| line.replace("cargo run -p ", &format!("{}/", built.display())));
+    [format!("export POSTRIDER_BROKER={}", amqp_url())].into_iter().chain(commands).collect()
+}
+
+/// Pastes commands into a shell, and ends what they leave behind.
+fn paste(namespace: &str, commands: &[String]) -> Output {
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(commands.join("\n")).env("POSTRIDER_NAMESPACE", namespace).env("POSTRIDER_LOG", "warn");
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let shell = shell.spawn().unwrap();
+    let group = format!("-{}", shell.id());
+    let ends = std::thread::spawn(move || finish(shell)).join();
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    ends.unwrap()
+}
+
+fn assert_all_orders_are_done(output: &Output) {
+    assert!(output.status.success(), "{}\n{}", out(output), err(output));
+    let text = out(output);
+    assert_eq!(text.matches("done; invoice INV-").count(), 3, "{text}\n{}", err(output));
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.contains("3 commands and 18 events") && last.contains("next: "), "{text}");
+}
+
+fn fresh_namespace() -> String {
+    World::rabbitmq().names.namespace().to_owned()
+}
+
+#[test]
+fn the_company_over_rabbitmq_works_as_the_readme_says_it_in_a_fresh_namespace_and_again_in_a_used_one() {
+    let (namespace, commands) = (fresh_namespace(), company_over_rabbitmq());
+    assert_all_orders_are_done(&paste(&namespace, &commands));
+    assert_all_orders_are_done(&paste(&namespace, &commands));
+}
+
+#[test]
+fn the_company_over_rabbitmq_works_whichever_process_starts_first() {
+    let commands = company_over_rabbitmq();
+    let services: Vec<&str> = commands[1].split('&').map(str::trim).filter(|command| !command.is_empty()).collect();
+    assert_eq!(services.len(), 5, "{commands:?}");
+    let client = &commands[2];
+    // The client first, and each service only when the one before it answers.
+    let operator = program("postrider").get_program().to_string_lossy().into_owned();
+    let mut script = vec![commands[0].clone(), format!("{client} &"), "client=$!".into()];
+    for service in services.iter().rev() {
+        let name = service.rsplit('/').next().unwrap();
+        script.push(format!("{service} & until {operator} ping {name} --timeout 1s >&2; do :; done"));
+    }
+    script.extend(["wait $client || exit 1".into(), "kill $(jobs -p) || true".into()]);
+    assert_all_orders_are_done(&paste(&fresh_namespace(), &script));
+}
+
+#[test]
+fn the_company_over_rabbitmq_works_where_only_some_services_have_run_before() {
+    let (namespace, commands) = (fresh_namespace(), company_over_rabbitmq());
+    for stands in ["orders", "client"] {
+        let mut command = program(stands);
+        command.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", &namespace);
+        let applied = run(command.args(["topology", "apply"]));
+        assert!(applied.status.success(), "{}", err(&applied));
+    }
+    assert_all_orders_are_done(&paste(&namespace, &commands));
+}
+
+#[test]
+fn a_client_without_its_services_says_which_are_missing_and_ends() {
+    let alone = run(&mut program("client"));
+    assert_eq!(alone.status.code(), Some(1));
+    assert!(err(&alone).contains("set POSTRIDER_BROKER=amqp://"), "{}", err(&alone));
+
+    let mut client = program("client");
+    client.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", fresh_namespace());
+    let client = run(client.env("POSTRIDER_NEEDS_TIMEOUT", "300ms"));
+    assert_eq!(client.status.code(), Some(1), "{}", out(&client));
+    let text = err(&client);
+    assert!(text.contains(r#"["orders", "invoice", "payment", "shipping", "notification"]"#), "{text}");
+    assert!(text.contains("within 300ms") && text.contains("needs_timeout"), "{text}");
+}
+
+/// Tells of what it hears.
+struct Listener(Seen<String>);
+
+#[distributed(service = "listener")]
+impl Listener {
+    #[distributed(event = "speaker.*")]
+    async fn heard(&mut self, text: String) {
+        self.0.add(text);
+    }
+}
+
+/// Announces what it is told to.
+#[derive(Default)]
+struct Speaker;
+
+#[distributed(service = "speaker")]
+impl Speaker {
+    #[distributed(command = "speaker.say")]
+    async fn say(&mut self, text: String, cx: &Context) -> Result<(), Failure> {
+        cx.publish_key("speaker.said", Payload::text(text))?;
+        Ok(())
+    }
+}
+
+/// Says something as soon as its app is ready.
+fn hasty() -> App {
+    App::new("hasty").needs(["speaker", "listener"]).until(async |bus| {
+        bus.send_key("speaker.say", Payload::text("hello")).await?;
+        Ok(())
+    })
+}
+
+#[postrider::test]
+async fn a_test_of_apps_that_need_each_other_logs_their_own_messages_alone() {
+    let (seen, speaker) = (Seen::default(), App::new("speaker").actor(Speaker::default));
+    let state = seen.clone();
+    let listener = App::new("listener").actor(move || Listener(state.clone()));
+    let test = TestApp::start_all([hasty(), speaker, listener]).await;
+    seen.reach(1).await;
+    test.settled().await;
+    assert_eq!(test.log().keys(), ["speaker.say", "speaker.said"]);
+    test.stop().await;
+}
+
+on_both_brokers! {
+    async fn an_app_waits_for_the_services_it_needs_whenever_they_start(world: World) {
+        let hasty = world.start(hasty()).await;
+        let health = hasty.health();
+        assert!(!health.ready && health.waits_for == ["speaker", "listener"], "{health:?}");
+        let speaker = world.start(App::new("speaker").actor(Speaker::default)).await;
+        eventually("one of them is there", || hasty.health().waits_for == ["listener"]).await;
+        let seen = Seen::default();
+        let state = seen.clone();
+        let listener = world.start(App::new("listener").actor(move || Listener(state.clone()))).await;
+        assert_eq!(hasty.ended().await.failure, None);
+        assert_eq!(seen.reach(1).await, ["hello"]);
+        speaker.stop().await;
+        listener.stop().await;
+    }
+
+    async fn a_service_that_does_not_come_is_named_when_the_time_is_over(world: World) {
+        let speaker = world.start(App::new("speaker").actor(Speaker::default)).await;
+        let app = world.app(hasty()).configure(|config| config.needs_timeout = Duration::from_millis(300));
+        let failure = app.start_as_configured().await.unwrap().ended().await.failure.unwrap();
+        assert!(failure.contains(r#"["listener"]"#) && failure.contains("within 300ms"), "{failure}");
+
+        let started = Instant::now();
+        let missing = speaker.bus().wait_for_services(["speaker", "listener"], Duration::from_millis(300)).await;
+        assert!(matches!(missing, Err(WaitError::Missing { ref services, .. }) if *services == ["listener"]), "{missing:?}");
+        assert!(started.elapsed() < PATIENCE);
+        speaker.bus().wait_for_services(["speaker"], Duration::from_secs(20)).await.unwrap();
+        let unnamed = speaker.bus().wait_for_services(["No Name"], Duration::from_secs(20)).await;
+        assert!(matches!(unnamed, Err(WaitError::Name(_))), "{unnamed:?}");
+        speaker.stop().await;
+    }
+
+    async fn two_apps_that_need_each_other_both_start(world: World) {
+        let done = Seen::default();
+        let apps = [("speaker", "listener"), ("listener", "speaker")].map(|(own, other)| {
+            let (done, state) = (done.clone(), Seen::default());
+            let app = App::new(own).needs([own, other]).on_ready(async move |_| {
+                done.add(own);
+                Ok(())
+            });
+            if own == "speaker" { app.actor(Speaker::default) } else { app.actor(move || Listener(state.clone())) }
+        });
+        let mut running = Vec::new();
+        for app in apps {
+            running.push(world.start(app).await);
+        }
+        done.reach(2).await;
+        eventually("both are ready", || running.iter().all(|app| app.health().ready)).await;
+        for app in running {
+            app.stop().await;
+        }
+    }
+}

@@ -59,6 +59,8 @@ pub struct App {
     pub(super) propagate: Vec<String>,
     pub(super) media_type: MediaType,
     pub(super) broker: BrokerChoice,
+    /// Services of other processes that are waited for.
+    pub(super) needs: Vec<String>,
     pub(super) on_ready: Vec<OnReady>,
     /// The one whose end stops the process.
     pub(super) ends: Option<usize>,
@@ -78,6 +80,7 @@ impl App {
             propagate: Vec::new(),
             media_type: MediaType::MSGPACK,
             broker: BrokerChoice::default(),
+            needs: Vec::new(),
             on_ready: Vec::new(),
             ends: None,
             config: Config::default(),
@@ -174,7 +177,19 @@ impl App {
         self
     }
 
-    /// Runs this once all actors consume. If it fails, the process stops and its exit code says so.
+    /// Names services that must be there before what [`App::on_ready`] and [`App::until`] name runs, and before `/ready`
+    /// says yes. Messages are handled meanwhile, so that two services can need each other. The order in which processes
+    /// start then does not matter, and no event of theirs is lost because a subscriber has never run. A service that does
+    /// not answer within [`Config::needs_timeout`] (default: 60 s) stops the process, and its exit code says so.
+    ///
+    /// Services of this app are there anyway. [`Bus::wait_for_services`] waits at any other time.
+    pub fn needs<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
+        self.needs.extend(services.into_iter().map(Into::into));
+        self
+    }
+
+    /// Runs this once all actors consume and the services that the app [needs](App::needs) are there. If it fails, the
+    /// process stops and its exit code says so.
     pub fn on_ready<F>(mut self, run: F) -> Self
     where
         F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,
@@ -187,8 +202,8 @@ impl App {
         self
     }
 
-    /// Runs this once all actors consume, and stops the process when it ends: for programs that do something and are done.
-    /// If it fails, the exit code says so.
+    /// Runs this as [`App::on_ready`] does, and stops the process when it ends: for programs that do something and are
+    /// done. If it fails, the exit code says so.
     pub fn until<F>(mut self, run: F) -> Self
     where
         F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,

@@ -18,6 +18,9 @@ pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
     if let Err(error) = check_service(&app.name) {
         problems.push(format!("app: {error}"));
     }
+    problems.extend(
+        app.needs.iter().filter_map(|service| check_service(service).err()).map(|error| format!("needs: {error}")),
+    );
     for entry in &app.entries {
         check_entry(app, entry, config, &mut problems);
     }

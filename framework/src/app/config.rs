@@ -48,6 +48,8 @@ pub struct Config {
     pub arbiters: usize,
     /// How long to try to reach the broker before giving up at the start. Default: 30 s.
     pub start_timeout: Duration,
+    /// How long to wait for the services that the app needs; see [`App::needs`](crate::App::needs). Default: 60 s.
+    pub needs_timeout: Duration,
     /// How long running handlers may take when the process stops. Default: 30 s.
     pub stop_timeout: Duration,
     /// Limits on publishing and requests.
@@ -114,6 +116,7 @@ impl Default for Config {
             skew: SkewPolicy::default(),
             arbiters: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             start_timeout: Duration::from_secs(30),
+            needs_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(30),
             publish: PublishSettings::default(),
             limits: Limits::default(),

@@ -19,6 +19,7 @@ pub(super) struct HealthSource {
     states: LaneStates,
     connection: watch::Receiver<ConnectionState>,
     stopping: CancellationToken,
+    waits_for: watch::Receiver<Vec<String>>,
 }
 
 impl HealthSource {
@@ -27,6 +28,7 @@ impl HealthSource {
             states: launched.states.clone(),
             connection: launched.broker.connection(),
             stopping: launched.stops.stopping.clone(),
+            waits_for: launched.waits_for.subscribe(),
         }
     }
 
@@ -38,8 +40,9 @@ impl HealthSource {
     pub(super) fn health(&self) -> Health {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
         let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
-        let ready = !self.stopping.is_cancelled() && connection.up && consuming;
-        Health { ready, connected: connection.up, blocked: connection.blocked, lanes }
+        let waits_for = self.waits_for.borrow().clone();
+        let ready = !self.stopping.is_cancelled() && connection.up && consuming && waits_for.is_empty();
+        Health { ready, connected: connection.up, blocked: connection.blocked, waits_for, lanes }
     }
 }
 

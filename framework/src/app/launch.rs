@@ -19,6 +19,7 @@ use crate::app::due::start_due;
 use crate::app::entry::{Entry, Launch};
 use crate::app::health::{HealthBoard, HealthSource};
 use crate::app::migrate::is_migrating;
+use crate::app::needs::{needed, run_on_ready, unreachable_needs};
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
@@ -54,6 +55,8 @@ pub(super) struct Launched {
     /// How long the broker lets a delivery be unsettled.
     pub(super) consumer_timeout: ConsumerTimeout,
     pub(super) controls: Controls,
+    /// The services that are needed and have not answered yet.
+    pub(super) waits_for: watch::Sender<Vec<String>>,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     /// Publishes delayed messages.
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
@@ -141,7 +144,8 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
 
 async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<Launched, StartError> {
     let config = Arc::new(app.config.clone());
-    let problems = check(&app, &config);
+    let mut problems = check(&app, &config);
+    problems.extend(unreachable_needs(&app, &config));
     if !problems.is_empty() {
         return Err(StartError { problems });
     }
@@ -185,6 +189,7 @@ async fn launch_on(
         concurrency: Arc::new(concurrency(app, config)),
         consumer_timeout: ConsumerTimeout::new(config.consumer_timeout),
         controls: Controls::of(app.entries.iter().map(Entry::name)),
+        waits_for: watch::channel(needed(app)).0,
         on_ready: Vec::new(),
         due: None,
         listening: None,
@@ -254,24 +259,6 @@ fn not_consuming(states: &LaneStates) -> Vec<String> {
 async fn give_up(launched: Launched, problem: String) -> StartError {
     stop(launched).await;
     problem.into()
-}
-
-fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
-    for (index, run) in app.on_ready.iter().enumerate() {
-        let ends = app.ends == Some(index);
-        let (run, failure, stop) = (run(bus.clone()), Arc::clone(&launched.failure), launched.stops.stop_app.clone());
-        launched.on_ready.push(actix_rt::spawn(async move {
-            if let Err(error) = run.await {
-                tracing::error!(%error, "what runs once the app is ready failed; stopping");
-                if let Ok(mut failure) = failure.lock() {
-                    *failure = Some(error.to_string());
-                }
-                stop.cancel();
-            } else if ends {
-                stop.cancel();
-            }
-        }));
-    }
 }
 
 type Starting = LocalBoxFuture<'static, Result<Addr<Bridge>, String>>;

@@ -145,6 +145,7 @@ impl Reader {
             "skew_pause" => self.duration(name, &value, |d| config.skew.pause = d),
             "arbiters" => self.number(name, &value, 1_024, |n| config.arbiters = n as usize),
             "start_timeout" => self.duration(name, &value, |d| config.start_timeout = d),
+            "needs_timeout" => self.duration(name, &value, |d| config.needs_timeout = d),
             "stop_timeout" => self.duration(name, &value, |d| config.stop_timeout = d),
             "confirm_timeout" => self.duration(name, &value, |d| config.publish.confirm_timeout = d),
             "request_timeout" => self.duration(name, &value, |d| config.publish.request_timeout = d),

@@ -47,12 +47,15 @@ pub struct StopReport {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether the app is connected and not stopping, and every lane consumes or was paused on purpose.
+    /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, and the services that
+    /// it needs are there.
     pub ready: bool,
     /// Whether the connection for publishing is there.
     pub connected: bool,
     /// Whether the broker takes no messages for now; what is sent waits.
     pub blocked: bool,
+    /// The services that the app needs and that have not answered yet.
+    pub waits_for: Vec<String>,
     /// The lanes.
     pub lanes: Vec<LaneState>,
 }

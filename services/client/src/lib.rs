@@ -1,13 +1,19 @@
-//! A customer with a few parcels: places orders, and prints what it hears of them until all of them are done.
+//! A customer with a few parcels: places orders, and prints what it hears of them until all of them are done. Each line
+//! begins with the service that has spoken.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contracts::{CustomerNotified, InvoiceCreated, OrderPlaced, ParcelDispatched, PaymentTaken, PlaceOrder};
 use postrider::{App, Bus, Context, Failure, distributed};
 
 /// Where the parcels go.
 const PARCELS: [(&str, u32); 3] = [("Harbour 1", 400), ("Mill Lane 12", 2_300), ("Station Road 5", 1_000)];
+
+/// The services whose work an order is.
+const COMPANY: [&str; 5] = ["orders", "invoice", "payment", "shipping", "notification"];
+/// How long the customer waits for all of it to be done.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is known of one order.
 #[derive(Default)]
@@ -29,41 +35,48 @@ impl Known {
 /// What the customer knows of its orders, all of it from received messages.
 pub struct Desk {
     orders: BTreeMap<u64, Known>,
+    events: usize,
 }
 
 #[distributed(service = "client")]
 impl Desk {
     #[distributed(event = "orders.placed")]
     async fn placed(&mut self, order: OrderPlaced, cx: &Context) {
-        println!("order {}: taken, {} g to {} for {}", order.order, order.grams, order.address, euros(order.price));
+        println!(
+            "orders: order {} is taken, {} g to {} for {}",
+            order.order,
+            order.grams,
+            order.address,
+            euros(order.price)
+        );
         self.know(order.order, |known| known.placed = true);
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "invoice.created")]
     async fn invoiced(&mut self, invoice: InvoiceCreated, cx: &Context) {
-        println!("order {}: invoice {} over {}", invoice.order, invoice.invoice, euros(invoice.amount));
+        println!("invoice: order {} has invoice {} over {}", invoice.order, invoice.invoice, euros(invoice.amount));
         self.know(invoice.order, |known| known.invoice = Some(invoice.invoice));
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "payment.taken")]
     async fn paid(&mut self, payment: PaymentTaken, cx: &Context) {
-        println!("order {}: {} paid", payment.order, euros(payment.amount));
+        println!("payment: order {}, {} paid", payment.order, euros(payment.amount));
         self.know(payment.order, |known| known.paid = true);
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "shipping.dispatched")]
     async fn dispatched(&mut self, parcel: ParcelDispatched, cx: &Context) {
-        println!("order {}: parcel {} has left", parcel.order, parcel.parcel);
+        println!("shipping: order {}, parcel {} has left", parcel.order, parcel.parcel);
         self.know(parcel.order, |known| known.parcel = Some(parcel.parcel));
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "notification.sent")]
     async fn notified(&mut self, notice: CustomerNotified, cx: &Context) {
-        println!("order {}: told \"{}\"", notice.order, notice.text);
+        println!("notification: order {}, told \"{}\"", notice.order, notice.text);
         self.know(notice.order, |known| known.told += 1);
         self.stop_when_done(cx);
     }
@@ -72,13 +85,14 @@ impl Desk {
 impl Desk {
     /// A desk that waits for news of these orders.
     fn waiting_for(orders: impl Iterator<Item = u64>) -> Self {
-        Self { orders: orders.map(|order| (order, Known::default())).collect() }
+        Self { orders: orders.map(|order| (order, Known::default())).collect(), events: 0 }
     }
 
     /// News of somebody else's order is only printed.
     fn know(&mut self, order: u64, news: impl FnOnce(&mut Known)) {
         if let Some(known) = self.orders.get_mut(&order) {
             news(known);
+            self.events += 1;
         }
     }
 
@@ -89,33 +103,46 @@ impl Desk {
         for (order, known) in &self.orders {
             let (invoice, parcel) =
                 (known.invoice.as_deref().unwrap_or_default(), known.parcel.as_deref().unwrap_or_default());
-            println!("order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way");
+            println!("client: order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way");
         }
+        println!(
+            "client: {} commands and {} events went between {} services that know nothing but their messages; \
+             next: the same over RabbitMQ (README.md), or a service of your own (docs/first-service.md)",
+            self.orders.len(),
+            self.events,
+            COMPANY.len() + 1
+        );
         cx.stop_app();
     }
 }
 
-/// Places the orders.
+/// Places the orders, and waits for the desk to stop the app.
 async fn place_orders(bus: &Bus, first: u64) -> Result<(), Failure> {
     for (order, (address, grams)) in (first..).zip(PARCELS) {
         bus.send(&PlaceOrder { order, address: address.into(), grams }).await?;
     }
-    Ok(())
+    tokio::time::sleep(PATIENCE).await;
+    Err(Failure::permanent(format!(
+        "not every order is done after {PATIENCE:?}; `postrider doctor` says whether a service is gone or has failed"
+    )))
 }
 
-/// A number that no earlier run has used: the other services may remember its orders.
+/// A small number. It differs from run to run, so that what is left of an earlier run is not taken for news of this one.
 fn first_order() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_secs() % 1_000_000 * 10 + 1
+    now.as_secs() % 100 * 10 + 1
 }
 
 fn euros(cents: u64) -> String {
     format!("{}.{:02} EUR", cents / 100, cents % 100)
 }
 
-/// The customer as an app of its own.
+/// The customer as an app of its own. It waits until the whole company is there: an order that came before `invoice` has
+/// ever run would never be invoiced.
 pub fn app(app: App) -> App {
     let first = first_order();
     let orders = first..first + PARCELS.len() as u64;
-    app.actor(move || Desk::waiting_for(orders.clone())).on_ready(async move |bus: &Bus| place_orders(bus, first).await)
+    app.actor(move || Desk::waiting_for(orders.clone()))
+        .needs(COMPANY)
+        .on_ready(async move |bus: &Bus| place_orders(bus, first).await)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use contracts::{InvoiceCreated, PaymentTaken};
+use contracts::{Cents, InvoiceCreated, PaymentTaken};
 use postrider::{App, Context, Failure, distributed};
 
 /// Remembers what is paid, so that a message that comes twice takes the money once. Only as long as the process lives:
@@ -10,15 +10,17 @@ use postrider::{App, Context, Failure, distributed};
 #[derive(Default)]
 pub struct Payments {
     paid: HashSet<String>,
+    taken: Cents,
 }
 
 #[distributed(service = "payment")]
 impl Payments {
     #[distributed(event = "invoice.created")]
     async fn invoice_created(&mut self, invoice: InvoiceCreated, cx: &Context) -> Result<(), Failure> {
-        if !self.paid.insert(invoice.invoice.clone()) {
-            return Ok(());
+        if self.paid.insert(invoice.invoice.clone()) {
+            self.taken += invoice.amount;
         }
+        // Said again each time: the first time may have failed after the money was taken.
         cx.publish(&PaymentTaken { invoice: invoice.invoice, order: invoice.order, amount: invoice.amount })?;
         Ok(())
     }
@@ -39,6 +41,7 @@ mod tests {
         let invoice = InvoiceCreated { invoice: "INV-00007".into(), order: 7, amount: 470 };
         payments.invoice_created(invoice.clone(), &cx).await.unwrap();
         payments.invoice_created(invoice, &cx).await.unwrap();
-        assert_eq!(cx.sent_of::<PaymentTaken>().len(), 1);
+        assert_eq!(payments.taken, 470);
+        assert_eq!(cx.sent_of::<PaymentTaken>().len(), 2, "whoever asks again is told again");
     }
 }

@@ -10,6 +10,8 @@ use crate::message::{Envelope, Kind, MediaType, ReplyTo};
 
 /// How long answers are waited for.
 const WINDOW: Duration = Duration::from_secs(2);
+/// [`Wanted::About`] as it travels.
+const ABOUT: &[u8] = br#"{"order":"about"}"#;
 
 /// Why an order reached nobody.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -145,16 +147,26 @@ impl Actors {
     }
 
     async fn ask(&self, service: &str, payload: Bytes) -> Result<Vec<Envelope>, RequestError> {
-        let identity = &self.bus.identity;
-        let address = Address { kind: Kind::Channel, key: CONTROL, service: Some(service) };
-        // An order that waits for longer than its sender does is not carried out any more.
-        let options = Options::default().expiration(self.window).transient(true);
-        let mut outgoing =
-            identity.keyed(&address, Payload::bytes(payload, MediaType::JSON), options, self.bus.confirm_timeout())?;
-        outgoing.envelope.reply_to = Some(ReplyTo::Caller);
-        let envelope = stamp(outgoing, identity, None)?;
-        self.bus.outlet.ask_all(envelope, self.window).await
+        self.bus.outlet.ask_all(question(&self.bus, service, payload, self.window)?, self.window).await
     }
+}
+
+/// An order, awaiting its answer.
+fn question(bus: &Bus, service: &str, order: Bytes, window: Duration) -> Result<Box<Envelope>, SendError> {
+    let address = Address { kind: Kind::Channel, key: CONTROL, service: Some(service) };
+    // An order that waits for longer than its sender does is not carried out any more.
+    let options = Options::default().expiration(window).transient(true);
+    let payload = Payload::bytes(order, MediaType::JSON);
+    let mut outgoing = bus.identity.keyed(&address, payload, options, bus.confirm_timeout())?;
+    outgoing.envelope.reply_to = Some(ReplyTo::Caller);
+    stamp(outgoing, &bus.identity, None)
+}
+
+/// Asks whether a process of a service is there, and returns with its first answer. A process hears orders once all its
+/// actors consume, so that by then every queue of theirs stands.
+pub(in crate::app) async fn answers(bus: &Bus, service: &str, patience: Duration) -> Result<(), RequestError> {
+    let order = question(bus, service, Bytes::from_static(ABOUT), patience)?;
+    bus.outlet.request(order, patience).await.map(drop)
 }
 
 fn service_of(actor: &str) -> &str {

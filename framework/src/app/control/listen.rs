@@ -57,7 +57,9 @@ impl Listener {
         let problem = match serde_json::from_slice::<Order>(order) {
             Ok(order) if order.instance.as_ref().is_some_and(|instance| *instance != self.instance) => return None,
             Ok(order) => {
-                tracing::info!(service, ?order, "an order");
+                if order.order != Wanted::About {
+                    tracing::info!(service, ?order, "an order");
+                }
                 self.carry_out(&order).err()
             }
             // An order that a later version knows.

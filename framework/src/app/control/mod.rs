@@ -6,6 +6,7 @@ mod controls;
 mod listen;
 mod report;
 
+pub(super) use actors::answers;
 pub use actors::{Actors, ControlError};
 pub(super) use command::{ActorCommand, obey};
 pub(super) use controls::Controls;
