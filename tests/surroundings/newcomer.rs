@@ -105,7 +105,8 @@ fn a_client_without_its_services_says_which_are_missing_and_ends() {
 
     let mut client = program("client");
     client.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", fresh_namespace());
-    let client = run(client.env("POSTRIDER_NEEDS_TIMEOUT", "300ms"));
+    // Whoever waits is not idle.
+    let client = run(client.env("POSTRIDER_NEEDS_TIMEOUT", "300ms").args(["--idle", "60ms"]));
     assert_eq!(client.status.code(), Some(1), "{}", out(&client));
     let text = err(&client);
     assert!(text.contains(r#"["orders", "invoice", "payment", "shipping", "notification"]"#), "{text}");

@@ -37,6 +37,11 @@ impl HealthSource {
         self.states.bound_at()
     }
 
+    /// Whether services that the app needs have not answered yet.
+    pub(super) fn waits(&self) -> bool {
+        !self.waits_for.borrow().is_empty()
+    }
+
     pub(super) fn health(&self) -> Health {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
         let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
