@@ -1,5 +1,6 @@
 //! What somebody meets who starts with the README.
 
+use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use postrider::testing::TestApp;
 use postrider::{App, Context, Failure, Payload, WaitError, distributed};
 use postrider_tests::on_both_brokers;
-use postrider_tests::program::{PATIENCE, err, finish, out, program, run};
+use postrider_tests::program::{PATIENCE, err, out, program, run};
 use postrider_tests::world::{Seen, World, amqp_url, eventually};
 
 fn root() -> PathBuf {
@@ -37,16 +38,30 @@ fn company_over_rabbitmq() -> Vec<String> {
     [format!("export POSTRIDER_BROKER={}", amqp_url())].into_iter().chain(commands).collect()
 }
 
-/// Pastes commands into a shell, and ends what they leave behind.
+/// Pastes commands into a shell, and ends what they leave behind. They write to files: a pipe would be full some day, and
+/// stay open as long as anything runs.
 fn paste(namespace: &str, commands: &[String]) -> Output {
+    let files = ["out", "err"].map(|ending| std::env::temp_dir().join(format!("{namespace}.{ending}")));
     let mut shell = Command::new("bash");
-    shell.arg("-c").arg(commands.join("\n")).env("POSTRIDER_NAMESPACE", namespace).env("POSTRIDER_LOG", "warn");
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let shell = shell.spawn().unwrap();
-    let group = format!("-{}", shell.id());
-    let ends = std::thread::spawn(move || finish(shell)).join();
+    shell.arg("-c").arg(commands.join("\n")).env("POSTRIDER_NAMESPACE", namespace);
+    shell.env("POSTRIDER_LOG", "warn,lapin=off").stdin(Stdio::null()).process_group(0);
+    shell.stdout(File::create(&files[0]).unwrap()).stderr(File::create(&files[1]).unwrap());
+    let mut shell = shell.spawn().unwrap();
+    let (start, group) = (Instant::now(), format!("-{}", shell.id()));
+    let mut ended = None;
+    while ended.is_none() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+        ended = shell.try_wait().unwrap();
+    }
     let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
-    ends.unwrap()
+    let _ = shell.wait();
+    let [stdout, stderr] = files.map(|file| {
+        let text = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        text
+    });
+    let printed = [&stdout, &stderr].map(|text| String::from_utf8_lossy(text)).join("\n");
+    Output { status: ended.unwrap_or_else(|| panic!("still running after {PATIENCE:?}:\n{printed}")), stdout, stderr }
 }
 
 fn assert_all_orders_are_done(output: &Output) {
