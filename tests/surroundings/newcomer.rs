@@ -31,10 +31,9 @@ fn shell_block(page: &str, heading: &str) -> Vec<String> {
 
 /// The README's commands, with what Cargo has built in the place of Cargo, and the broker that there is.
 fn company_over_rabbitmq() -> Vec<String> {
-    let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
     let block = shell_block(&page("README.md"), "## The same binaries over RabbitMQ");
     assert!(block[0].starts_with("export POSTRIDER_BROKER="), "{block:?}");
-    let commands = block[1..].iter().map(|line| line.replace("cargo run -p ", &format!("{}/", built.display())));
+    let commands = block[1..].iter().map(|line| line.replace("cargo run -p ", &format!("{}/", built().display())));
     [format!("export POSTRIDER_BROKER={}", amqp_url())].into_iter().chain(commands).collect()
 }
 
@@ -126,6 +125,76 @@ fn a_client_without_its_services_says_which_are_missing_and_ends() {
     let text = err(&client);
     assert!(text.contains(r#"["orders", "invoice", "payment", "shipping", "notification"]"#), "{text}");
     assert!(text.contains("within 300ms") && text.contains("needs_timeout"), "{text}");
+}
+
+/// The block below a heading of a page, in one language.
+fn block(page: &str, heading: &str, language: &str) -> String {
+    let below = page.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}")).1;
+    let (_, block) = below.split_once(&format!("```{language}\n")).unwrap_or_else(|| panic!("no block {language:?}"));
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+/// A folder of its own outside the repository, gone at the end.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The files of "Your first service" in a folder of their own, with the way to the framework that leads there from here.
+fn first_service(page: &str) -> Folder {
+    let folder = Folder(std::env::temp_dir().join(format!("first-service-{}", fresh_namespace())));
+    std::fs::create_dir_all(folder.0.join("src")).unwrap();
+    for (name, language) in
+        [("Cargo.toml", "toml"), ("src/contract.rs", "rust"), ("src/main.rs", "rust"), ("postrider.toml", "toml")]
+    {
+        let text = block(page, name, language).replace("../postrider/", &format!("{}/", root().display()));
+        std::fs::write(folder.0.join(name), text).unwrap();
+    }
+    std::fs::copy(root().join("Cargo.lock"), folder.0.join("Cargo.lock")).unwrap();
+    folder
+}
+
+fn built() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Cargo in a folder, with what this repository has built already. It knows the packages by the copied lock file.
+fn cargo_in(folder: &Folder, arguments: &[&str]) -> Output {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+    cargo.current_dir(&folder.0).args(arguments).arg("--offline").env("CARGO_TARGET_DIR", built().parent().unwrap());
+    // As this repository's, so that what it has built can be used.
+    cargo.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only").stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
+        cargo.env_remove(name);
+    }
+    cargo.output().unwrap()
+}
+
+#[test]
+fn your_first_service_is_built_tested_and_asked_as_its_page_says() {
+    let page = page("docs/first-service.md");
+    let folder = first_service(&page);
+    let tested = cargo_in(&folder, &["test"]);
+    assert!(tested.status.success() && out(&tested).contains("2 passed"), "{}\n{}", out(&tested), err(&tested));
+    let made = cargo_in(&folder, &["build"]);
+    assert!(made.status.success(), "{}", err(&made));
+    assert!(!err(&tested).contains("warning") && !err(&made).contains("warning"), "{}{}", err(&tested), err(&made));
+
+    let commands = page.split("```sh\n").find(|block| block.contains("postrider wait")).unwrap();
+    let commands = commands.split_once("```").unwrap().0.lines().skip(1).map(|line| match line {
+        "cargo run &" => format!("{}/tickets &", built().display()),
+        line => line.replace("postrider ", &format!("{}/postrider ", built().display())),
+    });
+    let prepared = [format!("cd {}", folder.0.display()), format!("export POSTRIDER_BROKER={}", amqp_url())];
+    let output = paste(&fresh_namespace(), &prepared.into_iter().chain(commands).collect::<Vec<_>>());
+    let printed = [out(&output), err(&output)].concat();
+    let expected = page.split_once("It prints:\n\n```text\n").unwrap().1.split_once("```").unwrap().0;
+    for line in expected.lines() {
+        assert!(printed.lines().any(|printed| printed == line), "{line:?} is not printed:\n{printed}");
+    }
 }
 
 /// Tells of what it hears.

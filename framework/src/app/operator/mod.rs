@@ -91,6 +91,15 @@ enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
         timeout: Duration,
     },
+    /// Wait until services are there: each has a process all of whose actors consume
+    Wait {
+        /// The services
+        #[arg(required = true)]
+        services: Vec<String>,
+        /// How long to wait for all of them
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+        timeout: Duration,
+    },
     /// See, pause, resume and restart running actors
     #[command(subcommand)]
     Actor(ActorCommand),
@@ -190,6 +199,9 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         }
         Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
         Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
+        Command::Wait { services, timeout } => {
+            bus.wait_for_services(services, timeout).await.map_err(|error| error.to_string())
+        }
         Command::Actor(command) => control::obey(command, bus).await,
         Command::Dead(command) => dead::obey(command, bus).await,
         Command::Topology(command) => topology::obey(command, bus, config).await,

@@ -7,13 +7,14 @@ use super::*;
 use crate::app::cli::properties::{arguments, line};
 use crate::message::Envelope;
 
-const WORDS: [&str; 49] = [
+const WORDS: [&str; 50] = [
     "send",
     "publish",
     "request",
     "channel",
     "tap",
     "ping",
+    "wait",
     "dead",
     "domain",
     "list",
