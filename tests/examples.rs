@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BUILD_PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// Every example: its file, and its name for `cargo run --example`.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 9] = [
     ("01-hello.rs", "hello"),
     ("02-commands-and-events.rs", "commands-and-events"),
     ("03-request-and-reply.rs", "request-and-reply"),
@@ -25,6 +25,7 @@ const EXAMPLES: [(&str, &str); 8] = [
     ("06-web-handler.rs", "web-handler"),
     ("07-testing-a-service.rs", "testing-a-service"),
     ("08-foreign-client.rs", "foreign-client"),
+    ("09-errors-and-state.rs", "errors-and-state"),
 ];
 
 #[test]
@@ -60,6 +61,11 @@ fn web_handler_prints_what_its_first_lines_say() {
 #[test]
 fn testing_a_service_prints_what_its_first_lines_say() {
     prints_what_it_says("07-testing-a-service.rs");
+}
+
+#[test]
+fn errors_and_state_prints_what_its_first_lines_say() {
+    prints_what_it_says("09-errors-and-state.rs");
 }
 
 #[test]
