@@ -108,6 +108,51 @@ impl Beta {
     }
 }
 
+/// Its handlers ask this very actor: each holds up its lane while it waits.
+#[derive(Default)]
+struct Circles;
+
+#[distributed(service = "circles", concurrency = 1)]
+impl Circles {
+    #[distributed(command = "circles.command")]
+    async fn command(&mut self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+
+    #[distributed(query = "circles.query")]
+    async fn query(&mut self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+
+    #[distributed(query = "circles.shared")]
+    async fn shared(&self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+}
+
+/// Asks on, over another service if the key says so, and tells what came of it.
+async fn told(cx: &Context, key: &str) -> Result<String, Failure> {
+    if let Some(key) = key.strip_prefix("detour to ") {
+        return Ok(cx.request_key::<String>("detour.over", Payload::msgpack(key)).await?);
+    }
+    Ok(match cx.request_key::<String>(key, Payload::msgpack("end")).await {
+        Err(RequestError::WouldWaitForItself { .. }) => "told".to_owned(),
+        other => format!("{other:?}"),
+    })
+}
+
+/// Passes the question on, and the answer back.
+#[derive(Default)]
+struct Detour;
+
+#[distributed(service = "detour")]
+impl Detour {
+    #[distributed(query = "detour.over")]
+    async fn over(&self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+}
+
 fn echo(text: &str) -> Echo {
     Echo { text: text.into() }
 }
@@ -221,6 +266,24 @@ on_both_brokers! {
         assert!(circle.starts_with("true") && circle.contains("alpha.Alpha@") && circle.contains("beta.Beta@"), "{circle}");
         let through: String = client.bus().request_key("beta.through", Payload::msgpack("y")).await.unwrap();
         assert_eq!(through, "y", "a line is no circle");
+    }
+
+    async fn whoever_waits_for_itself_is_told_at_once_although_it_holds_up_its_lane(world: World) {
+        let _circles = world.start(App::new("circles").actor(Circles::default)).await;
+        let _detour = world.start(App::new("detour").actor(Detour::default)).await;
+        let client = world.client().await;
+        for asked in ["circles.command", "circles.query", "circles.shared"] {
+            for next in ["circles.command", "circles.query", "circles.shared"] {
+                for way in ["", "detour to "] {
+                    let started = std::time::Instant::now();
+                    let way = Payload::msgpack(format!("{way}{next}").as_str());
+                    let answer: String = client.bus().request_key(asked, way).await.unwrap();
+                    assert_eq!(answer, "told", "{asked} → {next}");
+                    // A handler may run for 30 s, and a request may wait as long.
+                    assert!(started.elapsed() < Duration::from_secs(10), "{asked} → {next}: {:?}", started.elapsed());
+                }
+            }
+        }
     }
 
     /// Beside replies that keep coming, by which confirms are looked at.

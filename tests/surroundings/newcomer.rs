@@ -184,7 +184,7 @@ fn your_first_service_is_built_tested_and_asked_as_its_page_says() {
         assert!(output.status.success() && !text.contains("warning"), "{arguments:?}:\n{text}");
         assert!(arguments[0] != "test" || text.contains("2 passed"), "{text}");
     }
-    let commands = page.split("```sh\n").find(|block| block.contains("postrider wait")).unwrap();
+    let commands = page.split("```sh\n").find(|block| block.starts_with("export POSTRIDER_BROKER=")).unwrap();
     let commands = commands.split_once("```").unwrap().0.lines().skip(1).map(|line| match line {
         "cargo run &" => format!("{}/tickets &", built().display()),
         line => line.replace("postrider ", &format!("{}/postrider ", built().display())),

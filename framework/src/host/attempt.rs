@@ -72,19 +72,29 @@ impl<S: 'static> Core<S> {
             return Some(stopping());
         }
         let envelope = &job.envelope;
-        // Where nobody waits for an answer, a call path says nothing.
-        let waited_for = matches!(Asked::of(envelope), Asked::Reply | Asked::Query);
-        if waited_for && envelope.call_path.contains(&self.settings.waiter) {
-            let path = envelope.call_path.join(" → ");
-            let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
-            Counters::add(&self.counters.rejected);
-            return Some(Outcome::failed(FailureClass::Rejected, Problem::WOULD_WAIT, text));
+        if self.is_waited_for_by_itself(envelope) {
+            return Some(self.would_wait(envelope));
         }
         if let Some(reason) = envelope.headers.text(UNREADABLE) {
             return Some(Outcome::failed(FailureClass::Undecodable, Problem::UNDECODABLE, reason));
         }
         let is_ping = envelope.kind == Kind::Query && envelope.target.is_some() && envelope.key.as_str() == PING;
         is_ping.then(|| self.pong(&envelope.media_type))
+    }
+
+    /// Whether this very actor waits for the answer to the message, over however many services.
+    pub(super) fn is_waited_for_by_itself(&self, envelope: &Envelope) -> bool {
+        // Where nobody waits for an answer, a call path says nothing.
+        let waited_for = matches!(Asked::of(envelope), Asked::Reply | Asked::Query);
+        waited_for && envelope.call_path.contains(&self.settings.waiter)
+    }
+
+    /// The outcome of such a message.
+    pub(super) fn would_wait(&self, envelope: &Envelope) -> Outcome {
+        let path = envelope.call_path.join(" → ");
+        let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
+        Counters::add(&self.counters.rejected);
+        Outcome::failed(FailureClass::Rejected, Problem::WOULD_WAIT, text)
     }
 
     fn pong(&self, asked: &MediaType) -> Outcome {
