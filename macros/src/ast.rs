@@ -7,6 +7,7 @@ use syn::{
 
 use crate::attr::{ImplWords, MethodWords, PolicyWords};
 use crate::mistakes::Mistakes;
+use crate::parameters::check_parts;
 use crate::tokens::{borrows, mentions, ungrouped};
 
 pub struct Actor {
@@ -28,6 +29,8 @@ pub struct Handler {
     pub message: Type,
     pub parameters: Vec<Parameter>,
     pub output: Type,
+    /// Its words do not fit together, which is told; nothing more is said of it.
+    pub mistaken: bool,
 }
 
 pub struct Parameter {
@@ -79,6 +82,7 @@ fn read_method(method: &mut ImplItemFn, mistakes: &mut Mistakes) -> Option<Handl
         message: signature.message,
         parameters: signature.parameters,
         output: signature.output,
+        mistaken: false,
     });
     let fine = here.is_empty();
     mistakes.absorb(here);
@@ -134,7 +138,9 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
         mistakes.at(&signature.ident, "a handler takes the message as its first parameter after `self`: `message: MyMessage`, or `_: ()` for none");
         return None;
     };
-    check_message(message, mistakes);
+    if !check_parts(&signature.ident, signature.inputs.iter().skip(1), mistakes) {
+        check_message(message, mistakes);
+    }
     let parameters = rest.iter().map(|ty| read_parameter(ty, mistakes)).collect();
     let output = match &signature.output {
         ReturnType::Default => syn::parse_quote_spanned!(signature.span()=> ()),

@@ -9,10 +9,13 @@ use crate::attr::PolicyWords;
 use crate::mistakes::Mistakes;
 use crate::tokens::borrows;
 
-pub fn check(actor: &Actor, mistakes: &mut Mistakes) {
+pub fn check(actor: &mut Actor, mistakes: &mut Mistakes) {
     check_block(actor, mistakes);
-    for handler in &actor.handlers {
-        check_handler(handler, actor, mistakes);
+    for index in 0..actor.handlers.len() {
+        let mut here = Mistakes::default();
+        check_handler(&actor.handlers[index], actor, &mut here);
+        actor.handlers[index].mistaken = !here.is_empty();
+        mistakes.absorb(here);
     }
     for (index, first) in actor.handlers.iter().enumerate() {
         for second in &actor.handlers[index + 1..] {
@@ -103,14 +106,23 @@ fn check_handler(handler: &Handler, actor: &Actor, mistakes: &mut Mistakes) {
     let owned = owned_domains(actor);
     let needs_owner = kind == "command" || kind == "query";
     if needs_owner && !owned.is_empty() && !owned.iter().any(|owned| owned == domain(&key)) {
-        let service = actor.words.service.as_ref().map(syn::LitStr::value).unwrap_or_default();
-        let text = format!(
-            "service {service:?} does not own the domain {:?}; it owns {owned:?}. Use a key of an owned domain, or add the domain: `domains = [\"{service}\", {:?}]`",
-            domain(&key),
-            domain(&key)
-        );
-        mistakes.at(&handler.key, text);
+        mistakes.at(&handler.key, foreign(&key, &owned, actor));
     }
+}
+
+/// What to write instead of a key whose domain is not owned.
+fn foreign(key: &str, owned: &[String], actor: &Actor) -> String {
+    let service = actor.words.service.as_ref().map(syn::LitStr::value).unwrap_or_default();
+    let first = owned.first().map_or("", String::as_str);
+    let Some((domain, rest)) = key.split_once('.') else {
+        return format!(
+            "a key begins with its domain; did you mean \"{first}.{key}\"? Service {service:?} owns {owned:?}"
+        );
+    };
+    format!(
+        "service {service:?} does not own the domain {domain:?}; it owns {owned:?}. Did you mean \"{first}.{rest}\"? If the service is to own {domain:?} too, write `domains = [{}, {domain:?}]` on the block",
+        owned.iter().map(|owned| format!("{owned:?}")).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn check_policy(handler: &Handler, actor: &Actor, kind: &str, mistakes: &mut Mistakes) {

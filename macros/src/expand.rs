@@ -8,8 +8,9 @@ use syn::{ImplItemFn, Item, ItemImpl, Type};
 use crate::ast::{Actor, Handler};
 use crate::attr::{ImplWords, PolicyWords};
 use crate::check::{check, conflict};
+use crate::compare::{context_checks, contract_checks};
 use crate::mistakes::Mistakes;
-use crate::tokens::{borrows, mentions};
+use crate::tokens::{borrows, is_named};
 
 pub fn distributed(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
@@ -18,10 +19,10 @@ pub fn distributed(attribute: TokenStream, item: TokenStream) -> TokenStream {
         Err(error) => return not_a_block(item, error),
     };
     let words = ImplWords::read(attribute, &mut mistakes);
-    let actor = Actor::read(words, block, &mut mistakes);
-    check(&actor, &mut mistakes);
+    let mut actor = Actor::read(words, block, &mut mistakes);
+    check(&mut actor, &mut mistakes);
     let block = &actor.item;
-    let implementation = if mistakes.is_empty() { implementation(&actor) } else { stand_in(&actor) };
+    let implementation = implementation(&actor, mistakes.is_empty());
     let mistakes = mistakes.into_tokens();
     quote! { #block #implementation #mistakes }
 }
@@ -51,41 +52,32 @@ fn not_in_a_block(method: &ImplItemFn) -> syn::Error {
     syn::Error::new(method.sig.ident.span(), text)
 }
 
-/// With mistakes the type is an actor all the same, so that nobody hears that it is none.
-fn stand_in(actor: &Actor) -> TokenStream {
+/// With mistakes the type is an actor all the same, so that nobody hears that it is none, and the compiler looks at the handlers without a
+/// mistake.
+fn implementation(actor: &Actor, fine: bool) -> TokenStream {
     if actor.item.trait_.is_some() || borrows(&actor.item.self_ty) {
         return TokenStream::new();
     }
-    let (impl_generics, _, where_clause) = actor.item.generics.split_for_impl();
-    let ty = &actor.item.self_ty;
-    quote! {
-        impl #impl_generics ::postrider::private::Actor for #ty #where_clause {
-            fn attributes() -> ::postrider::private::Attributes {
-                ::core::unreachable!()
-            }
-
-            fn handlers(_: &mut ::postrider::private::Table<Self>) {}
-        }
-    }
-}
-
-fn implementation(actor: &Actor) -> TokenStream {
     let (generics, ty) = (&actor.item.generics, &actor.item.self_ty);
     let (impl_generics, _, where_clause) = generics.split_for_impl();
-    let attributes = attributes(actor);
-    let rows = actor.handlers.iter().map(row);
+    let attributes = if fine { attributes(actor) } else { quote!(::core::unreachable!()) };
+    let readable = || actor.handlers.iter().filter(|handler| !handler.mistaken);
+    let rows = readable().map(row);
     let concrete = generics.params.is_empty();
-    let checks = actor.handlers.iter().filter(|_| concrete).map(contract_checks);
-    let conflicts = conflicts_under_cfg(actor);
+    let contracts = readable().filter(|_| concrete).map(|handler| contract_checks(handler, &kind(handler)));
+    let contexts = readable().map(|handler| context_checks(handler, concrete));
+    let conflicts = if fine { conflicts_under_cfg(actor) } else { TokenStream::new() };
+    // The trait's name is what the compiler shows when one type has two annotated blocks.
     quote! {
+        #(#contracts)*
+        #(#contexts)*
         #[allow(clippy::all, clippy::pedantic)]
-        impl #impl_generics ::postrider::private::Actor for #ty #where_clause {
+        impl #impl_generics ::postrider::private::one_type_has_one_distributed_block__put_all_handlers_into_it_or_make_a_second_type_with_its_own_queue for #ty #where_clause {
             fn attributes() -> ::postrider::private::Attributes {
                 #attributes
             }
 
             fn handlers(table: &mut ::postrider::private::Table<Self>) {
-                #(#checks)*
                 #conflicts
                 #(#rows)*
             }
@@ -178,8 +170,13 @@ fn row(handler: &Handler) -> TokenStream {
         if parameter.by_reference {
             return quote_spanned!(ty.span()=> let #name = <#ty as ::postrider::private::ByReference>::by_reference(&#context););
         }
+        let from = if is_named(ty, "Context") {
+            quote_spanned!(ty.span()=> { #[allow(unused_imports)] use ::postrider::private::FromOtherContext as _; ::postrider::private::ByValue::<#ty>::from_context })
+        } else {
+            quote_spanned!(ty.span()=> <#ty as ::postrider::private::FromContext>::from_context)
+        };
         quote_spanned! {ty.span()=>
-            let #name = match <#ty as ::postrider::private::FromContext>::from_context(&#context).await {
+            let #name = match (#from)(&#context).await {
                 ::core::result::Result::Ok(value) => value,
                 ::core::result::Result::Err(failure) => return ::postrider::private::not_extracted(&failure),
             };
@@ -219,8 +216,7 @@ fn row(handler: &Handler) -> TokenStream {
 /// the inherent method of ours wins over the trait's.
 fn read_message(message: &Type) -> TokenStream {
     let invocation = format_ident!("invocation");
-    let last = if let Type::Path(path) = message { path.path.segments.last() } else { None };
-    if last.is_some_and(|segment| segment.ident == "Bytes" || segment.ident == "String") {
+    if is_named(message, "Bytes") || is_named(message, "String") {
         return quote_spanned! {message.span()=> {
             #[allow(unused_imports)]
             use ::postrider::private::ReadTyped as _;
@@ -228,55 +224,6 @@ fn read_message(message: &Type) -> TokenStream {
         }};
     }
     quote_spanned!(message.span()=> ::postrider::private::typed::<#message>(#invocation))
-}
-
-/// Compares key, kind and answer with the contract of the message, if it has one.
-fn contract_checks(handler: &Handler) -> TokenStream {
-    let Handler { key, cfgs, message, output, method, .. } = handler;
-    let kind_value = kind(handler);
-    let (kind, shown) = (&handler.kind, quote!(#message).to_string());
-    // A constant cannot name the `Self` of the block around it.
-    if mentions(message, "Self") || mentions(output, "Self") {
-        return TokenStream::new();
-    }
-    let wrong_key = format!("`{method}` has another key than the contract of `{shown}`; write the contract's key here");
-    let wrong_kind =
-        format!("`{method}` handles a {kind}, but `{shown}` is a contract of another kind; write its kind here");
-    let wrong_reply = format!(
-        "the answer of `{method}` is not the one in the contract of `{shown}`: its `reply = …`, or `()` without one"
-    );
-    // A pattern matches many keys; the contract names one of them.
-    let key_check = (!postrider_grammar::is_wildcard(&key.value())).then(|| {
-        quote_spanned! {key.span()=>
-            #(#cfgs)*
-            const _: () = {
-                #[allow(unused_imports)]
-                use ::postrider::private::NoContract as _;
-                assert!(::postrider::private::same_key(#key, ::postrider::private::Probe::<#message>::KEY), #wrong_key);
-            };
-        }
-    });
-    let kind_check = quote_spanned! {kind.span()=>
-        #(#cfgs)*
-        const _: () = {
-            #[allow(unused_imports)]
-            use ::postrider::private::NoContract as _;
-            assert!(::postrider::private::same_kind(#kind_value, ::postrider::private::Probe::<#message>::KIND), #wrong_kind);
-        };
-    };
-    let reply_check = quote_spanned! {output.span()=>
-        #(#cfgs)*
-        const _: () = {
-            #[allow(unused_imports)]
-            use ::postrider::private::{AnswersNothing as _, NothingPromised as _};
-            assert!(
-                !::postrider::private::ReplyProbe::<#message, ::core::marker::PhantomData<()>>::PROMISED
-                    || ::postrider::private::ReplyProbe::<#message, #output>::ANSWERS,
-                #wrong_reply
-            );
-        };
-    };
-    quote! { #key_check #kind_check #reply_check }
 }
 
 /// Two methods that could take the same message, of which at least one is under `#[cfg]`: a mistake if both remain.

@@ -6,10 +6,12 @@
 mod ast;
 mod attr;
 mod check;
+mod compare;
 mod contract;
 mod expand;
 mod failure;
 mod mistakes;
+mod parameters;
 mod test_attr;
 mod tokens;
 

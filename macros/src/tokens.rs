@@ -18,6 +18,12 @@ pub fn borrows(ty: &Type) -> bool {
     })
 }
 
+/// Whether the last word of the type's path is `name`. What it is, only the compiler knows.
+pub fn is_named(ty: &Type, name: &str) -> bool {
+    let last = if let Type::Path(path) = ty { path.path.segments.last() } else { None };
+    last.is_some_and(|segment| segment.ident == name)
+}
+
 /// A type that a `macro_rules` macro passes on comes in an invisible group.
 pub fn ungrouped(ty: &Type) -> &Type {
     match ty {

@@ -17,7 +17,8 @@ use crate::handler::{Context, Failure};
 #[diagnostic::on_unimplemented(
     message = "a handler cannot take a parameter of type `{Self}`",
     label = "not made from the message that is handled",
-    note = "after the message a handler takes `&Context` and types that implement `postrider::FromContext`"
+    note = "after the message a handler takes `&Context` and types that implement `postrider::FromContext`",
+    note = "the message is one parameter: if this is a part of it, put both into one struct"
 )]
 pub trait FromContext: Sized {
     /// Makes the value from the message that is being handled.

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod context;
+mod contracts;
 mod decode;
 mod extract;
 mod failure;

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use crate::handler::spec::{Actor, Attributes, Guarantee, HandlerSpec, Scope};
+pub use crate::handler::contracts::*;
+pub use crate::handler::spec::{Attributes, Guarantee, HandlerSpec, Scope};
 pub use crate::handler::{
     Class, Context, FailureClass, FromContext, HandlerError, Invocation, Outcome, PolicyWords, Table,
 };
@@ -14,6 +15,7 @@ pub use crate::message::{Command, ContentEncoding, Contract, Event, Kind, MediaT
 pub use bytes::Bytes;
 
 use crate::codec::{self, Codec};
+use crate::handler::spec::Actor;
 use crate::handler::{Failed, Failure, Reply, decode};
 use crate::message::Problem;
 
@@ -81,6 +83,60 @@ impl ByReference for Context {
     }
 }
 
+/// A parameter named `Context` that is taken by value: ours is a mistake, which [`ByValue::IS_OURS`] tells; somebody else's is like all others.
+pub struct ByValue<T>(PhantomData<T>);
+
+impl ByValue<Context> {
+    pub const IS_OURS: bool = true;
+
+    pub async fn from_context(context: &Context) -> Result<Context, Failure> {
+        Ok(context.clone())
+    }
+}
+
+pub trait OtherContext<T> {
+    const IS_OURS: bool = false;
+}
+
+impl<T> OtherContext<T> for ByValue<T> {}
+
+pub trait FromOtherContext<T> {
+    fn from_context(context: &Context) -> impl Future<Output = Result<T, Failure>>;
+}
+
+impl<T: FromContext> FromOtherContext<T> for ByValue<T> {
+    fn from_context(context: &Context) -> impl Future<Output = Result<T, Failure>> {
+        T::from_context(context)
+    }
+}
+
+/// An annotated impl block. The compiler shows the trait's name when one type has two such blocks.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a service actor",
+    label = "not a service actor",
+    note = "annotate its impl block: `#[distributed(service = \"…\")] impl {Self} {{ … }}`"
+)]
+#[allow(non_camel_case_types, reason = "it is read as a sentence")]
+pub trait one_type_has_one_distributed_block__put_all_handlers_into_it_or_make_a_second_type_with_its_own_queue:
+    Sized + 'static
+{
+    fn attributes() -> Attributes;
+    fn handlers(table: &mut Table<Self>);
+}
+
+use one_type_has_one_distributed_block__put_all_handlers_into_it_or_make_a_second_type_with_its_own_queue as Block;
+
+#[diagnostic::do_not_recommend]
+impl<S: Block> Actor for S {
+    fn attributes() -> Attributes {
+        <S as Block>::attributes()
+    }
+
+    fn handlers(table: &mut Table<Self>) {
+        <S as Block>::handlers(table);
+    }
+}
+
 /// The outcome of an extractor that failed.
 pub fn not_extracted(failure: &Failure) -> Outcome {
     Outcome::from_error(failure)
@@ -89,7 +145,7 @@ pub fn not_extracted(failure: &Failure) -> Outcome {
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
-    label = "neither `()` nor a `Result`",
+    label = "write `Result<{Self}, Failure>`, or `()` for no answer",
     note = "return `()`, `Result<(), E>` or `Result<T, E>`, where `T` implements `serde::Serialize` and `E` implements `postrider::HandlerError`"
 )]
 pub trait Returned {
@@ -141,81 +197,6 @@ fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
             Outcome::failed(FailureClass::Permanent, Problem::FAILED, format!("the answer cannot be sent: {error}"))
         }
     }
-}
-
-/// What is known of a message type at compile time: an inherent constant for contracts, the trait's default for
-/// all other types.
-pub struct Probe<T>(PhantomData<T>);
-
-impl<T: Contract> Probe<T> {
-    pub const KEY: Option<&'static str> = Some(T::KEY);
-    pub const KIND: Option<Kind> = Some(T::KIND);
-}
-
-pub trait NoContract {
-    const KEY: Option<&'static str> = None;
-    const KIND: Option<Kind> = None;
-}
-
-impl<T> NoContract for Probe<T> {}
-
-/// Whether a handler that returns `R` answers what the contract `M` promises.
-pub struct ReplyProbe<M, R>(PhantomData<(M, R)>);
-
-impl<M: Request> ReplyProbe<M, PhantomData<()>> {
-    pub const PROMISED: bool = true;
-}
-
-pub trait NothingPromised {
-    const PROMISED: bool = false;
-}
-
-impl<M, R> NothingPromised for ReplyProbe<M, R> {}
-
-impl<M: Request<Reply = T>, T, E> ReplyProbe<M, Result<T, E>> {
-    pub const ANSWERS: bool = true;
-}
-
-impl<M: Request<Reply = ()>> ReplyProbe<M, ()> {
-    pub const ANSWERS: bool = true;
-}
-
-pub trait AnswersNothing {
-    const ANSWERS: bool = false;
-}
-
-impl<M, R> AnswersNothing for ReplyProbe<M, R> {}
-
-/// A contract with an empty key has a mistake that is reported where it is.
-#[must_use]
-pub const fn same_key(key: &str, contract: Option<&str>) -> bool {
-    match contract {
-        Some(contract) => contract.is_empty() || same(key, contract),
-        None => true,
-    }
-}
-
-#[must_use]
-pub const fn same_kind(kind: Kind, contract: Option<Kind>) -> bool {
-    match contract {
-        Some(contract) => kind as u8 == contract as u8,
-        None => true,
-    }
-}
-
-const fn same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len() != b.len() {
-        return false;
-    }
-    let mut at = 0;
-    while at < a.len() {
-        if a[at] != b[at] {
-            return false;
-        }
-        at += 1;
-    }
-    true
 }
 
 /// Reads a typed message.

@@ -18,6 +18,17 @@ impl FromContext for Tenant {
     }
 }
 
+/// Named like ours, and made from it.
+mod other {
+    pub struct Context(pub u32);
+
+    impl postrider::FromContext for Context {
+        async fn from_context(cx: &postrider::Context) -> Result<Self, postrider::Failure> {
+            Ok(Self(cx.attempt()))
+        }
+    }
+}
+
 #[derive(Default)]
 struct Invoicing {
     seen: Vec<String>,
@@ -63,6 +74,11 @@ impl Invoicing {
         Ok(tenant.0)
     }
 
+    #[distributed(command = "invoice.other")]
+    async fn other(&self, _: (), other: other::Context) -> Result<u32, Failure> {
+        Ok(other.0)
+    }
+
     #[distributed(command = "invoice.both")]
     async fn both(&mut self, _: (), mut tenant: Tenant, cx: &postrider::Context, other: Tenant) -> Result<(), Failure> {
         tenant.0.push_str(&other.0);
@@ -74,5 +90,5 @@ impl Invoicing {
 
 #[test]
 fn a_handler_takes_a_message_and_what_can_be_made_from_its_context() {
-    assert_eq!(super::handlers::<Invoicing>().len(), 9);
+    assert_eq!(super::handlers::<Invoicing>().len(), 10);
 }
