@@ -100,6 +100,7 @@ fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> 
         mistakes.at(second, "one meaning is enough: an error is transient, permanent or rejected");
     }
     let rejected = attribute.path().is_ident("rejected");
+    let coded = rejected || attribute.path().is_ident("permanent");
     let class = if rejected {
         "Rejected"
     } else if attribute.path().is_ident("permanent") {
@@ -116,12 +117,12 @@ fn meaning(attributes: &[Attribute], place: &Ident, mistakes: &mut Mistakes) -> 
     if let Meta::List(list) = &attribute.meta {
         for word in parts::<Word>(list.tokens.clone(), "code = \"unknown-order\"", mistakes).iter().flatten() {
             match word.name.to_string().as_str() {
-                "code" if rejected => {
+                "code" if coded => {
                     code_missing = false;
                     meaning.code = text(word, mistakes);
                 }
                 "from" if !rejected => meaning.from = flag(word, mistakes),
-                other => mistakes.at(&word.name, format!("`{other}` is not known here; write `#[transient(from)]`, `#[permanent(from)]` or `#[rejected(code = \"…\")]`")),
+                other => mistakes.at(&word.name, format!("`{other}` is not known here; write `#[transient(from)]`, `#[permanent(from, code = \"…\")]` (both may be left out) or `#[rejected(code = \"…\")]`")),
             }
         }
     }

@@ -55,7 +55,8 @@ pub fn derive_query(item: TokenStream) -> TokenStream {
 }
 
 /// What an error means for the message: `#[transient]`, `#[permanent]` or `#[rejected(code = "…")]` on the type or on
-/// each variant. `#[transient(from)]` and `#[permanent(from)]` also take the one field's type through `?`.
+/// each variant. `#[transient(from)]` and `#[permanent(from)]` also take the one field's type through `?`. A permanent error may have a code too:
+/// `#[permanent(code = "…")]`.
 /// The type must implement `Display`, which is the text for the log and, of a rejection, for the caller.
 #[proc_macro_derive(HandlerError, attributes(transient, permanent, rejected))]
 pub fn derive_handler_error(item: TokenStream) -> TokenStream {

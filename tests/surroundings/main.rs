@@ -8,4 +8,5 @@ mod frame_sizes;
 mod frames;
 mod messages;
 mod newcomer;
+mod newcomer_macros;
 mod processes;

@@ -28,7 +28,7 @@ pub trait HandlerError: fmt::Display {
     /// What it means for the message.
     fn class(&self) -> Class;
 
-    /// A word for programs; what `#[rejected(code = "…")]` says.
+    /// A word for programs; what `#[rejected(code = "…")]` and `#[permanent(code = "…")]` say.
     fn code(&self) -> &str {
         Problem::FAILED
     }
@@ -52,7 +52,7 @@ pub trait HandlerError: fmt::Display {
     }
 }
 
-/// Any error, as a handler's failure. Through `?` it is transient; [`Failure::permanent`] and
+/// Any error, as a handler's failure. Through `?` it is transient; [`Failure::permanent`], [`Failure::permanent_code`] and
 /// [`Failure::rejected`] say otherwise.
 ///
 /// ```
@@ -80,6 +80,14 @@ impl Failure {
     /// It will never succeed.
     pub fn permanent(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(Class::Permanent, error.into())
+    }
+
+    /// It will never succeed, and programs are told why: the code goes to the caller and into the dead letter. The error is for the log, as that of
+    /// [`Failure::permanent`] is.
+    pub fn permanent_code(code: impl Into<String>, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let failure = Self::permanent(error);
+        let text = failure.problem.text.clone();
+        Self { problem: Problem::new(code, text), ..failure }
     }
 
     /// The service says no; code and text go to the caller.

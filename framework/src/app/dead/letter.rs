@@ -9,7 +9,7 @@ use crate::broker::{
 };
 use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
-use crate::message::{ContentEncoding, MediaType, MessageId, Value};
+use crate::message::{ContentEncoding, MediaType, MessageId, Problem, Value};
 
 /// A message that was given up: its bytes and headers, and why.
 #[derive(Clone)]
@@ -99,6 +99,18 @@ impl DeadLetter {
     #[must_use]
     pub fn reason(&self) -> &str {
         self.text("postrider-dead-reason")
+    }
+
+    /// The word for programs that its failure has, such as `unknown-order`; `failed` if its handler gave none.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.text("postrider-dead-code")
+    }
+
+    /// The reason, with the code that a handler gave.
+    pub(super) fn reason_and_code(&self) -> String {
+        let given = matches!(self.reason(), "rejected" | "permanent") && !["", Problem::FAILED].contains(&self.code());
+        if given { format!("{}: {}", self.reason(), self.code()) } else { self.reason().to_owned() }
     }
 
     /// The last error.

@@ -1,0 +1,67 @@
+//! What somebody meets who writes a first actor: what the errors of handlers, runtimes, settings and keys say.
+
+use std::fmt;
+
+use postrider::{App, Failure, HandlerError, Payload, RequestError, distributed};
+use postrider_tests::on_both_brokers;
+
+#[derive(HandlerError)]
+enum Closed {
+    #[permanent(code = "account-gone")]
+    Gone,
+    #[permanent]
+    Broken,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the account 7 of Smith")
+    }
+}
+
+struct Accounts;
+
+#[distributed(service = "accounts")]
+impl Accounts {
+    #[distributed(command = "accounts.close")]
+    async fn close(&self, gone: bool) -> Result<(), Closed> {
+        Err(if gone { Closed::Gone } else { Closed::Broken })
+    }
+
+    #[distributed(command = "accounts.open")]
+    async fn open(&self, _: ()) -> Result<(), Failure> {
+        Err(Failure::permanent_code("no-branch", "Smith lives nowhere"))
+    }
+
+    #[distributed(query = "accounts.balance")]
+    async fn balance(&self, _: ()) -> Result<u64, Failure> {
+        Err(Failure::permanent_code("no-branch", "Smith lives nowhere"))
+    }
+}
+
+fn remote_code(failed: RequestError) -> String {
+    let RequestError::Remote(remote) = failed else { panic!("{failed}") };
+    assert!(!remote.problem.text.contains("Smith"), "the text is for the log only: {}", remote.problem.text);
+    remote.problem.code
+}
+
+on_both_brokers! {
+    async fn the_code_of_a_permanent_failure_reaches_the_caller_and_the_dead_letter(world: World) {
+        let running = world.start(App::new("accounts").actor(|| Accounts)).await;
+        let bus = running.bus();
+        let mut codes = Vec::new();
+        for (key, payload) in [
+            ("accounts.close", Payload::json(&true)),
+            ("accounts.close", Payload::json(&false)),
+            ("accounts.open", Payload::json(&())),
+            ("accounts.balance", Payload::json(&())),
+        ] {
+            codes.push(remote_code(bus.request_key::<u64>(key, payload).await.unwrap_err()));
+        }
+        assert_eq!(codes, ["account-gone", "failed", "no-branch", "no-branch"]);
+        let dead = world.dead_letters("accounts", 3).await;
+        let code = |key: &str| dead.iter().filter(|letter| letter.key.as_str() == key).filter_map(|letter| letter.headers.text("postrider-dead-code")).collect::<Vec<_>>();
+        assert_eq!((code("accounts.close"), code("accounts.open")), (vec!["account-gone", "failed"], vec!["no-branch"]));
+        running.stop().await;
+    }
+}
