@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use postrider::testing::{FaultTest, Faults, TestApp};
 use postrider::{App, Failure, HandlerError, Payload, RequestError, distributed};
 use postrider_tests::on_both_brokers;
 
@@ -64,4 +65,42 @@ on_both_brokers! {
         assert_eq!((code("accounts.close"), code("accounts.open")), (vec!["account-gone", "failed"], vec!["no-branch"]));
         running.stop().await;
     }
+}
+
+/// What a panic says.
+fn panic_text(test: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    let panic = std::panic::catch_unwind(test).unwrap_err();
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .unwrap()
+}
+
+/// As `#[tokio::test]` does it.
+fn as_tokio_test(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn a_test_app_in_another_runtime_names_the_attribute_to_write() {
+    let app = || App::new("accounts").actor(|| Accounts);
+    let told = panic_text(move || as_tokio_test(async move { drop(TestApp::start(app()).await) }));
+    assert!(
+        told.contains("write `#[postrider::test]` instead of `#[tokio::test]`") && told.lines().count() == 2,
+        "{told}"
+    );
+    let told = panic_text(|| as_tokio_test(async { drop(FaultTest::start(Faults::seeded(1), []).await) }));
+    assert!(told.contains("write `#[postrider::test]` instead of `#[tokio::test]`"), "{told}");
+    let told = panic_text(|| as_tokio_test(async { postrider::testing::run(async {}) }));
+    assert!(told.contains("write `#[postrider::test]` instead of `#[tokio::test]`"), "{told}");
+}
+
+#[tokio::test]
+async fn an_app_starts_in_any_runtime() {
+    let world = postrider_tests::world::World::in_process();
+    let running = world.start(App::new("accounts").actor(|| Accounts)).await;
+    let failed = running.bus().request_key::<u64>("accounts.open", Payload::json(&())).await.unwrap_err();
+    assert_eq!(remote_code(failed), "no-branch");
+    running.stop().await;
 }

@@ -13,10 +13,8 @@ use crate::app::manifest::{ManifestRow, manifest_in};
 use crate::app::{printable, read_config, topology_command};
 use crate::message::Secret;
 
-/// Runs a service binary: `run` (the default), `list`, `topology`. `--help` says more. Blocks until the process is
-/// to end; the exit code is 0 when it ended as asked, 1 when something failed, 2 when the command line is wrong.
-#[must_use]
-pub fn main(mut app: App) -> ExitCode {
+/// Runs a service binary on the calling thread, as [`crate::app::main`] says.
+pub(super) fn main(mut app: App) -> ExitCode {
     let name = app.name.clone();
     let cli = Cli::parse();
     start_log(&cli.common, "warn,postrider=info,lapin=off");

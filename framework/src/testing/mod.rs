@@ -37,7 +37,11 @@ pub use test_app::{Log, TestApp};
 /// Runs a test that may start actors. `#[postrider::test]` does it for you.
 ///
 /// # Panics
-/// As the test does.
+/// As the test does; and inside another runtime, such as that of `#[tokio::test]`.
 pub fn run<F: Future>(test: F) -> F::Output {
+    assert!(
+        tokio::runtime::Handle::try_current().is_err(),
+        "a test runs in one runtime, and there is one already: write `#[postrider::test]` instead of `#[tokio::test]`, without `postrider::testing::run`"
+    );
     actix_rt::System::new().block_on(test)
 }
