@@ -1,5 +1,5 @@
 //! The rules for the names that Postrider writes on the network: words, routing keys, event patterns,
-//! queue names, durations and retry plans. The framework checks them at run time, `#[distributed]` at compile time; both
+//! queue names, durations, retry plans and prefetch. The framework checks them at run time, `#[distributed]` at compile time; both
 //! ask here.
 //!
 //! ```
@@ -13,6 +13,7 @@
 mod duration;
 mod name;
 mod pattern;
+mod prefetch;
 mod retry;
 
 pub use duration::{parse_duration, show_duration};
@@ -21,4 +22,5 @@ pub use name::{
     domain,
 };
 pub use pattern::{check_pattern, is_wildcard, matches, patterns_overlap};
+pub use prefetch::{CONSUMER_TIMEOUT, DEFAULT_PREFETCH};
 pub use retry::{Delays, MAX_DELAY, MAX_DELAYED, MAX_IN_PLACE, MIN_DELAY, NextAttempt, Retry, RetryError};

@@ -94,6 +94,8 @@ pub struct ImplWords {
     /// The word itself, if the actor stops at a message that it would give up.
     pub stops: Option<LitStr>,
     pub prefetch: Option<u16>,
+    /// Where the prefetch is written.
+    pub prefetch_place: TokenStream,
     pub concurrency: Option<usize>,
     pub timeout: Option<Duration>,
     pub policy: PolicyWords,
@@ -159,7 +161,10 @@ impl ImplWords {
             "guarantee" => self.guarantee = guarantee(word, mistakes),
             "ordered" => self.ordered = flag(word, mistakes).then(|| word.name.clone()),
             "on_poison" => self.stops = on_poison(word, mistakes),
-            "prefetch" => self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16),
+            "prefetch" => {
+                self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16);
+                self.prefetch_place = word.place();
+            }
             "concurrency" => self.concurrency = number(word, 10_000, mistakes).map(|n| n as usize),
             "timeout" => self.timeout = duration(word, mistakes),
             _ if self.policy.word(word, mistakes) => {}

@@ -1,7 +1,8 @@
 //! What can be wrong with a block whose words were read.
 
 use postrider_grammar::{
-    check_key, check_pattern, check_queue, check_service, check_word, domain, is_wildcard, patterns_overlap,
+    CONSUMER_TIMEOUT, DEFAULT_PREFETCH, check_key, check_pattern, check_queue, check_service, check_word, domain,
+    is_wildcard, patterns_overlap, show_duration,
 };
 
 use crate::ast::{Actor, Handler};
@@ -64,10 +65,28 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
     if words.ordered.is_some() {
         check_order(&words.policy, mistakes);
     }
+    check_prefetch(actor, mistakes);
     if actor.handlers.is_empty() && mistakes.is_empty() {
         mistakes.at(
             &actor.item.self_ty,
             "no method is annotated; write `#[distributed(command = \"…\")]` (or event, query, channel) on one",
+        );
+    }
+}
+
+/// What exclusive handlers, which run one after the other, cannot finish before the broker takes the channel.
+fn check_prefetch(actor: &Actor, mistakes: &mut Mistakes) {
+    let (Some(prefetch), Some(timeout)) = (actor.words.prefetch, actor.words.timeout) else { return };
+    let most = (CONSUMER_TIMEOUT.as_secs_f64() / timeout.as_secs_f64()).clamp(1.0, f64::from(u16::MAX)) as u16;
+    let exclusive = actor.handlers.iter().any(|handler| handler.exclusive && handler.cfgs.is_empty());
+    if exclusive && prefetch > most && prefetch != DEFAULT_PREFETCH {
+        mistakes.at(
+            &actor.words.prefetch_place,
+            format!(
+                "{prefetch} deliveries held, handled one after the other by `&mut self` for up to {} each, take longer than RabbitMQ's consumer time-out of {}; write `prefetch = {most}` or less, or a shorter `timeout`. For a broker with a longer time-out set the prefetch in the configuration, beside `consumer_timeout`",
+                show_duration(timeout),
+                show_duration(CONSUMER_TIMEOUT)
+            ),
         );
     }
 }

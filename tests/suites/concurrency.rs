@@ -234,7 +234,7 @@ on_both_brokers! {
 
     async fn prefetch_that_exclusive_handlers_cannot_finish_in_time_is_refused(world: World) {
         let app = Alpha::default().app().configure(|config| {
-            config.actors.entry("alpha".into()).or_default().prefetch = Some(64);
+            config.actors.entry("alpha".into()).or_default().prefetch = Some(65);
             config.consumer_timeout = Duration::from_secs(600);
         });
         let Err(error) = world.try_start(app).await else { panic!("it started") };

@@ -46,27 +46,6 @@ fn remote_code(failed: RequestError) -> String {
     remote.problem.code
 }
 
-on_both_brokers! {
-    async fn the_code_of_a_permanent_failure_reaches_the_caller_and_the_dead_letter(world: World) {
-        let running = world.start(App::new("accounts").actor(|| Accounts)).await;
-        let bus = running.bus();
-        let mut codes = Vec::new();
-        for (key, payload) in [
-            ("accounts.close", Payload::json(&true)),
-            ("accounts.close", Payload::json(&false)),
-            ("accounts.open", Payload::json(&())),
-            ("accounts.balance", Payload::json(&())),
-        ] {
-            codes.push(remote_code(bus.request_key::<u64>(key, payload).await.unwrap_err()));
-        }
-        assert_eq!(codes, ["account-gone", "failed", "no-branch", "no-branch"]);
-        let dead = world.dead_letters("accounts", 3).await;
-        let code = |key: &str| dead.iter().filter(|letter| letter.key.as_str() == key).filter_map(|letter| letter.headers.text("postrider-dead-code")).collect::<Vec<_>>();
-        assert_eq!((code("accounts.close"), code("accounts.open")), (vec!["account-gone", "failed"], vec!["no-branch"]));
-        running.stop().await;
-    }
-}
-
 /// What a panic says.
 fn panic_text(test: impl FnOnce() + std::panic::UnwindSafe) -> String {
     let panic = std::panic::catch_unwind(test).unwrap_err();
@@ -103,4 +82,54 @@ async fn an_app_starts_in_any_runtime() {
     let failed = running.bus().request_key::<u64>("accounts.open", Payload::json(&())).await.unwrap_err();
     assert_eq!(remote_code(failed), "no-branch");
     running.stop().await;
+}
+
+struct Writing;
+
+/// The defaults, written down.
+#[distributed(service = "writing", prefetch = 64, concurrency = 16, timeout = "30s")]
+impl Writing {
+    #[distributed(command = "writing.write")]
+    async fn write(&mut self, text: String) -> Result<usize, Failure> {
+        Ok(text.len())
+    }
+}
+
+on_both_brokers! {
+    async fn the_code_of_a_permanent_failure_reaches_the_caller_and_the_dead_letter(world: World) {
+        let running = world.start(App::new("accounts").actor(|| Accounts)).await;
+        let bus = running.bus();
+        let mut codes = Vec::new();
+        for (key, payload) in [
+            ("accounts.close", Payload::json(&true)),
+            ("accounts.close", Payload::json(&false)),
+            ("accounts.open", Payload::json(&())),
+            ("accounts.balance", Payload::json(&())),
+        ] {
+            codes.push(remote_code(bus.request_key::<u64>(key, payload).await.unwrap_err()));
+        }
+        assert_eq!(codes, ["account-gone", "failed", "no-branch", "no-branch"]);
+        let dead = world.dead_letters("accounts", 3).await;
+        let code = |key: &str| dead.iter().filter(|letter| letter.key.as_str() == key).filter_map(|letter| letter.headers.text("postrider-dead-code")).collect::<Vec<_>>();
+        assert_eq!((code("accounts.close"), code("accounts.open")), (vec!["account-gone", "failed"], vec!["no-branch"]));
+        running.stop().await;
+    }
+
+    async fn defaults_can_be_written_down_in_the_attribute_and_in_the_configuration(world: World) {
+        let app = App::new("writing").actor(|| Writing).configure(|config| {
+            config.actors.entry("writing".into()).or_default().prefetch = Some(64);
+        });
+        let running = world.start(app).await;
+        let length: usize = running.bus().request_key("writing.write", Payload::text("seven")).await.unwrap();
+        assert_eq!(length, 5);
+        running.stop().await;
+    }
+
+    async fn a_prefetch_of_ones_own_that_does_not_fit_is_refused(world: World) {
+        let app = App::new("writing").actor(|| Writing).configure(|config| {
+            config.actors.entry("writing".into()).or_default().prefetch = Some(65);
+        });
+        let refused = world.try_start(app).await.err().unwrap().to_string();
+        assert!(refused.contains("set prefetch to 60 or less"), "{refused}");
+    }
 }

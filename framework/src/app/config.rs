@@ -3,6 +3,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postrider_grammar::{CONSUMER_TIMEOUT, DEFAULT_PREFETCH};
+
 use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;
@@ -104,10 +106,10 @@ impl Default for Config {
             broker: None,
             broker_ca: None,
             names: Names::default(),
-            prefetch: 64,
+            prefetch: DEFAULT_PREFETCH,
             concurrency: 16,
             timeout: Duration::from_secs(30),
-            consumer_timeout: Duration::from_secs(30 * 60),
+            consumer_timeout: CONSUMER_TIMEOUT,
             retry: Retry::default(),
             breaker: None,
             stall_after: Duration::from_secs(10),

@@ -153,7 +153,8 @@ impl Entry {
         let explicit = own.prefetch.or(attributes.prefetch);
         Effective {
             prefetch: explicit.unwrap_or(config.prefetch),
-            prefetch_is_explicit: explicit.is_some(),
+            // The default means the same wherever it is written.
+            prefetch_is_explicit: explicit.is_some_and(|prefetch| prefetch != postrider_grammar::DEFAULT_PREFETCH),
             concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
             breaker: own.breaker.or_else(|| config.breaker.clone()),

@@ -40,7 +40,8 @@ pub(super) async fn list(letters: &DeadLetters, filter: &DeadFilter, as_json: bo
 /// One line of a table.
 pub(super) fn row(letter: &DeadLetter) -> String {
     let age = letter.at().and_then(|at| SystemTime::now().duration_since(at).ok()).map_or("?".into(), age);
-    let (id, key, reason) = (one_line(letter.id()), one_line(letter.key()), one_line(&letter.reason_and_code()));
+    let reason = letter.reason_and_code();
+    let (id, key, reason) = (one_line(letter.id()), one_line(letter.key()), one_line(&reason));
     let (address, error, attempts) = (letter.address(), cut(letter.error(), SHOWN_ERROR), letter.attempts());
     let row = format!("{address:<12}  {id:<36}  {age:>5}  {key:<24} {reason:<12} {attempts:>3}  {error}");
     row.trim_end().to_owned()
