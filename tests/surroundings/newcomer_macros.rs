@@ -3,7 +3,7 @@
 use std::fmt;
 
 use postrider::testing::{FaultTest, Faults, TestApp};
-use postrider::{App, Failure, HandlerError, Payload, RequestError, distributed};
+use postrider::{App, Context, Failure, HandlerError, Payload, RequestError, SendError, distributed};
 use postrider_tests::on_both_brokers;
 
 #[derive(HandlerError)]
@@ -84,6 +84,34 @@ async fn an_app_starts_in_any_runtime() {
     running.stop().await;
 }
 
+/// Counts its questions.
+#[derive(Default)]
+struct Lending {
+    asked: u64,
+}
+
+#[distributed(service = "lending")]
+impl Lending {
+    #[distributed(query = "lending.open")]
+    async fn open(&mut self, _: ()) -> Result<u64, Failure> {
+        self.asked += 1;
+        Ok(self.asked)
+    }
+
+    #[distributed(command = "lending.count")]
+    async fn count(&self, _: (), cx: &Context) -> Result<(), Failure> {
+        cx.send_key("lending.open", Payload::json(&()))?;
+        Ok(())
+    }
+}
+
+#[postrider::test]
+async fn what_was_sent_in_a_test_has_no_question_about_an_owner() {
+    let test = TestApp::start(App::new("lending").actor(Lending::default)).await;
+    test.bus().send_key("lending.open", Payload::json(&())).await.unwrap_err();
+    assert_eq!(test.log().keys(), ["lending.open"], "the command alone");
+}
+
 struct Writing;
 
 /// The defaults, written down.
@@ -123,6 +151,33 @@ on_both_brokers! {
         let length: usize = running.bus().request_key("writing.write", Payload::text("seven")).await.unwrap();
         assert_eq!(length, 5);
         running.stop().await;
+    }
+
+    async fn a_query_that_is_sent_as_a_command_is_called_a_query(world: World) {
+        let running = world.start(App::new("lending").actor(Lending::default)).await;
+        let (other, bus) = (world.client().await, running.bus());
+        for bus in [bus, other.bus()] {
+            let told = bus.send_key("lending.open", Payload::json(&())).await.unwrap_err();
+            assert!(matches!(told, SendError::WrongKind { .. }), "{told:?}");
+            assert!(told.to_string().contains("\"lending.open\" is a query and was sent as a command") && told.to_string().contains("`request_key`"), "{told}");
+            for told in [
+                bus.send_to("lending", "lending.open", Payload::json(&())).await.unwrap_err(),
+                bus.send_channel("lending", "lending.open", Payload::json(&())).await.unwrap_err(),
+            ] {
+                assert!(told.to_string().contains("\"lending:lending.open\" is a query"), "{told}");
+            }
+            let told = bus.send_key("lending.lost", Payload::json(&())).await.unwrap_err();
+            assert!(told.to_string().contains("reached nobody") && told.to_string().contains("`publish`"), "{told}");
+        }
+        // In a handler it is no reason to try again.
+        bus.send_key("lending.count", Payload::json(&())).await.unwrap();
+        let dead = world.dead_letters("lending", 1).await;
+        assert_eq!(dead[0].headers.text("postrider-dead-reason"), Some("permanent"));
+        assert!(dead[0].headers.text("postrider-dead-error").unwrap().contains("is a query"));
+        // Nobody was asked for an answer; those who are, still answer.
+        assert_eq!(bus.request_key::<u64>("lending.open", Payload::json(&())).await.unwrap(), 1, "how often it was asked");
+        running.stop().await;
+        other.stop().await;
     }
 
     async fn a_prefetch_of_ones_own_that_does_not_fit_is_refused(world: World) {

@@ -40,7 +40,7 @@ impl Bus {
     /// Sends a command to its owner.
     ///
     /// # Errors
-    /// [`SendError`]; `Unroutable` when no service handles it.
+    /// [`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query.
     pub async fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
         self.send_with(command, defaults).await
     }
@@ -144,7 +144,7 @@ impl Bus {
     /// Sends a message to a named channel of a named service.
     ///
     /// # Errors
-    /// [`SendError`]; `Unroutable` when the service has no such channel.
+    /// [`SendError`]; `Unroutable` when the service has no such channel, `WrongKind` when it is a query.
     pub async fn send_channel(&self, service: &str, channel: &str, payload: Payload) -> Result<MessageId, SendError> {
         self.send_channel_with(service, channel, payload, defaults).await
     }
@@ -324,13 +324,16 @@ impl Bus {
             return Err(SendError::Cancelled);
         }
         let published = self.outlet.publish(envelope, Instant::now() + patience);
-        match cancellation {
-            None => published.await?,
+        let published = match cancellation {
+            None => published.await,
             Some(token) => tokio::select! {
                 () = token.cancelled() => return Err(SendError::Cancelled),
-                published = published => published?,
+                published = published => published,
             },
+        };
+        match published {
+            Ok(()) => Ok(id),
+            Err(error) => Err(self.outlet.explained(error).await),
         }
-        Ok(id)
     }
 }

@@ -11,9 +11,7 @@ use crate::message::{Kind, MessageId, Problem};
 #[non_exhaustive]
 pub enum SendError {
     /// No queue takes it.
-    #[error(
-        "{kind} {key:?} (message {id}) reached nobody: no queue takes it; is the service that handles it deployed?"
-    )]
+    #[error("{kind} {key:?} (message {id}) reached nobody: no queue takes it; {}", looked_for(*kind))]
     Unroutable {
         /// Its kind.
         kind: Kind,
@@ -183,5 +181,18 @@ impl SendError {
             Self::Broker(error) => !error.is_permanent(),
             _ => false,
         }
+    }
+}
+
+/// What may be the cause when nobody takes a message.
+fn looked_for(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Command => {
+            "is the service that handles it deployed? (An event is published with `publish`, a message of a channel sent with `send_channel`)"
+        }
+        Kind::Channel => {
+            "is the service deployed, and has it this channel? (A command goes to a service with `send_to`)"
+        }
+        Kind::Query | Kind::Event | Kind::Reply => "is the service that handles it deployed?",
     }
 }

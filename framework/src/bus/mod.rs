@@ -5,6 +5,7 @@ mod compose;
 mod counters;
 mod delays;
 mod error;
+pub(crate) mod explain;
 mod options;
 mod outlet;
 mod payload;

@@ -13,6 +13,7 @@ use crate::broker::{
     Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue, fit_into_frame,
 };
 use crate::bus::delays::Delays;
+use crate::bus::explain::explained;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
 use crate::bus::{Counters, RemoteError, RequestError, SendError};
@@ -110,6 +111,11 @@ impl Outlet {
             Ok(())
         }
         .instrument(span)
+    }
+
+    /// The error of a message that nobody takes, with what the broker knows of its key: one that is a query is not sent as a command.
+    pub(crate) async fn explained(&self, error: SendError) -> SendError {
+        explained(error, &*self.publisher, &self.names).await
     }
 
     /// Publishes a message that was received before, straight into a queue.

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures::FutureExt;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::broker::BrokerError;
-use crate::bus::{Counters, SendError};
+use crate::bus::{Counters, Outlet, SendError};
 use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::Job;
 use crate::host::core::{Again, Core};
@@ -256,12 +257,16 @@ impl<S: 'static> Core<S> {
 
     fn publish(&self, mut held: Envelopes) -> Sends {
         let deadline = Instant::now() + self.settings.confirm_timeout;
+        let outlet = Arc::clone(&self.bus.outlet);
         match held.pop() {
-            Some(only) if held.is_empty() => Box::pin(self.bus.outlet.publish(only, deadline)),
+            Some(only) if held.is_empty() => {
+                let sent = outlet.publish(only, deadline);
+                Box::pin(async move { explained(sent.await, &outlet).await })
+            }
             last => {
-                let sends = held.into_iter().chain(last).map(|envelope| self.bus.outlet.publish(envelope, deadline));
+                let sends = held.into_iter().chain(last).map(|envelope| outlet.publish(envelope, deadline));
                 let sends = join_all(sends);
-                Box::pin(async { sends.await.into_iter().collect() })
+                Box::pin(async move { explained(sends.await.into_iter().collect(), &outlet).await })
             }
         }
     }
@@ -352,6 +357,13 @@ impl<S: 'static> Core<S> {
             // Not the outcome of an attempt.
             FailureClass::Shutdown | FailureClass::CrashSuspected => return,
         });
+    }
+}
+
+async fn explained(sent: Result<(), SendError>, outlet: &Outlet) -> Result<(), SendError> {
+    match sent {
+        Ok(()) => Ok(()),
+        Err(error) => Err(outlet.explained(error).await),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::adapter::in_process::InProcess;
 use crate::app::{App, Running};
 use crate::broker::{Addressed, Names, Origin, open};
+use crate::bus::explain::NOBODY;
 use crate::bus::{Bus, RequestError, SendError, Stats};
 use crate::codec::{self, Limits};
 use crate::inbound::CONTROL;
@@ -184,8 +185,9 @@ impl Log {
     fn add(&self, addressed: &Addressed) {
         let origin = Origin { exchange: addressed.exchange.clone(), routing_key: addressed.routing_key.clone() };
         let envelope = open(&origin, &addressed.properties, addressed.payload.clone(), &Names::default());
-        // How apps find each other, see `App::needs`; nobody's own messages.
-        if envelope.key.as_str() == CONTROL {
+        // How apps find each other (`App::needs`), and how whoever reached nobody asks what the key is: nobody's own messages.
+        let asks_for_owner = envelope.recipients.iter().any(|name| name.as_str() == NOBODY);
+        if asks_for_owner || envelope.key.as_str() == CONTROL {
             return;
         }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(envelope);

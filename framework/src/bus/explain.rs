@@ -1,0 +1,51 @@
+//! Why nobody takes a message, where the broker can tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::broker::{Addressed, Names, Properties, Publication, Publisher, seal_owned};
+use crate::bus::SendError;
+use crate::message::{Envelope, Key, Kind, MediaType, Name};
+
+/// A word that no service can have: whoever receives a message for it drops it unseen.
+pub(crate) const NOBODY: &str = "tap";
+/// How long the broker may take to say whether a query has an owner.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same error, or a better one: a key that nobody takes as a command, or as the message of a channel, may be a query.
+pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, names: &Names) -> SendError {
+    let (kind, key) = match &error {
+        SendError::Unroutable { kind: kind @ (Kind::Command | Kind::Channel), key, .. } => (*kind, key),
+        _ => return error,
+    };
+    let asked = publisher.publish(question(key, names), Instant::now() + PATIENCE).await;
+    // Only a confirm says that a queue takes it; anything else leaves the first error as it is.
+    if !matches!(asked, Ok(Publication::Confirmed)) {
+        return error;
+    }
+    let reason = format!(
+        "{key:?} is a query and was sent as a {kind}, which nobody takes; ask it with `request`, or with `request_key` by its key"
+    );
+    SendError::WrongKind { reason }
+}
+
+/// A query that is for nobody and expires at once, with no payload: it comes back if no service owns the key.
+fn question(key: &str, names: &Names) -> Addressed {
+    let plain = key.split_once(':').map_or(key, |(_, key)| key);
+    let mut envelope = Envelope::new(Kind::Query, Key::from_wire(plain), MediaType::BYTES, Bytes::new());
+    envelope.recipients = vec![Name::from_wire(NOBODY)];
+    envelope.expiration = Some(Duration::ZERO);
+    envelope.transient = true;
+    let (properties, payload): (Properties, Bytes) = seal_owned(Box::new(envelope));
+    Addressed {
+        exchange: names.exchange(Kind::Query),
+        routing_key: key.into(),
+        mandatory: true,
+        awaits_reply: false,
+        properties: Arc::new(properties),
+        payload,
+    }
+}
