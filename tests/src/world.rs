@@ -88,7 +88,7 @@ impl World {
         let (url, names) = (self.url().map(Secret::new), self.names.clone());
         app.configure(|config| {
             config.broker = url;
-            config.names = names;
+            config.namespace = names;
             config.arbiters = 2;
             config.stop_timeout = Duration::from_secs(10);
             // Who tests delays says so.

@@ -156,7 +156,7 @@ async fn leave_a_stale_binding(namespace: &str) {
     let names = postrider::broker::Names::new(namespace).unwrap();
     let app = postrider::App::new("invoice").actor(|| forgotten::Invoicing).configure(|config| {
         config.broker = Some(postrider::Secret::new(amqp_url()));
-        config.names = names;
+        config.namespace = names;
     });
     app.start_as_configured().await.unwrap().stop().await;
 }

@@ -22,7 +22,7 @@ pub struct Config {
     /// A file with certificates (PEM) to trust for `amqps://`, beside the usual ones.
     pub broker_ca: Option<PathBuf>,
     /// The word in front of every exchange and queue. Default: `postrider`.
-    pub names: Names,
+    pub namespace: Names,
     /// The most deliveries held per lane. Default: 64.
     pub prefetch: u16,
     /// The most `&self` handlers that run at once per lane. Default: 16.
@@ -105,7 +105,7 @@ impl Default for Config {
         Self {
             broker: None,
             broker_ca: None,
-            names: Names::default(),
+            namespace: Names::default(),
             prefetch: DEFAULT_PREFETCH,
             concurrency: 16,
             timeout: Duration::from_secs(30),

@@ -169,11 +169,11 @@ async fn launch_on(
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
     refuse_unfinished_migrations(&*broker, &plans).await?;
-    let deleted = upkeep::declare(&*broker, &config.names, &combined(&plans, config), deadline).await?;
+    let deleted = upkeep::declare(&*broker, &config.namespace, &combined(&plans, config), deadline).await?;
     let counters = Arc::new(Counters::default());
     let outlet = open_outlet(&broker, config, &counters).await?;
     if deleted {
-        tell_others(&outlet, &config.names).await;
+        tell_others(&outlet, &config.namespace).await;
     }
     let bus = Bus::new(Arc::clone(&outlet), Arc::new(identity(app, &app.name, &instance, config)), Arc::clone(&broker));
     let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
@@ -347,7 +347,7 @@ pub(super) fn identity(app: &App, service: &str, instance: &str, config: &Config
         service: Name::from_wire(service),
         instance: Name::from_wire(instance),
         domains: domains.into(),
-        names: config.names.clone(),
+        names: config.namespace.clone(),
         media_type: app.media_type.clone(),
         limits: config.limits,
         propagate: app.propagate.clone().into(),
@@ -361,12 +361,12 @@ pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str)
     let first = of_service.clone().next().map(Entry::name);
     let main = of_service.find(|other| other.attributes.queue.is_none()).map(Entry::name);
     let answers_ping = main.or(first).as_deref() == Some(entry.name().as_str());
-    plan(&entry.attributes, &entry.specs(), &config.names, instance, answers_ping, config.query_queue)
+    plan(&entry.attributes, &entry.specs(), &config.namespace, instance, answers_ping, config.query_queue)
 }
 
 /// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
 pub(super) fn combined(plans: &[ActorPlan], config: &Config) -> Topology {
-    let mut combined = shared_exchanges(&config.names);
+    let mut combined = shared_exchanges(&config.namespace);
     for plan in plans {
         combined.extend(plan.topology.clone());
     }

@@ -43,12 +43,12 @@ pub(super) fn manifest(app: &App) -> Vec<ManifestRow> {
 
 pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
     let rows = app.entries.iter().flat_map(|entry| {
-        let queue = config.names.queue(entry.attributes.service, entry.attributes.queue);
+        let queue = config.namespace.queue(entry.attributes.service, entry.attributes.queue);
         entry.handlers.iter().enumerate().map(move |(index, listed)| {
             let (attributes, spec) = (&entry.attributes, &listed.spec);
             let queue = match spec.lane() {
                 Lane::Durable => queue.clone(),
-                Lane::Query => config.names.query_queue(&queue),
+                Lane::Query => config.namespace.query_queue(&queue),
                 Lane::Instance => format!("{queue}.instance.…"),
             };
             ManifestRow {

@@ -177,7 +177,7 @@ impl Reader {
     fn namespace(&mut self, config: &mut Config, name: &str, value: Value) {
         let Some(text) = self.text(name, value) else { return };
         match Names::new(&text) {
-            Ok(names) => config.names = names,
+            Ok(names) => config.namespace = names,
             Err(error) => self.problems.push(format!("{name}: {error}")),
         }
     }

@@ -82,20 +82,20 @@ pub(super) async fn keep(
 ) -> Result<(), String> {
     for service in app.services() {
         let mut record = present(app, plans, config, service);
-        let recorded = read(broker, &config.names, service).await.map_err(|error| error.to_string())?;
+        let recorded = read(broker, &config.namespace, service).await.map_err(|error| error.to_string())?;
         if let Some(recorded) = &recorded {
             record.bindings.extend(stale(recorded, &record));
         }
         if recorded.as_ref() != Some(&record) {
-            write(outlet, &record_queue(&config.names, service), &record).await?;
+            write(outlet, &record_queue(&config.namespace, service), &record).await?;
         }
     }
-    let known = claims(broker, &config.names).await.map_err(|error| error.to_string())?;
+    let known = claims(broker, &config.namespace).await.map_err(|error| error.to_string())?;
     for entry in &app.entries {
         for domain in entry.attributes.domains {
             let claim = Claim { domain: (*domain).to_owned(), service: entry.attributes.service.to_owned() };
             if !known.contains(&claim) {
-                write(outlet, &claims_queue(&config.names), &claim).await?;
+                write(outlet, &claims_queue(&config.namespace), &claim).await?;
             }
         }
     }

@@ -19,8 +19,8 @@ use crate::inbound::{ActorPlan, generation_queue, tell_others, were_deleted};
 /// Everything of an app that outlives its process.
 fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
     let mut topology = combined(plans, &app.config);
-    topology.extend(due_topology(&app.config.names));
-    topology.extend(generation_queue(&app.config.names));
+    topology.extend(due_topology(&app.config.namespace));
+    topology.extend(generation_queue(&app.config.namespace));
     for (queue, bindings) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
         topology.extend(Topology { queues: vec![queue], bindings, ..Topology::default() });
     }
@@ -29,8 +29,8 @@ fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
 
 /// What delays need. A process declares it before its first delay; here it is for those who may not declare.
 fn delays(app: &App, plans: &[ActorPlan]) -> Topology {
-    let mut topology = delay_levels(&app.config.names);
-    topology.bindings.extend(plans.iter().map(|plan| delay_return(&app.config.names, &plan.queue)));
+    let mut topology = delay_levels(&app.config.namespace);
+    topology.bindings.extend(plans.iter().map(|plan| delay_return(&app.config.namespace, &plan.queue)));
     topology
 }
 
@@ -64,12 +64,12 @@ async fn with_broker(
     let config = &app.config;
     let counters = Arc::new(Counters::default());
     let outlet =
-        Outlet::open(broker, config.names.clone(), config.limits, config.publish, counters).await.map_err(text)?;
+        Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, counters).await.map_err(text)?;
     if let TopologyCommand::Apply = command {
-        let deleted = were_deleted(&**broker, &config.names).await;
+        let deleted = were_deleted(&**broker, &config.namespace).await;
         broker.declare(topology).await.map_err(text)?;
         if deleted {
-            tell_others(&outlet, &config.names).await;
+            tell_others(&outlet, &config.namespace).await;
         }
         broker.declare(&delays(app, plans)).await.map_err(text)?;
         record::keep(&**broker, &outlet, config, app, plans).await?;
@@ -88,7 +88,7 @@ async fn with_broker(
     let mut found = 0;
     for service in app.services() {
         let present = record::present(app, plans, config, service);
-        let recorded = record::read(&**broker, &config.names, service).await.map_err(text)?;
+        let recorded = record::read(&**broker, &config.namespace, service).await.map_err(text)?;
         let Some(recorded) = recorded else {
             println!("{service}: nothing was declared before");
             continue;
@@ -101,7 +101,7 @@ async fn with_broker(
         if matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty() {
             let count = stale.len();
             broker.remove(&Topology { bindings: stale, ..Topology::default() }).await.map_err(text)?;
-            record::replace(&outlet, &config.names, service, &present).await?;
+            record::replace(&outlet, &config.namespace, service, &present).await?;
             println!("{service}: removed {count} stale bindings");
         }
     }

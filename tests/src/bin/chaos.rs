@@ -73,7 +73,7 @@ fn configured(app: App, url: &str) -> App {
     let url = Secret::new(url);
     app.configure(|config| {
         config.broker = Some(url);
-        config.names = Names::new(NAMESPACE).expect("a word");
+        config.namespace = Names::new(NAMESPACE).expect("a word");
         config.publish.confirm_timeout = Duration::from_secs(10);
     })
 }

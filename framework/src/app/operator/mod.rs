@@ -155,13 +155,13 @@ async fn run(cli: Cli) -> Result<(), String> {
 
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> Result<Bus, BrokerError> {
     if declares {
-        broker.declare(&crate::inbound::shared_exchanges(&config.names)).await?;
+        broker.declare(&crate::inbound::shared_exchanges(&config.namespace)).await?;
     }
     let outlet =
-        Outlet::open(broker, config.names.clone(), config.limits, config.publish, Arc::new(Counters::default()))
+        Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, Arc::new(Counters::default()))
             .await?;
     let identity = Identity {
-        names: config.names.clone(),
+        names: config.namespace.clone(),
         media_type: MediaType::JSON,
         limits: config.limits,
         ..Identity::plain("operator", "operator")
@@ -206,7 +206,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
         Command::Dead(command) => dead::obey(command, bus).await,
         Command::Topology(command) => topology::obey(command, bus, config).await,
         Command::Doctor(args) => doctor::obey(args, bus).await,
-        Command::Domain(command) => domain::obey(command, broker, &config.names).await,
+        Command::Domain(command) => domain::obey(command, broker, &config.namespace).await,
     }
 }
 

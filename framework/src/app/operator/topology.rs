@@ -39,7 +39,7 @@ pub(super) enum Guaranteed {
 /// One sentence.
 pub(super) async fn obey(command: TopologyCommand, bus: &Bus, config: &Config) -> Result<(), String> {
     let TopologyCommand::Migrate { queue, guarantee, ordered } = command;
-    let names = &config.names;
+    let names = &config.namespace;
     let of_actor = of_actor(names, &queue)?;
     let target = match guarantee {
         _ if queue == names.due() => due_queue(names),
