@@ -52,7 +52,7 @@ impl Strict {
     }
 }
 
-fn app<A: postrider::private::Actor + Clone + Send + Sync>(name: &str, actor: &A) -> App {
+fn app<A: postrider::handler::Actor + Clone + Send + Sync>(name: &str, actor: &A) -> App {
     let actor = actor.clone();
     App::new(name).actor(move || actor.clone())
 }
