@@ -86,7 +86,7 @@ pub mod adapter;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use app::{App, Config, Running, Setup, StartError, WaitError, main};
+pub use app::{App, Config, Running, Setup, StartError, WaitError, main, print_line};
 pub use broker::BrokerError;
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
 pub use handler::{

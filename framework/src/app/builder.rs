@@ -2,11 +2,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::adapter::in_process::InProcess;
 use crate::app::config::Config;
 use crate::app::entry::{Entry, Setup};
 use crate::app::manifest::{ManifestRow, manifest};
+use crate::app::own_settings;
 use crate::bus::{Bus, SendHook};
 use crate::handler::{Actor, Failure, Invocation, Middleware, Next, Outcome};
 use crate::message::{Envelope, MediaType, Problem};
@@ -67,6 +69,8 @@ pub struct App {
     pub(super) config: Config,
     pub(super) config_file: Option<PathBuf>,
     pub(super) problems: Vec<String>,
+    /// Ends a start that is not done yet.
+    pub(super) give_up: CancellationToken,
 }
 
 impl App {
@@ -86,6 +90,7 @@ impl App {
             config: Config::default(),
             config_file: None,
             problems: Vec::new(),
+            give_up: CancellationToken::new(),
         }
     }
 
@@ -216,6 +221,13 @@ impl App {
     /// Changes the defaults; file and environment have the last word.
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
+        self
+    }
+
+    /// Gives a service settings of its own, which its factory reads by [`Setup::config`]; file and environment have the last
+    /// word. Tests, which read neither, say so what they need: `app.settings("loans", &json!({ "days": 3 }))`.
+    pub fn settings(mut self, service: &str, settings: &impl serde::Serialize) -> Self {
+        self.problems.extend(own_settings::add(&mut self.config, service, settings).err());
         self
     }
 

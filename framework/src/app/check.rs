@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::entry::Entry;
+use crate::app::read_config::nearest;
 use crate::handler::{Guarantee, HandlerSpec};
 use crate::inbound::CONTROL;
 use crate::message::Kind;
@@ -24,19 +25,59 @@ pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
     for entry in &app.entries {
         check_entry(app, entry, config, &mut problems);
     }
+    check_strangers(app, config, &mut problems);
     check_keys(app, &mut problems);
     check_domains(app, &mut problems);
     check_queues(app, &mut problems);
     problems
 }
 
-/// Settings of actors that are not in this process: fine where several processes share one file, a slip of the pen
-/// otherwise.
+/// Settings of actors and services that are not in this process: fine where several processes share one file or one
+/// environment.
 pub(super) fn warn_of_strangers(app: &App, config: &Config) {
-    let names: Vec<String> = app.entries.iter().map(Entry::name).collect();
-    for name in config.actors.keys().filter(|name| !names.contains(name)) {
-        tracing::warn!(actor = %name, here = ?names, "the configuration speaks of an actor that is not in this process");
+    for Stranger { setting, here, .. } in strangers(app, config) {
+        let set = config.origins.shown(&setting);
+        tracing::warn!(%set, ?here, "the configuration speaks of somebody who is not in this process");
     }
+}
+
+/// What a variable says about somebody whose name is nearly one that is here is a slip of the pen. In a file it may be for
+/// another process.
+fn check_strangers(app: &App, config: &Config, problems: &mut Vec<String>) {
+    for Stranger { setting, group, name, here } in strangers(app, config) {
+        let meant = nearest(&name, here.iter().map(String::as_str));
+        if let (Some(meant), Some(variable)) = (meant, config.origins.variable(&setting)) {
+            let written = |name: &str| config.origins.written(&setting, &format!("{group}.{name}"));
+            let meant = variable.replacen(&written(&name), &written(meant), 1);
+            problems
+                .push(format!("{variable}: there is no {group} {name:?} here, but {here:?}; did you mean {meant}?"));
+        }
+    }
+}
+
+struct Stranger {
+    setting: String,
+    group: &'static str,
+    name: String,
+    here: Vec<String>,
+}
+
+fn strangers(app: &App, config: &Config) -> Vec<Stranger> {
+    let actors: Vec<String> = app.entries.iter().map(Entry::name).collect();
+    let services: Vec<String> = app.services().into_iter().map(str::to_owned).collect();
+    let of = |group, named: Vec<&String>, here: &[String]| -> Vec<Stranger> {
+        let unknown = named.into_iter().filter(|name| !here.contains(name));
+        let stranger = |name: &String| Stranger {
+            setting: format!("{group}.{name}"),
+            group,
+            name: name.clone(),
+            here: here.to_vec(),
+        };
+        unknown.map(stranger).collect()
+    };
+    let mut strangers = of("actor", config.actors.keys().collect(), &actors);
+    strangers.extend(of("service", config.services.keys().collect(), &services));
+    strangers
 }
 
 fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<String>) {

@@ -6,6 +6,36 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use postrider_grammar::parse_duration;
 
+/// Flags whose value may be empty: what is sent.
+const MAY_BE_EMPTY: [&str; 2] = ["--text", "--header"];
+
+/// Reads the command line, or ends the program with exit code 2 and what is wrong.
+pub(super) fn parse<C: Parser>() -> C {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(flag) = empty_flag(&arguments) {
+        let text = format!("{flag} is given and empty; give it a value or leave it out");
+        C::command().error(clap::error::ErrorKind::InvalidValue, text).exit();
+    }
+    C::parse_from(arguments)
+}
+
+/// The first flag that is followed by nothing but quotes: a variable of a script that is not set.
+fn empty_flag(arguments: &[std::ffi::OsString]) -> Option<String> {
+    let texts = arguments.iter().map(|argument| argument.to_string_lossy());
+    let mut before = String::new();
+    for text in texts.take_while(|text| text != "--") {
+        let empty = match text.strip_suffix('=') {
+            Some(flag) if flag.starts_with("--") => Some(flag.to_owned()),
+            _ => (text.trim().is_empty() && before.starts_with("--")).then_some(before),
+        };
+        if let Some(flag) = empty.filter(|flag| !flag.contains('=') && !MAY_BE_EMPTY.contains(&flag.as_str())) {
+            return Some(flag);
+        }
+        before = text.into_owned();
+    }
+    None
+}
+
 #[derive(Parser)]
 #[command(about = "A Postrider service", disable_help_subcommand = true, version = env!("CARGO_PKG_VERSION"))]
 pub(super) struct Cli {
@@ -78,13 +108,13 @@ pub(super) enum TopologyCommand {
 #[derive(Args, Clone, Copy, Default)]
 pub(super) struct LimitArgs {
     /// Stop after this many handled messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Option<u64>,
     /// Stop after this long, such as 30s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     time: Option<Duration>,
     /// Stop when the process has more than this much memory
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     memory: Option<u64>,
     /// Stop when nothing was handled for this long, such as 5s
     #[arg(long, value_name = "TIME", value_parser = duration)]

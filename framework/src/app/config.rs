@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postrider_grammar::{CONSUMER_TIMEOUT, DEFAULT_PREFETCH};
 
+use crate::app::read_config::Origins;
 use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;
@@ -66,6 +67,8 @@ pub struct Config {
     pub services: BTreeMap<String, toml::Table>,
     /// When the process ends by itself.
     pub run: RunLimits,
+    /// Who has set what.
+    pub(super) origins: Origins,
 }
 
 /// What file and environment may set for one actor. Never its guarantee or order.
@@ -126,6 +129,7 @@ impl Default for Config {
             actors: BTreeMap::new(),
             services: BTreeMap::new(),
             run: RunLimits::default(),
+            origins: Origins::default(),
         }
     }
 }

@@ -13,6 +13,22 @@ use crate::broker::{Broker, BrokerError};
 /// The pause between two tries to reach the broker at the start.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What went wrong, and who has said where the broker is.
+pub(super) fn told(config: &Config, error: &BrokerError) -> String {
+    let setting = match error {
+        BrokerError::Address { .. }
+        | BrokerError::Unreachable { .. }
+        | BrokerError::Refused { .. }
+        | BrokerError::Untrusted { .. } => "broker",
+        BrokerError::Certificates { .. } => "broker_ca",
+        _ => return error.to_string(),
+    };
+    match config.origins.origin(setting) {
+        Some(origin) => format!("{error} (set by {origin})"),
+        None => error.to_string(),
+    }
+}
+
 /// Connects to the configured broker, trying until the start's time is over.
 ///
 /// # Errors
@@ -38,6 +54,7 @@ pub(super) async fn connect(
     let mut settings = RabbitMqSettings::new(address.clone(), name);
     settings.ca_file.clone_from(&config.broker_ca);
     loop {
+        settings.patience = deadline.saturating_duration_since(Instant::now());
         let error = match RabbitMq::connect(settings.clone()).await {
             Ok(broker) => {
                 tracing::info!(broker = broker.describe(), "connected");

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::app::config::Config;
-use crate::app::settings;
+use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
 use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
@@ -26,18 +26,28 @@ pub struct Setup {
     service: Name,
     instance: Name,
     bus: Bus,
-    config: toml::Table,
+    config: Arc<Config>,
+    reads: SettingsReads,
 }
 
 impl Setup {
+    fn of(launch: &Launch) -> Self {
+        Self {
+            service: launch.bus.identity.service.clone(),
+            instance: launch.bus.identity.instance.clone(),
+            bus: launch.bus.clone(),
+            config: Arc::clone(&launch.config),
+            reads: launch.reads.clone(),
+        }
+    }
+
     /// The service's own settings: `[service.<name>]` in the file, `POSTRIDER_SERVICE__<NAME>__<FIELD>` in the
     /// environment, whose values are read as whatever the field asks for.
     ///
     /// # Errors
-    /// A permanent failure that names the service, and the field as far as serde does.
+    /// A permanent failure that names who has set the value, and the field.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        settings::read(self.config.clone())
-            .map_err(|error| Failure::permanent(format!("settings of service {:?}: {error}", self.service.as_str())))
+        self.reads.read(&self.config, self.service.as_str())
     }
 
     /// Sends on behalf of the service, at once.
@@ -96,6 +106,7 @@ pub(super) struct Launch {
     pub(super) pace: Pace,
     pub(super) control: watch::Receiver<Control>,
     pub(super) config: Arc<Config>,
+    pub(super) reads: SettingsReads,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(super) counters: Arc<Counters>,
     pub(super) watch: Arc<ArbiterWatch>,
@@ -211,20 +222,10 @@ fn name_of(attributes: &Attributes) -> String {
     }
 }
 
-fn setup_of(launch: &Launch, service: &str) -> Setup {
-    let identity = &launch.bus.identity;
-    Setup {
-        service: identity.service.clone(),
-        instance: identity.instance.clone(),
-        bus: launch.bus.clone(),
-        config: launch.config.services.get(service).cloned().unwrap_or_default(),
-    }
-}
-
 async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
     let attributes = S::attributes();
     let identity = Arc::clone(&launch.bus.identity);
-    let setup = setup_of(&launch, attributes.service);
+    let setup = Setup::of(&launch);
     let factory: Factory<S> = Rc::new(move || make(setup.clone()));
     let failed = |failure: Failure| {
         format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service)

@@ -2,35 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix::Addr;
 use actix_rt::{Arbiter, System};
-use futures::future::{LocalBoxFuture, join_all};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
 use crate::app::check::{check, warn_of_strangers};
 use crate::app::config::Config;
-use crate::app::connect::connect;
+use crate::app::connect::{connect, told};
 use crate::app::control::{Controls, start_listening};
 use crate::app::due::start_due;
-use crate::app::entry::{Entry, Launch};
+use crate::app::entry::Entry;
 use crate::app::health::{HealthBoard, HealthSource};
+use crate::app::launch_actors::launch_actors;
 use crate::app::migrate::is_migrating;
 use crate::app::needs::{needed, run_on_ready, unreachable_needs};
+use crate::app::own_settings::SettingsReads;
 use crate::app::record;
 use crate::app::running::{Running, StartError, StopReport};
 use crate::app::stop::stop;
-use crate::app::threads::{Seat, Seats, Threads, on_arbiter, open_outlet};
+use crate::app::threads::{Threads, open_outlet};
 use crate::app::upkeep;
 use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
-use crate::handler::Middleware;
-use crate::host::{Running as RunningMessages, Stops, Watchdog};
+use crate::host::{Stops, Watchdog};
 use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, plan, shared_exchanges, tell_others};
 use crate::message::{MessageId, Name};
+
+/// How long handlers may go on of an app that is stopped before it has started; `stop_timeout` if that is shorter.
+const STOP_AT_START: Duration = Duration::from_secs(1);
 
 /// Where actors run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub(super) struct Launched {
     pub(super) counters: Arc<Counters>,
     pub(super) states: LaneStates,
     pub(super) config: Arc<Config>,
+    pub(super) reads: SettingsReads,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
     /// How long the broker lets a delivery be unsettled.
     pub(super) consumer_timeout: ConsumerTimeout,
@@ -138,7 +143,8 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
         () = stop_request.cancelled() => {}
         () = launched.stops.stop_app.cancelled() => {}
     }
-    let outcome: StopReport = stop(launched).await;
+    let patience = launched.config.stop_timeout;
+    let outcome: StopReport = stop(launched, patience).await;
     report.send_replace(Some(outcome));
 }
 
@@ -151,7 +157,9 @@ async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<L
     }
     warn_of_strangers(&app, &config);
     let deadline = Instant::now() + config.start_timeout;
-    let broker = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error)).await?;
+    let connecting = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error));
+    let connecting = async { connecting.await.map_err(|error| StartError::from(told(&config, &error))) };
+    let broker = unless(&app.give_up, connecting).await?;
     let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
     if result.is_err() {
         broker.close().await;
@@ -168,10 +176,12 @@ async fn launch_on(
 ) -> Result<Launched, StartError> {
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
-    refuse_unfinished_migrations(&*broker, &plans).await?;
-    let deleted = upkeep::declare(&*broker, &config.namespace, &combined(&plans, config), deadline).await?;
+    unless(&app.give_up, refuse_unfinished_migrations(&*broker, &plans)).await?;
+    let topology = combined(&plans, config);
+    let declaring = upkeep::declare(&*broker, &config.namespace, &topology, deadline);
+    let deleted = unless(&app.give_up, declaring).await?;
     let counters = Arc::new(Counters::default());
-    let outlet = open_outlet(&broker, config, &counters).await?;
+    let outlet = unless(&app.give_up, open_outlet(&broker, config, &counters)).await?;
     if deleted {
         tell_others(&outlet, &config.namespace).await;
     }
@@ -186,6 +196,7 @@ async fn launch_on(
         counters,
         states: LaneStates::default(),
         config: Arc::clone(config),
+        reads: SettingsReads::default(),
         concurrency: Arc::new(concurrency(app, config)),
         consumer_timeout: ConsumerTimeout::new(config.consumer_timeout),
         controls: Controls::of(app.entries.iter().map(Entry::name)),
@@ -198,23 +209,9 @@ async fn launch_on(
         failure: Arc::default(),
         watchdog: threads.watchdog,
     };
-    let starting = launch_actors(app, &launched, &plans, &instance, &threads.seats);
-    match timeout_at(deadline, join_all(starting)).await {
-        Ok(started) => {
-            let (bridges, problems): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
-            launched.bridges = bridges.into_iter().filter_map(Result::ok).collect();
-            let problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
-            if !problems.is_empty() {
-                return Err(give_up(launched, problems.join("\n")).await);
-            }
-        }
-        Err(_) => {
-            let waiting = not_consuming(&launched.states);
-            let problem =
-                format!("not started within {:?}: still waiting for {}", config.start_timeout, waiting.join(", "));
-            return Err(give_up(launched, problem).await);
-        }
-    };
+    if let Err(problems) = launch_actors(app, &mut launched, &plans, &instance, &threads.seats, deadline).await {
+        return Err(give_up(launched, problems).await);
+    }
     if let Err(error) = record::keep(&*broker, &outlet, config, app, &plans).await {
         tracing::warn!(%error, "the topology was not recorded; `topology diff` will know of the last one only");
     }
@@ -233,6 +230,17 @@ fn concurrency(app: &App, config: &Config) -> BTreeMap<String, watch::Sender<usi
     app.entries.iter().map(of).collect()
 }
 
+/// What is awaited at the start, unless somebody ends the process meanwhile.
+pub(super) async fn unless<T, E: Into<StartError>>(
+    ended: &CancellationToken,
+    waiting: impl Future<Output = Result<T, E>>,
+) -> Result<T, StartError> {
+    tokio::select! {
+        result = waiting => result.map_err(Into::into),
+        () = ended.cancelled() => Err(StartError::from("stopped before it had started".to_owned())),
+    }
+}
+
 /// A queue that is being migrated has its messages elsewhere.
 async fn refuse_unfinished_migrations(broker: &dyn Broker, plans: &[ActorPlan]) -> Result<(), StartError> {
     let mut problems = Vec::new();
@@ -249,91 +257,11 @@ async fn refuse_unfinished_migrations(broker: &dyn Broker, plans: &[ActorPlan]) 
     if problems.is_empty() { Ok(()) } else { Err(StartError { problems }) }
 }
 
-/// The queues that are not consumed, and why.
-fn not_consuming(states: &LaneStates) -> Vec<String> {
-    let silent = states.snapshot().into_iter().filter(|lane| !lane.consuming);
-    silent.map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer"))).collect()
-}
-
 /// What was started already is stopped in good order before the problem is reported.
 async fn give_up(launched: Launched, problem: String) -> StartError {
-    stop(launched).await;
+    let patience = launched.config.stop_timeout.min(STOP_AT_START);
+    stop(launched, patience).await;
     problem.into()
-}
-
-type Starting = LocalBoxFuture<'static, Result<Addr<Bridge>, String>>;
-
-fn launch_actors(app: &App, launched: &Launched, plans: &[ActorPlan], instance: &str, seats: &Seats) -> Vec<Starting> {
-    let mut turn = 0;
-    let mut starting = Vec::new();
-    for (entry, plan) in app.entries.iter().zip(plans) {
-        let running = RunningMessages::default();
-        for replica in 0..entry.replicas {
-            let named = entry.arbiter.as_ref().and_then(|name| seats.named.get(name));
-            let Some(seat) = named.or_else(|| seats.numbered.get(turn % seats.numbered.len().max(1))) else { continue };
-            turn += usize::from(named.is_none());
-            // A copy is an instance of its own: it has its own state and its own queue for instance-scoped events.
-            let instance = if replica == 0 { instance.to_owned() } else { format!("{instance}-{replica}") };
-            let plan = if replica == 0 { plan.clone() } else { plan_of(app, entry, &launched.config, &instance) };
-            let launch = match actor_launch(app, entry, launched, (plan, running.clone()), &instance, seat) {
-                Ok(launch) => launch,
-                Err(problem) => {
-                    starting.push(Box::pin(std::future::ready(Err(problem))) as Starting);
-                    continue;
-                }
-            };
-            let run = Arc::clone(&entry.launch);
-            starting.push(Box::pin(on_arbiter(seat.handle.clone(), move || run(launch))) as Starting);
-        }
-    }
-    starting
-}
-
-fn actor_launch(
-    app: &App,
-    entry: &Entry,
-    launched: &Launched,
-    (plan, running): (ActorPlan, RunningMessages),
-    instance: &str,
-    seat: &Seat,
-) -> Result<Launch, String> {
-    let config = &launched.config;
-    let identity = identity(app, entry.attributes.service, instance, config);
-    let mut effective = entry.effective(config);
-    let concurrency = launched
-        .concurrency
-        .get(&entry.name())
-        .map_or_else(|| watch::channel(effective.concurrency).1, watch::Sender::subscribe);
-    let pace = entry.pace(config, concurrency.clone());
-    let most = pace.most_prefetch(launched.consumer_timeout.get());
-    if effective.prefetch > most && effective.prefetch_is_explicit {
-        tracing::warn!(
-            actor = entry.name(),
-            effective.prefetch,
-            most,
-            "the prefetch is lowered to what handlers finish within consumer_timeout"
-        );
-    }
-    effective.prefetch = effective.prefetch.min(most);
-    let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
-    Ok(Launch {
-        policies: entry.policies(config)?,
-        running,
-        bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker)),
-        broker: Arc::clone(&launched.broker),
-        plan,
-        effective,
-        control: launched.controls.subscribe(&entry.name()),
-        concurrency,
-        consumer_timeout: launched.consumer_timeout.clone(),
-        pace,
-        config: Arc::clone(config),
-        middleware: middleware.into(),
-        counters: Arc::clone(&launched.counters),
-        watch: Arc::clone(&seat.watch),
-        states: launched.states.clone(),
-        stops: launched.stops.clone(),
-    })
 }
 
 pub(super) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::app::builder::App;
-use crate::app::process;
+use crate::app::{output, process};
 
 /// Runs a service binary: `run` (the default), `list`, `topology`. `--help` says more. Blocks until the process is
-/// to end; the exit code is 0 when it ended as asked, 1 when something failed, 2 when the command line is wrong.
+/// to end; the exit code is 0 when it ended as asked, 1 when something failed, 2 when the command line is wrong, 141 when
+/// nobody reads what it prints.
 ///
 /// It brings its runtime: write `fn main() -> ExitCode`, without `#[tokio::main]`. Inside a runtime with several threads it runs on a thread of its own
 /// and blocks the one that calls it; inside one with a single thread, which would stand still meanwhile, it refuses. There
@@ -23,13 +24,13 @@ fn beside(app: App, program: fn(App) -> ExitCode) -> ExitCode {
     let Ok(outer) = Handle::try_current() else { return program(app) };
     let name = app.name.clone();
     if outer.runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return process::failed(&name, &[INSIDE.to_owned()]);
+        return output::failed(&name, &[INSIDE.to_owned()]);
     }
     let thread = std::thread::Builder::new().name("postrider-main".into()).spawn(move || program(app));
     match thread.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => code,
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        Err(error) => process::failed(&name, &[format!("no thread for the program: {error}")]),
+        Err(error) => output::failed(&name, &[format!("no thread for the program: {error}")]),
     }
 }
 

@@ -1,43 +1,44 @@
 //! The life of a service binary: command line, configuration, log, signals, exit code.
 
 use std::process::ExitCode;
-
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use std::time::Duration;
 
 use crate::app::builder::App;
 use crate::app::check::check;
-use crate::app::cli::{Cli, Command, Common, LimitArgs};
+use crate::app::cli::{Cli, Command, Common, LimitArgs, parse};
 use crate::app::limits::{Reached, reached};
+use crate::app::log::start_log;
 use crate::app::manifest::{ManifestRow, manifest_in};
-use crate::app::{printable, read_config, topology_command};
+use crate::app::output::{failed, line};
+use crate::app::running::Running;
+use crate::app::signals::Signals;
+use crate::app::{read_config, topology_command};
 use crate::message::Secret;
+
+/// How long the end of a process may take that has not started yet.
+const END_AT_START: Duration = Duration::from_millis(1_800);
 
 /// Runs a service binary on the calling thread, as [`crate::app::main`] says.
 pub(super) fn main(mut app: App) -> ExitCode {
     let name = app.name.clone();
-    let cli = Cli::parse();
-    start_log(&cli.common, "warn,postrider=info,lapin=off");
-    if let Err(problems) = configure(&mut app, &cli.common) {
+    let cli: Cli = parse();
+    let runs = matches!(cli.command, None | Some(Command::Run { .. }));
+    let log = start_log(&cli.common, if runs { "warn,postrider=info,lapin=off" } else { "warn,lapin=off" });
+    let problems =
+        [log.err().into_iter().collect(), configure(&mut app, &cli.common).err().unwrap_or_default()].concat();
+    if !problems.is_empty() {
         return failed(&name, &problems);
     }
     match cli.command {
         None => run(app, None, cli.limits),
         Some(Command::Run { service, limits }) => run(app, service.as_deref(), limits),
         Some(Command::List { json }) => list(&app, json),
-        Some(Command::Topology(command)) => match on_runtime(topology_command::run(&app, &command)) {
-            Ok(Ok(code)) => ExitCode::from(code),
-            Ok(Err(problem)) | Err(problem) => failed(&name, &[problem]),
+        Some(Command::Topology(command)) => match on_runtime(or_signal(topology_command::run(&app, &command))) {
+            Ok(Ok(Ok(code))) => ExitCode::from(code),
+            Ok(Ok(Err(problem))) | Err(problem) => failed(&name, &[problem]),
+            Ok(Err(code)) => code,
         },
     }
-}
-
-/// Prints problems to the standard error and gives exit code 1.
-pub(super) fn failed(name: &str, problems: &[String]) -> ExitCode {
-    for problem in problems {
-        eprintln!("{name}: {}", printable::lines(problem));
-    }
-    ExitCode::FAILURE
 }
 
 pub(super) fn on_runtime<F: Future>(future: F) -> Result<F::Output, String> {
@@ -45,19 +46,13 @@ pub(super) fn on_runtime<F: Future>(future: F) -> Result<F::Output, String> {
     runtime.map(|runtime| runtime.block_on(future)).map_err(|error| format!("no runtime: {error}"))
 }
 
-/// Starts the log on the standard error. What the broker's client logs by itself is in our own errors already.
-pub(super) fn start_log(common: &Common, quiet: &str) {
-    let level = match common.verbose {
-        0 => quiet,
-        1 => "info,postrider=debug,lapin=off",
-        2 => "info,postrider=trace,lapin=off",
-        // The client logs whole messages, payloads and tokens included.
-        _ => "trace,lapin=off",
-    };
-    let filter = EnvFilter::try_from_env("POSTRIDER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // A program that has a log already keeps it.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let _ = log.fmt_fields(printable::SafeFields).try_init();
+/// What a command is done with, or the exit code of a program that a signal ended, as a shell shows it.
+pub(super) async fn or_signal<T>(command: impl Future<Output = T>) -> Result<T, ExitCode> {
+    let mut signals = Signals::listen();
+    tokio::select! {
+        result = command => Ok(result),
+        (_, number) = signals.next() => Err(ExitCode::from(128 + number)),
+    }
 }
 
 fn configure(app: &mut App, common: &Common) -> Result<(), Vec<String>> {
@@ -66,6 +61,7 @@ fn configure(app: &mut App, common: &Common) -> Result<(), Vec<String>> {
     read_config::read(&mut app.config, file.as_deref(), &environment)?;
     if let Some(broker) = &common.broker {
         app.config.broker = Some(Secret::new(broker.clone()));
+        app.config.origins.insert("broker", "--broker".into());
     }
     Ok(())
 }
@@ -78,6 +74,8 @@ fn run(mut app: App, service: Option<&str>, limits: LimitArgs) -> ExitCode {
         if !services.contains(&service) {
             return failed(&name, &[format!("there is no service {service:?} here; this binary has {services:?}")]);
         }
+        let others: Vec<&str> = services.into_iter().filter(|other| *other != service).collect();
+        app.config.services.retain(|name, _| !others.contains(&name.as_str()));
         app.entries.retain(|entry| entry.attributes.service == service);
         let names: Vec<String> = app.entries.iter().map(crate::app::entry::Entry::name).collect();
         app.config.actors.retain(|actor, _| names.contains(actor));
@@ -90,11 +88,24 @@ fn run(mut app: App, service: Option<&str>, limits: LimitArgs) -> ExitCode {
 }
 
 async fn until_stopped(app: App) -> Result<ExitCode, Vec<String>> {
-    let (name, limits) = (app.name.clone(), app.config.run);
-    let running = app.start_as_configured().await.map_err(|error| error.problems)?;
+    let mut signals = Signals::listen();
+    let (name, limits, give_up) = (app.name.clone(), app.config.run, app.give_up.clone());
+    let starting = app.start_as_configured();
+    tokio::pin!(starting);
+    let running = tokio::select! {
+        running = &mut starting => running.map_err(|error| error.problems)?,
+        (signal, _) = signals.next() => {
+            tracing::info!(signal, "stopping before it has started");
+            give_up.cancel();
+            match tokio::time::timeout(END_AT_START, starting).await {
+                Ok(Ok(running)) => return stopped(&name, &running, &mut signals, ExitCode::SUCCESS).await,
+                Ok(Err(_)) | Err(_) => return Ok(ExitCode::SUCCESS),
+            }
+        }
+    };
     let mut code = ExitCode::SUCCESS;
     tokio::select! {
-        signal = signal() => tracing::info!(signal, "stopping; a second signal ends the process at once"),
+        (signal, _) = signals.next() => tracing::info!(signal, "stopping; a second signal ends the process at once"),
         reached = reached(&running, limits) => match reached {
             Reached::Limit(limit) => tracing::info!(limit, "stopping"),
             Reached::Failure => {
@@ -106,21 +117,20 @@ async fn until_stopped(app: App) -> Result<ExitCode, Vec<String>> {
             return Err(vec![failure]);
         },
     }
-    tokio::select! {
-        _ = running.stop() => {}
-        signal = signal() => return Err(vec![format!("{name} was ended by a second {signal}; what was being handled is delivered again")]),
-    }
-    Ok(code)
+    stopped(&name, &running, &mut signals, code).await
 }
 
-/// Waits for Ctrl-C or SIGTERM; for ever where signals cannot be heard.
-async fn signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+async fn stopped(
+    name: &str,
+    running: &Running,
+    signals: &mut Signals,
+    code: ExitCode,
+) -> Result<ExitCode, Vec<String>> {
     tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        _ = running.stop() => Ok(code),
+        (signal, _) = signals.next() => {
+            Err(vec![format!("{name} was ended by a second {signal}; what was being handled is delivered again")])
+        }
     }
 }
 
@@ -129,7 +139,7 @@ fn list(app: &App, json: bool) -> ExitCode {
     if json {
         return match serde_json::to_string_pretty(&rows) {
             Ok(text) => {
-                println!("{text}");
+                line(text);
                 ExitCode::SUCCESS
             }
             Err(error) => failed(&app.name, &[error.to_string()]),
@@ -158,8 +168,8 @@ fn print_table(rows: &[ManifestRow]) {
     let lines: Vec<[String; 7]> = std::iter::once(head).chain(lines).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..7).map(width).collect();
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+    for row in &lines {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        line(cells.join("  ").trim_end());
     }
 }

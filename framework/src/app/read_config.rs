@@ -14,31 +14,31 @@ use crate::broker::Names;
 use crate::codec::DEEPEST;
 use crate::message::Secret;
 
-/// The file that is read when nobody names another one, if it is there.
-const DEFAULT_FILE: &str = "postrider.toml";
+mod file;
+mod origin;
+mod suggest;
+mod variables;
+
+pub(super) use origin::Origins;
+pub(super) use suggest::nearest;
+pub(super) use variables::environment;
+
 const PREFIX: &str = "POSTRIDER_";
-
-/// Variables that other parts read: the file's name here, the log by the process.
-const NOT_SETTINGS: [&str; 2] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG"];
-
-/// The environment as texts. What is no text, in whatever variable, is no reason to end.
-pub(super) fn environment() -> Vec<(String, String)> {
-    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
-}
 
 /// Adds what file and environment say.
 ///
 /// # Errors
-/// All problems, each naming the setting, the value and what to write.
+/// All problems, each naming the setting, who set it, the value and what to write.
 pub(super) fn read(
     config: &mut Config,
     file: Option<&Path>,
     environment: &[(String, String)],
 ) -> Result<(), Vec<String>> {
-    let mut problems = Vec::new();
-    let table = read_file(file, environment, &mut problems);
-    in_table(config, table, environment, problems)
+    let (mut problems, mut origins) = (Vec::new(), Origins::default());
+    let named = environment.iter().find(|(name, path)| name == "POSTRIDER_CONFIG" && !path.trim().is_empty());
+    let file = file.or(named.map(|(_, path)| Path::new(path.as_str())));
+    let table = file::read_file(file, &mut origins, &mut problems);
+    in_table(config, table, environment, origins, problems)
 }
 
 /// Adds what the environment says to what the file says, and reads both.
@@ -46,89 +46,108 @@ fn in_table(
     config: &mut Config,
     mut table: Table,
     environment: &[(String, String)],
+    mut origins: Origins,
     mut problems: Vec<String>,
 ) -> Result<(), Vec<String>> {
-    let ours = |name: &str| name.starts_with(PREFIX) && !NOT_SETTINGS.contains(&name) && !is_service_link(name);
-    for (name, value) in environment.iter().filter(|(name, _)| ours(name)) {
-        insert(&mut table, name, value, &mut problems);
-    }
-    let mut reader = Reader { problems };
+    variables::insert_all(&mut table, environment, &mut origins, &mut problems);
+    let mut reader = Reader { problems, origins };
     for (name, value) in table {
         reader.setting(config, &name, value);
     }
+    config.origins = reader.origins;
     if reader.problems.is_empty() { Ok(()) } else { Err(reader.problems) }
 }
 
-fn read_file(file: Option<&Path>, environment: &[(String, String)], problems: &mut Vec<String>) -> Table {
-    let named =
-        environment.iter().find(|(name, _)| name == "POSTRIDER_CONFIG").map(|(_, path)| Path::new(path.as_str()));
-    let path = file.or(named);
-    if path.is_none() && !Path::new(DEFAULT_FILE).exists() {
-        return Table::new();
-    }
-    let path = path.unwrap_or(Path::new(DEFAULT_FILE));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.push(format!("configuration file {}: {error}", path.display()));
-            return Table::new();
+/// Adds settings to those that are there; of two the new one stays.
+pub(super) fn merge(table: &mut Table, newer: Table) {
+    for (name, value) in newer {
+        match (table.get_mut(&name), value) {
+            (Some(Value::Table(table)), Value::Table(newer)) => merge(table, newer),
+            (_, value) => {
+                table.insert(name, value);
+            }
         }
-    };
-    parsed(path, &text, problems)
-}
-
-fn parsed(path: &Path, text: &str, problems: &mut Vec<String>) -> Table {
-    text.parse().unwrap_or_else(|error: toml::de::Error| {
-        // The error's own text quotes the line, which may hold a password.
-        let start = error.span().map_or(0, |span| span.start);
-        let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
-        problems.push(format!("configuration file {}, line {line}: {}", path.display(), error.message()));
-        Table::new()
-    })
-}
-
-/// What Kubernetes puts into the environment for a Service named `postrider`
-/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
-fn is_service_link(name: &str) -> bool {
-    let rest = &name[PREFIX.len()..];
-    rest == "PORT" || rest.starts_with("PORT_") || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
-}
-
-/// `POSTRIDER_ACTOR__INVOICE__PREFETCH=8` is `actor.invoice.prefetch = 8`.
-fn insert(table: &mut Table, variable: &str, value: &str, problems: &mut Vec<String>) {
-    let path: Vec<String> = variable[PREFIX.len()..].to_ascii_lowercase().split("__").map(str::to_owned).collect();
-    let value = Value::String(value.to_owned());
-    let (group, name, field) = match &path[..] {
-        [setting] => {
-            table.insert(setting.clone(), value);
-            return;
-        }
-        [group, name, field] => (group, name.replace('_', "-"), field),
-        [group, name, queue, field] => {
-            (group, format!("{}.{}", name.replace('_', "-"), queue.replace('_', "-")), field)
-        }
-        _ => {
-            problems.push(format!("{variable}: write POSTRIDER_SETTING, POSTRIDER_ACTOR__SERVICE__SETTING or POSTRIDER_SERVICE__NAME__SETTING"));
-            return;
-        }
-    };
-    let group = table.entry(group.clone()).or_insert_with(|| Value::Table(Table::new()));
-    let entry = group.as_table_mut().map(|group| group.entry(name).or_insert_with(|| Value::Table(Table::new())));
-    if let Some(Value::Table(entry)) = entry {
-        entry.insert(field.clone(), value);
-    } else {
-        problems.push(format!("{variable}: the file has something else than a table there"));
     }
 }
+
+/// All settings by name, for those who have written one wrongly.
+const SETTINGS: [&str; 32] = [
+    "broker",
+    "broker_ca",
+    "namespace",
+    "prefetch",
+    "concurrency",
+    "timeout",
+    "consumer_timeout",
+    "retry",
+    "retry_pause",
+    "breaker",
+    "query_queue",
+    "stall_after",
+    "health",
+    "skew_window",
+    "skew_pause",
+    "arbiters",
+    "start_timeout",
+    "stop_timeout",
+    "confirm_timeout",
+    "request_timeout",
+    "max_open_requests",
+    "max_payload_bytes",
+    "max_nesting",
+    "max_held_messages",
+    "max_held_bytes",
+    "run_messages",
+    "run_time",
+    "run_memory_mib",
+    "run_idle",
+    "run_first_failure",
+    "actor",
+    "service",
+];
+
+/// What an actor has, beside its promises.
+const OF_AN_ACTOR: [&str; 5] = ["prefetch", "concurrency", "timeout", "retry", "breaker"];
 
 struct Reader {
     problems: Vec<String>,
+    origins: Origins,
 }
 
 impl Reader {
+    fn problem(&mut self, name: &str, text: impl Display) {
+        self.problems.push(format!("{}: {text}", self.origins.shown(name)));
+    }
+
+    /// Whether there is a value. One that is empty is a mistake, not the default.
+    fn has_value(&mut self, name: &str, value: &Value) -> bool {
+        let is_empty = value.as_str().is_some_and(|text| text.trim().is_empty());
+        if is_empty {
+            self.problem(name, "is set and empty; give it a value or remove it");
+        }
+        !is_empty
+    }
+
+    fn unknown(&mut self, name: &str) {
+        let two = |group: &str| name.strip_prefix(group).filter(|rest| rest.contains('_'));
+        if let Some(variable) = self.origins.variable(name).filter(|_| two("actor_").or(two("service_")).is_some()) {
+            let text = format!(
+                "{variable}: no such setting; write two underscores between its parts, as in POSTRIDER_ACTOR__INVOICE__PREFETCH"
+            );
+            self.problems.push(text);
+            return;
+        }
+        let meant = nearest(name, SETTINGS).map(|meant| self.origins.written(name, meant));
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        self.problem(name, format!("no such setting{meant}; docs/configuration.md lists them all"));
+    }
+
     fn setting(&mut self, config: &mut Config, name: &str, value: Value) {
+        if !self.has_value(name, &value) {
+            return;
+        }
         match name {
-            "broker" => config.broker = self.text(name, value).map(Secret::new).filter(|url| !url.reveal().is_empty()),
+            "broker" => config.broker = self.text(name, value).map(Secret::new),
             "broker_ca" => config.broker_ca = self.text(name, value).map(Into::into),
             "namespace" => self.namespace(config, name, value),
             "prefetch" => self.number(name, &value, u16::MAX.into(), |n| config.prefetch = n as u16),
@@ -168,9 +187,9 @@ impl Reader {
             "run_first_failure" => self.flag(name, &value, |flag| config.run.first_failure = flag),
             "actor" => self.group(name, value, |reader, actor, table| reader.actor(config, actor, table)),
             "service" => self.group(name, value, |_, service, table| {
-                config.services.insert(service.to_owned(), table);
+                merge(config.services.entry(service.to_owned()).or_default(), table);
             }),
-            _ => self.problems.push(format!("{name}: no such setting; docs/configuration.md lists them all")),
+            _ => self.unknown(name),
         }
     }
 
@@ -178,19 +197,21 @@ impl Reader {
         let Some(text) = self.text(name, value) else { return };
         match Names::new(&text) {
             Ok(names) => config.namespace = names,
-            Err(error) => self.problems.push(format!("{name}: {error}")),
+            Err(error) => self.problem(name, error),
         }
     }
 
     fn group(&mut self, name: &str, value: Value, mut each: impl FnMut(&mut Self, &str, Table)) {
         let Value::Table(table) = value else {
-            self.problems.push(format!("{name}: write a table for each: [{name}.invoice]"));
+            self.problem(name, format!("write a table for each: [{name}.invoice]"));
             return;
         };
         for (entry, value) in table {
             match value {
                 Value::Table(table) => each(self, &entry, table),
-                _ => self.problems.push(format!("{name}.{entry}: write a table: [{name}.{entry}]")),
+                _ => {
+                    self.problem(&format!("{name}.{entry}"), format!("write a table: [{name}.{entry}]"));
+                }
             }
         }
     }
@@ -199,18 +220,24 @@ impl Reader {
         let mut overrides = ActorOverrides::default();
         for (field, value) in table {
             let name = format!("actor.{actor}.{field}");
+            if !self.has_value(&name, &value) {
+                continue;
+            }
             match field.as_str() {
                 "prefetch" => self.number(&name, &value, u16::MAX.into(), |n| overrides.prefetch = Some(n as u16)),
                 "concurrency" => self.number(&name, &value, 10_000, |n| overrides.concurrency = Some(n as usize)),
                 "timeout" => self.duration(&name, &value, |d| overrides.timeout = Some(d)),
                 "retry" => self.retry(&name, value, |retry| overrides.retry = Some(retry)),
                 "breaker" => self.parsed(&name, value, |breaker| overrides.breaker = Some(breaker)),
-                "guarantee" | "ordered" => self.problems.push(format!(
-                    "{name}: a promise is made in the code, in #[distributed(…)], and cannot be configured"
-                )),
-                _ => self
-                    .problems
-                    .push(format!("{name}: an actor has prefetch, concurrency, timeout, retry and breaker")),
+                "guarantee" | "ordered" => {
+                    self.problem(&name, "a promise is made in the code, in #[distributed(…)], and cannot be configured")
+                }
+                _ => {
+                    let meant = nearest(field.as_str(), OF_AN_ACTOR);
+                    let meant = meant.map(|meant| self.origins.written(&name, &format!("actor.{actor}.{meant}")));
+                    let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+                    self.problem(&name, format!("an actor has {}{meant}", OF_AN_ACTOR.join(", ")));
+                }
             }
         }
         config.actors.insert(actor.to_owned(), overrides);
@@ -226,7 +253,7 @@ impl Reader {
         match text.parse() {
             Ok(address) => set(address),
             Err(_) => {
-                self.problems.push(format!("{name}: {text:?} is no address with a port, such as \"0.0.0.0:8080\""));
+                self.problem(name, format!("{text:?} is no address with a port, such as \"0.0.0.0:8080\""));
             }
         }
     }
@@ -234,7 +261,7 @@ impl Reader {
     fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str, value: Value, set: impl FnOnce(T)) {
         match self.text(name, value).map(|text| text.parse()) {
             Some(Ok(parsed)) => set(parsed),
-            Some(Err(error)) => self.problems.push(format!("{name}: {error}")),
+            Some(Err(error)) => self.problem(name, error),
             None => {}
         }
     }
@@ -243,7 +270,7 @@ impl Reader {
         if let Value::String(text) = value {
             return Some(text);
         }
-        self.problems.push(format!("{name}: write a text in quotes"));
+        self.problem(name, "write a text in quotes");
         None
     }
 
@@ -255,7 +282,7 @@ impl Reader {
         };
         match read.filter(|number| (1..=most).contains(number)) {
             Some(number) => set(number),
-            None => self.problems.push(format!("{name}: {value} is not a whole number from 1 to {most}")),
+            None => self.problem(name, format!("{value} is not a whole number from 1 to {most}")),
         }
     }
 
@@ -264,16 +291,17 @@ impl Reader {
             Value::Boolean(flag) => set(*flag),
             Value::String(text) if text == "true" || text == "1" => set(true),
             Value::String(text) if text == "false" || text == "0" => set(false),
-            _ => self.problems.push(format!("{name}: {value} is neither true nor false")),
+            _ => self.problem(name, format!("{value} is neither true nor false")),
         }
     }
 
     fn duration(&mut self, name: &str, value: &Value, set: impl FnOnce(Duration)) {
         match value.as_str().and_then(parse_duration) {
             Some(duration) => set(duration),
-            None => self.problems.push(format!(
-                "{name}: {value} is not a duration above zero with a unit, such as \"500ms\", \"30s\", \"2m\", \"1h\""
-            )),
+            None => self.problem(
+                name,
+                format!("{value} is not a duration above zero with a unit, such as \"500ms\", \"30s\", \"2m\", \"1h\""),
+            ),
         }
     }
 }
@@ -282,41 +310,4 @@ impl Reader {
 mod properties;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn the_environment_sets_single_actors_and_services() {
-        let mut config = Config::default();
-        let variables = environment(&[
-            ("POSTRIDER_BROKER", "amqp://u:hunter2@h"),
-            ("POSTRIDER_ACTOR__ORDER_DESK__PREFETCH", "8"),
-            ("POSTRIDER_ACTOR__INVOICE__AUDIT__TIMEOUT", "2m"),
-            ("POSTRIDER_SERVICE__CLIENT__ORDERS", "5"),
-            ("OTHER", "x"),
-        ]);
-        read(&mut config, None, &variables).unwrap();
-        assert_eq!(config.actors["order-desk"].prefetch, Some(8));
-        assert_eq!(config.actors["invoice.audit"].timeout, Some(Duration::from_secs(120)));
-        assert_eq!(config.services["client"]["orders"].as_str(), Some("5"));
-        assert!(!format!("{config:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn all_problems_are_reported_at_once() {
-        let mut config = Config::default();
-        let variables = environment(&[
-            ("POSTRIDER_PREFETCH", "none"),
-            ("POSTRIDER_TIMEOUT", "30"),
-            ("POSTRIDER_NAMESPACE", "A B"),
-            ("POSTRIDER_COLOUR", "red"),
-            ("POSTRIDER_ACTOR__X__GUARANTEE", "at_most_once"),
-        ]);
-        let problems = read(&mut config, None, &variables).unwrap_err();
-        assert_eq!(problems.len(), 5, "{problems:#?}");
-    }
-}
+mod tests;

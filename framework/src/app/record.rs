@@ -80,6 +80,11 @@ pub(super) async fn keep(
     app: &App,
     plans: &[ActorPlan],
 ) -> Result<(), String> {
+    let mut queues: Vec<Queue> =
+        app.services().into_iter().map(|service| record_queue(&config.namespace, service)).collect();
+    queues.push(claims_queue(&config.namespace));
+    let declared = broker.declare(&Topology { queues, ..Topology::default() }).await;
+    declared.map_err(|error| error.to_string())?;
     for service in app.services() {
         let mut record = present(app, plans, config, service);
         let recorded = read(broker, &config.namespace, service).await.map_err(|error| error.to_string())?;
@@ -115,12 +120,12 @@ pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSe
 /// Reads messages without taking them: they go back as the consumer closes. What has been read so often that the broker
 /// drops it is missing then, and written anew by the next start.
 async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16) -> Result<Vec<T>, BrokerError> {
-    let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
-    broker.declare(&declared).await?;
     let ready = ready_in(broker, &queue.name).await?;
     if ready == 0 {
         return Ok(Vec::new());
     }
+    // Whoever only looks may not be allowed to declare.
+    let queue = Queue::standing(queue.name);
     let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
     let mut consumer = broker.consume(&spec).await?;
     let (mut read, mut receipts) = (Vec::new(), Vec::new());

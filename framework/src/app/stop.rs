@@ -10,20 +10,21 @@ use tokio::time::timeout;
 use crate::app::launch::Launched;
 use crate::app::running::StopReport;
 use crate::inbound::AwaitStopped;
+use crate::message::tell_all_that_was_left_out;
 
 /// How long dropping handlers, closing the broker and ending the threads may take, each.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub(super) async fn stop(launched: Launched) -> StopReport {
-    let Launched {
-        broker, bridges, arbiters, stops, config, on_ready, due, listening, upkeep, failure, watchdog, ..
-    } = launched;
+/// Handlers that run may go on for `patience`.
+pub(super) async fn stop(launched: Launched, patience: Duration) -> StopReport {
+    let Launched { broker, bridges, arbiters, stops, on_ready, due, listening, upkeep, failure, watchdog, .. } =
+        launched;
     on_ready.iter().chain(&upkeep).for_each(tokio::task::JoinHandle::abort);
     stops.stopping.cancel();
     let waiting = join_all(bridges.iter().map(|bridge| bridge.send(AwaitStopped)));
     tokio::pin!(waiting);
     let mut abandoned = false;
-    let stopped = match timeout(config.stop_timeout, &mut waiting).await {
+    let stopped = match timeout(patience, &mut waiting).await {
         Ok(stopped) => stopped,
         Err(_) => {
             abandoned = true;
@@ -49,6 +50,7 @@ pub(super) async fn stop(launched: Launched) -> StopReport {
     drop(bridges);
     end_arbiters(arbiters).await;
     drop(watchdog);
+    tell_all_that_was_left_out();
     tracing::info!(given_back, abandoned, "stopped");
     let failure = failure.lock().map(|failure| failure.clone()).unwrap_or_default();
     StopReport { given_back, abandoned, failure }

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use crate::app::builder::App;
 use crate::app::cli::TopologyCommand;
-use crate::app::connect::connect;
+use crate::app::connect::{connect, told};
 use crate::app::launch::{combined, identity, plan_of};
 use crate::app::migrate::Migration;
+use crate::app::output;
 use crate::app::printable::one_line;
 use crate::app::record;
 use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
@@ -30,7 +31,12 @@ fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
 /// What delays need. A process declares it before its first delay; here it is for those who may not declare.
 fn delays(app: &App, plans: &[ActorPlan]) -> Topology {
     let mut topology = delay_levels(&app.config.namespace);
-    topology.bindings.extend(plans.iter().map(|plan| delay_return(&app.config.namespace, &plan.queue)));
+    // An actor that only answers queries has no queue to which something put off could come back.
+    let has_queue = |plan: &&ActorPlan| {
+        plan.lanes.iter().filter_map(|lane| lane.lasting()).any(|(queue, _)| queue.name == plan.queue.as_str())
+    };
+    let returns = plans.iter().filter(has_queue).map(|plan| delay_return(&app.config.namespace, &plan.queue));
+    topology.bindings.extend(returns);
     topology
 }
 
@@ -46,8 +52,9 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
         return Ok(0);
     }
     let deadline = Instant::now() + app.config.start_timeout;
-    let broker =
-        connect(&app.config, &app.broker, &app.name, deadline, |_| {}).await.map_err(|error| error.to_string())?;
+    let broker = connect(&app.config, &app.broker, &app.name, deadline, |_| {})
+        .await
+        .map_err(|error| told(&app.config, &error))?;
     let result = with_broker(app, &plans, &topology, command, &broker).await;
     broker.close().await;
     result
@@ -73,41 +80,49 @@ async fn with_broker(
         }
         broker.declare(&delays(app, plans)).await.map_err(text)?;
         record::keep(&**broker, &outlet, config, app, plans).await?;
-        println!(
+        output::line(format_args!(
             "declared {} exchanges, {} queues, {} bindings, and the levels for delays",
             topology.exchanges.len(),
             topology.queues.len(),
             topology.bindings.len()
-        );
+        ));
         return Ok(0);
     }
     if let TopologyCommand::Migrate { queue } = command {
         let bus = Bus::new(outlet, Arc::new(identity(app, &app.name, "operator", config)), Arc::clone(broker));
         return migrate(&bus, topology, queue).await.map(|()| 0);
     }
-    let mut found = 0;
+    let (mut found, mut said) = (0, Vec::new());
     for service in app.services() {
         let present = record::present(app, plans, config, service);
         let recorded = record::read(&**broker, &config.namespace, service).await.map_err(text)?;
         let Some(recorded) = recorded else {
-            println!("{service}: nothing was declared before");
+            said.push(format!("{service}: nothing was declared before"));
             continue;
         };
         let stale = record::stale(&recorded, &present);
         let missing: Vec<&Binding> = present.bindings.difference(&recorded.bindings).collect();
-        stale.iter().for_each(|binding| println!("{service}: stale    {}", one_line(&record::shown(binding))));
-        missing.iter().for_each(|binding| println!("{service}: missing  {}", one_line(&record::shown(binding))));
         found += stale.len() + missing.len();
-        if matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty() {
-            let count = stale.len();
-            broker.remove(&Topology { bindings: stale, ..Topology::default() }).await.map_err(text)?;
+        // First the work, then what is said of it: nobody may be reading.
+        let removed = matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty();
+        if removed {
+            broker.remove(&Topology { bindings: stale.clone(), ..Topology::default() }).await.map_err(text)?;
             record::replace(&outlet, &config.namespace, service, &present).await?;
-            println!("{service}: removed {count} stale bindings");
+        }
+        stale
+            .iter()
+            .for_each(|binding| said.push(format!("{service}: stale    {}", one_line(&record::shown(binding)))));
+        missing
+            .iter()
+            .for_each(|binding| said.push(format!("{service}: missing  {}", one_line(&record::shown(binding)))));
+        if removed {
+            said.push(format!("{service}: removed {} stale bindings", stale.len()));
         }
     }
     if found == 0 {
-        println!("nothing is stale");
+        said.push("nothing is stale".into());
     }
+    said.iter().for_each(output::line);
     Ok(u8::from(found > 0 && matches!(command, TopologyCommand::Diff)))
 }
 
@@ -118,7 +133,7 @@ async fn migrate(bus: &Bus, topology: &Topology, queue: &str) -> Result<(), Stri
         return Err(format!("this binary has no queue {queue:?}; it has {known:?}"));
     };
     let moved = Migration::new(bus).run(target, &topology.bindings).await.map_err(|error| error.to_string())?;
-    println!("{queue} has its present arguments; {moved} messages were moved");
+    output::line(format_args!("{queue} has its present arguments; {moved} messages were moved"));
     Ok(())
 }
 
@@ -137,16 +152,21 @@ fn show(topology: &Topology, as_json: bool) {
             "queues": topology.queues.iter().map(|q| json!({ "name": q.name, "kind": kind(q), "arguments": arguments(&q.arguments) })).collect::<Vec<_>>(),
             "bindings": topology.bindings,
         });
-        println!("{shown:#}");
+        output::line(format_args!("{shown:#}"));
         return;
     }
     for exchange in &topology.exchanges {
-        println!("exchange {:<32} {:<7} {}", exchange.name, exchange.kind.as_str(), arguments(&exchange.arguments));
+        output::line(format_args!(
+            "exchange {:<32} {:<7} {}",
+            exchange.name,
+            exchange.kind.as_str(),
+            arguments(&exchange.arguments)
+        ));
     }
     for queue in &topology.queues {
-        println!("queue    {:<32} {:<7} {}", queue.name, kind(queue), arguments(&queue.arguments));
+        output::line(format_args!("queue    {:<32} {:<7} {}", queue.name, kind(queue), arguments(&queue.arguments)));
     }
     for binding in &topology.bindings {
-        println!("binding  {}", one_line(&record::shown(binding)));
+        output::line(format_args!("binding  {}", one_line(&record::shown(binding))));
     }
 }

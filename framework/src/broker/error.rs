@@ -13,7 +13,7 @@ pub enum BrokerError {
         reason: String,
     },
     /// Nobody answers there, or the connection broke while it was made.
-    #[error("cannot reach the broker at {address}: {reason}; is it running, and is POSTRIDER_BROKER right?")]
+    #[error("cannot reach the broker at {address}: {reason}; is it running, and is the address right?")]
     Unreachable {
         /// The address without its password.
         address: String,
@@ -21,7 +21,7 @@ pub enum BrokerError {
         reason: String,
     },
     /// The broker refused user, password or virtual host.
-    #[error("the broker at {address} refused us: {reason}; check user, password and virtual host in POSTRIDER_BROKER")]
+    #[error("the broker at {address} refused us: {reason}; check user, password and virtual host in the address")]
     Refused {
         /// The address without its password.
         address: String,
@@ -37,6 +37,30 @@ pub enum BrokerError {
         address: String,
         /// What the broker said: which limit it is.
         reason: String,
+    },
+    /// There is no secure connection: one of both sides does not accept the other.
+    #[error("no secure connection to the broker at {address}: {reason}")]
+    Untrusted {
+        /// The address without its password.
+        address: String,
+        /// What to do about it, and what the TLS library said.
+        reason: String,
+    },
+    /// The file with certificates to trust is of no use.
+    #[error("broker_ca {file:?}: {reason}")]
+    Certificates {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The program's log would show what must not be shown.
+    #[error(
+        "not connecting, because the log of this program shows the trace of the broker's client ({target}), which holds user and password; add the layer postrider::app::without_secrets() to it, or leave {target} out"
+    )]
+    LogShowsSecrets {
+        /// The part of the client.
+        target: &'static str,
     },
     /// The user may not do this.
     #[error(
@@ -137,6 +161,9 @@ impl BrokerError {
         match self {
             Self::Address { .. }
             | Self::Refused { .. }
+            | Self::Untrusted { .. }
+            | Self::Certificates { .. }
+            | Self::LogShowsSecrets { .. }
             | Self::Forbidden { .. }
             | Self::Inequivalent { .. }
             | Self::DomainOwned { .. }

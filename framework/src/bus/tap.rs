@@ -45,8 +45,17 @@ impl Tap {
             filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
         let exchanges = vec![Exchange::new(names.tap(), ExchangeKind::Topic)];
         let topology = Topology { exchanges, queues: Vec::new(), bindings };
-        let consumer =
-            broker.consume(&ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH, answers: false }).await?;
+        let spec = ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH, answers: false };
+        let consumer = broker.consume(&spec).await.map_err(|error| match error {
+            BrokerError::Forbidden { reason } => {
+                let (own, tap) = (names.tap_queue("*"), names.tap());
+                let needs = format!(
+                    "a tap has a queue of its own, and needs configure, write and read on {own}, and read on {tap}"
+                );
+                BrokerError::Forbidden { reason: format!("{reason}; {needs}") }
+            }
+            other => other,
+        })?;
         Ok(Self { consumer, names: names.clone() })
     }
 

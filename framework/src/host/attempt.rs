@@ -21,7 +21,7 @@ use crate::host::deliver::{Arrival, Made, Ticket};
 use crate::host::lane::stopping;
 use crate::host::running::Turn;
 use crate::host::state::Guard;
-use crate::message::{Envelope, Kind, MediaType, Problem};
+use crate::message::{Envelope, Kind, MediaType, Problem, is_logged};
 
 /// The key of the query that every service answers: is it there?
 pub(super) const PING: &str = "ping";
@@ -138,7 +138,9 @@ impl<S: 'static> Core<S> {
         let drop_when = epoch.filter(|_| job.lane == Lane::Query).map_or(&self.abandon, |epoch| epoch.ended());
         let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
-        if let Outcome::Failed(Failed { class, log, .. }) = &outcome {
+        if let Outcome::Failed(Failed { class, log, .. }) = &outcome
+            && is_logged("attempt failed", self.settings.actor)
+        {
             let _entered = span.enter();
             tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
         }
@@ -212,7 +214,9 @@ impl<S: 'static> Core<S> {
         // What the handler held may panic as it is dropped.
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {
             self.state.mark_broken();
-            tracing::error!(handler = %row.spec, "dropping what the handler held panicked");
+            if is_logged("dropping what the handler held panicked", self.settings.actor) {
+                tracing::error!(handler = %row.spec, "dropping what the handler held panicked");
+            }
         }
         outcome
     }

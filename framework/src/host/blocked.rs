@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::handler::HandlerSpec;
+use crate::message::tell_what_was_left_out;
 
 /// How long an arbiter may be silent before it counts as blocked.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
@@ -116,6 +117,7 @@ impl Watchdog {
         let thread = std::thread::Builder::new().name("postrider-watchdog".into()).spawn(move || {
             while !stopped.load(Ordering::Acquire) {
                 watches.iter().for_each(|watch| watch.report_if_blocked());
+                tell_what_was_left_out();
                 std::thread::park_timeout(BEAT);
             }
         })?;

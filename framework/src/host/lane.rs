@@ -21,7 +21,7 @@ use crate::host::limit::{Slot, Slots};
 use crate::host::running::Entered;
 use crate::host::state::Guard;
 use crate::host::waiting::{Batch, Waiting};
-use crate::message::{Kind, Problem};
+use crate::message::{Kind, Problem, is_logged};
 
 /// Everything that a handler sent is on its way; the first error if one is not taken.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
@@ -174,10 +174,12 @@ impl<S: 'static> Core<S> {
         let driven = AssertUnwindSafe(Rc::clone(&self).drive(row, job, guard, place)).catch_unwind().await;
         if driven.is_err() {
             self.state.mark_broken();
-            tracing::error!(
-                actor = self.settings.actor,
-                "a delivery was dropped by a panic outside its handler; it is given back"
-            );
+            if is_logged("a delivery was dropped by a panic outside its handler", self.settings.actor) {
+                tracing::error!(
+                    actor = self.settings.actor,
+                    "a delivery was dropped by a panic outside its handler; it is given back"
+                );
+            }
         }
     }
 

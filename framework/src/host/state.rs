@@ -11,6 +11,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::handler::Failure;
+use crate::message::is_logged;
 
 /// Makes the state of an actor: at the start, and again after a panic or a time-out of an exclusive handler.
 pub type Factory<S> = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<S, Failure>>>;
@@ -94,7 +95,9 @@ impl<S> StateCell<S> {
     /// between tries is bounded, and stopping the app drops this future.
     async fn rebuild(&self, slot: &mut Option<S>) {
         let old = slot.take();
-        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(old))).is_err() {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| drop(old))).is_err()
+            && is_logged("dropping the broken state panicked", self.actor)
+        {
             tracing::error!(actor = self.actor, "dropping the broken state panicked");
         }
         let mut pause = FIRST_PAUSE;
@@ -112,6 +115,8 @@ impl<S> StateCell<S> {
             }
         }
         self.broken.set(false);
-        tracing::info!(actor = self.actor, "the state was made again");
+        if is_logged("the state was made again", self.actor) {
+            tracing::info!(actor = self.actor, "the state was made again");
+        }
     }
 }

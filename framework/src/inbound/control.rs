@@ -14,7 +14,7 @@ use crate::broker::{
 };
 use crate::bus::{Bus, channel_key, reply_to};
 use crate::inbound::keep::{Consuming, keep_consuming};
-use crate::message::{Envelope, Kind, MediaType, Name};
+use crate::message::{Envelope, Kind, MediaType, Name, is_logged};
 
 /// The channel on which every process of a service hears orders. No handler can have it.
 pub const CONTROL: &str = "postrider.control";
@@ -109,7 +109,9 @@ impl ControlSettings {
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
         let Some(reply) = self.reply(&order, answer) else { return };
-        if let Err(error) = self.bus.outlet.publish(Box::new(reply), Instant::now() + self.confirm_timeout).await {
+        if let Err(error) = self.bus.outlet.publish(Box::new(reply), Instant::now() + self.confirm_timeout).await
+            && is_logged("the answer to an order could not be sent", service)
+        {
             tracing::warn!(message_id = %order.id, %error, "the answer to an order could not be sent");
         }
     }

@@ -21,7 +21,7 @@ use crate::inbound::decide::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
 use crate::inbound::keep::{Consuming, keep_consuming};
 use crate::inbound::states::LaneStates;
-use crate::message::Problem;
+use crate::message::{Problem, is_logged};
 
 /// The most messages that are being published at once.
 const PREFETCH: u16 = 64;
@@ -122,7 +122,9 @@ impl DueSettings {
                 self.unrouted(properties, payload, receipt, &error).await;
             }
             Err(error) => {
-                tracing::warn!(%error, "a delayed message could not be published; it is tried again");
+                if is_logged("a delayed message could not be published", "delays") {
+                    tracing::warn!(%error, "a delayed message could not be published; it is tried again");
+                }
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 receipt.give_back();
             }
@@ -134,7 +136,9 @@ impl DueSettings {
         if skewed_for(&properties) >= self.skew.window {
             return self.give_up(properties, payload, receipt, &error.to_string()).await;
         }
-        tracing::warn!(%error, again_in = ?self.skew.pause, "a delayed message is due and cannot be published; it is tried again");
+        if is_logged("a delayed message is due and cannot be published", "delays") {
+            tracing::warn!(%error, again_in = ?self.skew.pause, "a delayed message is due and cannot be published; it is tried again");
+        }
         strip(&mut properties.headers);
         set_skewed_since(&mut properties);
         let names = &self.bus.identity.names;
@@ -146,12 +150,14 @@ impl DueSettings {
     async fn give_up(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, why: &str) {
         let names = &self.bus.identity.names;
         let dead = names.dead_queue(&names.due());
-        tracing::error!(
-            message_id = properties.message_id.as_deref(),
-            reason = why,
-            queue = dead,
-            "delayed message given up: dead-lettered"
-        );
+        if is_logged("delayed message given up: dead-lettered", "delays") {
+            tracing::error!(
+                message_id = properties.message_id.as_deref(),
+                reason = why,
+                queue = dead,
+                "delayed message given up: dead-lettered"
+            );
+        }
         strip(&mut properties.headers);
         let failed = Failed {
             class: FailureClass::Permanent,
@@ -161,7 +167,9 @@ impl DueSettings {
         note_death(&mut properties.headers, "due", "due", 1, &failed);
         let declared = Topology { queues: vec![Queue::quorum(&dead)], ..Topology::default() };
         if let Err(error) = self.broker.declare(&declared).await {
-            tracing::error!(%error, "the dead-letter queue cannot be declared; the message stays");
+            if is_logged("the dead-letter queue cannot be declared", "delays") {
+                tracing::error!(%error, "the dead-letter queue cannot be declared; the message stays");
+            }
             tokio::time::sleep(PAUSE_BEFORE_RETURN).await;
             return receipt.give_back();
         }
@@ -177,7 +185,9 @@ impl DueSettings {
         match forwarded {
             Ok(()) => receipt.ack(),
             Err(error) => {
-                tracing::error!(%error, "a delayed message could not be moved; it stays in its queue");
+                if is_logged("a delayed message could not be moved", "delays") {
+                    tracing::error!(%error, "a delayed message could not be moved; it stays in its queue");
+                }
                 tokio::time::sleep(PAUSE_BEFORE_RETURN).await;
                 receipt.give_back();
             }

@@ -15,7 +15,7 @@ use crate::host::{Made, Nameless};
 use crate::inbound::callers::{Callers, is_direct};
 use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
-use crate::message::{Envelope, MediaType, Problem, Status};
+use crate::message::{Envelope, MediaType, Problem, Status, is_logged};
 
 /// The pauses between tries to write a dead letter, or a message that is put off. After the last one the message is
 /// given back to its queue.
@@ -101,8 +101,10 @@ impl Settler {
                 retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &error)
             }
             End::Restart => {
-                tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id,
+                if is_logged("delivered again and again", &self.queue) {
+                    tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id,
                     attempt = made.attempt, "delivered again and again without an end: counted as a failed attempt");
+                }
                 retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &in_short(&outcome))
             }
             End::DeadLetter => self.dead_letter(&outcome, &made, held),
@@ -117,7 +119,9 @@ impl Settler {
                 }
                 return Receive::Ack;
             };
-            tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, ?pause, "a message could not be moved; it stays in its queue");
+            if is_logged("a message could not be moved", &self.queue) {
+                tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, ?pause, "a message could not be moved; it stays in its queue");
+            }
             tokio::select! {
                 () = self.stopping.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
@@ -136,8 +140,10 @@ impl Settler {
 
     fn discarded(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) {
         Counters::add(&self.counters.discarded);
-        tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key,
+        if is_logged("message given up: discarded", &self.queue) {
+            tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key,
             message_id = %held.envelope.id, attempts = made.attempt, error = in_short(outcome), "message given up: discarded, as its policy says");
+        }
     }
 
     fn dead_letter(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) -> Addressed {
@@ -150,8 +156,10 @@ impl Settler {
         let service = self.bus.identity.service.as_str();
         let handler = made.handler.and_then(|index| self.handlers.get(index)).copied();
         let attempts = made.attempt;
-        tracing::error!(service, actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id, attempts,
+        if is_logged("message given up: dead-lettered", &self.queue) {
+            tracing::error!(service, actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id, attempts,
             reason = failed.class.as_str(), error = %failed.log, queue = %self.dead_queue, "message given up: dead-lettered");
+        }
         let first_error = made.first_error.as_deref();
         let why = DeadLetter { service, actor: self.actor, handler, attempts, first_error, failed };
         dead_letter(&held.original, &held.envelope, &self.dead_queue, &why)
@@ -181,8 +189,9 @@ impl Settler {
     async fn answer(&self, outcome: &Outcome, request: &Envelope) {
         let Some(reply) = self.stamped_reply(outcome, request) else { return };
         let deadline = Instant::now() + self.confirm_timeout;
-        if let Err(error) = self.bus.outlet.publish(Box::new(reply), deadline).await {
-            Counters::add(&self.counters.lost_replies);
+        let Err(error) = self.bus.outlet.publish(Box::new(reply), deadline).await else { return };
+        Counters::add(&self.counters.lost_replies);
+        if is_logged("the answer could not be sent", &self.queue) {
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contracts::{CustomerNotified, InvoiceCreated, OrderPlaced, ParcelDispatched, PaymentTaken, PlaceOrder};
-use postrider::{App, Bus, Context, Failure, distributed};
+use postrider::{App, Bus, Context, Failure, distributed, print_line};
 
 /// Where the parcels go.
 const PARCELS: [(&str, u32); 3] = [("Harbour 1", 400), ("Mill Lane 12", 2_300), ("Station Road 5", 1_000)];
@@ -42,41 +42,46 @@ pub struct Desk {
 impl Desk {
     #[distributed(event = "orders.placed")]
     async fn placed(&mut self, order: OrderPlaced, cx: &Context) {
-        println!(
+        print_line(format_args!(
             "orders: order {} is taken, {} g to {} for {}",
             order.order,
             order.grams,
             order.address,
             euros(order.price)
-        );
+        ));
         self.know(order.order, |known| known.placed = true);
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "invoice.created")]
     async fn invoiced(&mut self, invoice: InvoiceCreated, cx: &Context) {
-        println!("invoice: order {} has invoice {} over {}", invoice.order, invoice.invoice, euros(invoice.amount));
+        print_line(format_args!(
+            "invoice: order {} has invoice {} over {}",
+            invoice.order,
+            invoice.invoice,
+            euros(invoice.amount)
+        ));
         self.know(invoice.order, |known| known.invoice = Some(invoice.invoice));
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "payment.taken")]
     async fn paid(&mut self, payment: PaymentTaken, cx: &Context) {
-        println!("payment: order {}, {} paid", payment.order, euros(payment.amount));
+        print_line(format_args!("payment: order {}, {} paid", payment.order, euros(payment.amount)));
         self.know(payment.order, |known| known.paid = true);
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "shipping.dispatched")]
     async fn dispatched(&mut self, parcel: ParcelDispatched, cx: &Context) {
-        println!("shipping: order {}, parcel {} has left", parcel.order, parcel.parcel);
+        print_line(format_args!("shipping: order {}, parcel {} has left", parcel.order, parcel.parcel));
         self.know(parcel.order, |known| known.parcel = Some(parcel.parcel));
         self.stop_when_done(cx);
     }
 
     #[distributed(event = "notification.sent")]
     async fn notified(&mut self, notice: CustomerNotified, cx: &Context) {
-        println!("notification: order {}, told \"{}\"", notice.order, notice.text);
+        print_line(format_args!("notification: order {}, told \"{}\"", notice.order, notice.text));
         self.know(notice.order, |known| known.told += 1);
         self.stop_when_done(cx);
     }
@@ -103,15 +108,17 @@ impl Desk {
         for (order, known) in &self.orders {
             let (invoice, parcel) =
                 (known.invoice.as_deref().unwrap_or_default(), known.parcel.as_deref().unwrap_or_default());
-            println!("client: order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way");
+            print_line(format_args!(
+                "client: order {order}: done; invoice {invoice} is paid, parcel {parcel} is on its way"
+            ));
         }
-        println!(
+        print_line(format_args!(
             "client: {} commands and {} events went between {} services that know nothing but their messages; \
              next: the same over RabbitMQ (README.md), or a service of your own (docs/first-service.md)",
             self.orders.len(),
             self.events,
             COMPANY.len() + 1
-        );
+        ));
         cx.stop_app();
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
 use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
 use crate::broker::{Addressed, Binding, BrokerError, Destination, Exchange, Origin, Publication, Queue, Topology};
-use crate::message::{Headers, Value};
+use crate::message::{Headers, Value, is_logged};
 
 /// How often a message may be dead-lettered in one go before a circle of queues is assumed.
 const MAX_DEAD_LETTER_HOPS: usize = 16;
@@ -293,7 +293,9 @@ impl State {
             note_death(&mut properties.headers, &message.origin, name, reason);
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
-                tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
+                if is_logged("queues dead-letter in a circle", name) {
+                    tracing::error!(queue = name, "queues dead-letter in a circle; a message is dropped");
+                }
                 continue;
             }
             let Route { origin, queues } = self.route(&exchange, &routing_key);

@@ -1,5 +1,7 @@
+use std::path::Path;
 use std::str::FromStr;
 
+use base64::Engine as _;
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 
@@ -27,12 +29,7 @@ impl Addresses {
         let addresses = split(settings.address.reveal());
         let alone = addresses.len() == 1;
         let nodes = addresses.iter().map(|address| node(address, alone)).collect::<Result<Vec<_>, _>>()?;
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| {
-                wrong(&path.display().to_string(), format!("the certificates cannot be read: {error}"))
-            })
-        };
-        let ca = settings.ca_file.as_ref().map(read).transpose()?;
+        let ca = settings.ca_file.as_deref().map(certificates).transpose()?;
         if let Some(node) = nodes.iter().find(|node| node.scheme == AMQPScheme::AMQPS && !cfg_tls::AVAILABLE) {
             return Err(wrong(&shown(node), "this build has no TLS; build postrider with its feature `tls`".into()));
         }
@@ -153,6 +150,27 @@ fn redacted(address: &str) -> String {
     }
 }
 
+/// The certificates of a file (PEM). The client would silently trust nobody when there is none in it.
+fn certificates(path: &Path) -> Result<String, BrokerError> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let wrong = |reason: String| BrokerError::Certificates { file: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let mut bodies = text.split(BEGIN).skip(1).peekable();
+    if bodies.peek().is_none() {
+        return Err(wrong(format!("there is no certificate in it; it has {BEGIN} before each (PEM)")));
+    }
+    for (number, body) in bodies.enumerate() {
+        let body = body.split_once(END).map(|(body, _)| body.split_whitespace().collect::<String>());
+        let bytes = body.and_then(|body| base64::engine::general_purpose::STANDARD.decode(body).ok());
+        // What a certificate begins with in DER: a sequence.
+        if bytes.is_none_or(|bytes| bytes.first() != Some(&0x30)) {
+            return Err(wrong(format!("certificate {} in it is damaged", number + 1)));
+        }
+    }
+    Ok(text)
+}
+
 fn wrong(address: &str, reason: String) -> BrokerError {
     BrokerError::Address { address: address.to_owned(), reason }
 }
@@ -206,6 +224,26 @@ mod tests {
         let in_password = parse("amqp://u:a,/b@h").map(|_| ()).unwrap_err().to_string();
         assert!(in_password.contains("%2F"), "{in_password}");
         assert_eq!(parse("amqp://").unwrap().shown(), "amqp://guest@localhost:5672/", "as everybody reads it");
+    }
+
+    #[test]
+    fn a_file_without_a_whole_certificate_is_named() {
+        for (name, text, expected) in [
+            ("key", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", "no certificate"),
+            ("empty", "", "no certificate"),
+            ("cut", "-----BEGIN CERTIFICATE-----\nMAA=\n", "certificate 1 in it is damaged"),
+            (
+                "damaged",
+                "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
+                "certificate 1 in it is damaged",
+            ),
+        ] {
+            let path = std::env::temp_dir().join(format!("postrider-{}-{name}.pem", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            let error = certificates(&path).unwrap_err().to_string();
+            std::fs::remove_file(&path).unwrap();
+            assert!(error.contains(expected) && error.contains(name) && error.starts_with("broker_ca"), "{error}");
+        }
     }
 
     #[test]

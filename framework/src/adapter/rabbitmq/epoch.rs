@@ -24,6 +24,7 @@ use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::returns::Returns;
 use crate::adapter::rabbitmq::strikes::accused;
 use crate::broker::{BrokerError, Publication, ReplyEvent};
+use crate::message::is_logged;
 
 /// How long it may take until the messages on a channel that has ended know why.
 const SAYS_WHY: Duration = Duration::from_millis(100);
@@ -240,7 +241,11 @@ impl Epoch {
                 self.returns.returned(number);
                 self.resolve(number, Ok(Publication::Returned));
             }
-            None => tracing::warn!(routing_key, "a message came back that nobody waits for"),
+            None => {
+                if is_logged("a message came back that nobody waits for", "the connection") {
+                    tracing::warn!(routing_key, "a message came back that nobody waits for");
+                }
+            }
         }
     }
 

@@ -31,13 +31,10 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
         // Other connections may end.
         Some(530) if reason.ends_with("is reached") => BrokerError::Full { address, reason },
         Some(403 | 530) => BrokerError::Refused { address, reason },
-        _ if reason.contains("certificate") => {
-            let reason = format!(
-                "{reason}; if its authority is your own, name the file with its certificate in POSTRIDER_BROKER_CA"
-            );
-            BrokerError::Refused { address, reason }
-        }
-        _ => BrokerError::Unreachable { address, reason },
+        _ => match about_tls(&reason) {
+            Some(reason) => BrokerError::Untrusted { address, reason },
+            None => BrokerError::Unreachable { address, reason },
+        },
     }
 }
 
@@ -62,6 +59,39 @@ pub(super) fn of_all(mut errors: Vec<BrokerError>) -> BrokerError {
         }
     }
     first
+}
+
+/// What the TLS library says, and what to do about it. It names its reasons in the text alone.
+fn about_tls(reason: &str) -> Option<String> {
+    let advice = [
+        (
+            "UnknownIssuer",
+            "nobody who is trusted has signed its certificate; if the authority is your own, name the file with the authority's certificate in POSTRIDER_BROKER_CA",
+        ),
+        ("CaUsedAsEndEntity", "its certificate is that of an authority; give the broker one of its own, signed by it"),
+        (
+            "not valid for name",
+            "its certificate is for other names; write one of those as the host in POSTRIDER_BROKER",
+        ),
+        ("NotValidForName", "its certificate is for other names; write one of those as the host in POSTRIDER_BROKER"),
+        ("certificate expired", "its certificate is too old: renew it, or set this machine's clock right"),
+        ("Expired", "its certificate is too old: renew it, or set this machine's clock right"),
+        ("not valid yet", "its certificate is not valid yet: set this machine's clock right"),
+        ("NotValidYet", "its certificate is not valid yet: set this machine's clock right"),
+        (
+            "CertificateRequired",
+            "the broker wants a certificate of the client, which Postrider cannot give; set ssl_options.fail_if_no_peer_cert = false there",
+        ),
+        ("InvalidContentType", "the port does not speak TLS; write amqp://, or the broker's port for TLS, mostly 5671"),
+        (
+            "HandshakeFailure",
+            "the broker speaks no version or cipher of TLS that is safe today; allow TLS 1.2 or 1.3 there",
+        ),
+        ("ProtocolVersion", "the broker speaks no version of TLS that is safe today; allow TLS 1.2 or 1.3 there"),
+        ("invalid peer certificate", "its certificate is not accepted"),
+    ];
+    let (_, advice) = advice.into_iter().find(|(words, _)| reason.contains(words))?;
+    Some(format!("{advice} ({reason})"))
 }
 
 /// On a channel.
@@ -119,5 +149,25 @@ mod tests {
         let said = "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 60000 ms. This timeout value can be configured";
         assert_eq!(unsettled_for(said), Some(Duration::from_secs(60)));
         assert_eq!(unsettled_for("PRECONDITION_FAILED - unknown delivery tag 7"), None);
+    }
+
+    #[test]
+    fn advice_about_tls_is_about_the_mistake_that_was_made() {
+        for (reason, expected) in [
+            ("invalid peer certificate: UnknownIssuer", "POSTRIDER_BROKER_CA"),
+            (
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for b",
+                "as the host",
+            ),
+            ("invalid peer certificate: certificate expired: verified at time 9", "clock"),
+            ("received fatal alert: CertificateRequired", "fail_if_no_peer_cert"),
+            ("received corrupt message of type InvalidContentType", "amqp://"),
+            ("invalid peer certificate: BadSignature", "not accepted"),
+        ] {
+            let advice = about_tls(reason).unwrap();
+            assert!(advice.contains(expected) && advice.contains(reason), "{advice}");
+            assert_eq!(advice.contains("BROKER_CA"), expected.contains("BROKER_CA"), "{advice}");
+        }
+        assert_eq!(about_tls("connection refused"), None);
     }
 }

@@ -29,6 +29,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
@@ -53,13 +54,15 @@ pub struct RabbitMqSettings {
     pub name: String,
     /// A file with certificates (PEM) to trust beside the usual ones, for `amqps://`.
     pub ca_file: Option<PathBuf>,
+    /// How long the first connection may take, all hosts together. Default: 30 s.
+    pub patience: Duration,
 }
 
 impl RabbitMqSettings {
     /// An address, and a name for the connections.
     #[must_use]
     pub fn new(address: Secret, name: impl Into<String>) -> Self {
-        Self { address, name: name.into(), ca_file: None }
+        Self { address, name: name.into(), ca_file: None, patience: Duration::from_secs(30) }
     }
 }
 
@@ -84,6 +87,10 @@ impl RabbitMq {
     /// When the address makes no sense, nobody answers, or the broker refuses us.
     pub async fn connect(settings: RabbitMqSettings) -> Result<Self, BrokerError> {
         let addresses = Addresses::parse(&settings)?;
+        // The client's trace has the bytes of user and password in it.
+        if tracing::enabled!(target: "lapin", tracing::Level::TRACE) {
+            return Err(BrokerError::LogShowsSecrets { target: "lapin" });
+        }
         let shown = addresses.shown();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -106,10 +113,17 @@ impl RabbitMq {
             shown,
             runtime: Some(runtime),
         };
-        let result = match broker.publishing.start().await {
-            Ok(()) => broker.consuming.start().await,
-            Err(error) => Err(error),
+        let starting = async {
+            broker.publishing.start().await?;
+            broker.consuming.start().await
         };
+        let result = timeout(settings.patience, starting).await;
+        let result = result.unwrap_or_else(|_| {
+            // To a tenth of a second, for people.
+            let patience = Duration::from_millis(settings.patience.as_millis().div_ceil(100) as u64 * 100);
+            let reason = format!("no answer within {patience:?}");
+            Err(BrokerError::Unreachable { address: broker.shown.clone(), reason })
+        });
         match result {
             Ok(()) => Ok(broker),
             Err(error) => {

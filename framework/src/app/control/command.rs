@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::app::cli::duration;
 use crate::app::control::actors::Actors;
 use crate::app::control::report::ProcessReport;
+use crate::app::output;
 use crate::app::printable::{json_line, one_line};
 use crate::bus::Bus;
 
@@ -72,8 +73,12 @@ impl Whom {
 pub(in crate::app) async fn obey(command: ActorCommand, bus: &Bus) -> Result<(), String> {
     let (answers, done) = match command {
         ActorCommand::List { service, whom, json } => {
-            let reports = whom.actors(bus).about(&service).await.map_err(|error| error.to_string())?;
-            reports.iter().for_each(|report| if json { print_json(report) } else { print(report) });
+            let mut reports = whom.actors(bus).about(&service).await.map_err(|error| error.to_string())?;
+            let queue = bus.identity.names.queue(&service, None);
+            for report in &mut reports {
+                let others = of_service(report, &queue);
+                if json { print_json(report) } else { print(report, &others) }
+            }
             return Ok(());
         }
         ActorCommand::Pause { actor, whom } => (whom.actors(bus).pause(&actor).await, "paused"),
@@ -85,23 +90,36 @@ pub(in crate::app) async fn obey(command: ActorCommand, bus: &Bus) -> Result<(),
         let process = format!("{}@{}", report.service, report.instance);
         match report.problem {
             Some(problem) => problems.push(format!("{process}: {problem}")),
-            None => println!("{}  {done}", one_line(&process)),
+            None => output::line(format_args!("{}  {done}", one_line(&process))),
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
-fn print_json(report: &ProcessReport) {
-    println!("{}", json_line(&serde_json::json!(report)));
+/// Leaves only the lanes of a service, which a process may share with others; the others that do not consume.
+fn of_service(report: &mut ProcessReport, queue: &str) -> Vec<String> {
+    let is_own = |name: &str| name.strip_prefix(queue).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let (own, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut report.lanes).into_iter().partition(|lane| is_own(&lane.queue));
+    report.lanes = own;
+    others.into_iter().filter(|lane| !lane.consuming).map(|lane| lane.queue).collect()
 }
 
-fn print(report: &ProcessReport) {
+fn print_json(report: &ProcessReport) {
+    output::line(json_line(&serde_json::json!(report)));
+}
+
+fn print(report: &ProcessReport, others: &[String]) {
     let ready = if report.ready { "ready" } else { "not ready" };
     let process = format!("{}@{}  {ready}  version {}", report.service, report.instance, report.version);
-    println!("{}", one_line(&process));
+    output::line(one_line(&process));
     for lane in &report.lanes {
         let state = if lane.consuming { "consuming" } else { "not consuming" };
         let problem = lane.problem.as_deref().unwrap_or(state);
-        println!("    {:<40} {}", one_line(&lane.queue), one_line(problem));
+        output::line(format_args!("    {:<40} {}", one_line(&lane.queue), one_line(problem)));
+    }
+    for queue in others {
+        let queue = one_line(queue);
+        output::line(format_args!("    {queue:<40} not consuming; it is another service's, in the same process"));
     }
 }

@@ -11,6 +11,7 @@ use crate::app::control::report::{ActorReport, Order, ProcessReport, Wanted};
 use crate::app::health::HealthSource;
 use crate::app::launch::Launched;
 use crate::inbound::{ActorPlan, ControlSettings, obey_orders};
+use crate::message::is_logged;
 
 struct Listener {
     instance: String,
@@ -57,8 +58,8 @@ impl Listener {
         let problem = match serde_json::from_slice::<Order>(order) {
             Ok(order) if order.instance.as_ref().is_some_and(|instance| *instance != self.instance) => return None,
             Ok(order) => {
-                if order.order != Wanted::About {
-                    tracing::info!(service, ?order, "an order");
+                if order.order != Wanted::About && is_logged("an order", service) {
+                    tracing::info!(service, order = order.order.as_str(), actor = order.actor, "an order");
                 }
                 self.carry_out(&order).err()
             }

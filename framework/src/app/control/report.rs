@@ -21,6 +21,17 @@ pub(super) enum Wanted {
     Restart,
 }
 
+impl Wanted {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::About => "about",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// An order as it travels.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Order {

@@ -15,6 +15,7 @@ use crate::app::dead::letters::DeadLetters;
 use crate::app::dead::print;
 use crate::app::dead::replay::Replay;
 use crate::app::dead::walk::DeadProgress;
+use crate::app::output;
 use crate::app::printable::{json_lines, one_line};
 use crate::bus::Bus;
 use crate::codec::{self, Codec};
@@ -166,11 +167,11 @@ pub(in crate::app) async fn obey(command: DeadCommand, bus: &Bus) -> Result<(), 
             let letter = one(&letters, &id).await?;
             let payload = edited(&letter, json, text, file)?;
             let address = letters.replace(letter.address(), payload).await.map_err(|error| error.to_string())?;
-            println!(
+            output::line(format_args!(
                 "edited {}; it is letter {address} now, and the original is in {}.kept",
                 one_line(&id),
                 letter.queue
-            );
+            ));
             if then_replay {
                 return replay(letters, &DeadFilter::id(address), &Replay::default()).await;
             }
@@ -180,7 +181,7 @@ pub(in crate::app) async fn obey(command: DeadCommand, bus: &Bus) -> Result<(), 
             let filter = found(&letters, which.meant(all)?).await?;
             let letters = letters.on_progress(|progress| tell(progress, "deleted"));
             let deleted = letters.delete(&filter).await.map_err(|error| error.to_string())?;
-            println!("deleted {deleted}");
+            output::line(format_args!("deleted {deleted}"));
             Ok(())
         }
         DeadCommand::Export { which, file } => {
@@ -205,7 +206,7 @@ async fn found(letters: &DeadLetters, filter: DeadFilter) -> Result<DeadFilter, 
 
 fn tell(progress: &DeadProgress, what: &str) {
     let DeadProgress { queue, looked_at, of, done } = progress;
-    eprintln!("{what} {done}; looked at {looked_at} of {of} letters in {}", one_line(queue));
+    output::problem(format_args!("{what} {done}; looked at {looked_at} of {of} letters in {}", one_line(queue)));
 }
 
 async fn one(letters: &DeadLetters, id: &str) -> Result<DeadLetter, String> {
@@ -225,13 +226,13 @@ async fn show(letters: &DeadLetters, id: &str, payload: bool) -> Result<(), Stri
     if payload {
         return std::io::stdout().write_all(&letter.payload).map_err(|error| error.to_string());
     }
-    println!("{}", json_lines(&letter.to_json()));
+    output::line(json_lines(&letter.to_json()));
     Ok(())
 }
 
 async fn replay(letters: DeadLetters, filter: &DeadFilter, how: &Replay) -> Result<(), String> {
     let done = letters.replay(filter, how).await.map_err(|error| error.to_string())?;
-    println!("replayed {}", done.replayed);
+    output::line(format_args!("replayed {}", done.replayed));
     let mut problems = Vec::new();
     if done.taken_back > 0 {
         problems.push(format!("{} were held for too long and stay; replay them again, or faster", done.taken_back));

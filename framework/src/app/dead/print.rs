@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::app::dead::filter::DeadFilter;
 use crate::app::dead::letter::DeadLetter;
 use crate::app::dead::letters::DeadLetters;
+use crate::app::output;
 use crate::app::printable::{cut, json_line, one_line};
 
 /// The most characters of an error in a table.
@@ -21,18 +22,18 @@ pub(super) async fn list(letters: &DeadLetters, filter: &DeadFilter, as_json: bo
     );
     let listed = letters.each(filter, |letter| {
         if as_json {
-            println!("{}", json_line(&letter.to_json()));
+            output::line(json_line(&letter.to_json()));
         } else {
             if let Some(head) = head.take() {
-                println!("{head}");
+                output::line(format_args!("{head}"));
             }
-            println!("{}", row(&letter));
+            output::line(row(&letter));
         }
         ControlFlow::Continue(())
     });
     let listed = listed.await.map_err(|error| error.to_string())?;
     if listed == 0 && !as_json {
-        println!("no dead letters");
+        output::line(format_args!("no dead letters"));
     }
     Ok(())
 }
@@ -59,9 +60,9 @@ pub(super) async fn count(letters: &DeadLetters, filter: &DeadFilter, as_json: b
     for ((queue, key, reason), count) in &counts {
         if as_json {
             let line = serde_json::json!({ "count": count, "queue": queue, "key": key, "reason": reason });
-            println!("{}", json_line(&line));
+            output::line(json_line(&line));
         } else {
-            println!("{count:>8}  {}  {}  {}", one_line(queue), one_line(key), one_line(reason));
+            output::line(format_args!("{count:>8}  {}  {}  {}", one_line(queue), one_line(key), one_line(reason)));
         }
     }
     counted.map(drop).map_err(|error| error.to_string())
@@ -79,7 +80,7 @@ pub(super) async fn export(letters: &DeadLetters, filter: &DeadFilter, file: Opt
     });
     let exported = exported.await;
     written.and_then(|()| writer.flush()).map_err(problem)?;
-    println!("exported {}", exported.map_err(|error| error.to_string())?);
+    output::line(format_args!("exported {}", exported.map_err(|error| error.to_string())?));
     Ok(())
 }
 

@@ -74,7 +74,7 @@ impl Doctor {
         let declared = Topology { exchanges: vec![exchange], ..Topology::default() };
         Ok(match self.broker().compare(&declared).await {
             Ok(()) => check.ok(format!("owned by {service:?}")),
-            Err(error) => check.problem(error.to_string()),
+            Err(error) => check.refused(&error, "configure the exchange of the claim"),
         })
     }
 
@@ -101,6 +101,7 @@ impl Doctor {
         let source = "queue.declare with the actor's arguments";
         let durable = Check { name: "durability", subject: &report.name, source };
         findings.push(match &refused {
+            None if report.name == self.query_queue(actor) => durable.ok("durable; queries are answered at most once"),
             None => durable.ok(format!("durable, as {} needs it", actor.guarantee)),
             Some(reason) => durable.problem(format!("{reason}; `topology migrate {}` moves its messages", report.name)),
         });
@@ -116,6 +117,12 @@ impl Doctor {
             });
         }
         Ok(())
+    }
+
+    fn query_queue(&self, actor: &ActorReport) -> String {
+        let (service, queue) =
+            actor.name.split_once('.').map_or((&*actor.name, None), |(service, queue)| (service, Some(queue)));
+        self.names().query_queue(&self.names().queue(service, queue))
     }
 
     /// The reason why a queue that stands is not the one that is declared.

@@ -8,6 +8,7 @@ use crate::adapter::http::Management;
 use crate::app::cli::duration;
 use crate::app::doctor::examine::Doctor;
 use crate::app::doctor::finding::{Finding, Verdict};
+use crate::app::output;
 use crate::app::printable::{json_line, one_line};
 use crate::bus::Bus;
 use crate::message::Secret;
@@ -36,7 +37,7 @@ pub(in crate::app) async fn obey(args: DoctorArgs, bus: &Bus) -> Result<(), Stri
     }
     let findings = doctor.examine().await.map_err(|error| error.to_string())?;
     if args.json {
-        findings.iter().for_each(|finding| println!("{}", json_line(&serde_json::json!(finding))));
+        findings.iter().for_each(|finding| output::line(json_line(&serde_json::json!(finding))));
     } else {
         print(&findings);
     }
@@ -45,9 +46,9 @@ pub(in crate::app) async fn obey(args: DoctorArgs, bus: &Bus) -> Result<(), Stri
 }
 
 fn print(findings: &[Finding]) {
-    println!("{:<12} {:<18} {:<40} FOUND  [FROM]", "", "CHECK", "OF");
+    output::line(format_args!("{:<12} {:<18} {:<40} FOUND  [FROM]", "", "CHECK", "OF"));
     for Finding { verdict, check, subject, text, source } in findings {
         let (subject, text, source) = (one_line(subject), one_line(text), one_line(source));
-        println!("{:<12} {check:<18} {subject:<40} {text}  [{source}]", verdict.to_string());
+        output::line(format_args!("{:<12} {check:<18} {subject:<40} {text}  [{source}]", verdict.to_string()));
     }
 }

@@ -13,7 +13,7 @@ use crate::app::doctor::actor::NOT_FINISHED;
 use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{Addressed, Broker, Destination, Names, Topology, delay_levels, due_topology};
+use crate::broker::{Addressed, Broker, BrokerError, Destination, Names, Topology, delay_levels, due_topology};
 use crate::bus::{Bus, SendError};
 use crate::inbound::CONTROL;
 use crate::message::MessageId;
@@ -79,7 +79,16 @@ impl Doctor {
         let publishes = findings[0].verdict == super::Verdict::Ok;
         findings.push(self.exchanges().await?);
         self.delays(&mut findings).await?;
-        let claims = record::claims(self.broker(), self.names()).await?;
+        let claims = match record::claims(self.broker(), self.names()).await {
+            Ok(claims) => claims,
+            Err(error @ BrokerError::Forbidden { .. }) => {
+                let subject = self.names().domain("claims");
+                let check = Check { name: "process", subject: &subject, source: "basic.consume" };
+                findings.push(check.refused(&error, "read the queue"));
+                return Ok(findings);
+            }
+            Err(error) => return Err(error.into()),
+        };
         let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
         let asked = join_all(services.iter().map(|service| self.ask(service, publishes))).await;
         let mut lanes = BTreeMap::new();
@@ -108,6 +117,7 @@ impl Doctor {
                 let why = "the broker takes no messages, because it is short of memory or disk space";
                 check.problem(format!("{why}: {error}"))
             }
+            Err(SendError::Broker(error)) => check.refused(&error, "write to amq.default"),
             Err(error) => check.problem(error.to_string()),
         }
     }
@@ -137,7 +147,7 @@ impl Doctor {
         }
         Ok(match self.broker().compare(&Topology { bindings: Vec::new(), ..shared }).await {
             Ok(()) => check.ok("the exchanges of all kinds stand and have the right types"),
-            Err(error) => check.problem(error.to_string()),
+            Err(error) => check.refused(&error, "configure what is compared"),
         })
     }
 
@@ -171,7 +181,7 @@ impl Doctor {
             check
                 .problem(format!("missing: {}; restart a service that delays, which declares them", missing.join(", ")))
         } else if let Err(error) = self.broker().compare(&Topology { bindings: Vec::new(), ..levels }).await {
-            check.problem(error.to_string())
+            check.refused(&error, "configure what is compared")
         } else {
             check.ok("25 levels stand, with their arguments")
         });

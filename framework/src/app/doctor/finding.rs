@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::broker::BrokerError;
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +77,16 @@ impl Check<'_> {
 
     pub(super) fn not_checked(&self, text: impl Into<String>) -> Finding {
         self.ended(Verdict::NotChecked, text)
+    }
+
+    /// What the broker refused: a problem, or only a right that the user does not have.
+    pub(super) fn refused(&self, error: &BrokerError, right: &str) -> Finding {
+        match error {
+            BrokerError::Forbidden { reason } => {
+                self.not_checked(format!("not checked (the user has no right to {right}: {reason})"))
+            }
+            _ => self.problem(error.to_string()),
+        }
     }
 
     /// What only the management API knows.

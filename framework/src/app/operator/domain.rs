@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use crate::app::output;
 use crate::app::printable::{json_line, one_line};
 use crate::app::record;
 use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
@@ -50,9 +51,11 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
         }
     }
     if as_json {
-        println!("{}", json_line(&json!(standing)));
+        output::line(json_line(&json!(standing)));
     } else {
-        standing.iter().for_each(|claim| println!("{}  {}", one_line(&claim.domain), one_line(&claim.service)));
+        standing
+            .iter()
+            .for_each(|claim| output::line(format_args!("{}  {}", one_line(&claim.domain), one_line(&claim.service))));
     }
     Ok(())
 }
@@ -65,6 +68,6 @@ async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Res
     }
     let topology = Topology { exchanges: vec![Exchange::new(exchange, ExchangeKind::Fanout)], ..Topology::default() };
     broker.remove(&topology).await.map_err(|error| error.to_string())?;
-    println!("released {domain}");
+    output::line(format_args!("released {domain}"));
     Ok(())
 }

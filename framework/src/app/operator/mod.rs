@@ -13,16 +13,18 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::app::builder::BrokerChoice;
-use crate::app::cli::{Common, duration};
+use crate::app::cli::{Common, duration, parse};
 use crate::app::config::Config;
-use crate::app::connect::connect;
+use crate::app::connect::{connect, told};
 use crate::app::control::{self, ActorCommand};
 use crate::app::dead::{self, DeadCommand};
 use crate::app::doctor::{self, DoctorArgs};
+use crate::app::log::start_log;
 use crate::app::operator::domain::DomainCommand;
 use crate::app::operator::message::{MessageArgs, shown};
 use crate::app::operator::topology::TopologyCommand;
-use crate::app::process::{failed, on_runtime, start_log};
+use crate::app::output::{self, failed};
+use crate::app::process::{on_runtime, or_signal};
 use crate::app::{printable, read_config};
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Address, Bus, Counters, Identity, Options, Outlet, Payload, TapFilter};
@@ -80,7 +82,7 @@ enum Command {
         /// Patterns with * and #; none for everything
         patterns: Vec<String>,
         /// Stop after this many
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         messages: Option<u64>,
     },
     /// Ask a service whether it is there
@@ -119,11 +121,14 @@ enum Command {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log(&cli.common, "error,lapin=off");
-    match on_runtime(run(cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(problem)) | Err(problem) => failed("postrider", &[problem]),
+    let cli: Cli = parse();
+    if let Err(problem) = start_log(&cli.common, "error,lapin=off") {
+        return failed("postrider", &[problem]);
+    }
+    match on_runtime(or_signal(run(cli))) {
+        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Ok(Err(problem))) | Err(problem) => failed("postrider", &[problem]),
+        Ok(Err(code)) => code,
     }
 }
 
@@ -134,6 +139,7 @@ async fn run(cli: Cli) -> Result<(), String> {
         .map_err(|problems| problems.join("\n"))?;
     if let Some(broker) = cli.common.broker {
         config.broker = Some(Secret::new(broker));
+        config.origins.insert("broker", "--broker".into());
     }
     if config.broker.is_none() {
         return Err("no broker: say --broker amqp://user:password@host/vhost or set POSTRIDER_BROKER".into());
@@ -141,7 +147,7 @@ async fn run(cli: Cli) -> Result<(), String> {
     let deadline = Instant::now() + REACH;
     let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| told(&config, &error))?;
     // What is examined must not be mended before.
     let declares = !matches!(cli.command, Command::Doctor(_));
     let bus = open_bus(&config, &broker, declares).await.map_err(|error| error.to_string());
@@ -155,7 +161,11 @@ async fn run(cli: Cli) -> Result<(), String> {
 
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> Result<Bus, BrokerError> {
     if declares {
-        broker.declare(&crate::inbound::shared_exchanges(&config.namespace)).await?;
+        match broker.declare(&crate::inbound::shared_exchanges(&config.namespace)).await {
+            // Services have declared them; what this user may not do is told when it is about to be done.
+            Ok(()) | Err(BrokerError::Forbidden { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     let outlet =
         Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, Arc::new(Counters::default()))
@@ -194,7 +204,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
                 .request_raw(&key, message.payload()?, |_| options, None)
                 .await
                 .map_err(|error| error.to_string())?;
-            println!("{}", printable::lines(&shown(&reply)));
+            output::line(printable::lines(&shown(&reply)));
             Ok(())
         }
         Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
@@ -212,7 +222,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
 
 fn printed(sent: Result<crate::message::MessageId, crate::bus::SendError>) -> Result<(), String> {
     let id = sent.map_err(|error| error.to_string())?;
-    println!("{id}");
+    output::line(id);
     Ok(())
 }
 
@@ -231,7 +241,7 @@ async fn tap(bus: &Bus, patterns: Vec<String>, messages: Option<u64>) -> Result<
             "media_type": envelope.media_type.as_str(),
             "payload": shown(&envelope),
         });
-        println!("{}", printable::json_line(&line));
+        output::line(printable::json_line(&line));
         seen += 1;
     }
     Ok(())
@@ -242,7 +252,7 @@ async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String>
     let outgoing = bus.identity.keyed(&address, Payload::json(&()), Options::default().timeout(timeout), timeout);
     let outgoing = outgoing.map_err(|error| error.to_string())?;
     let reply = bus.await_reply(outgoing, None).await.map_err(|error| error.to_string())?;
-    println!("{}", printable::lines(&shown(&reply)));
+    output::line(printable::lines(&shown(&reply)));
     Ok(())
 }
 

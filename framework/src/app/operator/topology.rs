@@ -5,6 +5,7 @@ use postrider_grammar::{check_queue, check_service};
 
 use crate::app::config::Config;
 use crate::app::migrate::Migration;
+use crate::app::output;
 use crate::broker::{Names, Queue, due_queue};
 use crate::bus::Bus;
 use crate::handler::Guarantee;
@@ -49,7 +50,7 @@ pub(super) async fn obey(command: TopologyCommand, bus: &Bus, config: &Config) -
         Guaranteed::AtMostOnce => durable_queue(names, &queue, Guarantee::AtMostOnce, false),
     };
     let moved = Migration::new(bus).run(&target, &[]).await.map_err(|error| error.to_string())?;
-    println!("{queue} has the arguments asked for; {moved} messages were moved");
+    output::line(format_args!("{queue} has the arguments asked for; {moved} messages were moved"));
     Ok(())
 }
 

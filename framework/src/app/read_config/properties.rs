@@ -100,7 +100,7 @@ proptest! {
     #[test]
     fn any_environment_is_read_or_every_problem_is_named(variables in prop::collection::vec(variable(), 0..6)) {
         let mut config = Config::default();
-        match in_table(&mut config, Table::new(), &variables, Vec::new()) {
+        match in_table(&mut config, Table::new(), &variables, Origins::default(), Vec::new()) {
             Ok(()) => prop_assert!(makes_sense(&config)),
             Err(problems) => prop_assert!(!problems.is_empty() && problems.iter().all(|problem| problem.contains(": "))),
         }
@@ -109,9 +109,9 @@ proptest! {
     #[test]
     fn any_file_is_read_or_every_problem_is_named(text in file(), variables in prop::collection::vec(variable(), 0..2)) {
         let (mut config, mut problems) = (Config::default(), Vec::new());
-        let table = parsed(Path::new("postrider.toml"), &text, &mut problems);
+        let table = file::parsed(Path::new("postrider.toml"), &text, &mut Origins::default(), &mut problems);
         let unreadable = problems.len();
-        match in_table(&mut config, table, &variables, problems) {
+        match in_table(&mut config, table, &variables, Origins::default(), problems) {
             Ok(()) => prop_assert!(makes_sense(&config) && unreadable == 0),
             Err(problems) => prop_assert!(!problems.is_empty() && problems.iter().all(|problem| problem.contains(": "))),
         }
@@ -123,11 +123,11 @@ proptest! {
     ) {
         let (mut config, mut problems) = (Config::default(), Vec::new());
         let text = format!("{}{before}hunter2{after}", "timeout = '1s'\n".repeat(lines.min(1)) + &"\n".repeat(lines));
-        let table = if variable { Table::new() } else { parsed(Path::new("postrider.toml"), &text, &mut problems) };
+        let table = if variable { Table::new() } else { file::parsed(Path::new("postrider.toml"), &text, &mut Origins::default(), &mut problems) };
         let name = if before.contains("ca") { "POSTRIDER_BROKER__X__Y" } else { "POSTRIDER_BROKER" };
         let variables = [(name.to_owned(), "amqp://u:hunter2@h".to_owned())];
         let variables = if variable { &variables[..] } else { &[] };
-        let problems = in_table(&mut config, table, variables, problems).err().unwrap_or_default().join("\n");
+        let problems = in_table(&mut config, table, variables, Origins::default(), problems).err().unwrap_or_default().join("\n");
         prop_assert!(!problems.contains("hunter2"), "{}", problems);
         let shown = format!("{config:?}");
         // A file's name is no secret.
@@ -138,7 +138,7 @@ proptest! {
     fn a_mistake_in_a_file_is_looked_for_in_its_line(good in 0..5_usize, indent in 0..3_usize, bad in "\\]|= 1|a = |é") {
         let mut problems = Vec::new();
         let lines: String = (0..good).map(|n| format!("x{n} = 1\n")).collect();
-        parsed(Path::new("postrider.toml"), &format!("{lines}{}{bad}\ny = 1\n", " ".repeat(indent)), &mut problems);
+        file::parsed(Path::new("postrider.toml"), &format!("{lines}{}{bad}\ny = 1\n", " ".repeat(indent)), &mut Origins::default(), &mut problems);
         prop_assert!(problems[0].contains(&format!("line {}:", good + 1)), "{:?}", problems);
     }
 }
@@ -148,7 +148,7 @@ fn a_file_that_is_nested_without_end_is_refused() {
     for text in [format!("a = {}", "[".repeat(100_000)), format!("a = {}", "{x=".repeat(100_000)), "a.".repeat(50_000)]
     {
         let mut problems = Vec::new();
-        parsed(Path::new("postrider.toml"), &text, &mut problems);
+        file::parsed(Path::new("postrider.toml"), &text, &mut Origins::default(), &mut problems);
         assert!(problems.len() == 1 && problems[0].len() < 500, "{:?}", problems.len());
     }
 }

@@ -13,7 +13,7 @@ use crate::host::{Epoch, Finished};
 use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::lane::{LaneLoop, Pace};
 use crate::inbound::settle::Receive;
-use crate::message::MessageId;
+use crate::message::{MessageId, is_logged};
 
 /// Everything that can wake a lane.
 pub(super) enum Event {
@@ -104,7 +104,9 @@ impl LaneLoop {
                 Event::Progress => {}
                 Event::Ended(Some(error)) => {
                     self.heed(&error);
-                    tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
+                    if is_logged("the consumer ended", self.settings.plan.queue_name()) {
+                        tracing::warn!(queue = self.settings.plan.queue_name(), %error, "the consumer ended; opening it again");
+                    }
                     break Ended::Lost;
                 }
                 Event::Ended(None) => {
@@ -283,7 +285,10 @@ impl LaneLoop {
         let restart = control.restarts != self.restarts;
         if restart || control.paused {
             let queue = self.settings.plan.queue_name();
-            tracing::info!(queue, ?control, "somebody wants something of this lane");
+            if is_logged("a lane was told to pause or restart", queue) {
+                let told = if control.paused { "pause" } else { "restart" };
+                tracing::info!(queue, told, "a lane was told to pause or restart");
+            }
         }
         restart
     }

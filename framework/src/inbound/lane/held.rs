@@ -14,7 +14,7 @@ use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
-use crate::message::{Envelope, MessageId, Problem};
+use crate::message::{Envelope, MessageId, Problem, is_logged};
 
 /// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
 /// by.
@@ -169,7 +169,9 @@ impl LaneLoop {
     /// An answer is not written for so long that nobody waits for it any more.
     pub(super) fn unanswered(&mut self) {
         let Some((_, number)) = self.answering.pop_front() else { return };
-        if let Some(held) = self.held.get(&number) {
+        if let Some(held) = self.held.get(&number)
+            && is_logged("the answer could not be sent in time", self.settings.plan.queue_name())
+        {
             tracing::warn!(message_id = %held.envelope.id, key = %held.envelope.key, "the answer could not be sent in time");
         }
         self.release(number, Receive::Ack);
@@ -219,7 +221,7 @@ impl LaneLoop {
             Counters::add(&self.counters.permits);
         }
         let Some(receipt) = held.receipt else {
-            if receive == Receive::GiveBack {
+            if receive == Receive::GiveBack && is_logged("dropped unhandled", self.settings.plan.queue_name()) {
                 tracing::warn!(queue = self.settings.plan.queue_name(), message_id = %held.envelope.id,
                     "a message that was acknowledged on receipt was dropped unhandled, as at_most_once allows");
             }
