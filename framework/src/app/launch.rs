@@ -113,7 +113,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
     let _ends_health = ended.clone().drop_guard();
     let launching = async {
         board.serve(&app.config, ended).await?;
-        launch(app, placement, &board).await
+        Box::pin(launch(app, placement, &board)).await
     };
     let launched = match launching.await {
         Ok(launched) => launched,
@@ -159,7 +159,7 @@ async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<L
     let deadline = Instant::now() + config.start_timeout;
     let connecting = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error));
     let connecting = async { connecting.await.map_err(|error| StartError::from(told(&config, &error))) };
-    let broker = unless(&app.give_up, connecting).await?;
+    let broker = unless(&app.give_up, Box::pin(connecting)).await?;
     let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
     if result.is_err() {
         broker.close().await;

@@ -9,44 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::bus::Counters;
 use crate::handler::Lane;
-use crate::host::{Epoch, Finished};
+use crate::host::Epoch;
+use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::lane::{LaneLoop, Pace};
 use crate::inbound::settle::Receive;
 use crate::message::{MessageId, is_logged};
-
-/// Everything that can wake a lane.
-pub(super) enum Event {
-    /// Something has happened and was seen to.
-    Progress,
-    /// The consumer has ended: the broker has cancelled it, or there was an error.
-    Ended(Option<BrokerError>),
-    Finished(Finished),
-    Settled(u64, Receive),
-    /// The answer to a delivery has left, or will not.
-    Answered(u64, bool),
-    /// The oldest answer was not written in time.
-    Unanswered,
-    /// Nothing else is about to happen.
-    Quiet,
-    /// It is time to look whether the queue stalls.
-    Probe,
-    Probed(Found),
-    /// Somebody wants something of the actor.
-    Controlled,
-    Stop,
-}
-
-/// Why an epoch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// For good.
-    Stopped,
-    /// Until somebody resumes it.
-    Paused,
-    /// The consumer is to be opened again.
-    Lost,
-}
 
 /// What a consumer has to say.
 enum Heard {
@@ -81,9 +49,7 @@ impl LaneLoop {
         let ended = loop {
             // Somebody may have paused it while it was opened.
             if (self.poison.is_some() || self.control.borrow().paused) && leaving.is_none() {
-                leaving = Some(Ended::Paused);
-                self.epoch.begin_nothing_more();
-                self.leave(&mut consumer).await;
+                leaving = Some(self.leave_for(Ended::Paused, &mut consumer).await);
             }
             let left = match leaving {
                 None => false,
@@ -96,9 +62,7 @@ impl LaneLoop {
             }
             if leaving.is_none() && self.waits_too_long() {
                 self.rests = true;
-                leaving = Some(Ended::Paused);
-                self.epoch.begin_nothing_more();
-                self.leave(&mut consumer).await;
+                leaving = Some(self.leave_for(Ended::Paused, &mut consumer).await);
             }
             match self.next_event(&mut consumer, leaving).await {
                 Event::Progress => {}
@@ -129,9 +93,7 @@ impl LaneLoop {
                     if !self.finishes_before_it_leaves() {
                         break Ended::Lost;
                     }
-                    leaving = Some(Ended::Lost);
-                    self.epoch.begin_nothing_more();
-                    self.leave(&mut consumer).await;
+                    leaving = Some(self.leave_for(Ended::Lost, &mut consumer).await);
                 }
                 Event::Controlled => {}
                 Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
@@ -144,6 +106,13 @@ impl LaneLoop {
         };
         self.end(ended, consumer).await;
         ended
+    }
+
+    /// Begins to leave; what is held and has not begun does not begin any more.
+    async fn leave_for(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) -> Ended {
+        self.epoch.begin_nothing_more();
+        self.leave(consumer).await;
+        why
     }
 
     /// Nothing more is wanted. An ordered actor's consumer stays until the channel closes: if it were cancelled, the next

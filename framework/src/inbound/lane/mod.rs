@@ -2,6 +2,7 @@
 
 mod breaker;
 mod epoch;
+mod event;
 mod held;
 mod outlived;
 mod pace;
@@ -28,7 +29,7 @@ use crate::handler::Policy;
 use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
 use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::breaker::BreakerState;
-use crate::inbound::lane::epoch::Ended;
+use crate::inbound::lane::event::Ended;
 use crate::inbound::lane::outlived::Outlived;
 use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::broker::{Broker, BrokerError, QueueState};
-use crate::inbound::lane::epoch::Event;
+use crate::inbound::lane::event::Event;
 
 /// What the broker says of a queue.
 pub(super) type Found = Result<Option<QueueState>, BrokerError>;

@@ -13,7 +13,7 @@ use crate::broker::any::Told;
 use crate::broker::{Consumer, Names, Origin, Properties};
 use crate::handler::{FailureClass, Outcome};
 use crate::host::Made;
-use crate::inbound::lane::epoch::Event;
+use crate::inbound::lane::event::Event;
 use crate::message::Kind;
 
 /// More than enter the mailbox together.

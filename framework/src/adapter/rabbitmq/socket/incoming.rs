@@ -99,21 +99,21 @@ impl Incoming {
 
     /// Takes bytes that cannot pass as they are, or belong to a frame that began earlier.
     fn look(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        loop {
-            let dropped = self.dropping.min(rest.len());
-            self.dropping -= dropped;
-            rest = &rest[dropped..];
-            let passed = self.passing.min(rest.len());
-            self.passing -= passed;
-            self.ready.extend_from_slice(&rest[..passed]);
-            rest = &rest[passed..];
-            if rest.is_empty() {
-                return;
-            }
+        let mut rest = self.after_frame(bytes);
+        while !rest.is_empty() {
             let Some(taken) = self.hold(rest) else { return };
-            rest = &rest[taken..];
+            rest = self.after_frame(&rest[taken..]);
         }
+    }
+
+    /// Does with the rest of the present frame what was decided; what comes behind it.
+    fn after_frame<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let dropped = self.dropping.min(bytes.len());
+        self.dropping -= dropped;
+        let passed = self.passing.min(bytes.len() - dropped);
+        self.passing -= passed;
+        self.ready.extend_from_slice(&bytes[dropped..dropped + passed]);
+        &bytes[dropped + passed..]
     }
 
     /// Adds to the frame that is held as much as it lacks. How much that was, if it is done with; nothing if it still lacks some.

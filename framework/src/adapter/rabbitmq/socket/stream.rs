@@ -26,21 +26,19 @@ impl<S> ReadableStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for ReadableStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        loop {
-            let taken = this.incoming.take(buffer);
-            if taken > 0 || buffer.is_empty() {
-                return Poll::Ready(Ok(taken));
-            }
+        let mut given = this.incoming.take(buffer);
+        while given == 0 && !buffer.is_empty() {
             let read = ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;
             if read == 0 {
                 this.incoming.end();
                 return Poll::Ready(Ok(this.incoming.take(buffer)));
             }
-            let plain = this.incoming.came(&buffer[..read]);
-            if plain > 0 {
-                return Poll::Ready(Ok(plain));
+            given = this.incoming.came(&buffer[..read]);
+            if given == 0 {
+                given = this.incoming.take(buffer);
             }
         }
+        Poll::Ready(Ok(given))
     }
 }
 
