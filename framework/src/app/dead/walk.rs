@@ -208,9 +208,10 @@ impl<'a> Walk<'a> {
     /// The letter stays.
     pub(super) async fn keep(&mut self, letter: &DeadLetter, receipt: Receipt) -> Result<(), DeadError> {
         if letter.deliveries >= MOST_LOOKS {
-            // It goes to the end, behind all that is walked through.
+            // It goes to the end, behind all that is walked through. It is not noted as done: its copy has the same address, and
+            // must not be taken for one that came back.
             self.letters.forward(letter, letter.rewritten(&self.queue)).await?;
-            self.done(letter, receipt);
+            receipt.ack();
             return Ok(());
         }
         match self.current.as_mut().or(self.earlier.last_mut()) {
