@@ -68,7 +68,7 @@ fn all_of(envelope: &Envelope) -> String {
             (e.kind, &e.key, &e.id, &e.media_type, &e.payload, &e.correlation_id, &e.causation_id, &e.conversation_id),
             (&e.reply_to, &e.source, &e.instance, &e.target, &e.sent_at, &e.delay, &e.expiration, &e.timeout),
             (e.transient, e.priority, e.attempt, &e.skip, &e.recipients, e.schema_version, &e.call_path, e.status),
-            e.headers.iter().collect::<Vec<_>>(),
+            (e.headers.iter().collect::<Vec<_>>(), &e.content_encoding, &e.message_type, &e.cluster_id),
         )
     )
 }
@@ -129,8 +129,13 @@ proptest! {
     }
 
     #[test]
-    fn what_is_sealed_opens_as_it_was(envelope in envelope()) {
+    fn what_is_sealed_opens_as_it_was(
+        envelope in envelope(), foreign in prop::array::uniform3(prop::option::of("[A-Z]{1,9}|gzip|zstd"))
+    ) {
         let names = Names::default();
+        let [encoding, message_type, cluster_id] = foreign.map(|text| text.map(Arc::<str>::from));
+        let content_encoding = encoding.as_ref().and_then(ContentEncoding::from_wire);
+        let envelope = Envelope { content_encoding, message_type, cluster_id, ..envelope };
         let routing_key = match &envelope.target {
             Some(target) => format!("{target}:{}", envelope.key),
             None => envelope.key.to_string(),
