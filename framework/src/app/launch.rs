@@ -176,7 +176,7 @@ async fn launch_on(
 ) -> Result<Launched, StartError> {
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
-    unless(&app.give_up, refuse_unfinished_migrations(&*broker, &plans)).await?;
+    unless(&app.give_up, refuse_unfinished_migrations(&*broker, &plans, deadline)).await?;
     let topology = combined(&plans, config);
     let declaring = upkeep::declare(&*broker, &config.namespace, &topology, deadline);
     let deleted = unless(&app.give_up, declaring).await?;
@@ -242,13 +242,17 @@ pub(super) async fn unless<T, E: Into<StartError>>(
 }
 
 /// A queue that is being migrated has its messages elsewhere.
-async fn refuse_unfinished_migrations(broker: &dyn Broker, plans: &[ActorPlan]) -> Result<(), StartError> {
+async fn refuse_unfinished_migrations(
+    broker: &dyn Broker,
+    plans: &[ActorPlan],
+    deadline: Instant,
+) -> Result<(), StartError> {
     let mut problems = Vec::new();
     let lasting = plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting());
     let lasting = lasting.map(|(queue, _)| queue.name);
     let given_up = plans.iter().map(|plan| plan.dead_queue.clone());
     for name in lasting.chain(given_up).collect::<BTreeSet<_>>() {
-        if is_migrating(broker, &name).await? {
+        if upkeep::patiently(deadline, async || is_migrating(broker, &name).await).await? {
             problems.push(format!(
                 "the migration of queue {name:?} is not finished; finish it with the `topology migrate` that began it"
             ));

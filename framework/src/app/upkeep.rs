@@ -23,12 +23,27 @@ pub(super) async fn declare(
     deadline: Instant,
 ) -> Result<bool, BrokerError> {
     let deleted = were_deleted(broker, names).await;
+    patiently(deadline, async || broker.declare(topology).await).await?;
+    Ok(deleted)
+}
+
+/// Does something at the start, again and again until the deadline if the broker fails in the middle of it.
+///
+/// # Errors
+/// Its own, if it is permanent or the time is over.
+pub(super) async fn patiently<T>(
+    deadline: Instant,
+    step: impl AsyncFn() -> Result<T, BrokerError>,
+) -> Result<T, BrokerError> {
     loop {
-        let Err(error) = broker.declare(topology).await else { return Ok(deleted) };
+        let error = match step().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
         if error.is_permanent() || Instant::now() + PAUSE >= deadline {
             return Err(error);
         }
-        tracing::warn!(%error, "cannot declare; trying again");
+        tracing::warn!(%error, "the start cannot go on; trying again");
         tokio::time::sleep(PAUSE).await;
     }
 }
