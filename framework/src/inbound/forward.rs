@@ -10,6 +10,9 @@ use crate::broker::{
 use crate::handler::{Failed, HandlerSpec};
 use crate::message::{Envelope, Headers, MessageId, Problem, Value};
 
+/// What a sender writes for the address of its own channel (<https://www.rabbitmq.com/docs/direct-reply-to>).
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";
 
@@ -35,6 +38,10 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     headers.set(KIND, envelope.kind.as_str());
     if let Some(expiration) = properties.expiration.take() {
         headers.set(ORIGINAL_EXPIRATION, expiration);
+    }
+    // The broker reads it as "whoever sends this", and closes the channel of a sender that awaits no replies.
+    if let Some(address) = properties.reply_to.take_if(|address| **address == *DIRECT_REPLY_TO) {
+        headers.set("postrider-original-reply-to", address);
     }
     if let Some(user) = properties.user_id.take() {
         headers.set("postrider-original-user-id", user);

@@ -42,7 +42,7 @@ impl RabbitPublisher {
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        if !is_direct_reply(&message) {
+        if !is_direct_reply(&message.exchange, &message.routing_key) {
             return self.all.publish(message, deadline);
         }
         let replies = self.replies.get_or_init(|| {
@@ -60,9 +60,8 @@ impl Publisher for RabbitPublisher {
 
 /// Whether it goes straight to a channel of somebody who waits
 /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
-fn is_direct_reply(message: &Addressed) -> bool {
-    message.exchange.is_empty()
-        && message.routing_key.strip_prefix(REPLY_QUEUE).is_some_and(|rest| rest.starts_with('.'))
+pub(super) fn is_direct_reply(exchange: &str, routing_key: &str) -> bool {
+    exchange.is_empty() && routing_key.strip_prefix(REPLY_QUEUE).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The way to one confirm channel.
