@@ -7,6 +7,7 @@ pub mod node;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod strangers;
 pub mod world;
 
 /// Writes each test twice: `in_process::name` and `rabbitmq::name`.

@@ -4,10 +4,8 @@ use postrider::broker::{Binding, ConsumerSpec, Destination, Queue, Topology};
 use postrider::{App, Context, Failure, MessageId, Payload, Running, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::raw::{RawClient, RawMessage, nested_header, text_header};
+use postrider_tests::strangers::{GARBAGE, MADE_UP};
 use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, run};
-
-/// No UTF-8, with bytes that end lines and texts.
-const GARBAGE: &[u8] = b"\xff\xfe\x00\x01 no \xc3\x28 text \n\x0d";
 
 #[derive(Clone, Default)]
 struct Notes {
@@ -219,9 +217,6 @@ fn a_reply_that_is_no_utf_8_ends_no_request_of_others() {
         running.stop().await;
     });
 }
-
-/// An address like that of a channel which waits for its reply, but nobody's. The broker closes the whole connection over it.
-const MADE_UP: &[u8] = b"amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMTExMTE5.xx";
 
 #[test]
 fn a_reply_address_that_was_made_up_costs_one_reply_and_neither_a_message_nor_its_sender() {

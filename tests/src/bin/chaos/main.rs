@@ -6,11 +6,13 @@
     reason = "a program that reports to its standard output and stops at the first surprise"
 )]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::io::Write;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+mod consumer;
 
 use postrider::app::{DeadFilter, DeadLetters};
 use postrider::broker::Names;
@@ -18,6 +20,10 @@ use postrider::{App, Context, Failure, Payload, Running, Secret, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::node::{ALARM, NO_ALARM, Node, send};
 use postrider_tests::proxy::{Network, Proxy};
+use postrider_tests::raw::RawClient;
+use postrider_tests::strangers::{self, STRANGER};
+
+use crate::consumer::Consumer;
 
 /// The namespace of a run; its broker is nobody else's.
 const NAMESPACE: &str = "chaos";
@@ -87,51 +93,6 @@ async fn consume(url: String) {
     running.stop().await;
 }
 
-struct Consumer {
-    child: Child,
-}
-
-impl Consumer {
-    fn start(url: &str, ledger: &Ledger, handled: &Arc<AtomicU64>) -> Self {
-        let program = std::env::current_exe().expect("this program has a path");
-        let mut command = Command::new(program);
-        let mut child = command.args(["--consume", url]).stdout(Stdio::piped()).spawn().expect("a consumer starts");
-        let out = child.stdout.take().expect("it is piped");
-        let (ledger, handled) = (ledger.clone(), Arc::clone(handled));
-        std::thread::spawn(move || {
-            for id in BufReader::new(out).lines().map_while(Result::ok) {
-                ledger.handles(&id);
-                handled.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        Self { child }
-    }
-
-    /// Ends it with a signal and waits until it is gone; its process id.
-    fn end(&mut self, signal: &str) -> Result<u32, String> {
-        let pid = self.child.id();
-        if !send(signal, pid) {
-            return Err(format!("no consumer {pid} to send SIG{signal}"));
-        }
-        let begin = Instant::now();
-        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
-            if begin.elapsed() > RECOVERY {
-                return Err(format!("consumer {pid} is not gone after SIG{signal}"));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(pid)
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        // Gone already, or gone now.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     BrokerKilled,
@@ -144,9 +105,11 @@ enum Fault {
     ConsumerStopped,
     ExchangeDeleted,
     VirtualHostFull,
+    StrangersMessages,
+    OtherFrames,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault::BrokerKilled,
     Fault::BrokerFrozen,
     Fault::ConnectionsClosed,
@@ -157,6 +120,8 @@ const FAULTS: [Fault; 10] = [
     Fault::ConsumerStopped,
     Fault::ExchangeDeleted,
     Fault::VirtualHostFull,
+    Fault::StrangersMessages,
+    Fault::OtherFrames,
 ];
 
 struct World {
@@ -232,6 +197,40 @@ impl World {
         }
     }
 
+    /// Each of them is a dead letter in the end, and costs nobody else anything.
+    async fn let_a_stranger_send(&self) -> Result<String, String> {
+        let letters = || async {
+            let letters = DeadLetters::new(self.running.bus()).list(&DeadFilter::all()).await;
+            letters.map(|letters| letters.iter().filter(|letter| letter.id().starts_with(STRANGER)).count())
+        };
+        let before = letters().await.map_err(|error| error.to_string())?;
+        let url = self.node.url();
+        let sending = tokio::task::spawn_blocking(move || {
+            let mut stranger = RawClient::connect(&url);
+            let messages = strangers::messages(&format!("{NAMESPACE}.command"), "worker.do");
+            messages.iter().for_each(|message| stranger.publish(message));
+            stranger.confirmed();
+            messages.len()
+        });
+        let sent = sending.await.map_err(|error| error.to_string())?;
+        let begin = Instant::now();
+        while letters().await.map_err(|error| error.to_string())? < before + sent {
+            if begin.elapsed() > RECOVERY {
+                return Err(format!("not all of a stranger's {sent} messages are dead letters within {RECOVERY:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(format!("{sent} messages that nobody can read became dead letters"))
+    }
+
+    /// The broker starts again with other frames.
+    async fn change_the_frames(&mut self, rng: &mut fastrand::Rng) -> Result<String, String> {
+        let (epoch, bytes) = (self.epoch(), [8_192, 131_072, 16_777_216][rng.usize(..3)]);
+        self.node.restart_with(&[], &format!("frame_max = {bytes}"))?;
+        self.until("a new connection", |world| world.epoch() > epoch).await?;
+        Ok(format!("frames have {bytes} bytes, epoch {epoch} became {}", self.epoch()))
+    }
+
     /// Makes a fault; the proof that it bit.
     async fn make(&mut self, fault: Fault, rng: &mut fastrand::Rng) -> Result<String, String> {
         let epoch = self.epoch();
@@ -290,11 +289,13 @@ impl World {
             }
             Fault::ExchangeDeleted => self.delete_an_exchange(rng)?,
             Fault::VirtualHostFull => self.fill_the_virtual_host(rng).await?,
+            Fault::StrangersMessages => self.let_a_stranger_send().await?,
+            Fault::OtherFrames => self.change_the_frames(rng).await?,
             Fault::ConsumerKilled | Fault::ConsumerStopped => {
                 let signal = if matches!(fault, Fault::ConsumerKilled) { "KILL" } else { "TERM" };
                 let pid = self.consumers[which].end(signal)?;
                 self.consumers[which] = Consumer::start(&self.url, &self.ledger, &self.handled);
-                format!("process {pid} is gone, {} took its place", self.consumers[which].child.id())
+                format!("process {pid} is gone, {} took its place", self.consumers[which].id())
             }
         })
     }
@@ -355,7 +356,8 @@ async fn balance(world: &World) -> Result<(), String> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let letters = DeadLetters::new(world.running.bus()).list(&DeadFilter::all()).await;
-    for letter in letters.map_err(|error| error.to_string())? {
+    let letters = letters.map_err(|error| error.to_string())?;
+    for letter in letters.iter().filter(|letter| !letter.id().starts_with(STRANGER)) {
         world.ledger.buries(letter.id());
         println!("dead letter {}: {} {}", letter.id(), letter.reason(), letter.error());
     }
