@@ -411,6 +411,7 @@ fn an_answer_leaves_when_the_broker_takes_messages_again() {
             connections.lines().any(|line| line.contains("(answering)") && line.starts_with("block"))
         };
         eventually("the broker takes no answers", blocked).await;
+        eventually("health says so", || running.health().blocked).await;
         eventually("one is held", || running.stats().in_flight == 1).await;
         alpha.gate.add_permits(1);
         eventually("the other is handled", || running.stats().handled == 2).await;

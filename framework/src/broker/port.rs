@@ -204,6 +204,19 @@ pub trait Publisher: Send + Sync {
     /// to take it at all.
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>>;
 
+    /// [`Publisher::publish`] for a message that was sent before, on another channel, and may have been the reason why that has
+    /// ended. It is not sent once more than now.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    fn publish_suspect(
+        &self,
+        message: Addressed,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Publication, BrokerError>> {
+        self.publish(message, deadline)
+    }
+
     /// The most bytes of properties and headers that it takes right now. What is moved is cut to fit.
     fn max_properties_bytes(&self) -> usize {
         MAX_PROPERTIES_BYTES

@@ -143,6 +143,17 @@ impl Outlet {
         self.delays.forget(queue).await;
     }
 
+    /// Publishes an answer for a second time, which may have been the reason why its first channel has ended.
+    ///
+    /// # Errors
+    /// As [`Outlet::publish`].
+    pub async fn answer_again(&self, answer: Addressed, deadline: Instant) -> Result<(), SendError> {
+        let id = answer.properties.message_id.as_deref().unwrap_or_default().into();
+        let queue = answer.routing_key.clone();
+        let publication = self.publisher.publish_suspect(answer, deadline).await?;
+        judge(publication, Kind::Reply, queue, &id, &self.counters)
+    }
+
     /// Publishes a message whose delay is over.
     ///
     /// # Errors

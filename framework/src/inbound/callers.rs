@@ -28,22 +28,21 @@ pub(super) fn is_direct(address: &str) -> bool {
 }
 
 impl Callers {
-    /// Whether somebody is at a direct address. If the broker does not say, somebody is.
+    /// Whether somebody is at a direct address. If the broker does not say, because somebody else's address has cost the
+    /// connection, it is asked once more. If it still does not, nobody is: a needless dead letter costs less than silence.
     pub(super) async fn are_at(&self, address: &Arc<str>, broker: &dyn Broker) -> bool {
         if self.were_at(address) {
             return true;
         }
-        match broker.inspect(address).await {
-            Ok(None) => false,
-            Ok(Some(_)) => {
-                self.found(Arc::clone(address));
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "nobody knows whether the caller is still there");
-                true
-            }
+        let state = match broker.inspect(address).await {
+            Err(_) => broker.inspect(address).await,
+            state => state,
+        };
+        let there = matches!(state, Ok(Some(_)));
+        if there {
+            self.found(Arc::clone(address));
         }
+        there
     }
 
     fn were_at(&self, address: &str) -> bool {

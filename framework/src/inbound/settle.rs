@@ -84,7 +84,9 @@ impl Settler {
             }
             end = End::DeadLetter;
         } else if settlement.answer {
-            self.answer(&outcome, &held.envelope).await;
+            // The first answer to a query has left on the channel of the query, which has ended.
+            let is_second = lane == Lane::Query && held.redelivered;
+            self.answer(&outcome, &held.envelope, is_second).await;
         }
         let forward = match end {
             End::Ack | End::AckIfAnswered => return Receive::Ack,
@@ -186,10 +188,16 @@ impl Settler {
 
     /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the
     /// delivery is not settled before its answer is on the way.
-    async fn answer(&self, outcome: &Outcome, request: &Envelope) {
-        let Some(reply) = self.stamped_reply(outcome, request) else { return };
+    async fn answer(&self, outcome: &Outcome, request: &Envelope, is_second: bool) {
         let deadline = Instant::now() + self.confirm_timeout;
-        let Err(error) = self.bus.outlet.publish(Box::new(reply), deadline).await else { return };
+        let answered = if is_second {
+            let Some(answer) = self.addressed_reply(outcome, request) else { return };
+            self.bus.outlet.answer_again(answer, deadline).await
+        } else {
+            let Some(reply) = self.stamped_reply(outcome, request) else { return };
+            self.bus.outlet.publish(Box::new(reply), deadline).await
+        };
+        let Err(error) = answered else { return };
         Counters::add(&self.counters.lost_replies);
         if is_logged("the answer could not be sent", &self.queue) {
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "the answer could not be sent");
@@ -202,11 +210,15 @@ impl Settler {
         if !is_direct(&reply.routing_key) {
             reply.mandatory = true;
         } else if !self.callers.are_at(&reply.routing_key, &*self.bus.broker).await {
-            tracing::warn!(message_id = %request.id, key = %request.key, "whoever is to hear that it was rejected is gone");
+            if is_logged("whoever is to hear that it was rejected is gone", &self.queue) {
+                tracing::warn!(message_id = %request.id, key = %request.key, "whoever is to hear that it was rejected is gone");
+            }
             return false;
         }
         let answered = self.bus.outlet.forward(reply, Instant::now() + self.confirm_timeout).await;
-        if let Err(error) = &answered {
+        if let Err(error) = &answered
+            && is_logged("whoever is to hear that it was rejected does not", &self.queue)
+        {
             tracing::warn!(message_id = %request.id, key = %request.key, %error, "whoever is to hear that it was rejected does not");
         }
         answered.is_ok()

@@ -18,7 +18,10 @@ use crate::bus::{Bus, Outlet};
 use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::shared_exchanges;
-use crate::message::{Kind, MessageId};
+use crate::message::{Kind, MessageId, is_logged};
+
+/// How often what others say of deleted exchanges makes this process declare all again, at most.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
 /// transaction for each: 40 bindings keep it busy for some 15 ms, a look at eight exchanges for 3.
@@ -44,7 +47,14 @@ pub struct UpkeepSettings {
 
 /// Looks after exchanges and bindings until the app stops, or at once no more where nobody else can delete them.
 pub async fn keep_bound(settings: UpkeepSettings) {
-    let mut upkeep = Upkeep { settings, missing: Vec::new(), generation: None, has_generation: true, again: false };
+    let mut upkeep = Upkeep {
+        settings,
+        missing: Vec::new(),
+        generation: None,
+        has_generation: true,
+        again: false,
+        told_of: String::new(),
+    };
     let mut told = false;
     loop {
         match upkeep.look(told).await {
@@ -59,6 +69,14 @@ pub async fn keep_bound(settings: UpkeepSettings) {
             () = upkeep.settings.bind.notified() => true,
             () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => false,
         };
+        let since = upkeep.settings.states.bound_at().map(|at| at.elapsed());
+        if let Some(since) = since.filter(|since| told && *since < TOLD_EVERY) {
+            // Anybody may say so, as often as they like; what is said meanwhile is one.
+            tokio::select! {
+                () = upkeep.settings.stopping.cancelled() => return,
+                () = tokio::time::sleep(TOLD_EVERY - since) => {}
+            }
+        }
     }
 }
 
@@ -72,6 +90,8 @@ struct Upkeep {
     has_generation: bool,
     /// Whether the last try failed.
     again: bool,
+    /// What others were told of last.
+    told_of: String,
 }
 
 impl Upkeep {
@@ -79,7 +99,11 @@ impl Upkeep {
     async fn look(&mut self, told: bool) -> Result<bool, BrokerError> {
         let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
         if told {
-            tracing::warn!("exchanges were deleted, says a process; declaring them again with what is bound to them");
+            if is_logged("exchanges were deleted, says a process", "") {
+                tracing::warn!(
+                    "exchanges were deleted, says a process; declaring them again with what is bound to them"
+                );
+            }
             self.restore().await?;
         }
         let Some(missing) = broker.missing().await? else { return Ok(false) };
@@ -96,14 +120,21 @@ impl Upkeep {
         let due = states.bound_at().is_none_or(|at| at.elapsed() >= REBIND_AFTER);
         if !self.missing.is_empty() {
             let text = std::mem::take(&mut self.missing).join(", ");
-            tracing::error!(
-                exchanges = text,
-                "exchanges were deleted; declaring them again with what is bound to them"
-            );
+            // Whoever may not declare finds the same each time.
+            let is_known = self.again && self.told_of == text;
+            if !is_known {
+                tracing::error!(
+                    exchanges = text,
+                    "exchanges were deleted; declaring them again with what is bound to them"
+                );
+            }
             states.unbound(format!("exchanges were deleted and are declared again: {text}"));
             self.again = true;
-            tell_others(&self.settings.bus.outlet, &self.settings.bus.identity.names).await;
-            self.generation = self.generation.map(|generation| generation + 1);
+            self.told_of = text;
+            if !is_known {
+                tell_others(&self.settings.bus.outlet, &self.settings.bus.identity.names).await;
+                self.generation = self.generation.map(|generation| generation + 1);
+            }
         } else if changed {
             tracing::warn!(
                 "another process has declared deleted exchanges again; declaring again what is bound to them"

@@ -50,6 +50,8 @@ pub(super) struct Link {
     kept: Option<Arc<Kept>>,
     /// The largest frame of the present connection, in bytes.
     frame_max: AtomicUsize,
+    /// Another link of which is said too that it is blocked when this one is.
+    also_shown: Option<Arc<Link>>,
     /// Whether it is kept up.
     begun: AtomicBool,
 }
@@ -65,9 +67,27 @@ impl Link {
             state,
             shown,
             kept,
+            also_shown: None,
             begun: AtomicBool::new(false),
             frame_max: AtomicUsize::new(usize::MAX),
         })
+    }
+
+    /// A link of which the other one says too that the broker blocks it.
+    pub(super) fn shown_by(other: &Arc<Self>, addresses: Addresses, name: String, handle: Handle) -> Arc<Self> {
+        let mut link = Self::new(addresses, name, handle, None);
+        if let Some(link) = Arc::get_mut(&mut link) {
+            link.also_shown = Some(Arc::clone(other));
+        }
+        link
+    }
+
+    /// Says whether the broker blocks this link, or the one that is shown by it.
+    fn set_blocked(&self, blocked: bool) {
+        let shown_by = self.also_shown.as_deref().unwrap_or(self);
+        let own = matches!(&*shown_by.state.borrow(), LinkState::Up(connection, _) if connection.status().blocked());
+        shown_by.shown.send_modify(|shown| shown.blocked = blocked || own);
+        self.shown.send_modify(|shown| shown.blocked = blocked);
     }
 
     /// Connects for the first time, and keeps the link up from then on.
@@ -142,7 +162,8 @@ impl Link {
         let mut connection = first;
         loop {
             if let Some(connection) = connection.take() {
-                lost(&connection, &mut self.subscribe(), &self.shown).await;
+                lost(&connection, &self).await;
+                self.set_blocked(false);
                 if self.is_closed() {
                     return;
                 }
@@ -236,7 +257,8 @@ impl Link {
 }
 
 /// Waits until a connection is gone, or the link was closed.
-async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>, shown: &watch::Sender<ConnectionState>) {
+async fn lost(connection: &Connection, link: &Link) {
+    let mut state = link.subscribe();
     let mut events = connection.events_listener();
     let mut look = LOOK;
     while connection.status().connected() {
@@ -247,11 +269,11 @@ async fn lost(connection: &Connection, state: &mut watch::Receiver<LinkState>, s
                 Some(Event::Error(_)) => look = SETTLES,
                 Some(Event::ConnectionBlocked(reason)) => {
                     tracing::warn!(reason, "the broker blocks publishers");
-                    shown.send_modify(|shown| shown.blocked = true);
+                    link.set_blocked(true);
                 }
                 Some(Event::ConnectionUnblocked) => {
                     tracing::info!("the broker takes messages again");
-                    shown.send_modify(|shown| shown.blocked = false);
+                    link.set_blocked(false);
                 }
                 Some(_) => {}
             },

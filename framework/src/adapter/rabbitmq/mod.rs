@@ -100,15 +100,13 @@ impl RabbitMq {
             .map_err(|error| BrokerError::Unreachable { address: shown.clone(), reason: error.to_string() })?;
         let kept = Arc::<Kept>::default();
         let handle = runtime.handle().clone();
+        let named = |what: &str| format!("{} ({what})", settings.name);
+        let publishing = Link::new(addresses.clone(), named("publishing"), handle.clone(), Some(Arc::clone(&kept)));
+        let answering = Link::shown_by(&publishing, addresses.clone(), named("answering"), handle.clone());
         let mut broker = Self {
-            publishing: Link::new(
-                addresses.clone(),
-                format!("{} (publishing)", settings.name),
-                handle.clone(),
-                Some(Arc::clone(&kept)),
-            ),
-            answering: Link::new(addresses.clone(), format!("{} (answering)", settings.name), handle.clone(), None),
-            consuming: Link::new(addresses, format!("{} (consuming)", settings.name), handle, None),
+            publishing,
+            answering,
+            consuming: Link::new(addresses, named("consuming"), handle, None),
             kept,
             shown,
             runtime: Some(runtime),

@@ -42,19 +42,28 @@ impl RabbitPublisher {
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        if !is_direct_reply(&message.exchange, &message.routing_key) {
-            return self.all.publish(message, deadline);
-        }
-        let replies = self.replies.get_or_init(|| {
-            self.answering.begin();
-            // Nobody asks anything there.
-            ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
-        });
-        replies.publish(message, deadline)
+        self.way_of(&message).publish(message, deadline, 0)
+    }
+
+    fn publish_suspect(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
+        self.way_of(&message).publish(message, deadline, 1)
     }
 
     fn max_properties_bytes(&self) -> usize {
         self.all.link.max_properties().saturating_sub(ROUTE_BYTES)
+    }
+}
+
+impl RabbitPublisher {
+    fn way_of(&self, message: &Addressed) -> &ConfirmChannel {
+        if !is_direct_reply(&message.exchange, &message.routing_key) {
+            return &self.all;
+        }
+        self.replies.get_or_init(|| {
+            self.answering.begin();
+            // Nobody asks anything there.
+            ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
+        })
     }
 }
 
@@ -83,14 +92,17 @@ impl ConfirmChannel {
         Self { entrance, jobs, link }
     }
 
-    fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
+    /// Publishes a message that was in flight so often when a channel was closed.
+    fn publish(&self, message: Addressed, deadline: Instant, strikes: u8) -> BoxFuture<'static, Outcome> {
         let (entrance, jobs, link) = (Arc::clone(&self.entrance), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
             if link.is_closed() {
                 return Err(BrokerError::Stopped);
             }
             let (result, outcome) = oneshot::channel();
-            let job = match entrance.put(Job::new(message, deadline, result, link.max_properties())?) {
+            let mut job = Job::new(message, deadline, result, link.max_properties())?;
+            job.strikes = strikes;
+            let job = match entrance.put(job) {
                 Ok(()) => None,
                 Err(mut job) => {
                     entrance.waits(&mut job);

@@ -19,7 +19,7 @@ const CONNECTION_FORCED: u16 = 320;
 /// The numbers of those that must have been the reason.
 ///
 /// That is a message that was alone on a channel which the broker closed. The end of a connection may be the fault of another
-/// channel, so there a message must have been in flight twice; a reply only once, because nobody relies on one.
+/// channel, so there a message must have been in flight twice.
 pub(super) fn accused(error: &lapin::Error, on_channel: &mut OnChannel, replies_only: bool) -> Vec<u64> {
     if code(error).is_none_or(|code| code == CONNECTION_FORCED) {
         return Vec::new();
@@ -28,7 +28,7 @@ pub(super) fn accused(error: &lapin::Error, on_channel: &mut OnChannel, replies_
         on_channel.one_at_a_time_until = Some(Instant::now() + ONE_AT_A_TIME);
     }
     let alone = on_channel.in_flight.len() == 1;
-    let proven = alone && (error.is_amqp_soft_error() || replies_only);
+    let proven = alone && error.is_amqp_soft_error();
     let mut accused = Vec::new();
     for (number, job) in on_channel.in_flight.iter_mut() {
         job.strikes += 1;

@@ -19,6 +19,8 @@ use crate::message::{Envelope, MessageId, Problem, is_logged};
 /// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
 /// by.
 const MOST_TOGETHER: usize = 8;
+/// The most queries that are remembered as answered twice.
+const MOST_ANSWERED_TWICE: usize = 256;
 
 impl LaneLoop {
     pub(super) fn hand_over(&mut self, mut delivery: Delivery) {
@@ -33,6 +35,10 @@ impl LaneLoop {
                 return receipt.ack();
             }
         };
+        if redelivered && self.answered_twice.contains(&envelope.id) {
+            Counters::add(&self.counters.skipped);
+            return receipt.ack();
+        }
         let receipt = if self.settings.plan.ack_on_receipt {
             receipt.ack();
             None
@@ -105,7 +111,7 @@ impl LaneLoop {
         }
         let policy = made.handler.and_then(|index| self.settings.policies.get(index)).unwrap_or(&self.settings.policy);
         let has_no_handler = matches!(&outcome, Outcome::Failed(failed) if failed.class == FailureClass::NoHandler);
-        let settlement = decide(&Case {
+        let mut settlement = decide(&Case {
             outcome: &outcome,
             asked: Asked::of(&held.envelope),
             attempt: made.attempt,
@@ -114,6 +120,10 @@ impl LaneLoop {
             skew: &self.settings.skew,
             chance: fastrand::f64(),
         });
+        // It gives no message up; the answer is best effort there.
+        if settlement.end == End::AckIfAnswered && self.settings.stops_at_poison {
+            settlement.end = End::Ack;
+        }
         if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
             return self.stop_at(number, &outcome);
         }
@@ -133,6 +143,10 @@ impl LaneLoop {
     fn acknowledge_before_second_answer(&mut self, number: u64) {
         let is_query = self.settings.plan.lane == Lane::Query;
         let Some(held) = self.held.get_mut(&number).filter(|held| is_query && held.redelivered) else { return };
+        if self.answered_twice.len() >= MOST_ANSWERED_TWICE {
+            self.answered_twice.pop_front();
+        }
+        self.answered_twice.push_back(held.envelope.id.clone());
         if let Some(receipt) = held.receipt.take().filter(crate::broker::Receipt::is_live) {
             self.unflushed = receipt.ack_with_next_flush();
             self.flush();

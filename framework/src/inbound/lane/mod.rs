@@ -35,6 +35,7 @@ use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::LanePlan;
+use crate::message::MessageId;
 
 pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
@@ -106,6 +107,8 @@ pub(super) struct LaneLoop {
     epoch_began: u64,
     /// How many of those are still held, because their handlers run.
     stale: usize,
+    /// The queries that were answered for a second time, the newest last. A third answer would cost a connection once more.
+    answered_twice: VecDeque<MessageId>,
     /// The channel that has acknowledgements to send, if there are any.
     unflushed: Option<Arc<dyn DeliveryChannel>>,
     /// The queue's name; an instance's has another one in each epoch.
@@ -162,6 +165,7 @@ impl LaneLoop {
             open: false,
             epoch_began: 0,
             stale: 0,
+            answered_twice: VecDeque::new(),
             unflushed: None,
             queue_in_epoch: String::new(),
             answering: VecDeque::new(),

@@ -217,23 +217,46 @@ impl Entries {
         if let Some(reason) = self.unreadable {
             self.set(UNREADABLE, reason);
         }
-        let mut cut: Vec<String> = Vec::new();
-        while self.size() > room {
-            let written_now = |name: &[u8]| name == UNREADABLE.as_bytes() || name == CUT_HEADERS.as_bytes();
-            let others = self.entries.iter().enumerate().filter(|(_, (name, _))| !written_now(name));
-            let largest = others.max_by_key(|(_, (_, value))| value.len()).map(|(index, _)| index);
-            let Some(largest) = largest else { break };
-            let (name, _) = self.entries.swap_remove(largest);
-            cut.push(String::from_utf8_lossy(&name).chars().take(NAME_SHOWN).collect());
-            cut.truncate(MOST_NAMED);
-            self.set(CUT_HEADERS, &cut.join(", "));
-        }
+        self.cut_to(room);
         let mut table = Vec::with_capacity(self.size());
         for (name, value) in &self.entries {
             put_short(&mut table, name);
             table.extend_from_slice(value);
         }
         table
+    }
+
+    /// Leaves out the largest headers, foreign ones first, until the rest takes at most `room` bytes.
+    fn cut_to(&mut self, room: usize) {
+        let mut size = self.size();
+        if size <= room {
+            return;
+        }
+        let ours = |name: &[u8]| name.starts_with(b"postrider-");
+        let written_now = |name: &[u8]| name == UNREADABLE.as_bytes();
+        self.entries.sort_by_key(|(name, value)| (written_now(name), ours(name), std::cmp::Reverse(value.len())));
+        // What says which they were takes room itself.
+        let room = room.saturating_sub(MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64);
+        let cut = self.entries.iter().take_while(|(name, value)| {
+            let goes = size > room && !written_now(name);
+            size -= if goes { 1 + name.len() + value.len() } else { 0 };
+            goes
+        });
+        let cut = cut.count();
+        let mut gone = self.entries.drain(..cut).map(|(name, _)| name);
+        let shown = |name: Vec<u8>| String::from_utf8_lossy(&name).chars().take(NAME_SHOWN).collect::<String>();
+        let (mut names, mut of_ours) = (Vec::new(), false);
+        for name in gone.by_ref() {
+            of_ours |= ours(&name);
+            if names.len() < MOST_NAMED {
+                names.push(shown(name));
+            }
+        }
+        drop(gone);
+        self.set(CUT_HEADERS, &names.join(", "));
+        if of_ours {
+            self.set(UNREADABLE, "its headers do not fit into a frame of this connection");
+        }
     }
 
     fn size(&self) -> usize {

@@ -8,9 +8,11 @@ pub(super) const MARK: &str = "\u{fffd}";
 /// The most bytes of a short string.
 const MAX_SHORT: usize = 255;
 
-/// Whether a short string must be escaped: it is no UTF-8, or it looks like an escaped one.
+/// Whether a short string must be escaped: it is no UTF-8, or it would be taken for an escaped one. One that was cut is neither,
+/// so that it stays the same however often it comes and goes.
 pub(super) fn needs_escape(bytes: &[u8]) -> bool {
-    !bytes.is_ascii() && std::str::from_utf8(bytes).map_or(true, |text| text.contains(MARK))
+    !bytes.is_ascii()
+        && std::str::from_utf8(bytes).map_or(true, |text| text.contains(MARK) && unescape(bytes).is_some())
 }
 
 /// The string with [`MARK`] and two hexadecimal digits for each byte that is no UTF-8. All else stays, so that `noise.\xff` still
@@ -103,9 +105,20 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_shown_comes_back_as_the_same_text(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let shown = |bytes: &[u8]| if needs_escape(bytes) { escape(bytes).into_bytes() } else { bytes.to_vec() };
+            let first = shown(&bytes);
+            let sent = unescape(&first).unwrap_or_else(|| first.clone());
+            prop_assert_eq!(shown(&sent), first);
+        }
+    }
+
     #[test]
     fn an_escaped_string_can_be_read() {
         assert_eq!(escape(b"order.\xff\xfe.made"), "order.\u{fffd}ff\u{fffd}fe.made");
-        assert_eq!(escape("a\u{fffd}b".as_bytes()), "a\u{fffd}ef\u{fffd}bf\u{fffd}bdb");
+        assert!(!needs_escape("a\u{fffd}, b".as_bytes()) && needs_escape("a\u{fffd}ff".as_bytes()));
+        assert_eq!(escape("a\u{fffd}ff".as_bytes()), "a\u{fffd}ef\u{fffd}bf\u{fffd}bdff");
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::adapter::rabbitmq::socket::content::tests::content;
-use crate::adapter::rabbitmq::socket::escape::escape;
+use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape};
 use crate::adapter::rabbitmq::socket::frame::put_frame;
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -119,11 +119,7 @@ const DELIVER: [u8; 7] = [0, 60, 0, 60, 0, 0, 0];
 const PUBLISH: [u8; 7] = [0, 60, 0, 40, 0, 0, 0];
 
 fn escaped(bytes: &[u8]) -> Vec<u8> {
-    if std::str::from_utf8(bytes).map_or(true, |text| text.contains('\u{fffd}')) {
-        escape(bytes).into_bytes()
-    } else {
-        bytes.to_vec()
-    }
+    if needs_escape(bytes) { escape(bytes).into_bytes() } else { bytes.to_vec() }
 }
 
 proptest! {
