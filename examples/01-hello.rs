@@ -8,7 +8,7 @@
 //! Hello, world!
 //! ```
 
-use postrider::{App, Bus, Context, Payload, distributed};
+use postrider::{App, Bus, Context, Payload, distributed, print_line};
 
 /// Keeps nothing.
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Greeter;
 impl Greeter {
     #[distributed(command = "greeter.greet")]
     async fn greet(&self, name: String, cx: &Context) {
-        println!("Hello, {name}!");
+        print_line(format_args!("Hello, {name}!"));
         cx.stop_app(); // a real service runs until it is told to stop
     }
 }

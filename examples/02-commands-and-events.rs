@@ -15,7 +15,7 @@
 //! ledger: 3 cakes on sale
 //! ```
 
-use postrider::{App, Bus, Command, Context, Event, Failure, distributed};
+use postrider::{App, Bus, Command, Context, Event, Failure, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 /// Asks the bakery to bake.
@@ -50,7 +50,7 @@ struct Bakery;
 impl Bakery {
     #[distributed(command = "bakery.bake")]
     async fn bake(&self, order: Bake, cx: &Context) -> Result<(), Failure> {
-        println!("bakery: {} {} are baked", order.count, order.what);
+        print_line(format_args!("bakery: {} {} are baked", order.count, order.what));
         cx.publish(&Baked { what: order.what, count: order.count })?; // leaves only if this handler succeeds
         Ok(())
     }
@@ -64,7 +64,7 @@ struct Shop;
 impl Shop {
     #[distributed(event = "bakery.baked")]
     async fn baked(&self, baked: Baked, cx: &Context) -> Result<(), Failure> {
-        println!("shop: {} {} are on the shelf", baked.count, baked.what);
+        print_line(format_args!("shop: {} {} are on the shelf", baked.count, baked.what));
         cx.publish(&OnSale { what: baked.what, count: baked.count })?;
         Ok(())
     }
@@ -80,13 +80,13 @@ struct Ledger {
 impl Ledger {
     #[distributed(event = "bakery.baked")]
     async fn baked(&mut self, baked: Baked, cx: &Context) {
-        println!("ledger: {} {} baked", baked.count, baked.what);
+        print_line(format_args!("ledger: {} {} baked", baked.count, baked.what));
         self.entered(cx);
     }
 
     #[distributed(event = "shop.on-sale")]
     async fn on_sale(&mut self, on_sale: OnSale, cx: &Context) {
-        println!("ledger: {} {} on sale", on_sale.count, on_sale.what);
+        print_line(format_args!("ledger: {} {} on sale", on_sale.count, on_sale.what));
         self.entered(cx);
     }
 }

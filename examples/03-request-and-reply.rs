@@ -13,7 +13,7 @@
 
 use std::error::Error;
 
-use postrider::{App, Command, Failure, Payload, Query, RequestError, SendError, distributed};
+use postrider::{App, Command, Failure, Payload, Query, RequestError, SendError, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 /// A command changes something. Its sender may wait for the answer, or not.
@@ -64,17 +64,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bus = running.bus();
 
     let Reserved { chairs, left } = bus.request(&Reserve { chairs: 7 }).await?;
-    println!("reserved {chairs} chairs, {left} are left");
+    print_line(format_args!("reserved {chairs} chairs, {left} are left"));
 
-    println!("there are {} chairs in stock", bus.request(&Level).await?);
+    print_line(format_args!("there are {} chairs in stock", bus.request(&Level).await?));
 
     match bus.request(&Reserve { chairs: 7 }).await {
-        Err(RequestError::Remote(error)) => println!("no: {}", error.problem),
+        Err(RequestError::Remote(error)) => print_line(format_args!("no: {}", error.problem)),
         other => return Err(format!("expected a refusal, not {:?}", other.map(|reserved| reserved.left)).into()),
     }
 
     match bus.request_key::<()>("stock.burn", Payload::json(&())).await {
-        Err(RequestError::Send(SendError::Unroutable { key, .. })) => println!("nobody answers {key:?}"),
+        Err(RequestError::Send(SendError::Unroutable { key, .. })) => {
+            print_line(format_args!("nobody answers {key:?}"))
+        }
         other => return Err(format!("expected that nobody answers, not {other:?}").into()),
     }
 

@@ -15,7 +15,7 @@
 
 use std::error::Error;
 
-use postrider::{App, Command, Context, Failure, Payload, TapFilter, distributed};
+use postrider::{App, Command, Context, Failure, Payload, TapFilter, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 /// Asks the weather station to measure.
@@ -91,13 +91,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The answer comes after the events have left, and a command waits behind the events in its service's queue.
     bus.request(&Measure { wind: 31, rain: 4 }).await?;
     let archive: String = bus.request_key("archive.show", Payload::json(&())).await?;
-    println!("archive (station.*.measured): {archive}");
+    print_line(format_args!("archive (station.*.measured): {archive}"));
     let journal: String = bus.request_key("journal.show", Payload::json(&())).await?;
-    println!("journal (station.#): {journal}");
+    print_line(format_args!("journal (station.#): {journal}"));
 
     for _ in 0..4 {
         let Some(seen) = tap.next().await else { return Err("the tap lost its connection".into()) };
-        println!("tap: {} {}", seen.kind, seen.key);
+        print_line(format_args!("tap: {} {}", seen.kind, seen.key));
     }
     running.stop().await;
     Ok(())

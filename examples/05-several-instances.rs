@@ -19,7 +19,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use postrider::adapter::in_process::InProcess;
-use postrider::{App, Context, Event, Failure, Running, distributed};
+use postrider::{App, Context, Event, Failure, Running, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 const PAGES: u32 = 6;
@@ -133,10 +133,10 @@ impl Office {
         if self.printed.len() < pages || self.filed.len() < pages || self.refilled.len() < PRESSES.len() {
             return;
         }
-        println!("printed once each: pages {}", sorted(&mut self.printed));
-        println!("printed by: {}", Vec::from_iter(self.by.clone()).join(", "));
-        println!("filed as well: pages {}", sorted(&mut self.filed));
-        println!("paper changed at: {}", Vec::from_iter(self.refilled.clone()).join(", "));
+        print_line(format_args!("printed once each: pages {}", sorted(&mut self.printed)));
+        print_line(format_args!("printed by: {}", Vec::from_iter(self.by.clone()).join(", ")));
+        print_line(format_args!("filed as well: pages {}", sorted(&mut self.filed)));
+        print_line(format_args!("paper changed at: {}", Vec::from_iter(self.refilled.clone()).join(", ")));
         cx.stop_app();
     }
 }

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use axum::extract::{Query as UrlQuery, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use postrider::{App, Bus, Command, Failure, Query, RequestError, SendError, distributed};
+use postrider::{App, Bus, Command, Failure, Query, RequestError, SendError, distributed, print_line};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -119,8 +120,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let routes = Router::new().route("/cook", post(post_cook)).route("/cooked", get(get_cooked));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    println!("listening");
-    eprintln!("on http://{address}");
+    print_line("listening");
+    let _ = writeln!(std::io::stderr(), "on http://{address}");
     let server = axum::serve(listener, routes.with_state(running.bus().clone()));
     if std::env::args().any(|argument| argument == "--demo") {
         tokio::select! {
@@ -140,7 +141,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Plays the browser.
 async fn demo(address: SocketAddr) -> Result<(), Box<dyn Error>> {
-    println!("POST /cook?dish=soup&plates=2: {}", call(address, "POST", "/cook?dish=soup&plates=2").await?);
+    print_line(format_args!(
+        "POST /cook?dish=soup&plates=2: {}",
+        call(address, "POST", "/cook?dish=soup&plates=2").await?
+    ));
     let mut soup = String::new();
     for _ in 0..500 {
         soup = call(address, "GET", "/cooked?dish=soup").await?;
@@ -149,8 +153,8 @@ async fn demo(address: SocketAddr) -> Result<(), Box<dyn Error>> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("GET /cooked?dish=soup: {soup}");
-    println!("GET /cooked?dish=stone: {}", call(address, "GET", "/cooked?dish=stone").await?);
+    print_line(format_args!("GET /cooked?dish=soup: {soup}"));
+    print_line(format_args!("GET /cooked?dish=stone: {}", call(address, "GET", "/cooked?dish=stone").await?));
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use postrider::{App, Bus, Command, Context, Event, Failure, Query, distributed};
+use postrider::{App, Bus, Command, Context, Event, Failure, Query, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 /// Asks for tea.
@@ -75,7 +75,7 @@ struct Guest;
 impl Guest {
     #[distributed(event = "tea.brewed")]
     async fn drink(&self, cup: Brewed, cx: &Context) {
-        println!("a cup of {} tea, after {} s at {} degrees", cup.tea, cup.seconds, cup.degrees);
+        print_line(format_args!("a cup of {} tea, after {} s at {} degrees", cup.tea, cup.seconds, cup.degrees));
         cx.stop_app();
     }
 }

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use postrider::{App, Bus, Command, Context, Event, Failure, Query, distributed};
+use postrider::{App, Bus, Command, Context, Event, Failure, Query, distributed, print_line};
 use serde::{Deserialize, Serialize};
 
 /// A command; the client writes `{"parcel": "A-1", "grams": 700}` to the exchange `postrider.command`.
@@ -51,7 +51,7 @@ struct Scales {
 impl Scales {
     #[distributed(command = "scales.weigh")]
     async fn weigh(&mut self, asked: Weigh, cx: &Context) -> Result<(), Failure> {
-        println!("weighed parcel {}: {} g", asked.parcel, asked.grams);
+        print_line(format_args!("weighed parcel {}: {} g", asked.parcel, asked.grams));
         let weighed = Weighed { parcel: asked.parcel, grams: asked.grams };
         cx.publish(&weighed)?;
         if self.heaviest.as_ref().is_none_or(|heaviest| heaviest.grams < weighed.grams) {
@@ -62,13 +62,13 @@ impl Scales {
 
     #[distributed(query = "scales.heaviest")]
     async fn heaviest(&self, _: Heaviest) -> Result<Option<Weighed>, Failure> {
-        println!("asked for the heaviest");
+        print_line("asked for the heaviest");
         Ok(self.heaviest.clone())
     }
 
     #[distributed(command = "scales.close")]
     async fn close(&mut self, _: (), cx: &Context) {
-        println!("closed");
+        print_line("closed");
         cx.stop_app();
     }
 }
@@ -77,7 +77,7 @@ fn main() -> std::process::ExitCode {
     let app = App::new("scales").actor(Scales::default);
     let app = app.configure(|config| config.run.idle = Some(Duration::from_secs(60)));
     postrider::main(app.on_ready(async |_: &Bus| {
-        println!("the scales are ready");
+        print_line("the scales are ready");
         Ok(())
     }))
 }

@@ -19,6 +19,7 @@ use std::rc::Rc;
 
 use postrider::{
     App, Bus, Command, Context, Event, Failure, HandlerError, Payload, RequestError, SendError, Setup, distributed,
+    print_line,
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,19 +151,21 @@ impl Journal {
 /// What the program does. A service has no `until`, and runs until it is told to stop.
 async fn visit(bus: &Bus) -> Result<(), Failure> {
     let lend = async |title: &str| bus.request(&Lend { title: title.into() }).await;
-    println!("lent: Momo, copy {}", lend("Momo").await?);
+    print_line(format_args!("lent: Momo, copy {}", lend("Momo").await?));
     for (title, word) in [("Moby Duck", "refused"), ("Ashes", "failed")] {
         match lend(title).await {
-            Err(RequestError::Remote(error)) if word == "refused" => println!("{word}: {}", error.problem),
-            Err(RequestError::Remote(error)) => println!("{word}: {}", error.problem.text),
+            Err(RequestError::Remote(error)) if word == "refused" => {
+                print_line(format_args!("{word}: {}", error.problem))
+            }
+            Err(RequestError::Remote(error)) => print_line(format_args!("{word}: {}", error.problem.text)),
             other => return Err(Failure::permanent(format!("{title}: expected an error, not {other:?}"))),
         }
     }
     let lost = Lost { title: "Emma".into(), borrower: "Mr Knightley".into() };
     bus.publish_with(&lost, |o| o.as_owner()).await?; // the program is not the library, but may speak for it
-    println!("lent at the second attempt: Dune, copy {}", lend("Dune").await?);
+    print_line(format_args!("lent at the second attempt: Dune, copy {}", lend("Dune").await?));
     let journal: String = bus.request_key("journal.show", Payload::json(&())).await?;
-    println!("the journal: {journal}");
+    print_line(format_args!("the journal: {journal}"));
     Ok(())
 }
 
@@ -176,7 +179,7 @@ fn main() -> std::process::ExitCode {
             config.services.insert("library".into(), settings);
         })
         .on_ready(async |_: &Bus| {
-            println!("ready"); // every actor consumes
+            print_line("ready"); // every actor consumes
             Ok(())
         })
         .until(visit); // stops the process when it has ended

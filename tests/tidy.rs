@@ -188,13 +188,13 @@ fn nothing_is_unbounded() {
 #[test]
 fn all_output_goes_through_one_place() {
     let mut problems = Vec::new();
-    for path in [files("framework/src", &[".rs"]), files("services", &[".rs"])].concat() {
+    for path in [files("framework/src", &[".rs"]), files("services", &[".rs"]), files("examples", &[".rs"])].concat() {
         let text = text(&path);
         for (number, line) in text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]")) {
             let code = line.trim_start();
             let prints = ["println!", "print!", "eprintln!", "eprint!"].iter().any(|word| code.contains(word));
             if prints && !code.starts_with("//") {
-                problems.push(format!("{}:{}: prints; use app/output.rs", shown(&path), number + 1));
+                problems.push(format!("{}:{}: prints; use print_line or app/output.rs", shown(&path), number + 1));
             }
         }
     }

@@ -375,6 +375,22 @@ fn no_filter_shows_user_or_password() {
 }
 
 #[test]
+fn no_filter_shows_a_payload_or_a_token_of_a_message_that_comes_back() {
+    let namespace = namespace();
+    for filter in ["trace", "warn", "info,postrider=debug"] {
+        let mut send = program("postrider");
+        send.args(["send", "nobody.there", "--json", r#"{"pin":471147}"#, "--header", "authorization=Bearer hunter2!"]);
+        send.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", &namespace).env("POSTRIDER_LOG", filter);
+        let output = run(&mut send);
+        let log = err(&output) + &out(&output);
+        assert!(log.contains("reached nobody"), "{log}");
+        for secret in ["471147", "hunter2!", &as_numbers("471147"), &as_numbers("hunter2!"), "lapin", "io_loop"] {
+            assert!(!log.contains(secret), "{filter} shows {secret}: {log}");
+        }
+    }
+}
+
+#[test]
 fn a_log_of_the_programs_own_that_would_show_the_password_is_named() {
     let namespace = namespace();
     let text = refused(on(&namespace, "loans").env("LOANS_LOG", "careless"));

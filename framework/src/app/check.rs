@@ -46,6 +46,8 @@ pub(super) fn warn_of_strangers(app: &App, config: &Config) {
 fn check_strangers(app: &App, config: &Config, problems: &mut Vec<String>) {
     for Stranger { setting, group, name, here } in strangers(app, config) {
         let meant = nearest(&name, here.iter().map(String::as_str));
+        // Who is meant has settings too: then both are somebody.
+        let meant = meant.filter(|meant| group != "service" || !config.services.contains_key(*meant));
         if let (Some(meant), Some(variable)) = (meant, config.origins.variable(&setting)) {
             let written = |name: &str| config.origins.written(&setting, &format!("{group}.{name}"));
             let meant = variable.replacen(&written(&name), &written(meant), 1);
@@ -97,8 +99,10 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
     let most = pace.most_prefetch(config.consumer_timeout);
     // Of shared handlers, which nearly never all take the whole time, it is only lowered.
     if pace.exclusive && effective.prefetch_is_explicit && effective.prefetch > most {
+        let set = config.origins.origin(&format!("actor.{}.prefetch", entry.name()));
+        let set = set.map_or_else(String::new, |origin| format!(" (set by {origin})"));
         problems.push(format!(
-            "{}: {} deliveries held, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {:?}; set prefetch to {most} or less, or shorten the time-out",
+            "{}: {} deliveries held{set}, handled one after the other for up to {:?} each, take longer than the broker's consumer time-out of {:?}; set prefetch to {most} or less, or shorten the time-out",
             attributes.actor, effective.prefetch, effective.timeout, config.consumer_timeout
         ));
     }

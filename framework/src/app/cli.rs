@@ -12,7 +12,7 @@ const MAY_BE_EMPTY: [&str; 2] = ["--text", "--header"];
 /// Reads the command line, or ends the program with exit code 2 and what is wrong.
 pub(super) fn parse<C: Parser>() -> C {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    if let Some(flag) = empty_flag(&arguments) {
+    if let Some(flag) = empty_flag(&arguments, &C::command()) {
         let text = format!("{flag} is given and empty; give it a value or leave it out");
         C::command().error(clap::error::ErrorKind::InvalidValue, text).exit();
     }
@@ -20,13 +20,13 @@ pub(super) fn parse<C: Parser>() -> C {
 }
 
 /// The first flag that is followed by nothing but quotes: a variable of a script that is not set.
-fn empty_flag(arguments: &[std::ffi::OsString]) -> Option<String> {
+fn empty_flag(arguments: &[std::ffi::OsString], known: &clap::Command) -> Option<String> {
     let texts = arguments.iter().map(|argument| argument.to_string_lossy());
     let mut before = String::new();
     for text in texts.take_while(|text| text != "--") {
         let empty = match text.strip_suffix('=') {
             Some(flag) if flag.starts_with("--") => Some(flag.to_owned()),
-            _ => (text.trim().is_empty() && before.starts_with("--")).then_some(before),
+            _ => (text.trim().is_empty() && takes_value(&before, known)).then_some(before),
         };
         if let Some(flag) = empty.filter(|flag| !flag.contains('=') && !MAY_BE_EMPTY.contains(&flag.as_str())) {
             return Some(flag);
@@ -34,6 +34,13 @@ fn empty_flag(arguments: &[std::ffi::OsString]) -> Option<String> {
         before = text.into_owned();
     }
     None
+}
+
+/// Whether this is a flag that a value follows, of the program or one of its commands.
+fn takes_value(flag: &str, known: &clap::Command) -> bool {
+    let Some(name) = flag.strip_prefix("--") else { return false };
+    let takes = |argument: &clap::Arg| argument.get_long() == Some(name) && argument.get_action().takes_values();
+    known.get_arguments().any(takes) || known.get_subcommands().any(|command| takes_value(flag, command))
 }
 
 #[derive(Parser)]

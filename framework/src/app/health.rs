@@ -95,7 +95,7 @@ impl HealthBoard {
     /// When the address cannot be had.
     pub(super) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
         let Some(address) = config.health else { return Ok(()) };
-        let listener = listen(address).await?;
+        let listener = listen(address).await.map_err(|error| format!("{}: {error}", config.origins.shown("health")))?;
         let board = self.clone();
         tracing::info!(%address, "health is served at /live and /ready");
         actix_rt::spawn(serve(listener, Arc::new(move || board.report()), until));

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -69,8 +69,8 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(text).map_err(|error| format!("{VARIABLE}: {text:?} is no filter ({error}); {says}"))
 }
 
-/// A layer that keeps the trace of the broker's client out of a log, whatever its other filters say: it holds user and
-/// password, payloads and tokens. [`main`](crate::main) has it; a program with a log of its own adds it.
+/// A layer that keeps what the broker's client says out of a log, whatever its other filters say: it holds user and password,
+/// payloads and tokens, also in warnings. [`main`](crate::main) has it; a program with a log of its own adds it.
 ///
 /// ```
 /// use tracing_subscriber::prelude::*;
@@ -81,9 +81,9 @@ pub fn without_secrets<S: Subscriber>() -> impl Layer<S> {
     FilterFn::new(is_shown as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
 }
 
+/// Nothing of the client: its warnings hold whole messages that came back, and all that matters is in our own errors.
 fn is_shown(metadata: &Metadata<'_>) -> bool {
-    let of_client = CLIENT.iter().any(|name| metadata.target().starts_with(name));
-    !of_client || *metadata.level() <= Level::INFO
+    !CLIENT.iter().any(|name| metadata.target().starts_with(name))
 }
 
 #[cfg(test)]

@@ -15,9 +15,20 @@ pub(super) fn line(text: impl Display) {
     write(format_args!("{text}\n"));
 }
 
+/// Writes bytes as they are, for whoever ran the program; as [`line`] otherwise.
+pub(super) fn bytes(bytes: &[u8]) {
+    let mut output = std::io::stdout().lock();
+    written(output.write_all(bytes).and_then(|()| output.flush()));
+}
+
 fn write(text: std::fmt::Arguments<'_>) {
     let mut output = std::io::stdout().lock();
-    let Err(error) = output.write_fmt(text).and_then(|()| output.flush()) else { return };
+    written(output.write_fmt(text).and_then(|()| output.flush()));
+}
+
+/// Ends the program when the output cannot be written.
+fn written(result: std::io::Result<()>) {
+    let Err(error) = result else { return };
     if error.kind() == ErrorKind::BrokenPipe {
         std::process::exit(NOBODY_READS);
     }

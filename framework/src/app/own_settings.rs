@@ -45,6 +45,7 @@ impl SettingsReads {
                 let meant = nearest(field, reads.known.iter().map(String::as_str));
                 let meant = meant.map(|meant| config.origins.written(&path, &format!("service.{service}.{meant}")));
                 let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+                let meant = if meant.is_empty() { ".".to_owned() } else { meant };
                 let known: Vec<&String> = reads.known.iter().collect();
                 let shown = config.origins.shown(&path);
                 problems.push(format!("{shown}: service {service:?} has no such setting{meant} It has {known:?}"));

@@ -71,7 +71,7 @@ pub(super) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, for those who have written one wrongly.
-const SETTINGS: [&str; 32] = [
+const SETTINGS: [&str; 34] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -89,11 +89,13 @@ const SETTINGS: [&str; 32] = [
     "skew_pause",
     "arbiters",
     "start_timeout",
+    "needs_timeout",
     "stop_timeout",
     "confirm_timeout",
     "request_timeout",
     "max_open_requests",
     "max_payload_bytes",
+    "max_decompressed_bytes",
     "max_nesting",
     "max_held_messages",
     "max_held_bytes",

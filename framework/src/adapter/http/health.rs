@@ -19,7 +19,7 @@ pub type Readiness = Arc<dyn Fn() -> (bool, String) + Send + Sync>;
 /// # Errors
 /// One sentence with the address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| format!("health: cannot listen on {address}: {error}"))
+    TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
 /// Answers until the token fires: `/live` with 200, `/ready` with 200 or 503 and what is known.

@@ -16,6 +16,9 @@ const HEARTBEAT: u16 = 10;
 /// 64 times as much for each connection, so that a broker without a limit would cost gigabytes.
 const FRAME_MAX: u32 = 128 * 1024;
 
+/// What may stand behind the question mark of an address.
+const OPTIONS: [&str; 5] = ["heartbeat", "frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
+
 /// The nodes of one broker, and how to reach them.
 #[derive(Clone)]
 pub(super) struct Addresses {
@@ -105,6 +108,14 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     if host.contains(|c: char| c == ',' || c.is_whitespace()) {
         let reason = "there is a comma or a blank in its host; write amqp://host1,host2, or each address whole: amqp://host1,amqp://host2".into();
         return Err(wrong(&without_password, reason));
+    }
+    let options = address.split_once('?').map_or("", |(_, options)| options).split('&');
+    let names = options.map(|option| option.split('=').next().unwrap_or(option)).filter(|name| !name.is_empty());
+    if let Some(unknown) = names.clone().find(|name| !OPTIONS.contains(name)) {
+        return Err(wrong(
+            &without_password,
+            format!("it has no option {unknown:?}; there are {}", OPTIONS.join(", ")),
+        ));
     }
     // The parser's own text could quote the password.
     let mut uri = AMQPUri::from_str(address).map_err(|_| {

@@ -18,6 +18,9 @@ fn said(error: &Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(error) => error.get_message().as_str().trim_end_matches('.').to_owned(),
         ErrorKind::IOError(error) => error.to_string(),
+        ErrorKind::ParsingError(_) => {
+            "what answers there does not speak AMQP 0-9-1; 5672 is the usual port, 15672 is the management API's".into()
+        }
         ErrorKind::MissingHeartbeatError => "no heartbeat came".into(),
         ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) => "the connection is closed".into(),
         _ => error.to_string(),
@@ -33,6 +36,11 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
         Some(403 | 530) => BrokerError::Refused { address, reason },
         _ => match about_tls(&reason) {
             Some(reason) => BrokerError::Untrusted { address, reason },
+            // What a port that wants TLS does with anybody else.
+            None if reason.contains("connection aborted") && address.starts_with("amqp://") => {
+                let reason = format!("{reason}; if the port wants TLS, write amqps://");
+                BrokerError::Unreachable { address, reason }
+            }
             None => BrokerError::Unreachable { address, reason },
         },
     }

@@ -1,6 +1,5 @@
 //! `postrider dead list|show|replay|edit|delete|export`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -117,14 +116,35 @@ pub(in crate::app) struct Which {
     older_than: Option<Duration>,
 }
 
+/// Why letters are given up: by us, and by the broker (<https://www.rabbitmq.com/docs/dlx>).
+const REASONS: [&str; 11] = [
+    "rejected",
+    "permanent",
+    "transient",
+    "panic",
+    "timed_out",
+    "infrastructure",
+    "undecodable",
+    "no_handler",
+    "crash_suspected",
+    "expired",
+    "maxlen",
+];
+
 impl Which {
     fn filter(self) -> Result<DeadFilter, String> {
         if let Some(pattern) = &self.key {
             check_pattern(pattern).map_err(|error| format!("--key: {error}"))?;
         }
         self.ids.iter().try_for_each(|id| check_id(id))?;
+        if let Some(reason) = self.reason.as_deref().filter(|reason| !REASONS.contains(reason)) {
+            let known = REASONS.join(", ");
+            return Err(format!("--reason: no letter is given up as {reason:?}; there are: {known}"));
+        }
         if let Some(queue) = self.queue.as_deref().filter(|queue| !queue.contains(".dead")) {
-            return Err(format!("--queue: {queue:?} is no dead-letter queue; is {:?} meant?", format!("{queue}.dead")));
+            return Err(format!(
+                "--queue: {queue:?} is no dead-letter queue; is \"<namespace>.<service>.dead\" meant? `postrider dead list --count` shows them"
+            ));
         }
         let Self { ids, service, queue, key, error, reason, newer_than, older_than } = self;
         Ok(DeadFilter { ids, service, queue, key, error, reason, newer_than, older_than })
@@ -196,7 +216,10 @@ async fn found(letters: &DeadLetters, filter: DeadFilter) -> Result<DeadFilter, 
     letters.check_ids(&filter).await.map_err(|error| error.to_string())?;
     let queues = letters.queues_for(&filter).await.map_err(|error| error.to_string())?;
     match (&filter.queue, &filter.service) {
-        (Some(queue), _) if queues.is_empty() => Err(format!("there is no queue {queue:?}")),
+        (Some(queue), Some(service)) if queues.is_empty() => {
+            Err(format!("there is no dead-letter queue {queue:?} of a service {service:?}; leave one of both out"))
+        }
+        (Some(queue), None) if queues.is_empty() => Err(format!("there is no queue {queue:?}")),
         (None, Some(service)) if queues.is_empty() => Err(format!(
             "there is no dead-letter queue of a service {service:?}; `postrider domain list` shows services"
         )),
@@ -224,7 +247,8 @@ fn check_id(id: &str) -> Result<(), String> {
 async fn show(letters: &DeadLetters, id: &str, payload: bool) -> Result<(), String> {
     let letter = one(letters, id).await?;
     if payload {
-        return std::io::stdout().write_all(&letter.payload).map_err(|error| error.to_string());
+        output::bytes(&letter.payload);
+        return Ok(());
     }
     output::line(json_lines(&letter.to_json()));
     Ok(())

@@ -105,7 +105,11 @@ impl DeadLetters {
 
     pub(super) async fn queues_for(&self, filter: &DeadFilter) -> Result<Vec<String>, DeadError> {
         match (&filter.queue, &filter.service) {
-            (Some(queue), _) => self.standing(BTreeSet::from([queue.clone()])).await,
+            (Some(queue), Some(service)) => {
+                let of_service = self.queues_of(service).await?;
+                self.standing(of_service.into_iter().filter(|of_service| of_service == queue).collect()).await
+            }
+            (Some(queue), None) => self.standing(BTreeSet::from([queue.clone()])).await,
             (None, Some(service)) => self.standing(self.queues_of(service).await?).await,
             (None, None) => self.queues().await,
         }
