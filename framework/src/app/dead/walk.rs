@@ -2,9 +2,9 @@
 //!
 //! A broker has no way to look at a message and leave it. So letters are taken and not acknowledged, window by window, each
 //! with a channel of its own; of a letter that is not meant only the right to settle it is kept. At the end the channels are
-//! closed in their order, and the broker puts everything back in its order. Nothing is written anew, so nothing can be lost
-//! or doubled: a tool that is killed leaves the same, only windows may change places. Only what was looked at very often is
-//! written again.
+//! closed in their order, and the broker puts everything back in its order; RabbitMQ 4.0 may put back one window before
+//! another. Nothing is written anew, so nothing can be lost or doubled: a tool that is killed leaves the same, only windows
+//! may change places. Only what was looked at very often is written again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
