@@ -25,7 +25,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
 /// transaction for each: 40 bindings keep it busy for some 15 ms, a look at eight exchanges for 3.
-pub const REBIND_AFTER: Duration = Duration::from_secs(60);
+pub const REBIND_AFTER: Duration = Duration::from_secs(20);
 /// How long the others' sign may take to be confirmed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
