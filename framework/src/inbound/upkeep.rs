@@ -104,7 +104,10 @@ impl Upkeep {
                     "exchanges were deleted, says a process; declaring them again with what is bound to them"
                 );
             }
+            // Read before all is declared again: what somebody writes there meanwhile is seen below, and not taken for known.
+            let generation = self.generation().await?;
             self.restore().await?;
+            self.generation = generation;
         }
         let Some(missing) = broker.missing().await? else { return Ok(false) };
         self.missing.extend(missing);
@@ -112,7 +115,7 @@ impl Upkeep {
             // The start has declared everything.
             states.bound();
         }
-        let first = self.generation.is_none() || told;
+        let first = self.generation.is_none();
         // Looked at after the exchanges: whoever declares one again has written here before.
         let generation = self.generation().await?;
         let changed = !first && generation != self.generation;
