@@ -2,9 +2,9 @@
 //!
 //! A broker has no way to look at a message and leave it. So letters are taken and not acknowledged, window by window, each
 //! with a channel of its own; of a letter that is not meant only the right to settle it is kept. At the end the channels are
-//! closed in their order, and the broker puts everything back in its order; RabbitMQ 4.0 may put back one window before
-//! another. Nothing is written anew, so nothing can be lost or doubled: a tool that is killed leaves the same, only windows
-//! may change places. Only what was looked at very often is written again.
+//! closed in their order, and the broker puts everything back in its order. Nothing is written anew, so nothing can be lost
+//! or doubled: a tool that is killed leaves the same, only windows may change places. Only what was looked at very often is
+//! written again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -327,20 +327,29 @@ impl<'a> Walk<'a> {
         if self.met.values().any(|met| met.done) {
             sleep(LAST_ACKS).await;
         }
-        let kept = self.earlier.iter().map(|window| window.kept.len() as u64).sum();
-        // What closes gives back in order; giving back one by one would turn it round.
-        for window in &mut self.earlier {
-            window.consumer.close().await;
-        }
-        self.earlier.clear();
         let until = Instant::now() + RETURN_PATIENCE;
-        while kept > 0 && Instant::now() < until {
-            match self.letters.bus.broker.inspect(&self.queue).await? {
-                Some(state) if state.ready < kept && state.consumers == 0 => sleep(RETURN_LOOK).await,
-                _ => break,
+        let mut kept = 0;
+        // What closes gives back in order; giving back one by one would turn it round. One window is back before the next
+        // closes, because the broker (RabbitMQ 4.0) may put back the later one first.
+        for mut window in std::mem::take(&mut self.earlier) {
+            window.consumer.close().await;
+            if !window.kept.is_empty() {
+                kept += window.kept.len() as u64;
+                self.are_back(kept, until).await?;
             }
         }
         Ok(kept)
+    }
+
+    /// Waits until so many letters are in the queue again; not if somebody else consumes it, and not for ever.
+    async fn are_back(&self, letters: u64, until: Instant) -> Result<(), DeadError> {
+        while Instant::now() < until {
+            match self.letters.bus.broker.inspect(&self.queue).await? {
+                Some(state) if state.ready < letters && state.consumers == 0 => sleep(RETURN_LOOK).await,
+                _ => break,
+            }
+        }
+        Ok(())
     }
 }
 
