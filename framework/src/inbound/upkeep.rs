@@ -25,7 +25,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
 /// transaction for each: 40 bindings keep it busy for some 15 ms, a look at eight exchanges for 3.
-pub const REBIND_AFTER: Duration = Duration::from_secs(20);
+pub const REBIND_AFTER: Duration = Duration::from_secs(60);
 /// How long the others' sign may take to be confirmed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,19 +64,13 @@ pub async fn keep_bound(settings: UpkeepSettings) {
         }
         // Half of it is chance, so that processes that start together do not look together.
         let every = upkeep.settings.every;
+        // Anybody may say so, as often as they like; what is said meanwhile is one, and the looks go on.
+        let hears = upkeep.settings.states.bound_at().is_none_or(|at| at.elapsed() >= TOLD_EVERY);
         told = tokio::select! {
             () = upkeep.settings.stopping.cancelled() => return,
-            () = upkeep.settings.bind.notified() => true,
+            () = upkeep.settings.bind.notified(), if hears => true,
             () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => false,
         };
-        let since = upkeep.settings.states.bound_at().map(|at| at.elapsed());
-        if let Some(since) = since.filter(|since| told && *since < TOLD_EVERY) {
-            // Anybody may say so, as often as they like; what is said meanwhile is one.
-            tokio::select! {
-                () = upkeep.settings.stopping.cancelled() => return,
-                () = tokio::time::sleep(TOLD_EVERY - since) => {}
-            }
-        }
     }
 }
 
@@ -95,20 +89,10 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    /// One look; whether there will be another. Who was told what is missing binds before it looks.
+    /// One look; whether there will be another. Who was told that exchanges were deleted declares all again, whatever it sees.
     async fn look(&mut self, told: bool) -> Result<bool, BrokerError> {
         let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
-        if told {
-            if is_logged("exchanges were deleted, says a process", "") {
-                tracing::warn!(
-                    "exchanges were deleted, says a process; declaring them again with what is bound to them"
-                );
-            }
-            // Read before all is declared again: what somebody writes there meanwhile is seen below, and not taken for known.
-            let generation = self.generation().await?;
-            self.restore().await?;
-            self.generation = generation;
-        }
+        // First what is missing: whoever declares it again without having seen that would tell nobody.
         let Some(missing) = broker.missing().await? else { return Ok(false) };
         self.missing.extend(missing);
         if states.bound_at().is_none() {
@@ -138,12 +122,12 @@ impl Upkeep {
                 tell_others(&self.settings.bus.outlet, &self.settings.bus.identity.names).await;
                 self.generation = self.generation.map(|generation| generation + 1);
             }
-        } else if changed {
+        } else if (changed || told) && is_logged("another process has declared deleted exchanges again", "") {
             tracing::warn!(
                 "another process has declared deleted exchanges again; declaring again what is bound to them"
             );
         }
-        if due || changed || self.again {
+        if told || due || changed || self.again {
             self.restore().await?;
         }
         Ok(true)
