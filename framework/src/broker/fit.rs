@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use crate::broker::{CUT_HEADERS, DEAD, KIND, Properties, is_reserved_header};
 
 /// Names of headers that are listed at most, of those that were left out.
-const MOST_NAMED: usize = 20;
+pub(crate) const MOST_NAMED: usize = 20;
 /// Letters of each that are listed at most.
-const NAME_SHOWN: usize = 60;
+pub(crate) const NAME_SHOWN: usize = 60;
 /// What the list takes at most, in bytes.
-const LIST_BYTES: usize = MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64;
+pub(crate) const LIST_BYTES: usize = MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64;
 
 /// Leaves out the largest headers until the rest takes at most `most` bytes, and says which: a message that cannot be moved
 /// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.

@@ -8,6 +8,7 @@ pub(crate) mod any;
 mod death;
 mod delay;
 mod delivery;
+mod direct_reply;
 mod error;
 mod fit;
 mod names;
@@ -22,7 +23,8 @@ pub use error::BrokerError;
 pub use names::Names;
 pub use postrider_grammar::matches;
 
-pub(crate) use fit::fit_into_frame;
+pub(crate) use direct_reply::{DIRECT_REPLY_TO, is_direct_reply};
+pub(crate) use fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN, fit_into_frame};
 pub use port::{
     Addressed, Broker, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState,
     ReplyEvent, ReplySink,

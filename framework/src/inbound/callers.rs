@@ -11,8 +11,6 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 
-/// How an address of direct reply-to begins.
-const DIRECT: &str = "amq.rabbitmq.reply-to.";
 /// For how long somebody who was there is not looked for again: that takes a channel.
 const LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
 /// The most addresses that are remembered per actor. Beyond it all are looked for again.
@@ -21,11 +19,6 @@ const MOST_REMEMBERED: usize = 1_024;
 /// The direct addresses at which somebody was a moment ago.
 #[derive(Default)]
 pub(super) struct Callers(RefCell<HashMap<Arc<str>, Instant>>);
-
-/// Whether the broker returns everything that is sent to this address with `mandatory`.
-pub(super) fn is_direct(address: &str) -> bool {
-    address.starts_with(DIRECT)
-}
 
 impl Callers {
     /// Whether somebody is at a direct address. If the broker does not say, because somebody else's address has cost the

@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, DEAD, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION, ORIGINAL_TYPE,
-    Properties, fit_into_frame, note_broker_death, open, strip,
+    ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION,
+    ORIGINAL_TYPE, Properties, fit_into_frame, note_broker_death, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::message::{Envelope, Headers, MessageId, Problem, Value};
-
-/// What a sender writes for the address of its own channel (<https://www.rabbitmq.com/docs/direct-reply-to>).
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";

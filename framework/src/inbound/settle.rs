@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Properties, Queue, Topology};
+use crate::broker::{Addressed, Properties, Queue, Topology, is_direct_reply};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::{Made, Nameless};
-use crate::inbound::callers::{Callers, is_direct};
+use crate::inbound::callers::Callers;
 use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::message::{Envelope, MediaType, Problem, Status, is_logged};
@@ -207,7 +207,8 @@ impl Settler {
     /// Answers that the service says no. Whether somebody takes the answer: otherwise nobody would hear of it.
     async fn refused(&self, outcome: &Outcome, request: &Envelope) -> bool {
         let Some(mut reply) = self.addressed_reply(outcome, request) else { return false };
-        if !is_direct(&reply.routing_key) {
+        // What is sent there with `mandatory` the broker returns always.
+        if !is_direct_reply(&reply.routing_key) {
             reply.mandatory = true;
         } else if !self.callers.are_at(&reply.routing_key, &*self.bus.broker).await {
             if is_logged("whoever is to hear that it was rejected is gone", &self.queue) {

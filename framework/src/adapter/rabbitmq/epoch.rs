@@ -17,13 +17,13 @@ use crate::adapter::rabbitmq::confirms::{Confirmed, Unconfirmed};
 use crate::adapter::rabbitmq::declare::answered;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::errors::on_channel;
-use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome, REPLY_QUEUE};
+use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome};
 use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
 use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::returns::Returns;
 use crate::adapter::rabbitmq::strikes::accused;
-use crate::broker::{BrokerError, Publication, ReplyEvent};
+use crate::broker::{BrokerError, DIRECT_REPLY_TO, Publication, ReplyEvent};
 use crate::message::is_logged;
 
 /// How long it may take until the messages on a channel that has ended know why.
@@ -344,7 +344,8 @@ async fn at(time: Option<Instant>) {
 
 async fn open_replies(channel: Channel) -> Result<lapin::Consumer, BrokerError> {
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let consuming = channel.basic_consume(REPLY_QUEUE.into(), ShortString::default(), options, FieldTable::default());
+    let consuming =
+        channel.basic_consume(DIRECT_REPLY_TO.into(), ShortString::default(), options, FieldTable::default());
     answered("consume replies", consuming).await?.map_err(|error| on_channel(&error))
 }
 

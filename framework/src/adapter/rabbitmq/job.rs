@@ -12,10 +12,7 @@ use tokio::time::Instant;
 use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
 use crate::adapter::rabbitmq::writes::ClientMessage;
-use crate::broker::{Addressed, BrokerError, MAX_PROPERTIES_BYTES, Properties, Publication};
-
-/// The broker's pseudo queue for replies (<https://www.rabbitmq.com/docs/direct-reply-to>).
-pub(super) const REPLY_QUEUE: &str = "amq.rabbitmq.reply-to";
+use crate::broker::{Addressed, BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
 
 /// How long a confirm may take before the channel counts as dead.
 pub(super) const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
@@ -55,7 +52,7 @@ impl Job {
     ) -> Result<Box<Self>, BrokerError> {
         let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
-            Arc::make_mut(&mut properties).reply_to = Some(REPLY_QUEUE.into());
+            Arc::make_mut(&mut properties).reply_to = Some(DIRECT_REPLY_TO.into());
         }
         check_short("an exchange's name", &exchange)?;
         check_short("a routing key", &routing_key)?;

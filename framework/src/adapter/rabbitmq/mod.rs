@@ -34,10 +34,10 @@ use tokio::time::timeout;
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
-use crate::adapter::rabbitmq::publisher::{RabbitPublisher, is_direct_reply};
+use crate::adapter::rabbitmq::publisher::RabbitPublisher;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
-    Topology,
+    Topology, is_direct_reply,
 };
 use crate::message::Secret;
 
@@ -189,7 +189,7 @@ impl Broker for RabbitMq {
     fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
         Box::pin(async move {
             // The broker ends the whole connection also over the question whether somebody is at such an address.
-            let link = if is_direct_reply("", queue) { &self.answering } else { &self.consuming };
+            let link = if is_direct_reply(queue) { &self.answering } else { &self.consuming };
             link.begin();
             let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
             declare::inspect(&connection, queue).await

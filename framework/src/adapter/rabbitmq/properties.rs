@@ -25,7 +25,7 @@ pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
 }
 
 /// The most bytes of a short string.
-const MAX_SHORT: usize = 255;
+pub(super) const MAX_SHORT: usize = 255;
 
 /// Properties and headers as the client takes them, if they take at most `most` bytes.
 pub(super) fn to_client(properties: &Properties, most: usize) -> Result<BasicProperties, BrokerError> {

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
-use crate::adapter::rabbitmq::job::{Job, Outcome, REPLY_QUEUE};
+use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink};
+use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink, is_direct_reply};
 
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
 const ROUTE_BYTES: usize = 512;
@@ -56,7 +56,7 @@ impl Publisher for RabbitPublisher {
 
 impl RabbitPublisher {
     fn way_of(&self, message: &Addressed) -> &ConfirmChannel {
-        if !is_direct_reply(&message.exchange, &message.routing_key) {
+        if !message.exchange.is_empty() || !is_direct_reply(&message.routing_key) {
             return &self.all;
         }
         self.replies.get_or_init(|| {
@@ -65,12 +65,6 @@ impl RabbitPublisher {
             ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
         })
     }
-}
-
-/// Whether it goes straight to a channel of somebody who waits
-/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
-pub(super) fn is_direct_reply(exchange: &str, routing_key: &str) -> bool {
-    exchange.is_empty() && routing_key.strip_prefix(REPLY_QUEUE).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The way to one confirm channel.

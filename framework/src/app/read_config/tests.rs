@@ -81,6 +81,20 @@ fn the_list_of_settings_for_mistakes_is_the_list_of_settings() {
 }
 
 #[test]
+fn every_setting_of_the_documentation_is_known_to_the_list() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let table = std::fs::read_to_string(path).unwrap();
+    let documented: Vec<&str> = table
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.contains("| `POSTRIDER_"))
+        .filter_map(|line| line.split('`').nth(1))
+        .collect();
+    let unknown: Vec<&&str> =
+        documented.iter().filter(|name| !SETTINGS.contains(&name.split(['.', '<']).next().unwrap_or(name))).collect();
+    assert!(documented.len() > 20 && unknown.is_empty(), "{unknown:?} of {}", documented.len());
+}
+
+#[test]
 fn file_and_environment_are_added_to_what_the_code_says() {
     let mut config = Config::default();
     config.services.insert("loans".into(), "days = 3\nfine = 5".parse().unwrap());

@@ -2,7 +2,7 @@
 
 use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape, unescape};
 use crate::adapter::rabbitmq::socket::walk::{Walk, fixed_size, put_long, put_short};
-use crate::broker::{CUT_HEADERS, UNREADABLE};
+use crate::broker::{CUT_HEADERS, LIST_BYTES, MOST_NAMED, NAME_SHOWN, UNREADABLE};
 
 /// How deep lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
 pub(super) const MAX_HEADER_NESTING: usize = 128;
@@ -29,10 +29,6 @@ const HEADERS: u16 = 1 << 13;
 const UNKNOWN_FLAGS: u16 = 0b11;
 /// Class, weight and size of the body, in front of the flags.
 pub(super) const PREFIX: usize = 12;
-/// Names of cut headers that are listed at most.
-const MOST_NAMED: usize = 20;
-/// Bytes of a name that are listed at most.
-const NAME_SHOWN: usize = 60;
 
 #[derive(Clone, Copy)]
 enum Shape {
@@ -236,7 +232,7 @@ impl Entries {
         let written_now = |name: &[u8]| name == UNREADABLE.as_bytes();
         self.entries.sort_by_key(|(name, value)| (written_now(name), ours(name), std::cmp::Reverse(value.len())));
         // What says which they were takes room itself.
-        let room = room.saturating_sub(MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64);
+        let room = room.saturating_sub(LIST_BYTES);
         let cut = self.entries.iter().take_while(|(name, value)| {
             let goes = size > room && !written_now(name);
             size -= if goes { 1 + name.len() + value.len() } else { 0 };

@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
+use crate::adapter::rabbitmq::properties::MAX_SHORT;
+
 /// The sign that stands for unreadable text everywhere. Here two digits follow it, which say what byte it stands for.
 pub(super) const MARK: &str = "\u{fffd}";
-/// The most bytes of a short string.
-const MAX_SHORT: usize = 255;
 
 /// Whether a short string must be escaped: it is no UTF-8, or it would be taken for an escaped one. One that was cut is neither,
 /// so that it stays the same however often it comes and goes.
