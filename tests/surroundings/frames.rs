@@ -317,6 +317,16 @@ fn a_reply_address_that_was_made_up_costs_one_reply_and_neither_a_message_nor_it
     });
 }
 
+/// What a test and those beside it may come to hold, in bytes.
+const MOST_GROWN: u64 = 256 << 20;
+
+/// What this process holds in memory, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
 /// Bytes by a seed, half of them letters.
 fn bytes(random: &mut fastrand::Rng, most: usize) -> Vec<u8> {
     let length = random.usize(..=most);
@@ -330,7 +340,7 @@ fn whatever_bytes_strangers_write_into_their_messages_every_good_one_is_handled_
     run(async {
         let (world, notes) = (World::rabbitmq(), Notes::default());
         let running = world.start(notes.app()).await;
-        let before = openings(&running);
+        let (before, memory) = (openings(&running), resident());
         let mut random = fastrand::Rng::with_seed(7);
         let mut stranger = RawClient::connect(&amqp_url());
         let (mut good, mut bad) = (Vec::new(), 0);
@@ -363,6 +373,8 @@ fn whatever_bytes_strangers_write_into_their_messages_every_good_one_is_handled_
         let handled: Vec<u64> = notes.seen.all().into_iter().filter(|number| *number != 0).collect();
         assert_same(good, handled);
         assert_eq!(openings(&running), before, "{bad} bad ones cost no consumer");
+        let grown = resident().saturating_sub(memory);
+        assert!(grown < MOST_GROWN, "memory grew by {grown} bytes");
         running.stop().await;
     });
 }
