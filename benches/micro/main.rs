@@ -8,7 +8,7 @@ use postrider::broker::{Names, Origin, Properties, matches, open, seal};
 use postrider::bus::route;
 use postrider::codec::{self, Limits};
 use postrider::handler::{Asked, Outcome, Policy};
-use postrider::inbound::{Case, SkewPolicy, decide};
+use postrider::host::{Case, SkewPolicy, verdict};
 use postrider::message::{Key, Kind};
 use postrider::{Context, Envelope, MediaType, Payload};
 use postrider_benches::work::Work;
@@ -42,9 +42,10 @@ fn steps(c: &mut Criterion) {
         policy: &policy,
         skewed_for: Duration::ZERO,
         skew: &skew,
+        stops: false,
         chance: 0.5,
     };
-    c.bench_function("decide", |b| b.iter(|| decide(black_box(&case))));
+    c.bench_function("verdict", |b| b.iter(|| verdict(black_box(&case))));
     c.bench_function("route", |b| {
         b.iter_batched(
             || Box::new(envelope.clone()),

@@ -41,6 +41,49 @@ impl Alpha {
     }
 }
 
+#[derive(Clone)]
+struct Desk {
+    seen: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Desk {
+    async fn pass(&self, what: String) {
+        self.seen.add(what);
+        self.gate.acquire().await.unwrap().forget();
+    }
+}
+
+#[distributed(service = "desk")]
+impl Desk {
+    #[distributed(command = "desk.write")]
+    async fn write(&mut self, what: String) {
+        self.pass(what).await;
+    }
+
+    #[distributed(command = "desk.read")]
+    async fn read(&self, what: String) {
+        self.pass(what).await;
+    }
+
+    #[distributed(command = "desk.break")]
+    async fn break_it(&mut self, _: String) {
+        panic!("on purpose");
+    }
+
+    #[distributed(query = "desk.count")]
+    async fn count(&self, _: ()) -> Result<u32, Failure> {
+        self.seen.add("count".to_owned());
+        Ok(1)
+    }
+}
+
 struct Strict;
 
 #[distributed(service = "strict", ordered)]
@@ -99,6 +142,55 @@ on_both_brokers! {
         let _running = world.start(second.app()).await;
         let done = second.seen.reach(14).await.into_iter().filter(|text| text.ends_with("done"));
         assert_same((1..8).map(|number| format!("slow {number} done")), done);
+    }
+
+    async fn what_waits_for_the_state_or_for_a_place_when_the_app_stops_does_not_begin(world: World) {
+        for slow in ["desk.write", "desk.read"] {
+            let desk = Desk::default();
+            let (seen, gate) = (desk.seen.clone(), desk.gate.clone());
+            let app = App::new("desk").actor(move || desk.clone()).configure(|config| config.concurrency = 1);
+            let running = world.start(app).await;
+            let bus = running.bus();
+            bus.send_key(slow, Payload::text("runs")).await.unwrap();
+            seen.reach(1).await;
+            bus.send_key("desk.read", Payload::text("waits")).await.unwrap();
+            let asking = bus.clone();
+            let question = tokio::spawn(async move { asking.request_key::<u32>("desk.count", Payload::msgpack(&())).await });
+            // A query has a lane of its own; without the state it waits there, with it it is answered at once.
+            let waiting = if slow == "desk.write" { 3 } else { 2 };
+            eventually("all are held", || running.stats().in_flight == waiting).await;
+            let (report, ()) = tokio::join!(running.stop(), async {
+                eventually("it has begun to stop", || !running.health().ready).await;
+                gate.add_permits(10);
+            });
+            assert_eq!((report.given_back, report.abandoned), (waiting - 1, false), "{slow}: {report:?}");
+            assert_eq!(seen.all(), if slow == "desk.write" { vec!["runs"] } else { vec!["runs", "count"] });
+            assert!(question.await.unwrap().is_err() || slow == "desk.read");
+            // What went back is there for the next one.
+            let desk = Desk::default();
+            desk.gate.add_permits(10);
+            let seen = desk.seen.clone();
+            let running = world.start(App::new("desk").actor(move || desk.clone())).await;
+            eventually("it is handled", || seen.all().contains(&"waits".to_owned())).await;
+            running.stop().await;
+        }
+    }
+
+    async fn a_state_that_cannot_be_made_again_does_not_hold_up_the_stop(world: World) {
+        let made = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = Arc::clone(&made);
+        let desk = Desk::default();
+        let app = App::new("desk").actor_with(move |_: &Setup| {
+            let again = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+            let desk = desk.clone();
+            async move { if again { Err(Failure::transient("there is no desk")) } else { Ok(desk) } }
+        });
+        let running = world.start(app.configure(|config| config.stop_timeout = Duration::from_secs(600))).await;
+        running.bus().send_key("desk.break", Payload::text("it")).await.unwrap();
+        running.bus().send_key("desk.read", Payload::text("waits")).await.unwrap();
+        eventually("it is tried again", || made.load(std::sync::atomic::Ordering::SeqCst) >= 3).await;
+        let report = running.stop().await;
+        assert!(!report.abandoned && report.given_back == 2, "{report:?}");
     }
 
     /// T120 and T122

@@ -10,7 +10,8 @@ use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;
 use crate::handler::{HeldLimits, Retry};
-use crate::inbound::{Breaker, QueryQueue, SkewPolicy};
+use crate::host::SkewPolicy;
+use crate::inbound::{Breaker, QueryQueue};
 use crate::message::Secret;
 
 /// How a process runs. Defaults, then what the code says, then the file, then the environment; see

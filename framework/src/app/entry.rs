@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use crate::app::config::Config;
 use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
-use crate::bus::{Bus, Counters};
+use crate::bus::{Bus, Counters, Resend, Unsent};
 use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
 use crate::host::{ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
-    ActorPlan, Breaker, Bridge, BridgeSettings, ConsumerTimeout, Control, LaneStates, Pace, in_place,
+    ActorPlan, Breaker, Bridge, BridgeSettings, ConsumerTimeout, Control, LaneStates, Pace, Suspects,
 };
 use crate::message::Name;
 
@@ -101,6 +101,10 @@ pub(super) struct Launch {
     pub(super) policies: Policies,
     /// What all copies of the actor handle right now.
     pub(super) running: Running,
+    /// What its handlers sent and nobody takes.
+    pub(super) unsent: Unsent,
+    /// Messages of the process that may end it.
+    pub(super) suspects: Suspects,
     pub(super) concurrency: watch::Receiver<usize>,
     pub(super) consumer_timeout: ConsumerTimeout,
     pub(super) pace: Pace,
@@ -236,6 +240,8 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
     let Effective { prefetch, timeout, .. } = launch.effective;
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
+    let (stopping, unsent) = (launch.stops.stopping.clone(), launch.unsent.clone());
+    let resend = Resend { actor: attributes.actor, stopping, unsent };
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),
@@ -245,11 +251,13 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         prefetch,
         ordered: attributes.ordered,
         stops_at_poison: attributes.stops_at_poison,
-        policies: Rc::clone(&policies),
+        policies,
+        policy: launch.policies.of_actor,
+        skew: launch.config.skew,
         running: launch.running.clone(),
         held: launch.config.held,
         confirm_timeout: launch.config.publish.confirm_timeout,
-        in_place,
+        resend,
     };
     let core = Core::new(
         table,
@@ -271,16 +279,14 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         actor: attributes.actor,
         handlers,
         prefetch,
-        policies,
-        policy: launch.policies.of_actor,
         ordered: attributes.ordered,
-        stops_at_poison: attributes.stops_at_poison,
-        skew: launch.config.skew,
         confirm_timeout: launch.config.publish.confirm_timeout,
         stops: launch.stops,
         states: launch.states,
         counters: launch.counters,
         running: launch.running,
+        unsent: launch.unsent,
+        suspects: launch.suspects,
         control: launch.control,
         stall_after: launch.config.stall_after,
         breaker: launch.effective.breaker,

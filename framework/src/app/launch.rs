@@ -30,7 +30,7 @@ use crate::app::upkeep;
 use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::host::{Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, plan, shared_exchanges, tell_others};
+use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, Suspects, plan, shared_exchanges, tell_others};
 use crate::message::{MessageId, Name};
 
 /// How long handlers may go on of an app that is stopped before it has started; `stop_timeout` if that is shorter.
@@ -54,6 +54,8 @@ pub(super) struct Launched {
     pub(super) stops: Stops,
     pub(super) counters: Arc<Counters>,
     pub(super) states: LaneStates,
+    /// Messages that may end the process.
+    pub(super) suspects: Suspects,
     pub(super) config: Arc<Config>,
     pub(super) reads: SettingsReads,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
@@ -195,6 +197,7 @@ async fn launch_on(
         stops: Stops::default(),
         counters,
         states: LaneStates::default(),
+        suspects: Suspects::default(),
         config: Arc::clone(config),
         reads: SettingsReads::default(),
         concurrency: Arc::new(concurrency(app, config)),

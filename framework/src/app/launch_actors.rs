@@ -14,7 +14,7 @@ use crate::app::entry::{Entry, Launch};
 use crate::app::launch::{Launched, identity, plan_of, unless};
 use crate::app::running::StartError;
 use crate::app::threads::{Seat, Seats, on_arbiter};
-use crate::bus::Bus;
+use crate::bus::{Bus, Unsent};
 use crate::handler::Middleware;
 use crate::host::Running as RunningMessages;
 use crate::inbound::{ActorPlan, Bridge, LaneStates};
@@ -121,6 +121,8 @@ fn actor_launch(
     Ok(Launch {
         policies: entry.policies(config)?,
         running,
+        unsent: Unsent::default(),
+        suspects: launched.suspects.clone(),
         bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker)),
         broker: Arc::clone(&launched.broker),
         plan,

@@ -2,26 +2,17 @@
 //! and which domains are claimed.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
 
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::launch::combined;
-use crate::broker::{
-    Addressed, Binding, Broker, BrokerError, ConsumerSpec, Destination, Names, Properties, Queue, Topology,
-};
+use crate::broker::{Binding, Broker, BrokerError, Destination, Names, Queue, Topology};
 use crate::bus::Outlet;
 use crate::inbound::ActorPlan;
-use crate::message::{Headers, MediaType};
+use crate::inbound::records::{peek, write};
 
-/// How long to wait for a record that is there.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a record that somebody else reads is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// The most claims that are remembered.
 const MAX_CLAIMS: u16 = 10_000;
 
@@ -64,7 +55,7 @@ pub(super) fn present(app: &App, plans: &[ActorPlan], config: &Config, service: 
 
 /// What a service declared last; `None` if nothing is known.
 pub(super) async fn read(broker: &dyn Broker, names: &Names, service: &str) -> Result<Option<Record>, BrokerError> {
-    Ok(peek::<Record>(broker, record_queue(names, service), 1).await?.pop())
+    Ok(peek::<Record>(broker, &record_queue(names, service).name, 1).await?.pop())
 }
 
 /// Bindings that were declared and are not any more.
@@ -92,7 +83,7 @@ pub(super) async fn keep(
             record.bindings.extend(stale(recorded, &record));
         }
         if recorded.as_ref() != Some(&record) {
-            write(outlet, &record_queue(&config.namespace, service), &record).await?;
+            write(outlet, &record_queue(&config.namespace, service).name, &record).await?;
         }
     }
     let known = claims(broker, &config.namespace).await.map_err(|error| error.to_string())?;
@@ -100,7 +91,7 @@ pub(super) async fn keep(
         for domain in entry.attributes.domains {
             let claim = Claim { domain: (*domain).to_owned(), service: entry.attributes.service.to_owned() };
             if !known.contains(&claim) {
-                write(outlet, &claims_queue(&config.namespace), &claim).await?;
+                write(outlet, &claims_queue(&config.namespace).name, &claim).await?;
             }
         }
     }
@@ -109,71 +100,12 @@ pub(super) async fn keep(
 
 /// Replaces the record of a service.
 pub(super) async fn replace(outlet: &Outlet, names: &Names, service: &str, record: &Record) -> Result<(), String> {
-    write(outlet, &record_queue(names, service), record).await
+    write(outlet, &record_queue(names, service).name, record).await
 }
 
 /// All claims that were ever made and not forgotten.
 pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSet<Claim>, BrokerError> {
-    Ok(peek::<Claim>(broker, claims_queue(names), MAX_CLAIMS).await?.into_iter().collect())
-}
-
-/// Reads messages without taking them: they go back as the consumer closes. What has been read so often that the broker
-/// drops it is missing then, and written anew by the next start.
-async fn peek<T: DeserializeOwned>(broker: &dyn Broker, queue: Queue, most: u16) -> Result<Vec<T>, BrokerError> {
-    let ready = ready_in(broker, &queue.name).await?;
-    if ready == 0 {
-        return Ok(Vec::new());
-    }
-    // Whoever only looks may not be allowed to declare.
-    let queue = Queue::standing(queue.name);
-    let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
-    let mut consumer = broker.consume(&spec).await?;
-    let (mut read, mut receipts) = (Vec::new(), Vec::new());
-    for _ in 0..ready.min(most.into()) {
-        // Somebody else may be reading them at the same time; then there are fewer.
-        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { break };
-        let delivery = delivery?;
-        match serde_json::from_slice(&delivery.payload) {
-            Ok(value) => read.push(value),
-            Err(error) => tracing::warn!(queue = spec.queue.name, %error, "a record cannot be read and is passed over"),
-        }
-        receipts.push(delivery.receipt);
-    }
-    receipts.into_iter().for_each(crate::broker::Receipt::give_back);
-    consumer.close().await;
-    Ok(read)
-}
-
-/// How many messages there are. While somebody else reads them there seem to be none: that is waited out.
-async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> {
-    let started = Instant::now();
-    loop {
-        let Some(state) = broker.inspect(queue).await? else { return Ok(0) };
-        if state.ready > 0 || state.consumers == 0 || started.elapsed() > PATIENCE {
-            return Ok(state.ready);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-async fn write<T: Serialize>(outlet: &Outlet, queue: &Queue, value: &T) -> Result<(), String> {
-    let payload = serde_json::to_vec(value).map_err(|error| error.to_string())?;
-    let properties = Properties {
-        content_type: Some(MediaType::JSON.shared()),
-        message_id: Some(crate::message::MessageId::new().shared()),
-        persistent: true,
-        headers: Headers::new(),
-        ..Properties::default()
-    };
-    let addressed = Addressed {
-        exchange: "".into(),
-        routing_key: queue.name.as_str().into(),
-        mandatory: true,
-        awaits_reply: false,
-        properties: properties.into(),
-        payload: payload.into(),
-    };
-    outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
+    Ok(peek::<Claim>(broker, &claims_queue(names).name, MAX_CLAIMS).await?.into_iter().collect())
 }
 
 /// A binding in one line.

@@ -96,6 +96,11 @@ impl Receipt {
         }
     }
 
+    /// The channel on which settling it would go.
+    pub(crate) fn channel(&self) -> Option<Arc<dyn DeliveryChannel>> {
+        self.channel.clone()
+    }
+
     /// Whether settling still reaches the broker. If not, the broker delivers the message again.
     #[must_use]
     pub fn is_live(&self) -> bool {

@@ -66,6 +66,8 @@ counters! {
     stale,
     /// Deliveries that took the outcome of another delivery of the same message.
     joined,
+    /// Times that what a handler sent was sent again, because it was refused or not known to have arrived.
+    resent,
     /// Messages sent and accepted by the broker.
     sent,
     /// Deliveries held right now.

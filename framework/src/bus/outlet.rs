@@ -40,11 +40,11 @@ impl Default for PublishSettings {
 
 /// Publishes envelopes and awaits replies on one confirm channel. One per arbiter thread, one for the rest.
 pub struct Outlet {
-    publisher: Arc<dyn Publisher>,
-    delays: Arc<Delays>,
+    pub(super) publisher: Arc<dyn Publisher>,
+    pub(super) delays: Arc<Delays>,
     requests: Arc<Requests>,
-    counters: Arc<Counters>,
-    names: Names,
+    pub(super) counters: Arc<Counters>,
+    pub(super) names: Names,
     limits: Limits,
     pub(crate) settings: PublishSettings,
 }
@@ -296,7 +296,7 @@ fn not_opened(refused: Refused, id: &str) -> RequestError {
     }
 }
 
-fn judge(
+pub(super) fn judge(
     publication: Publication,
     kind: Kind,
     key: Arc<str>,

@@ -34,6 +34,13 @@ impl Origin {
     pub fn request_id(&self, ordinal: u32) -> MessageId {
         self.message.id.derived(&self.seed, ordinal)
     }
+
+    /// The id of a message that a handler sends without waiting, counted from 1; the same at every attempt, so that whoever
+    /// receives it twice can tell.
+    #[must_use]
+    pub fn sent_id(&self, ordinal: u32) -> MessageId {
+        self.message.id.derived(format_args!("{}/sent", self.seed), ordinal)
+    }
 }
 
 /// Completes an outgoing message: stamps it, lets the middleware see it, checks that it may leave.

@@ -331,6 +331,11 @@ impl Context {
         if outgoing.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled) {
             return Err(SendError::Cancelled);
         }
+        if !outgoing.explicit_id {
+            let ordinal = self.work.sent.get() + 1;
+            self.work.sent.set(ordinal);
+            outgoing.envelope.id = self.work.origin().sent_id(ordinal);
+        }
         let envelope = stamp(outgoing, self.work.identity(), Some(self.work.origin()))?;
         let id = envelope.id.clone();
         self.work.held.borrow_mut().push(envelope, self.work.environment.held)?;

@@ -29,7 +29,7 @@ pub struct Environment {
     pub stop_app: CancellationToken,
     /// Limits on what a handler holds.
     pub held: HeldLimits,
-    /// The actor, the same in every instance: the ids of its requests follow from it.
+    /// The actor, the same in every instance: the ids of what it sends follow from it.
     pub name: Arc<str>,
     /// How it appears in call paths.
     pub waiter: Arc<str>,
@@ -48,6 +48,7 @@ pub struct Work {
     cancellation: OnceCell<CancellationToken>,
     pub(super) held: RefCell<Held>,
     pub(super) requests: Cell<u32>,
+    pub(super) sent: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
 }
 
@@ -69,6 +70,7 @@ impl Work {
             cancellation: OnceCell::new(),
             held: RefCell::default(),
             requests: Cell::new(0),
+            sent: Cell::new(0),
             answers: RefCell::default(),
         }
     }

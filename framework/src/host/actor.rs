@@ -41,7 +41,7 @@ impl<S: 'static> Host<S> {
         deliver.arrivals = others;
         for arrival in circles {
             let outcome = core.would_wait(&arrival.envelope);
-            Job::new(deliver.lane, arrival).finish(outcome);
+            core.settle_unhandled(Job::new(deliver.lane, arrival), outcome);
         }
     }
 }

@@ -17,10 +17,10 @@ use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{Asked, Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
 use crate::host::core::Core;
-use crate::host::deliver::{Arrival, Made, Ticket};
-use crate::host::lane::stopping;
+use crate::host::deliver::{Arrival, Handled, Made, Ticket};
 use crate::host::running::Turn;
 use crate::host::state::Guard;
+use crate::host::verdict::{End, Settlement};
 use crate::message::{Envelope, Kind, MediaType, Problem, is_logged};
 
 /// The key of the query that every service answers: is it there?
@@ -32,25 +32,38 @@ pub(super) struct Job {
     pub(super) envelope: Arc<Envelope>,
     pub(super) redelivered: bool,
     pub(super) waited_for_until: Option<Instant>,
+    pub(super) skewed_for: Duration,
+    pub(super) condemned: bool,
     pub(super) ticket: Ticket,
     /// The right to handle it.
     pub(super) turn: Option<Turn>,
     pub(super) made: Made,
-    pub(super) uncounted: u32,
 }
 
 impl Job {
     pub(super) fn new(lane: Lane, arrival: Arrival) -> Self {
-        let Arrival { envelope, redelivered, waited_for_until, ticket } = arrival;
+        let Arrival { envelope, redelivered, waited_for_until, skewed_for, condemned, ticket } = arrival;
         let made = Made { attempt: envelope.attempt, ..Made::default() };
-        Self { lane, made, uncounted: 0, envelope, redelivered, waited_for_until, ticket, turn: None }
+        Self { lane, made, envelope, redelivered, waited_for_until, skewed_for, condemned, ticket, turn: None }
     }
 
-    pub(super) fn finish(mut self, outcome: Outcome) {
-        if let Some(turn) = self.turn.take().filter(|_| is_final(&outcome)) {
-            turn.end(&outcome, &self.made, self.ticket.is_live());
-        }
-        self.ticket.finish(outcome, self.made);
+    /// It is handled; this becomes of the delivery.
+    pub(super) fn finish(self, outcome: Outcome, settlement: Settlement) {
+        let Self { made, turn, ticket, .. } = self;
+        // What goes back was not handled to its end.
+        let turn = turn.filter(|_| settlement.end != End::GiveBack);
+        ticket.finish(Handled { outcome, made, settlement }, turn);
+    }
+
+    /// It is not handled to its end.
+    pub(super) fn give_back(self, outcome: Outcome) {
+        drop(self.turn);
+        self.ticket.finish(Handled::given_back(outcome, self.made), None);
+    }
+
+    /// Another delivery of the same message was handled, and this one is to be settled in its place.
+    pub(super) fn take(self, turn: Turn, handled: Handled) {
+        self.ticket.finish(handled, Some(turn));
     }
 
     /// What is left of the time for which the sender waits, if it said.
@@ -59,10 +72,9 @@ impl Job {
     }
 }
 
-/// Whether the outcome is one of the message, and not of the moment.
-fn is_final(outcome: &Outcome) -> bool {
-    let passing = |class| matches!(class, FailureClass::Shutdown | FailureClass::Infrastructure);
-    !matches!(outcome, Outcome::Failed(failed) if passing(failed.class))
+/// The outcome of what does not begin, or is dropped, because the app stops.
+pub(super) fn stopping() -> Outcome {
+    Outcome::failed(FailureClass::Shutdown, "shutdown", "the app stops")
 }
 
 impl<S: 'static> Core<S> {
@@ -114,10 +126,6 @@ impl<S: 'static> Core<S> {
 
     /// Runs the handler once. What it wants to send comes back with the outcome, if it succeeded.
     pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
-        if !job.ticket.is_live() {
-            Counters::add(&self.counters.stale);
-            return (stopping(), Vec::new());
-        }
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
             return (Outcome::Expired, Vec::new());

@@ -5,25 +5,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Counters};
-use crate::handler::{Asked, Environment, HeldLimits, Middleware, Outcome, Policy, Table};
+use crate::bus::{Bus, Counters, Resend};
+use crate::handler::{Environment, HeldLimits, Middleware, Policy, Table};
 use crate::host::blocked::ArbiterWatch;
 use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
-
-/// Whether a failed attempt is followed by another one in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
-    /// No: the outcome goes back to be settled.
-    No,
-    /// Yes, after this pause.
-    After(Duration),
-    /// Yes, after this pause, and the failed one does not count.
-    Uncounted(Duration),
-}
-
-/// Decides about another attempt in place: outcome, what was asked, the attempt's number, how many did not count.
-pub type InPlace = fn(&Outcome, Asked, u32, u32, &Policy) -> Again;
+use crate::host::verdict::SkewPolicy;
 
 /// How an actor handles.
 #[derive(Clone)]
@@ -46,14 +33,18 @@ pub struct Settings {
     pub stops_at_poison: bool,
     /// What happens when an attempt fails, by the handler's place in the table.
     pub policies: Rc<[Policy]>,
+    /// The same for a message that no handler takes.
+    pub policy: Policy,
+    /// What happens with keys that have no handler.
+    pub skew: SkewPolicy,
     /// Limits on what a handler holds.
     pub held: HeldLimits,
     /// What this actor handles right now, in all its copies.
     pub running: Running,
-    /// How long what a handler sent may take to be confirmed.
+    /// How long what a handler sent may take to be confirmed, before it is sent again.
     pub confirm_timeout: Duration,
-    /// Decides about attempts in place.
-    pub in_place: InPlace,
+    /// How what a handler sent is sent again.
+    pub resend: Resend,
 }
 
 /// What all lanes of one actor share.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::mpsc;
@@ -7,6 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::{FailureClass, Lane, Outcome};
+use crate::host::running::Turn;
+use crate::host::verdict::{End, Settlement};
 use crate::message::Envelope;
 
 /// Deliveries of one lane, in their order: those that arrived together enter the mailbox together.
@@ -25,8 +28,12 @@ pub struct Arrival {
     pub envelope: Arc<Envelope>,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// Until when the sender waits for the answer, if it said.
+    /// Until when whoever asks waits for the answer, if they said.
     pub waited_for_until: Option<Instant>,
+    /// How long ago a build without a handler for its key first met it.
+    pub skewed_for: Duration,
+    /// Whether it has ended its process so often that it is given up unhandled.
+    pub condemned: bool,
     /// Where the outcome goes.
     pub ticket: Ticket,
 }
@@ -35,15 +42,34 @@ impl Message for Deliver {
     type Result = ();
 }
 
-/// How handling a delivery ended.
+/// A delivery that is not handled any more, on its way back to its lane.
 #[derive(Debug)]
 pub struct Finished {
     /// The delivery's number on its lane.
     pub number: u64,
+    /// How handling it ended.
+    pub handled: Handled,
+    /// The right to handle the message, if it was handled to its end: whoever settles it lets it go.
+    pub turn: Option<Turn>,
+}
+
+/// How handling a message ended.
+#[derive(Debug, Clone)]
+pub struct Handled {
     /// The outcome.
     pub outcome: Outcome,
     /// The attempts that were made.
     pub made: Made,
+    /// What becomes of the delivery.
+    pub settlement: Settlement,
+}
+
+impl Handled {
+    /// It was not handled to its end and goes back.
+    #[must_use]
+    pub fn given_back(outcome: Outcome, made: Made) -> Self {
+        Self { outcome, made, settlement: Settlement { answer: false, end: End::GiveBack } }
+    }
 }
 
 /// What is known of the attempts at one delivery.
@@ -55,6 +81,18 @@ pub struct Made {
     pub handler: Option<usize>,
     /// Why the first attempt at this delivery failed, if there was a later one.
     pub first_error: Option<Box<str>>,
+}
+
+impl Made {
+    /// Another attempt follows one that ended like this.
+    pub(super) fn next(&mut self, outcome: &Outcome) {
+        self.attempt += 1;
+        if let Outcome::Failed(failed) = outcome
+            && self.first_error.is_none()
+        {
+            self.first_error = Some(failed.in_short().into());
+        }
+    }
 }
 
 /// One channel of a lane, as its deliveries see it.
@@ -142,16 +180,16 @@ impl Ticket {
         self.epoch.clone()
     }
 
-    /// Brings the outcome back.
-    pub fn finish(mut self, outcome: Outcome, made: Made) {
+    /// Brings the outcome back, with the right to handle the message if it was handled to its end.
+    pub fn finish(mut self, handled: Handled, turn: Option<Turn>) {
         if let Some(done) = self.done.take() {
-            self.report(&done, outcome, made);
+            self.report(&done, handled, turn);
         }
     }
 
-    fn report(&self, done: &mpsc::Sender<Finished>, outcome: Outcome, made: Made) {
+    fn report(&self, done: &mpsc::Sender<Finished>, handled: Handled, turn: Option<Turn>) {
         // A lane that is gone has given its deliveries back already.
-        let _ = done.try_send(Finished { number: self.number, outcome, made });
+        let _ = done.try_send(Finished { number: self.number, handled, turn });
     }
 }
 
@@ -159,7 +197,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
             let stopped = Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped");
-            self.report(&done, stopped, Made::default());
+            self.report(&done, Handled::given_back(stopped, Made::default()), None);
         }
     }
 }

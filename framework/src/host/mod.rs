@@ -10,11 +10,15 @@ mod limit;
 mod nameless;
 mod running;
 mod state;
+mod unit;
+mod unsettled;
+mod verdict;
 mod waiting;
 
 pub use actor::Host;
 pub use blocked::{ArbiterWatch, Watchdog};
-pub use core::{Again, Core, InPlace, Settings, Stops};
-pub use deliver::{Arrival, Deliver, Epoch, Finished, Made, Ticket};
-pub use running::{Nameless, Running};
+pub use core::{Core, Settings, Stops};
+pub use deliver::{Arrival, Deliver, Epoch, Finished, Handled, Made, Ticket};
+pub use running::{Nameless, Running, Turn};
 pub use state::Factory;
+pub use verdict::{Case, End, Settlement, SkewPolicy, Verdict, verdict};

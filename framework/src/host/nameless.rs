@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -11,24 +12,73 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::broker::{Delivery, is_of_one_delivery};
+use crate::broker::{Delivery, DeliveryChannel, is_of_one_delivery};
 use crate::handler::Lane;
+use crate::host::unsettled::REMEMBERED_FOR;
 use crate::message::MessageId;
 
 /// The most messages without an id that are remembered per actor. Beyond it the oldest are forgotten, and run again.
 const MOST_REMEMBERED: usize = 4_096;
 
+/// What a message without an id is known by when it is delivered again: a number for everything that stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nameless(u64);
+
+/// An id, and the channel on which its message came.
+type HeldId = (MessageId, Option<Arc<dyn DeliveryChannel>>);
+
+/// The ids that messages without one have here, from their delivery until they are settled.
+#[derive(Default)]
+pub(super) struct NamelessIds {
+    held: HashMap<Nameless, SmallVec<[HeldId; 1]>>,
+    lost: Lost,
+}
+
+impl NamelessIds {
+    /// A delivery is held, on this channel.
+    pub(super) fn hold(&mut self, nameless: Nameless, id: MessageId, channel: Option<Arc<dyn DeliveryChannel>>) {
+        self.held.entry(nameless).or_default().push((id, channel));
+    }
+
+    /// A delivery was lost, or given back. One whose redelivery has come already has been found.
+    pub(super) fn lose(&mut self, nameless: Nameless, id: MessageId) {
+        if self.let_go(nameless, |(held, _)| *held == id).is_some() {
+            self.lost.add(nameless, id);
+        }
+    }
+
+    pub(super) fn settled(&mut self, nameless: Nameless, id: &MessageId) {
+        self.let_go(nameless, |(held, _)| held == id);
+    }
+
+    /// The id that a redelivery had. Its lane may be blocked and not know yet that its channel has closed.
+    pub(super) fn find(&mut self, nameless: Nameless, runs: impl Fn(&MessageId) -> bool) -> Option<MessageId> {
+        let has_closed = |(_, channel): &HeldId| channel.as_ref().is_some_and(|channel| !channel.is_live());
+        self.lost.find(nameless, REMEMBERED_FOR, runs).or_else(|| self.let_go(nameless, has_closed))
+    }
+
+    fn let_go(&mut self, nameless: Nameless, which: impl Fn(&HeldId) -> bool) -> Option<MessageId> {
+        let held = self.held.get_mut(&nameless)?;
+        let place = held.iter().position(which)?;
+        let (id, _) = held.remove(place);
+        if held.is_empty() {
+            self.held.remove(&nameless);
+        }
+        Some(id)
+    }
+}
+
 /// Deliveries that this process had, in the order in which they were lost. Each is found once: of two messages that are
 /// the same to the byte, each redelivery stands for one.
 #[derive(Default)]
-pub(super) struct Lost {
-    ids: HashMap<u64, SmallVec<[(Instant, MessageId); 1]>>,
-    order: VecDeque<u64>,
+struct Lost {
+    ids: HashMap<Nameless, SmallVec<[(Instant, MessageId); 1]>>,
+    order: VecDeque<Nameless>,
 }
 
 impl Lost {
     /// A delivery was lost, or given back.
-    pub(super) fn add(&mut self, number: u64, id: MessageId) {
+    fn add(&mut self, number: Nameless, id: MessageId) {
         self.ids.entry(number).or_default().push((Instant::now(), id));
         self.order.push_back(number);
         while self.order.len() > MOST_REMEMBERED {
@@ -39,12 +89,7 @@ impl Lost {
     }
 
     /// The id that a redelivery had. One that was lost long ago has gone to somebody else, unless it still runs here.
-    pub(super) fn find(
-        &mut self,
-        number: u64,
-        young: Duration,
-        runs: impl Fn(&MessageId) -> bool,
-    ) -> Option<MessageId> {
+    fn find(&mut self, number: Nameless, young: Duration, runs: impl Fn(&MessageId) -> bool) -> Option<MessageId> {
         while let Some((at, id)) = self.take_first(number) {
             if let Some(place) = self.order.iter().position(|other| *other == number) {
                 self.order.remove(place);
@@ -56,7 +101,7 @@ impl Lost {
         None
     }
 
-    fn take_first(&mut self, number: u64) -> Option<(Instant, MessageId)> {
+    fn take_first(&mut self, number: Nameless) -> Option<(Instant, MessageId)> {
         let ids = self.ids.get_mut(&number)?;
         let first = if ids.is_empty() { None } else { Some(ids.remove(0)) };
         if ids.is_empty() {
@@ -66,8 +111,8 @@ impl Lost {
     }
 }
 
-/// A number for everything that a delivery has in common with its redelivery, if it has no id.
-pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -> Option<u64> {
+/// What a delivery has in common with its redelivery, if it has no id.
+pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -> Option<Nameless> {
     let properties = &delivery.properties;
     if properties.message_id.as_deref().is_some_and(|id| !id.is_empty()) {
         return None;
@@ -83,7 +128,7 @@ pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -
         let _ = write!(all, " {name:?} {value:?}");
     }
     all.0.write(&delivery.payload);
-    Some(all.0.finish())
+    Some(Nameless(all.0.finish()))
 }
 
 /// Text that is only hashed.
@@ -137,10 +182,10 @@ mod tests {
     #[test]
     fn each_loss_is_found_once_and_in_its_order() {
         let mut lost = Lost::default();
-        lost.add(7, "first".into());
-        lost.add(7, "second".into());
-        lost.add(8, "other".into());
-        let mut find = |number| lost.find(number, MINUTE, |_| false).map(|id| id.to_string());
+        lost.add(Nameless(7), "first".into());
+        lost.add(Nameless(7), "second".into());
+        lost.add(Nameless(8), "other".into());
+        let mut find = |number| lost.find(Nameless(number), MINUTE, |_| false).map(|id| id.to_string());
         assert_eq!([find(7), find(7), find(7)], [Some("first".into()), Some("second".into()), None]);
         assert_eq!((find(8), lost.order.len(), lost.ids.len()), (Some("other".into()), 0, 0));
     }
@@ -149,20 +194,40 @@ mod tests {
     fn what_was_lost_long_ago_is_found_only_while_it_runs() {
         let mut lost = Lost::default();
         for id in ["gone", "running"] {
-            lost.add(7, id.into());
+            lost.add(Nameless(7), id.into());
         }
         let runs = |id: &MessageId| id.as_str() == "running";
-        assert_eq!(lost.find(7, Duration::ZERO, runs).map(|id| id.to_string()), Some("running".into()));
-        assert!(lost.find(7, Duration::ZERO, runs).is_none() && lost.order.is_empty());
+        assert_eq!(lost.find(Nameless(7), Duration::ZERO, runs).map(|id| id.to_string()), Some("running".into()));
+        assert!(lost.find(Nameless(7), Duration::ZERO, runs).is_none() && lost.order.is_empty());
     }
 
     #[test]
     fn only_so_many_are_remembered() {
         let mut lost = Lost::default();
         for number in 0..MOST_REMEMBERED as u64 + 10 {
-            lost.add(number, MessageId::new());
+            lost.add(Nameless(number), MessageId::new());
         }
         assert_eq!((lost.order.len(), lost.ids.len()), (MOST_REMEMBERED, MOST_REMEMBERED));
-        assert!(lost.find(9, MINUTE, |_| true).is_none() && lost.find(10, MINUTE, |_| true).is_some());
+        assert!(
+            lost.find(Nameless(9), MINUTE, |_| true).is_none() && lost.find(Nameless(10), MINUTE, |_| true).is_some()
+        );
+    }
+
+    #[test]
+    fn a_redelivery_is_known_although_its_lane_does_not_know_yet_that_its_channel_has_closed() {
+        let mut ids = NamelessIds::default();
+        let (closed, open) = (Arc::new(any::Told::default()), Arc::new(any::Told::default()));
+        closed.closed.store(true, std::sync::atomic::Ordering::Release);
+        ids.hold(Nameless(7), "held".into(), Some(open));
+        ids.hold(Nameless(7), "lost".into(), Some(closed));
+        let find = |ids: &mut NamelessIds| ids.find(Nameless(7), |_| true).map(|id| id.to_string());
+        assert_eq!([find(&mut ids), find(&mut ids)], [Some("lost".into()), None], "the other one is held");
+        ids.lose(Nameless(7), "lost".into());
+        assert_eq!(find(&mut ids), None, "it was found already");
+        ids.lose(Nameless(7), "held".into());
+        assert_eq!(find(&mut ids), Some("held".into()));
+        ids.hold(Nameless(8), "settled".into(), None);
+        ids.settled(Nameless(8), &"settled".into());
+        assert!(ids.held.is_empty());
     }
 }

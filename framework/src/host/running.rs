@@ -1,30 +1,24 @@
 //! A message that is being handled is not handled a second time beside it. The broker delivers again what was unsettled
 //! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
-//! one that has just ended. A message that was sent twice waits for the other one and is handled then.
+//! one that has just ended. A message that was sent twice waits until the other one is settled, and is handled then.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::broker::Delivery;
-use crate::handler::{Lane, Outcome};
-use crate::host::deliver::{Epoch, Made};
-use crate::host::nameless::{Lost, number_of};
+use crate::handler::Lane;
+use crate::host::deliver::{Epoch, Handled};
+use crate::host::nameless::{NamelessIds, number_of};
+
+pub use crate::host::nameless::Nameless;
+use crate::host::unsettled::{Fingerprint, Unsettled};
 use crate::message::{Envelope, MessageId};
-
-/// How long an outcome is remembered that could not be settled, because its channel had closed. The broker delivers
-/// such a message again at once, but perhaps to somebody else.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// The most outcomes that are remembered per actor.
-const MOST_REMEMBERED: usize = 4_096;
-
-type Ended = (Outcome, Made);
 
 #[derive(Default)]
 struct Runs {
@@ -32,11 +26,9 @@ struct Runs {
     /// many at once that a slow hash would be needed: these are the deliveries that are held.
     running: foldhash::HashMap<MessageId, SmallVec<[UnderWay; 1]>>,
     /// What ended and could not be settled.
-    ended: HashMap<MessageId, (Same, Ended)>,
-    /// The same by age.
-    ages: VecDeque<(Instant, MessageId)>,
+    unsettled: Unsettled,
     /// What came without an id.
-    lost: Lost,
+    nameless: NamelessIds,
 }
 
 /// One message. Two deliveries are the same not by the id alone, which senders may use for several.
@@ -46,6 +38,11 @@ struct Same(Arc<Envelope>);
 impl Same {
     fn id(&self) -> &MessageId {
         &self.0.id
+    }
+
+    fn fingerprint(&self, hasher: &RandomState) -> Fingerprint {
+        let Envelope { id, key, kind, attempt, payload, .. } = &*self.0;
+        Fingerprint(hasher.hash_one((id.as_str(), key.as_str(), kind.as_str(), attempt, payload)))
     }
 }
 
@@ -59,17 +56,17 @@ impl PartialEq for Same {
     }
 }
 
-/// A run under way, and who waits for it.
+/// A run under way, from its begin until its delivery is settled, and who waits for it.
 struct UnderWay {
     same: Same,
     /// Redeliveries that take its outcome, and those that only wait for its end.
     joined: Vec<Redelivery>,
-    after: Vec<oneshot::Sender<Ended>>,
+    after: Vec<oneshot::Sender<()>>,
 }
 
 /// A redelivery that waits for an outcome, and the channel on which it came.
 struct Redelivery {
-    tell: oneshot::Sender<Ended>,
+    tell: oneshot::Sender<(Turn, Handled)>,
     epoch: Option<Arc<Epoch>>,
 }
 
@@ -80,10 +77,6 @@ impl Redelivery {
     }
 }
 
-/// What a message without an id is known by when it is delivered again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nameless(u64);
-
 /// The messages that one actor handles in this process, in all its copies.
 #[derive(Clone, Default)]
 pub struct Running(Arc<Mutex<Runs>>, RandomState);
@@ -93,11 +86,11 @@ pub(super) enum Entered {
     /// Yes.
     Run(Turn),
     /// It is being handled already. The outcome follows; if none does, that run did not take place.
-    Joined(oneshot::Receiver<Ended>),
-    /// It was sent twice; its turn comes when the other one has ended.
-    After(oneshot::Receiver<Ended>),
+    Joined(oneshot::Receiver<(Turn, Handled)>),
+    /// It was sent twice; its turn comes when the other one is settled.
+    After(oneshot::Receiver<()>),
     /// It was handled, but the broker does not know.
-    Ended(Outcome, Made),
+    Ended(Turn, Handled),
 }
 
 impl Running {
@@ -107,43 +100,55 @@ impl Running {
         self.lock().running.contains_key(id)
     }
 
-    /// Names a delivery that has no id: as it was named when it was here before, if it was. Returns what it is lost by.
+    /// Names a delivery that has no id: as it was named when it was here before, if it was. Returns what it is known by.
     pub fn name(&self, delivery: &mut Delivery, lane: Lane) -> Option<Nameless> {
         let number = number_of(delivery, lane, &self.1)?;
         let mut runs = self.lock();
-        let Runs { running, lost, .. } = &mut *runs;
+        let Runs { running, nameless, .. } = &mut *runs;
         let runs_still = |id: &MessageId| running.contains_key(id);
-        let before = if delivery.redelivered { lost.find(number, REMEMBERED_FOR, runs_still) } else { None };
-        drop(runs);
+        let before = if delivery.redelivered { nameless.find(number, runs_still) } else { None };
         let id = before.unwrap_or_default();
+        nameless.hold(number, id.clone(), delivery.receipt.channel());
+        drop(runs);
         Arc::make_mut(&mut delivery.properties).message_id = Some(id.into_shared());
-        Some(Nameless(number))
+        Some(number)
     }
 
     /// What came without an id goes back: its redelivery is known by this one.
     pub fn lose(&self, nameless: Nameless, id: MessageId) {
-        self.lock().lost.add(nameless.0, id);
+        self.lock().nameless.lose(nameless, id);
+    }
+
+    /// What came without an id is settled.
+    pub fn settled(&self, nameless: Nameless, id: &MessageId) {
+        self.lock().nameless.settled(nameless, id);
+    }
+
+    /// Forgets outcomes that nobody will ask for any more.
+    pub fn forget_old(&self) {
+        self.lock().unsettled.forget_old();
     }
 
     pub(super) fn enter(&self, envelope: &Arc<Envelope>, redelivered: bool, epoch: Option<Arc<Epoch>>) -> Entered {
         let (id, same) = (&envelope.id, Same(Arc::clone(envelope)));
         let mut runs = self.lock();
-        if redelivered
-            && runs.ended.get(id).is_some_and(|(of, _)| *of == same)
-            && let Some((_, (outcome, made))) = runs.ended.remove(id)
-        {
-            return Entered::Ended(outcome, made);
-        }
-        let under_way = runs.running.entry(id.clone()).or_default();
+        let Runs { running, unsettled, .. } = &mut *runs;
+        let under_way = running.entry(id.clone()).or_default();
         let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
+            let before = (redelivered && !unsettled.is_empty()).then(|| unsettled.take(same.fingerprint(&self.1)));
             under_way.push(UnderWay { same: same.clone(), joined: Vec::new(), after: Vec::new() });
-            return Entered::Run(Turn { running: self.clone(), of: Some(same) });
+            let turn = Turn { running: self.clone(), of: Some(same) };
+            return match before.flatten() {
+                Some(handled) => Entered::Ended(turn, handled),
+                None => Entered::Run(turn),
+            };
         };
-        let (tell, waiting) = oneshot::channel();
         if redelivered {
+            let (tell, waiting) = oneshot::channel();
             run.joined.push(Redelivery { tell, epoch });
             return Entered::Joined(waiting);
         }
+        let (tell, waiting) = oneshot::channel();
         run.after.push(tell);
         Entered::After(waiting)
     }
@@ -154,6 +159,12 @@ impl Running {
 }
 
 impl Runs {
+    fn position(&mut self, same: &Same) -> Option<(&mut SmallVec<[UnderWay; 1]>, usize)> {
+        let under_way = self.running.get_mut(same.id())?;
+        let place = under_way.iter().position(|run| run.same == *same)?;
+        Some((under_way, place))
+    }
+
     fn take(&mut self, same: &Same) -> Option<UnderWay> {
         let Entry::Occupied(mut under_way) = self.running.entry(same.id().clone()) else { return None };
         let place = under_way.get().iter().position(|run| run.same == *same)?;
@@ -163,48 +174,53 @@ impl Runs {
         }
         Some(run)
     }
-
-    fn remember(&mut self, ended: (Same, Ended)) {
-        let (now, id) = (Instant::now(), ended.0.id().clone());
-        self.ages.push_back((now, id.clone()));
-        self.ended.insert(id, ended);
-        let old = |(at, _): &(Instant, MessageId)| now.duration_since(*at) > REMEMBERED_FOR;
-        while self.ages.len() > MOST_REMEMBERED || self.ages.front().is_some_and(old) {
-            if let Some((_, id)) = self.ages.pop_front() {
-                self.ended.remove(&id);
-            }
-        }
-    }
 }
 
-/// The right to handle a message. Dropped, it says that the run did not take place.
-pub(super) struct Turn {
+/// The right to handle a message, from its begin until its delivery is settled. Whoever comes with the same message
+/// meanwhile waits. Dropped, it says that the message is settled, or that it was not handled: then the next one runs.
+pub struct Turn {
     running: Running,
     of: Option<Same>,
 }
 
 impl Turn {
-    /// The run has ended. What cannot be settled is remembered for the redelivery.
-    pub(super) fn end(mut self, outcome: &Outcome, made: &Made, settles: bool) {
+    /// The message was handled, and its delivery cannot be settled any more: the redelivery takes the outcome, and does the
+    /// settling.
+    pub fn pass_on(mut self, handled: Handled) {
         let Some(same) = self.of.take() else { return };
         let mut runs = self.running.lock();
-        let Some(UnderWay { same, joined, after }) = runs.take(&same) else { return };
-        // One that waits already is the redelivery, if its own channel has not closed meanwhile.
-        if !settles && !joined.iter().any(Redelivery::settles) {
-            runs.remember((same, (outcome.clone(), made.clone())));
+        let Some((under_way, place)) = runs.position(&same) else { return };
+        let joined = &mut under_way[place].joined;
+        let mut turn = Self { running: self.running.clone(), of: Some(same.clone()) };
+        let mut handled = handled;
+        while let Some(next) = joined.iter().position(Redelivery::settles) {
+            match joined.swap_remove(next).tell.send((turn, handled)) {
+                Ok(()) => return,
+                Err(back) => (turn, handled) = back,
+            }
         }
+        // None waits yet.
+        turn.of = None;
+        let fingerprint = same.fingerprint(&self.running.1);
+        runs.unsettled.add(fingerprint, handled);
+        let left = runs.take(&same);
         drop(runs);
-        for waiting in joined.into_iter().map(|redelivery| redelivery.tell).chain(after) {
-            // A lane that is gone has given its deliveries back already.
-            let _ = waiting.send((outcome.clone(), made.clone()));
-        }
+        drop(left);
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("of", &self.of.as_ref().map(Same::id)).finish()
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(same) = self.of.take() {
-            self.running.lock().take(&same);
+            // Whoever waits asks again.
+            let left = self.running.lock().take(&same);
+            drop(left);
         }
     }
 }
@@ -217,10 +233,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::handler::Outcome;
+    use crate::host::deliver::Made;
     use crate::message::{Key, Kind};
 
-    fn ended() -> Ended {
-        (Outcome::Done(None), Made { attempt: 2, ..Made::default() })
+    fn handled() -> Handled {
+        Handled::given_back(Outcome::Done(None), Made { attempt: 2, ..Made::default() })
     }
 
     fn envelope(id: &MessageId, key: &str) -> Arc<Envelope> {
@@ -239,12 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_second_delivery_waits_for_the_run_and_takes_its_outcome() {
+    fn a_second_delivery_waits_for_the_run_and_takes_its_outcome_and_its_turn() {
         let (running, id) = (Running::default(), MessageId::new());
         let first = run(&running, &id);
         let Entered::Joined(mut second) = enter(&running, &id, true) else { panic!("it runs twice") };
-        first.end(&ended().0, &ended().1, false);
-        assert_eq!(second.try_recv().unwrap().1.attempt, 2);
+        first.pass_on(handled());
+        let (turn, handled) = second.try_recv().unwrap();
+        assert_eq!(handled.made.attempt, 2);
+        assert!(matches!(enter(&running, &id, true), Entered::Joined(_)), "it is being settled");
+        drop(turn);
         drop(run(&running, &id));
     }
 
@@ -256,18 +277,29 @@ mod tests {
         let joined = running.enter(&envelope(&id, "a.b"), true, Some(Arc::clone(&epoch)));
         assert!(matches!(joined, Entered::Joined(_)));
         epoch.end();
-        first.end(&ended().0, &ended().1, false);
-        assert!(matches!(enter(&running, &id, true), Entered::Ended(Outcome::Done(None), _)));
+        first.pass_on(handled());
+        assert!(matches!(enter(&running, &id, true), Entered::Ended(..)));
     }
 
     #[test]
-    fn an_outcome_that_could_not_be_settled_is_kept_for_one_redelivery() {
+    fn an_outcome_that_could_not_be_settled_is_kept_for_one_redelivery_and_again_if_that_cannot_settle_it_either() {
         let (running, id) = (Running::default(), MessageId::new());
-        run(&running, &id).end(&ended().0, &ended().1, false);
-        assert!(matches!(enter(&running, &id, true), Entered::Ended(Outcome::Done(None), _)));
+        run(&running, &id).pass_on(handled());
+        let Entered::Ended(turn, handled) = enter(&running, &id, true) else { panic!("it runs again") };
+        turn.pass_on(handled);
+        let Entered::Ended(turn, _) = enter(&running, &id, true) else { panic!("it runs again") };
+        drop(turn);
         drop(run(&running, &id));
-        run(&running, &id).end(&ended().0, &ended().1, true);
-        drop(run(&running, &id));
+    }
+
+    #[test]
+    fn a_redelivery_does_not_run_beside_the_settling_of_its_own_first_delivery() {
+        let (running, id) = (Running::default(), MessageId::new());
+        let settling = run(&running, &id);
+        let Entered::Joined(mut second) = enter(&running, &id, true) else { panic!("it runs beside it") };
+        assert!(second.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        drop(settling);
+        assert!(second.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed), "it asks again");
     }
 
     #[test]
@@ -284,7 +316,7 @@ mod tests {
     #[test]
     fn a_first_delivery_is_never_taken_for_a_redelivery() {
         let (running, id) = (Running::default(), MessageId::new());
-        run(&running, &id).end(&ended().0, &ended().1, false);
+        run(&running, &id).pass_on(handled());
         assert!(matches!(enter(&running, &id, false), Entered::Run(_)));
     }
 
@@ -296,14 +328,5 @@ mod tests {
         drop(first);
         assert!(second.try_recv().is_err());
         drop(run(&running, &id));
-    }
-
-    #[test]
-    fn only_so_many_outcomes_are_remembered() {
-        let running = Running::default();
-        for _ in 0..MOST_REMEMBERED + 10 {
-            run(&running, &MessageId::new()).end(&ended().0, &ended().1, false);
-        }
-        assert_eq!(running.lock().ended.len(), MOST_REMEMBERED);
     }
 }

@@ -8,13 +8,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerError};
-use crate::bus::Bus;
-use crate::handler::{HandlerSpec, Policy};
+use crate::bus::{Bus, Unsent};
+use crate::handler::HandlerSpec;
 use crate::host::{Deliver, Running, Stops};
-use crate::inbound::decide::SkewPolicy;
 use crate::inbound::lane::{Breaker, ConsumerTimeout, Control, LaneLoop, LaneSettings, Pace};
 use crate::inbound::settle::Settler;
 use crate::inbound::states::LaneStates;
+use crate::inbound::suspects::{Notes, Suspects};
 use crate::inbound::topology::ActorPlan;
 
 /// What a bridge needs.
@@ -33,16 +33,8 @@ pub struct BridgeSettings {
     pub handlers: Rc<[HandlerSpec]>,
     /// The most deliveries held per lane.
     pub prefetch: u16,
-    /// What happens when an attempt fails, by the handler's place in the table.
-    pub policies: Rc<[Policy]>,
-    /// The same for a message that no handler takes.
-    pub policy: Policy,
     /// Whether the order of its queue is kept.
     pub ordered: bool,
-    /// Whether it stops at a message that it would give up.
-    pub stops_at_poison: bool,
-    /// What happens with keys that have no handler.
-    pub skew: SkewPolicy,
     /// How long replies and dead letters may take to be confirmed.
     pub confirm_timeout: Duration,
     /// How it is stopped.
@@ -53,6 +45,10 @@ pub struct BridgeSettings {
     pub counters: Arc<crate::bus::Counters>,
     /// What the actor handles right now, in all its copies.
     pub running: Running,
+    /// What its handlers sent and nobody takes.
+    pub unsent: Unsent,
+    /// Messages of the process that may end it.
+    pub suspects: Suspects,
     /// Pause, resume, restart.
     pub control: watch::Receiver<Control>,
     /// How long a queue may have messages that are not delivered although there is room.
@@ -87,6 +83,12 @@ impl Bridge {
             handlers: Rc::clone(&settings.handlers),
             callers: Rc::default(),
         };
+        let notes = Notes {
+            broker: Arc::clone(&settings.broker),
+            outlet: Arc::clone(&settings.bus.outlet),
+            suspects: settings.suspects,
+            of: settings.plan.queue.as_str().into(),
+        };
         let (mut lanes, mut starting) = (Vec::new(), Vec::new());
         for plan in settings.plan.lanes {
             let (started, waiting) = oneshot::channel();
@@ -95,12 +97,10 @@ impl Bridge {
                 mailbox: settings.mailbox.clone(),
                 plan,
                 prefetch: settings.prefetch,
-                policies: Rc::clone(&settings.policies),
-                policy: settings.policy.clone(),
                 ordered: settings.ordered,
-                stops_at_poison: settings.stops_at_poison,
                 running: settings.running.clone(),
-                skew: settings.skew,
+                unsent: settings.unsent.clone(),
+                notes: notes.clone(),
                 settler: settler.clone(),
                 states: settings.states.clone(),
                 abandon: settings.stops.abandon.clone(),

@@ -15,9 +15,9 @@ use crate::broker::{
     Addressed, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology,
     due_topology, strip,
 };
-use crate::bus::{Bus, Counters, SendError, due};
+use crate::bus::{Bus, Counters, SendError, Unsent, due};
 use crate::handler::{Failed, FailureClass};
-use crate::inbound::decide::SkewPolicy;
+use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
 use crate::inbound::keep::{Consuming, keep_consuming};
 use crate::inbound::states::LaneStates;
@@ -51,7 +51,7 @@ pub struct DueSettings {
 /// Publishes what is due until the app stops. `started` hears of the first consumer, or of the mistake that makes one
 /// impossible.
 pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
-    let state = settings.states.add(&settings.bus.identity.names.due());
+    let state = settings.states.add(&settings.bus.identity.names.due(), Unsent::default());
     let due = Due { settings, state };
     keep_consuming(&due, &due.settings.broker, &due.settings.stopping, started).await;
 }

@@ -3,24 +3,25 @@
 mod bridge;
 mod callers;
 mod control;
-mod decide;
 mod due;
 mod forward;
 mod keep;
 mod lane;
 mod open;
+pub(crate) mod records;
 mod settle;
 mod states;
+mod suspects;
 mod topology;
 mod upkeep;
 
 pub use bridge::{AwaitStopped, Bridge, BridgeSettings};
 pub use control::{CONTROL, ControlSettings, Obey, obey_orders};
-pub use decide::{Case, End, Settlement, SkewPolicy, decide, in_place};
 pub use due::{DueSettings, publish_due};
 pub use forward::relocated;
 pub(crate) use forward::{fitted, letter_id};
 pub use lane::{Breaker, ConsumerTimeout, Control, Pace};
 pub use states::{LaneState, LaneStates};
+pub use suspects::Suspects;
 pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};
 pub use upkeep::{REBIND_AFTER, UpkeepSettings, generation_queue, keep_bound, tell_others, were_deleted};

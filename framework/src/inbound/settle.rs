@@ -11,10 +11,10 @@ use crate::broker::{Addressed, Properties, Queue, Topology, is_direct_reply};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
-use crate::host::{Made, Nameless};
+use crate::host::{End, Handled, Made, Nameless, Settlement, Turn};
 use crate::inbound::callers::Callers;
-use crate::inbound::decide::{End, Settlement};
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
+use crate::inbound::suspects::AloneRun;
 use crate::message::{Envelope, MediaType, Problem, Status, is_logged};
 
 /// The pauses between tries to write a dead letter, or a message that is put off. After the last one the message is
@@ -38,6 +38,10 @@ pub(super) struct HeldDelivery {
     pub(super) original: Arc<Properties>,
     /// The envelope as it came; the attempts share it.
     pub(super) envelope: Arc<Envelope>,
+    /// How it was handled, and the right to handle it, until it is settled.
+    pub(super) handled: Option<(Turn, Handled)>,
+    /// That it is handled alone, because it may end its process.
+    pub(super) alone: Option<AloneRun>,
 }
 
 /// How a receipt is to be used in the end.
@@ -69,14 +73,8 @@ impl Settler {
 
     /// Answers and forwards as decided, and says how to use the receipt. What is forwarded is confirmed first, so
     /// that a message is in two places rather than in none.
-    pub(super) async fn settle(
-        &self,
-        settlement: Settlement,
-        outcome: Outcome,
-        made: Made,
-        lane: Lane,
-        held: &HeldDelivery,
-    ) -> Receive {
+    pub(super) async fn settle(&self, handled: Handled, lane: Lane, held: &HeldDelivery) -> Receive {
+        let Handled { outcome, made, settlement } = handled;
         let mut end = settlement.end;
         if end == End::AckIfAnswered {
             if self.refused(&outcome, &held.envelope).await {
@@ -90,7 +88,7 @@ impl Settler {
         }
         let forward = match end {
             End::Ack | End::AckIfAnswered => return Receive::Ack,
-            End::GiveBack => return Receive::GiveBack,
+            End::GiveBack | End::Stop => return Receive::GiveBack,
             End::Discard => {
                 self.discarded(&outcome, &made, held);
                 return Receive::Ack;
@@ -101,13 +99,6 @@ impl Settler {
             End::Retry(_) => {
                 let error = made.first_error.as_deref().map_or_else(|| in_short(&outcome), str::to_owned);
                 retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &error)
-            }
-            End::Restart => {
-                if is_logged("delivered again and again", &self.queue) {
-                    tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key, message_id = %held.envelope.id,
-                    attempt = made.attempt, "delivered again and again without an end: counted as a failed attempt");
-                }
-                retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &in_short(&outcome))
             }
             End::DeadLetter => self.dead_letter(&outcome, &made, held),
         };
@@ -130,14 +121,6 @@ impl Settler {
             }
         }
         Receive::GiveBack
-    }
-
-    /// The place of the handler that takes the message.
-    pub(super) fn place_of(&self, envelope: &Envelope) -> Option<usize> {
-        let takes = |spec: &HandlerSpec| {
-            spec.kind == envelope.kind && postrider_grammar::matches(spec.key, envelope.key.as_str())
-        };
-        self.handlers.iter().position(takes)
     }
 
     fn discarded(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) {

@@ -2,6 +2,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::bus::Unsent;
+
 /// Whether a lane consumes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LaneState {
@@ -21,7 +23,8 @@ pub struct LaneStates(Arc<Mutex<States>>);
 
 #[derive(Debug, Default)]
 struct States {
-    lanes: Vec<LaneState>,
+    /// With what their handlers sent and nobody takes.
+    lanes: Vec<(LaneState, Unsent)>,
     /// Why no lane gets all that it should.
     unbound: Option<String>,
     /// When exchanges and bindings were declared last.
@@ -37,9 +40,12 @@ impl LaneStates {
     #[must_use]
     pub fn snapshot(&self) -> Vec<LaneState> {
         let states = self.states();
-        let mut lanes = states.lanes.clone();
+        let mut lanes: Vec<LaneState> = states.lanes.iter().map(|(lane, _)| lane.clone()).collect();
+        for (lane, (_, unsent)) in lanes.iter_mut().zip(&states.lanes).filter(|(lane, _)| lane.problem.is_none()) {
+            lane.problem = unsent.shown();
+        }
         if let Some(unbound) = &states.unbound {
-            for lane in lanes.iter_mut().filter(|lane| lane.problem.is_none()) {
+            for lane in lanes.iter_mut().filter(|lane| lane.consuming) {
                 (lane.consuming, lane.problem) = (false, Some(unbound.clone()));
             }
         }
@@ -58,15 +64,16 @@ impl LaneStates {
         self.states().bound_at
     }
 
-    pub(super) fn add(&self, queue: &str) -> usize {
+    pub(super) fn add(&self, queue: &str, unsent: Unsent) -> usize {
         let mut states = self.states();
-        states.lanes.push(LaneState { queue: queue.to_owned(), consuming: false, epochs: 0, problem: None });
+        let lane = LaneState { queue: queue.to_owned(), consuming: false, epochs: 0, problem: None };
+        states.lanes.push((lane, unsent));
         states.lanes.len() - 1
     }
 
     pub(super) fn set(&self, index: usize, consuming: bool, problem: Option<String>) {
         let mut states = self.states();
-        let lane = &mut states.lanes[index];
+        let (lane, _) = &mut states.lanes[index];
         lane.epochs += u64::from(consuming && !lane.consuming);
         lane.consuming = consuming;
         lane.problem = problem;

@@ -15,10 +15,10 @@ impl MessageId {
         Self(Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
     }
 
-    /// The id of the `ordinal`-th request that `handler` makes while handling this message: the same at every attempt,
-    /// so that a retried handler repeats its requests instead of making new ones.
+    /// The id of the `ordinal`-th message that `handler` sends while handling this one: the same at every attempt, so that
+    /// a retried handler repeats its messages instead of making new ones.
     #[must_use]
-    pub fn derived(&self, handler: &str, ordinal: u32) -> Self {
+    pub fn derived(&self, handler: impl fmt::Display, ordinal: u32) -> Self {
         let name = format!("{}/{handler}/{ordinal}", self.0);
         Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string().into())
     }

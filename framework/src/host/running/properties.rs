@@ -6,6 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::handler::Outcome;
+use crate::host::deliver::Made;
 use crate::message::{Key, Kind, MediaType};
 
 /// What may happen.
@@ -13,10 +15,10 @@ use crate::message::{Key, Kind, MediaType};
 enum Step {
     /// A delivery of one of a few messages comes: its id, its payload, and whether it may have come before.
     Deliver { id: usize, payload: usize, redelivered: bool },
-    /// One of the runs ends, and its outcome can be settled or not.
-    End { run: usize, settles: bool },
-    /// One of the runs did not take place.
-    Drop { run: usize },
+    /// One of the runs is settled, or did not take place.
+    End { run: usize },
+    /// One of the runs was handled, and its delivery cannot be settled.
+    PassOn { run: usize },
     /// One of those that wait goes away with its channel.
     Leave { waiting: usize },
 }
@@ -25,27 +27,27 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0..2_usize, 0..2_usize, any::<bool>())
             .prop_map(|(id, payload, redelivered)| Step::Deliver { id, payload, redelivered }),
-        3 => (any::<usize>(), any::<bool>()).prop_map(|(run, settles)| Step::End { run, settles }),
-        1 => any::<usize>().prop_map(|run| Step::Drop { run }),
+        2 => any::<usize>().prop_map(|run| Step::End { run }),
+        2 => any::<usize>().prop_map(|run| Step::PassOn { run }),
         1 => any::<usize>().prop_map(|waiting| Step::Leave { waiting }),
     ]
 }
 
 type Message = (usize, usize);
 
-struct Waiting {
-    message: Message,
-    joined: bool,
-    told: oneshot::Receiver<Ended>,
+enum Told {
+    Joined(oneshot::Receiver<(Turn, Handled)>),
+    After(oneshot::Receiver<()>),
 }
 
 #[derive(Default)]
 struct Model {
     running: Running,
+    /// What runs or is being settled, and the number of the run.
     runs: Vec<(Message, u32, Turn)>,
-    waiting: Vec<Waiting>,
-    /// The number of the run whose outcome is remembered, by the message's id.
-    remembered: BTreeMap<usize, (usize, u32)>,
+    waiting: Vec<(Message, Told)>,
+    /// The number of the run whose outcome is remembered.
+    remembered: BTreeMap<Message, u32>,
     next: u32,
 }
 
@@ -56,9 +58,9 @@ fn envelope((id, payload): Message) -> Arc<Envelope> {
     Arc::new(envelope)
 }
 
-/// The number of a run, carried by what is known of its attempts.
-fn made(number: u32) -> Made {
-    Made { attempt: number, ..Made::default() }
+/// A run, which carries its number.
+fn handled(number: u32) -> Handled {
+    Handled::given_back(Outcome::Done(None), Made { attempt: number, ..Made::default() })
 }
 
 impl Model {
@@ -68,11 +70,12 @@ impl Model {
 
     fn deliver(&mut self, message: Message, redelivered: bool) -> Result<(), TestCaseError> {
         let runs = self.runs(message);
-        let kept = self.remembered.get(&message.0).filter(|(payload, _)| redelivered && *payload == message.1).copied();
+        let kept = self.remembered.get(&message).filter(|_| redelivered && runs == 0).copied();
         match self.running.enter(&envelope(message), redelivered, None) {
-            Entered::Ended(_, made) => {
-                prop_assert_eq!(kept, Some((message.1, made.attempt)), "an outcome of nobody");
-                self.remembered.remove(&message.0);
+            Entered::Ended(turn, handled) => {
+                prop_assert_eq!(kept, Some(handled.made.attempt), "an outcome of nobody");
+                self.remembered.remove(&message);
+                self.runs.push((message, handled.made.attempt, turn));
             }
             Entered::Run(turn) => {
                 prop_assert!(kept.is_none() && runs == 0, "{message:?} runs twice at once");
@@ -80,30 +83,49 @@ impl Model {
                 self.next += 1;
             }
             Entered::Joined(told) => {
-                prop_assert!(redelivered && runs == 1 && kept.is_none());
-                self.waiting.push(Waiting { message, joined: true, told });
+                prop_assert!(redelivered && runs == 1);
+                self.waiting.push((message, Told::Joined(told)));
             }
             Entered::After(told) => {
                 prop_assert!(!redelivered && runs == 1);
-                self.waiting.push(Waiting { message, joined: false, told });
+                self.waiting.push((message, Told::After(told)));
             }
         }
         Ok(())
     }
 
-    /// All who waited for a run hear of it, and nobody else; they are delivered again if it did not take place.
-    fn hear(&mut self, message: Message, number: Option<u32>) -> Result<(), TestCaseError> {
-        let (heard, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|waiting| waiting.message == message);
+    /// Who waited for a run hears of its end: at most one of them takes its outcome, and if none does all ask again.
+    fn hear(&mut self, message: Message, passed: Option<u32>) -> Result<(), TestCaseError> {
+        let (heard, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|(of, _)| *of == message);
         self.waiting = rest;
-        for mut waiting in heard {
-            let told = waiting.told.try_recv().ok().map(|(_, made)| made.attempt);
-            prop_assert_eq!(told, number, "whoever waits hears of the run");
-            if told.is_none() || !waiting.joined {
-                self.deliver(message, waiting.joined)?;
-            }
+        let (mut taken, mut again) = (None, Vec::new());
+        for (_, mut told) in heard {
+            let ended = match &mut told {
+                Told::Joined(told) => match told.try_recv() {
+                    Ok((turn, handled)) => {
+                        prop_assert!(taken.is_none(), "two settle one message");
+                        prop_assert_eq!(Some(handled.made.attempt), passed);
+                        taken = Some((message, handled.made.attempt, turn));
+                        continue;
+                    }
+                    Err(error) => error == oneshot::error::TryRecvError::Closed,
+                },
+                Told::After(told) => told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed),
+            };
+            again.push((told, ended));
         }
-        for waiting in &mut self.waiting {
-            prop_assert!(matches!(waiting.told.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        let is_taken = taken.is_some();
+        self.runs.extend(taken);
+        if let Some(number) = passed.filter(|_| !is_taken) {
+            self.remembered.insert(message, number);
+        }
+        for (told, ended) in again {
+            prop_assert_eq!(ended, !is_taken, "it waits as long as somebody has the turn");
+            match (ended, told) {
+                (false, told) => self.waiting.push((message, told)),
+                (true, Told::Joined(_)) => self.deliver(message, true)?,
+                (true, Told::After(_)) => self.deliver(message, false)?,
+            }
         }
         Ok(())
     }
@@ -111,24 +133,20 @@ impl Model {
     fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Deliver { id, payload, redelivered } => self.deliver((id, payload), redelivered)?,
-            Step::End { run, settles } if !self.runs.is_empty() => {
-                let (message, number, turn) = self.runs.remove(run % self.runs.len());
-                let taken = self.waiting.iter().any(|waiting| waiting.joined && waiting.message == message);
-                if !settles && !taken {
-                    self.remembered.insert(message.0, (message.1, number));
-                }
-                turn.end(&Outcome::Done(None), &made(number), settles);
-                self.hear(message, Some(number))?;
-            }
-            Step::Drop { run } if !self.runs.is_empty() => {
+            Step::End { run } if !self.runs.is_empty() => {
                 let (message, _, turn) = self.runs.remove(run % self.runs.len());
                 drop(turn);
                 self.hear(message, None)?;
             }
+            Step::PassOn { run } if !self.runs.is_empty() => {
+                let (message, number, turn) = self.runs.remove(run % self.runs.len());
+                turn.pass_on(handled(number));
+                self.hear(message, Some(number))?;
+            }
             Step::Leave { waiting } if !self.waiting.is_empty() => {
                 self.waiting.remove(waiting % self.waiting.len());
             }
-            Step::End { .. } | Step::Drop { .. } | Step::Leave { .. } => {}
+            Step::End { .. } | Step::PassOn { .. } | Step::Leave { .. } => {}
         }
         for id in 0..2 {
             let runs = self.runs.iter().any(|((of, _), ..)| *of == id);
@@ -152,7 +170,7 @@ proptest! {
                 break;
             }
             prop_assert!(left < 1_000, "it goes on for ever");
-            model.take(Step::End { run: 0, settles: true })?;
+            model.take(Step::End { run: 0 })?;
         }
         prop_assert!(model.waiting.is_empty() && model.running.lock().running.is_empty());
     }

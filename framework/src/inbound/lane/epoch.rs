@@ -10,6 +10,7 @@ use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::bus::Counters;
 use crate::handler::Lane;
 use crate::host::Epoch;
+use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::lane::{LaneLoop, Pace};
@@ -82,6 +83,7 @@ impl LaneLoop {
                 }
                 Event::Finished(finished) => self.finished(finished),
                 Event::Settled(number, receive) => self.release(number, receive),
+                Event::Cleared(number, cleared) => self.cleared(number, cleared),
                 Event::Answered(number, left) => self.answered(number, left),
                 Event::Unanswered => self.unanswered(),
                 Event::Quiet => self.flush(),
@@ -171,14 +173,19 @@ impl LaneLoop {
         }
         self.epoch.end();
         self.open = false;
-        let paused = ended == Ended::Paused && self.poison.is_none();
-        let why = if self.rests { "paused by its circuit breaker" } else { "paused" };
-        let problem = self.poison.clone().or_else(|| paused.then(|| why.to_owned()));
-        self.settings.states.set(self.state, paused, problem);
+        let why = match ended {
+            Ended::Paused if self.rests => Some("paused by its circuit breaker"),
+            Ended::Paused => Some("paused"),
+            Ended::Stopped | Ended::Lost => None,
+        };
+        let on_purpose = why.is_some() && self.poison.is_none();
+        let problem = self.poison.clone().or_else(|| why.map(str::to_owned));
+        self.settings.states.set(self.state, on_purpose, problem);
         Self::count_permits(&self.counters, self.permits().saturating_sub(self.held.len() - self.stale), false);
         if ended != Ended::Lost {
             self.flush();
             if ended == Ended::Stopped {
+                self.end_alone_runs().await;
                 self.give_rest_back();
             }
             consumer.close().await;
@@ -234,10 +241,16 @@ impl LaneLoop {
         // Asked even if nothing has come: that is when a breaker's pause ends.
         while self.has_permit() {
             let Some(delivery) = self.buffer.pop_front() else { return };
+            let suspect = self.is_suspect(&delivery);
+            if suspect && !self.held.is_empty() {
+                // It waits until it is alone, and keeps its place meanwhile.
+                self.buffer.push_front(delivery);
+                return;
+            }
             if self.buffer.is_empty() {
                 self.buffered_since = None;
             }
-            self.hand_over(delivery);
+            self.hand_over(delivery, suspect);
         }
     }
 
@@ -245,7 +258,10 @@ impl LaneLoop {
         let most = self.permits();
         let permits = self.breaker.permits(most, self.next_number, Instant::now);
         // Those that are held from before take no permit of the new channel, but their number is limited too.
-        self.poison.is_none() && self.held.len() - self.stale < permits && self.held.len() < 2 * most
+        self.poison.is_none()
+            && self.alone.is_none()
+            && self.held.len() - self.stale < permits
+            && self.held.len() < 2 * most
     }
 
     /// Somebody wants something of the actor. Whether the consumer is to be opened again.
@@ -359,6 +375,7 @@ impl LaneLoop {
             biased;
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
+            cleared = cleared(&mut self.clearing) => cleared,
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
             heard = poll_fn(|cx| heard(consumer, leaving, cx)) => match heard {

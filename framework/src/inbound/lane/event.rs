@@ -4,6 +4,7 @@ use crate::broker::BrokerError;
 use crate::host::Finished;
 use crate::inbound::lane::probe::Found;
 use crate::inbound::settle::Receive;
+use crate::inbound::suspects::Cleared;
 
 /// Everything that can wake a lane.
 pub(super) enum Event {
@@ -13,6 +14,8 @@ pub(super) enum Event {
     Ended(Option<BrokerError>),
     Finished(Finished),
     Settled(u64, Receive),
+    /// Whether a suspect may be handled; `None` when the app stops.
+    Cleared(u64, Option<Cleared>),
     /// The answer to a delivery has left, or will not.
     Answered(u64, bool),
     /// The oldest answer was not written in time.

@@ -1,20 +1,18 @@
 //! What is held: from the permit to the receipt.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::broker::{Answered, Delivery};
 use crate::bus::Counters;
-use crate::handler::{Asked, FailureClass, Lane, Outcome};
-use crate::host::{Arrival, Deliver, Finished, Made, Nameless, Ticket};
-use crate::inbound::decide::{Case, End, SUSPECTED_AFTER, Settlement, after_crashes, decide};
+use crate::handler::{Asked, Lane, Outcome};
+use crate::host::{Arrival, Deliver, End, Finished, Handled, Nameless, Settlement, Ticket, Turn};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
-use crate::message::{Envelope, MessageId, Problem, is_logged};
+use crate::message::{MessageId, is_logged};
 
 /// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
 /// by.
@@ -23,11 +21,11 @@ const MOST_TOGETHER: usize = 8;
 const MOST_ANSWERED_TWICE: usize = 256;
 
 impl LaneLoop {
-    pub(super) fn hand_over(&mut self, mut delivery: Delivery) {
+    /// Takes a permit for a delivery. A suspect has to be cleared before it goes to its handler.
+    pub(super) fn hand_over(&mut self, mut delivery: Delivery, suspect: bool) {
         let identity = &self.settings.settler.bus.identity;
         let redelivered = delivery.redelivered;
         let nameless = self.settings.running.name(&mut delivery, self.settings.plan.lane);
-        let count = self.outlived.suspicious(&delivery);
         let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
             Err(receipt) => {
@@ -47,29 +45,28 @@ impl LaneLoop {
         };
         let number = self.next_number;
         self.next_number += 1;
-        let held = HeldDelivery { receipt, redelivered, nameless, original, envelope: Arc::clone(&envelope) };
+        let held = HeldDelivery { receipt, redelivered, nameless, original, envelope, handled: None, alone: None };
         self.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
-        // Where the actor stops at what it would give up, every stop counts a delivery.
-        if !self.settings.plan.ack_on_receipt
-            && !self.settings.stops_at_poison
-            && count >= SUSPECTED_AFTER
-            && !self.settings.running.has(&envelope.id)
-            && let Some(end) = self.suspected(&envelope, count)
-        {
-            return self.give_up_suspect(number, end, &envelope);
-        }
+        if suspect { self.clear(number) } else { self.arrives(number, false) }
+    }
+
+    /// A delivery goes to its handler.
+    pub(super) fn arrives(&mut self, number: u64, condemned: bool) {
+        let Some(held) = self.held.get(&number) else { return };
+        let envelope = Arc::clone(&held.envelope);
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
-        // Where nobody waits, there is nobody whose time could be over.
-        let waited_for = matches!(Asked::of(&envelope), Asked::Reply | Asked::Query);
-        let waited_for_until =
-            envelope.timeout.filter(|_| waited_for).and_then(|timeout| Instant::now().checked_add(timeout));
+        // Only the answer to a query is of no use any more when whoever asked has stopped waiting. All else is to be done.
+        let patience = envelope.timeout.filter(|_| Asked::of(&envelope) == Asked::Query);
+        let waited_for_until = patience.and_then(|timeout| Instant::now().checked_add(timeout));
+        let skewed_for = skewed_for(&held.original);
         let ticket = Ticket::new(number, epoch, self.done.clone());
+        let redelivered = held.redelivered;
         if self.arrivals.is_empty() {
             self.arrivals.reserve_exact(MOST_TOGETHER);
         }
-        self.arrivals.push(Arrival { envelope, redelivered, waited_for_until, ticket });
+        self.arrivals.push(Arrival { envelope, redelivered, waited_for_until, skewed_for, condemned, ticket });
         if self.arrivals.len() == MOST_TOGETHER {
             self.deliver();
         }
@@ -84,58 +81,33 @@ impl LaneLoop {
         }
     }
 
-    /// What becomes of a message that was delivered so often without an end that it may have killed its process.
-    fn suspected(&self, envelope: &Envelope, deliveries: u32) -> Option<End> {
-        let most = self.settings.settler.place_of(envelope).and_then(|index| self.settings.policies.get(index));
-        let most = most.unwrap_or(&self.settings.policy).retry.most_attempts();
-        after_crashes(deliveries, self.settings.ordered, envelope.attempt, most)
-    }
-
-    fn give_up_suspect(&mut self, number: u64, end: End, envelope: &Envelope) {
-        let answer = matches!(Asked::of(envelope), Asked::Event | Asked::Reply) && end == End::DeadLetter;
-        let settlement = Settlement { answer, end };
-        let text = "it was delivered again and again without an end; perhaps it ends the process that handles it";
-        let outcome = Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text);
-        let handler = self.settings.settler.place_of(envelope);
-        let made = Made { attempt: envelope.attempt, handler, first_error: None };
-        self.settle(number, settlement, outcome, made);
-    }
-
     pub(super) fn finished(&mut self, finished: Finished) {
-        let Finished { number, outcome, made } = finished;
-        let Some(held) = self.held.get(&number) else { return };
-        self.breaker.count(&outcome, number, Instant::now);
+        let Finished { number, handled, turn } = finished;
+        let Some(held) = self.held.get_mut(&number) else { return };
+        self.breaker.count(&handled.outcome, number, Instant::now);
+        let settlement = handled.settlement;
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
             // Its channel has closed: the broker delivers it again.
-            return self.release(number, Receive::GiveBack);
+            held.handled = turn.map(|turn| (turn, handled));
+            return self.settle_alone(number, Receive::GiveBack);
         }
-        let policy = made.handler.and_then(|index| self.settings.policies.get(index)).unwrap_or(&self.settings.policy);
-        let has_no_handler = matches!(&outcome, Outcome::Failed(failed) if failed.class == FailureClass::NoHandler);
-        let mut settlement = decide(&Case {
-            outcome: &outcome,
-            asked: Asked::of(&held.envelope),
-            attempt: made.attempt,
-            policy,
-            skewed_for: if has_no_handler { skewed_for(&held.original) } else { Duration::ZERO },
-            skew: &self.settings.skew,
-            chance: fastrand::f64(),
-        });
-        // It gives no message up; the answer is best effort there.
-        if settlement.end == End::AckIfAnswered && self.settings.stops_at_poison {
-            settlement.end = End::Ack;
+        if settlement.end == End::Stop {
+            return self.stop_at(number, &handled.outcome);
         }
-        if settlement.end == End::DeadLetter && self.settings.stops_at_poison {
-            return self.stop_at(number, &outcome);
-        }
-        if settlement == (Settlement { answer: true, end: End::Ack }) && self.answer_on_channel(number, &outcome) {
+        if settlement == (Settlement { answer: true, end: End::Ack })
+            && self.answer_on_channel(number, &handled.outcome)
+        {
             return;
         }
         if !Settler::needs_io(settlement) {
             let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
-            return self.release(number, receive);
+            if let Some(held) = self.held.get_mut(&number) {
+                held.handled = turn.map(|turn| (turn, handled));
+            }
+            return self.settle_alone(number, receive);
         }
         self.acknowledge_before_second_answer(number);
-        self.settle(number, settlement, outcome, made);
+        self.settle(number, handled, turn);
     }
 
     /// The broker may close the connection over the address of an answer. Then the acknowledgement would be lost with it, and the
@@ -207,46 +179,84 @@ impl LaneLoop {
         // Its receipt is kept until the channel closes, which puts it back where it was.
         let receipt = self.held.get_mut(&number).and_then(|held| held.receipt.take());
         self.parked.extend(receipt);
-        self.release(number, Receive::Ack);
+        // Whoever resumes the actor has mended the cause: it begins anew.
+        self.settle_alone(number, Receive::Ack);
     }
 
-    fn settle(&self, number: u64, settlement: Settlement, outcome: Outcome, made: Made) {
-        let Some(held) = self.held.get(&number) else { return };
-        let held = HeldDelivery {
+    /// Answers and forwards, and then uses the receipt. The run is under way until then: a redelivery waits for it.
+    fn settle(&mut self, number: u64, handled: Handled, turn: Option<Turn>) {
+        let Some(held) = self.held.get_mut(&number) else { return };
+        let alone = held.alone.take();
+        let is_alone = alone.is_some();
+        let again = HeldDelivery {
             receipt: None,
             original: Arc::clone(&held.original),
             envelope: Arc::clone(&held.envelope),
+            handled: None,
+            alone: None,
             ..*held
         };
+        held.handled = turn.map(|turn| (turn, handled.clone()));
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
-        actix_rt::spawn(async move {
-            let receive = settler.settle(settlement, outcome, made, lane, &held).await;
+        let settling = actix_rt::spawn(async move {
+            let receive = settler.settle(handled, lane, &again).await;
+            if let Some(run) = alone {
+                run.end(receive == Receive::Ack).await;
+            }
             // Never full, as there are not more deliveries than permits; a lane that is gone gave all back.
+            let _ = settle.try_send((number, receive));
+        });
+        if is_alone {
+            self.removals.push(settling);
+        }
+    }
+
+    /// Uses the receipt of what needs nothing else. What was handled alone is no suspect any more before that.
+    fn settle_alone(&mut self, number: u64, receive: Receive) {
+        let Some(run) = self.held.get_mut(&number).and_then(|held| held.alone.take()) else {
+            return self.release(number, receive);
+        };
+        let settle = self.settle.clone();
+        self.end_alone_run(run, receive == Receive::Ack, move || {
+            // As in `settle`.
             let _ = settle.try_send((number, receive));
         });
     }
 
     pub(super) fn release(&mut self, number: u64, receive: Receive) {
-        let Some(held) = self.held.remove(&number) else { return };
+        let Some(mut held) = self.held.remove(&number) else { return };
         Counters::sub(&self.counters.in_flight);
+        self.is_through(number);
         if number < self.epoch_began {
             self.stale = self.stale.saturating_sub(1);
         } else if self.open {
             Counters::add(&self.counters.permits);
         }
+        let handled = held.handled.take();
         let Some(receipt) = held.receipt else {
             if receive == Receive::GiveBack && is_logged("dropped unhandled", self.settings.plan.queue_name()) {
                 tracing::warn!(queue = self.settings.plan.queue_name(), message_id = %held.envelope.id,
                     "a message that was acknowledged on receipt was dropped unhandled, as at_most_once allows");
             }
-            return;
+            return self.forget(held.nameless, &held.envelope.id);
         };
+        let is_live = receipt.is_live();
+        if let Some((turn, mut handled)) = handled.filter(|_| receive == Receive::GiveBack || !is_live) {
+            if receive == Receive::Ack {
+                // All is done but that the broker knows.
+                handled.settlement = Settlement { answer: false, end: End::Ack };
+            }
+            turn.pass_on(handled);
+        }
         match receive {
             // The broker takes back by itself what a closed channel had.
-            Receive::Ack if receipt.is_live() => self.unflushed = receipt.ack_with_next_flush(),
+            Receive::Ack if is_live => {
+                self.unflushed = receipt.ack_with_next_flush();
+                self.forget(held.nameless, &held.envelope.id);
+            }
             Receive::Ack => drop(receipt),
             Receive::GiveBack => {
-                if receipt.is_live() {
+                if is_live {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
                     self.outlived.add(held.envelope.id.clone());
@@ -260,6 +270,13 @@ impl LaneLoop {
                     receipt.give_back();
                 }
             }
+        }
+    }
+
+    /// A delivery is settled.
+    fn forget(&self, nameless: Option<Nameless>, id: &MessageId) {
+        if let Some(nameless) = nameless {
+            self.settings.running.settled(nameless, id);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
 
+mod alone;
 mod breaker;
 mod epoch;
 mod event;
@@ -13,27 +14,27 @@ mod properties;
 mod turns;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
 use foldhash::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError, Delivery, DeliveryChannel, Receipt};
-use crate::bus::Counters;
-use crate::handler::Policy;
+use crate::bus::{Counters, Unsent};
 use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
-use crate::inbound::decide::SkewPolicy;
+use crate::inbound::lane::alone::Clearing;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::Ended;
 use crate::inbound::lane::outlived::Outlived;
 use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
+use crate::inbound::suspects::Notes;
 use crate::inbound::topology::LanePlan;
 use crate::message::MessageId;
 
@@ -53,6 +54,8 @@ pub struct Control {
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// What people see of a lane that handles a suspect.
+const ALONE: &str = "handles a message alone that may have ended the processes which handled it";
 /// A consumer that lasted so long is opened again after the first pause.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -62,15 +65,13 @@ pub(super) struct LaneSettings {
     pub(super) mailbox: Recipient<Deliver>,
     pub(super) plan: LanePlan,
     pub(super) prefetch: u16,
-    /// By the handler's place in the table.
-    pub(super) policies: Rc<[Policy]>,
-    /// For a message that no handler takes.
-    pub(super) policy: Policy,
     pub(super) ordered: bool,
-    pub(super) stops_at_poison: bool,
     /// What the actor handles right now.
     pub(super) running: Running,
-    pub(super) skew: SkewPolicy,
+    /// What its handlers sent and nobody takes.
+    pub(super) unsent: Unsent,
+    /// What is known of messages that may end their process.
+    pub(super) notes: Notes,
     pub(super) settler: Settler,
     pub(super) states: LaneStates,
     /// Fires when running handlers are dropped: nothing is waited for any more.
@@ -129,6 +130,12 @@ pub(super) struct LaneLoop {
     keeps_places: bool,
     /// What was delivered here before.
     outlived: Outlived,
+    /// The suspect that is held, if one is: nothing else is handed over meanwhile.
+    alone: Option<u64>,
+    /// The suspect that waits to be cleared.
+    clearing: Option<Clearing>,
+    /// Notes of suspects that are being removed.
+    removals: Vec<JoinHandle<()>>,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
@@ -145,7 +152,7 @@ impl LaneLoop {
         let room = 2 * usize::from(settings.prefetch).max(1);
         let (done, outcomes) = mpsc::channel(room);
         let (settle, settled) = mpsc::channel(room);
-        let state = settings.states.add(settings.plan.queue_name());
+        let state = settings.states.add(settings.plan.queue_name(), settings.unsent.clone());
         let counters = Arc::clone(&settings.settler.counters);
         let epoch = Epoch::begin(&settings.abandon);
         let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
@@ -176,6 +183,9 @@ impl LaneLoop {
             parked: Vec::new(),
             keeps_places: false,
             outlived: Outlived::default(),
+            alone: None,
+            clearing: None,
+            removals: Vec::new(),
             probe,
             breaker,
             control,
@@ -272,12 +282,17 @@ impl LaneLoop {
     /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
     async fn drained(&mut self) -> u64 {
         while !self.held.is_empty() {
+            if let Some(Clearing { number, .. }) = self.clearing.take() {
+                self.release(number, Receive::GiveBack);
+                continue;
+            }
             tokio::select! {
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
                 Some((number, receive)) = self.settled.recv() => self.release(number, receive),
                 () = self.settings.abandon.cancelled() => break,
             }
         }
+        self.end_alone_runs().await;
         self.given_back
     }
 

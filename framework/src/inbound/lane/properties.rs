@@ -1,5 +1,6 @@
 //! Channels that begin and end while deliveries are handled, in any order.
 
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
@@ -12,8 +13,9 @@ use crate::broker::any::{NoBroker, Told};
 use crate::broker::{Names, Origin, Properties};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings};
 use crate::codec::Limits;
-use crate::handler::{Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, PolicyWords, Scope};
-use crate::host::Made;
+use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
+use crate::host::{Case, Handled, Made, SkewPolicy, Verdict, verdict};
+use crate::inbound::suspects::Suspects;
 use crate::inbound::topology::plan;
 use crate::message::Kind;
 
@@ -100,17 +102,21 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         handlers: Rc::new([spec]),
         callers: Rc::default(),
     };
+    let notes = Notes {
+        broker: Arc::clone(&broker),
+        outlet: Arc::clone(&settler.bus.outlet),
+        suspects: Suspects::default(),
+        of: plan.queue.as_str().into(),
+    };
     LaneSettings {
         broker,
         mailbox: Mailbox(Arc::clone(inbox)).start().recipient(),
         plan: plan.lanes[0].clone(),
         prefetch: PREFETCH,
-        policies: Rc::new([Policy::default()]),
-        policy: Policy::default(),
         ordered: false,
-        stops_at_poison: false,
         running: Running::default(),
-        skew: SkewPolicy::default(),
+        unsent: Unsent::default(),
+        notes,
         settler,
         states: LaneStates::default(),
         abandon: CancellationToken::new(),
@@ -124,6 +130,26 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
             concurrency: watch::channel(1).1,
             breaker: false,
         },
+    }
+}
+
+/// What the usual policy says of an outcome of the first attempt.
+pub(super) fn handled(outcome: Outcome, asked: Asked) -> Handled {
+    let (policy, skew) = (Policy::default(), SkewPolicy::default());
+    let case = Case {
+        outcome: &outcome,
+        asked,
+        attempt: 1,
+        policy: &policy,
+        skewed_for: Duration::ZERO,
+        skew: &skew,
+        stops: false,
+        chance: 0.0,
+    };
+    let made = Made { attempt: 1, ..Made::default() };
+    match verdict(&case) {
+        Verdict::Settle(settlement) => Handled { outcome, made, settlement },
+        Verdict::Again(_) => Handled::given_back(outcome, made),
     }
 }
 
@@ -172,18 +198,20 @@ impl Model {
         let reply_to = (self.kind == Kind::Query).then(|| "reply".into());
         let exchange = Names::default().exchange(self.kind);
         let properties = Properties { reply_to, ..Properties::default() };
-        self.lane.hand_over(Delivery {
+        let delivery = Delivery {
             origin: Arc::new(Origin { exchange, routing_key: "a.b".into() }),
             redelivered: false,
             delivery_count: None,
             properties: Arc::new(properties),
             payload: Bytes::new(),
             receipt: Receipt::new(self.tags, channel),
-        });
+        };
+        self.lane.hand_over(delivery, false);
     }
 
     fn finish(&mut self, place: usize, how: u8) {
-        let (channel, tag, Arrival { ticket, .. }) = self.handled.remove(place);
+        let (channel, tag, Arrival { ticket, envelope, .. }) = self.handled.remove(place);
+        let asked = Asked::of(&envelope);
         assert_eq!(ticket.is_live(), self.is_live(channel), "what may begin is of the present channel");
         // Also a query that failed is answered.
         let ends_well = how == 0 || (how == 1 && self.kind == Kind::Query);
@@ -193,10 +221,8 @@ impl Model {
             (false, _) => {}
         }
         match how {
-            0 => {
-                ticket.finish(Outcome::Done(None), Made::default());
-            }
-            1 => ticket.finish(Outcome::failed(FailureClass::Infrastructure, "code", "text"), Made::default()),
+            0 => ticket.finish(handled(Outcome::Done(None), asked), None),
+            1 => ticket.finish(handled(Outcome::failed(FailureClass::Infrastructure, "code", "text"), asked), None),
             _ => drop(ticket),
         }
         let finished = self.lane.outcomes.try_recv().unwrap();

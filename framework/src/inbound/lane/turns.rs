@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use proptest::prelude::*;
 
-use super::properties::{settings, spec};
+use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
 use crate::broker::{Consumer, Names, Origin, Properties};
-use crate::handler::{FailureClass, Outcome};
-use crate::host::Made;
+use crate::handler::{Asked, FailureClass, Outcome};
+use crate::host::End;
 use crate::inbound::lane::event::Event;
 use crate::message::Kind;
 
@@ -97,7 +97,12 @@ impl Turns {
     fn finish(&mut self, class: Option<FailureClass>) {
         let Some(arrival) = self.handled.pop_front() else { return };
         let outcome = class.map_or(Outcome::Done(None), |class| Outcome::failed(class, "code", "text"));
-        arrival.ticket.finish(outcome, Made { attempt: 1, ..Made::default() });
+        let mut handled = handled(outcome, Asked::OneWay);
+        if handled.settlement.end == End::DeadLetter {
+            // As the policy of an actor says that stops there.
+            handled.settlement.end = End::Stop;
+        }
+        arrival.ticket.finish(handled, None);
     }
 }
 
@@ -139,7 +144,7 @@ proptest! {
 #[test]
 fn what_ends_behind_the_message_that_an_ordered_actor_stops_at_keeps_its_place() {
     actix::System::new().block_on(async {
-        let mut turns = Turns::begin(|settings| (settings.ordered, settings.stops_at_poison) = (true, true)).await;
+        let mut turns = Turns::begin(|settings| settings.ordered = true).await;
         let script = Script::default();
         script.0.lock().unwrap().extend((0..4).map(|_| turns.delivery()));
         let mut consumer: Box<dyn Consumer> = Box::new(script);

@@ -1,16 +1,10 @@
-//! What becomes of a delivery: pure. It does no I/O and reads neither clock nor random source.
+//! What comes after an attempt: pure. It does no I/O and reads neither clock nor random source.
 
 use std::time::Duration;
 
 use postrider_grammar::NextAttempt;
 
 use crate::handler::{Asked, FailureClass, Outcome, Policy};
-use crate::host::Again;
-
-/// The first pause when something of ours failed; it doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause when something of ours failed.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a key without a handler is tried again: while a new version is rolled out, an old instance may
 /// receive what only the new one handles.
@@ -50,15 +44,24 @@ pub enum End {
     Discard,
     /// Back to its queue for somebody else.
     GiveBack,
-    /// Into its queue again at once, for the next attempt; then as done.
-    Restart,
+    /// Back to its place, and the actor stops there.
+    Stop,
     /// Into its queue again after a delay, for the next attempt; then as done.
     Retry(Duration),
     /// Into its queue again after a delay, for the same attempt; then as done.
     Later(Duration),
 }
 
-/// What a delivery's end depends on.
+/// What comes after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another attempt in place, after this pause.
+    Again(Duration),
+    /// This becomes of the delivery.
+    Settle(Settlement),
+}
+
+/// What a verdict depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     /// How handling ended.
@@ -73,30 +76,24 @@ pub struct Case<'a> {
     pub skewed_for: Duration,
     /// What is done about that.
     pub skew: &'a SkewPolicy,
+    /// Whether the actor stops at a message that it would give up.
+    pub stops: bool,
     /// From 0 to 1; spreads delays.
     pub chance: f64,
 }
 
-/// Whether a failed attempt is followed by another one in place.
+/// What comes after an attempt that ended like this. The policy is asked here and nowhere else.
 #[must_use]
-pub fn in_place(outcome: &Outcome, asked: Asked, attempt: u32, uncounted: u32, policy: &Policy) -> Again {
-    let Outcome::Failed(failed) = outcome else { return Again::No };
-    if asked == Asked::Query {
-        return Again::No;
-    }
-    if failed.class == FailureClass::Infrastructure {
-        return Again::Uncounted(doubled(FIRST_PAUSE, uncounted).min(LAST_PAUSE));
-    }
-    match policy.after(failed.class, attempt, 0.0) {
-        NextAttempt::InPlace(pause) => Again::After(pause),
-        NextAttempt::Delayed(_) | NextAttempt::None => Again::No,
+pub fn verdict(case: &Case<'_>) -> Verdict {
+    let Outcome::Failed(failed) = case.outcome else { return Verdict::Settle(settlement(case, NextAttempt::None)) };
+    match case.policy.after(failed.class, case.attempt, case.chance) {
+        NextAttempt::InPlace(pause) if case.asked != Asked::Query => Verdict::Again(pause),
+        next => Verdict::Settle(settlement(case, next)),
     }
 }
 
-/// What becomes of a delivery whose handling has ended.
-#[must_use]
-pub fn decide(case: &Case<'_>) -> Settlement {
-    let Case { outcome, asked, attempt, policy, .. } = *case;
+fn settlement(case: &Case<'_>, next: NextAttempt) -> Settlement {
+    let Case { outcome, asked, policy, .. } = *case;
     let settle = |answer: bool, end: End| Settlement { answer: answer && asked != Asked::OneWay, end };
     let failed = match outcome {
         Outcome::Done(_) => return settle(true, End::Ack),
@@ -108,40 +105,22 @@ pub fn decide(case: &Case<'_>) -> Settlement {
         _ if asked == Asked::Query => return settle(true, End::Ack),
         FailureClass::Infrastructure => return settle(false, End::GiveBack),
         FailureClass::Rejected if asked == Asked::Reply => {
-            let discarded = policy.discard.contains(&FailureClass::Rejected);
-            return settle(true, if discarded { End::Ack } else { End::AckIfAnswered });
+            // An actor that stops gives no message up; the answer is best effort there.
+            let nobody_needs_to_hear = case.stops || policy.discard.contains(&FailureClass::Rejected);
+            return settle(true, if nobody_needs_to_hear { End::Ack } else { End::AckIfAnswered });
         }
         FailureClass::NoHandler if case.skewed_for < case.skew.window => {
             return settle(false, End::Later(case.skew.pause));
         }
         _ => {}
     }
-    match policy.after(failed.class, attempt, case.chance) {
-        // The attempts were cut short, because the app stops: somebody else has the rest of them.
-        NextAttempt::InPlace(_) => settle(false, End::GiveBack),
+    match next {
         NextAttempt::Delayed(delay) => settle(false, End::Retry(delay)),
-        NextAttempt::None if policy.discard.contains(&failed.class) => settle(true, End::Discard),
-        NextAttempt::None => settle(true, End::DeadLetter),
+        _ if policy.discard.contains(&failed.class) => settle(true, End::Discard),
+        // It is tried again when somebody has mended the cause.
+        _ if case.stops => settle(false, End::Stop),
+        _ => settle(true, End::DeadLetter),
     }
-}
-
-/// From so many deliveries without an end on a crash is suspected, and counted as an attempt.
-pub(super) const SUSPECTED_AFTER: u32 = 3;
-/// From so many on a message is given up that has no attempt left, or that has to keep its place. More than above:
-/// also those that only waited beside a message that ends its process are counted, and those that were given back.
-const GIVES_UP_AFTER: u32 = 10;
-
-/// What becomes of a message that was given back or lost so often before this delivery; `None` if it is handled.
-#[must_use]
-pub fn after_crashes(deliveries: u32, ordered: bool, attempt: u32, most_attempts: u32) -> Option<End> {
-    if ordered || attempt >= most_attempts {
-        return (deliveries >= GIVES_UP_AFTER).then_some(End::DeadLetter);
-    }
-    (deliveries >= SUSPECTED_AFTER).then_some(End::Restart)
-}
-
-fn doubled(pause: Duration, times: u32) -> Duration {
-    pause.saturating_mul(2_u32.saturating_pow(times.min(16)))
 }
 
 #[cfg(test)]
@@ -157,7 +136,11 @@ mod tests {
     const SKEW: SkewPolicy = SkewPolicy { window: Duration::from_secs(600), pause: Duration::from_secs(5) };
 
     fn case<'a>(outcome: &'a Outcome, asked: Asked, attempt: u32, policy: &'a Policy) -> Case<'a> {
-        Case { outcome, asked, attempt, policy, skewed_for: Duration::ZERO, skew: &SKEW, chance: 0.0 }
+        Case { outcome, asked, attempt, policy, skewed_for: Duration::ZERO, skew: &SKEW, stops: false, chance: 0.0 }
+    }
+
+    fn decide(case: &Case<'_>) -> Settlement {
+        if let Verdict::Settle(settlement) = verdict(case) { settlement } else { panic!("there is another attempt") }
     }
 
     fn blocking() -> Policy {
@@ -191,13 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn attempts_cut_short_are_given_back_and_not_dead_lettered() {
-        for class in [F::Transient, F::Panic, F::TimedOut] {
-            assert_eq!(decide(&case(&failed(class), Asked::OneWay, 2, &blocking())).end, End::GiveBack);
-        }
-    }
-
-    #[test]
     fn attempts_in_place_are_followed_by_delayed_ones_and_these_by_the_end() {
         let (policy, outcome) = (Policy::default(), failed(F::Transient));
         let ends = [3, 4, 5, 6, 7].map(|attempt| decide(&case(&outcome, Asked::OneWay, attempt, &policy)).end);
@@ -209,7 +185,6 @@ mod tests {
     #[test]
     fn a_policy_may_give_up_at_once_or_discard() {
         let policy = Policy { give_up: vec![F::Panic], discard: vec![F::Panic, F::Rejected], ..blocking() };
-        assert_eq!(in_place(&failed(F::Panic), Asked::OneWay, 1, 0, &policy), Again::No);
         assert_eq!(
             decide(&case(&failed(F::Panic), Asked::Reply, 1, &policy)),
             Settlement { answer: true, end: End::Discard }
@@ -230,22 +205,35 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_without_an_end_are_counted_as_attempts() {
-        assert_eq!([0, 1, 2].map(|count| after_crashes(count, false, 1, 6)), [None; 3]);
-        assert_eq!(after_crashes(3, false, 1, 6), Some(End::Restart));
-        assert_eq!((after_crashes(9, false, 6, 6), after_crashes(10, false, 6, 6)), (None, Some(End::DeadLetter)));
-        assert_eq!((after_crashes(9, true, 1, 3), after_crashes(10, true, 1, 3)), (None, Some(End::DeadLetter)));
+    fn an_actor_that_stops_gives_up_no_message() {
+        let policy = Policy::default();
+        let stops =
+            |class, asked, attempt| decide(&Case { stops: true, ..case(&failed(class), asked, attempt, &policy) });
+        assert_eq!(stops(F::Permanent, Asked::Reply, 1), Settlement { answer: false, end: End::Stop });
+        assert_eq!(stops(F::CrashSuspected, Asked::OneWay, 1).end, End::Stop);
+        assert_eq!(stops(F::Transient, Asked::OneWay, 3).end, End::Retry(Duration::from_secs(1)));
+        assert_eq!(stops(F::Rejected, Asked::OneWay, 1).end, End::Stop);
+        assert_eq!(stops(F::Rejected, Asked::Reply, 1), Settlement { answer: true, end: End::Ack });
+        let discards = Policy { discard: vec![F::Permanent], ..Policy::default() };
+        let outcome = failed(F::Permanent);
+        let case = Case { stops: true, policy: &discards, ..case(&outcome, Asked::OneWay, 1, &policy) };
+        assert_eq!(decide(&case).end, End::Discard);
     }
 
     #[test]
-    fn failures_of_ours_count_no_attempt_and_queries_are_never_repeated() {
+    fn only_failures_that_may_pass_are_followed_by_another_attempt_and_queries_never() {
         let policy = Policy::default();
-        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 0, &policy), Again::Uncounted(FIRST_PAUSE));
-        assert_eq!(in_place(&failed(F::Infrastructure), Asked::OneWay, 3, 99, &policy), Again::Uncounted(LAST_PAUSE));
-        assert_eq!(in_place(&failed(F::Transient), Asked::Query, 1, 0, &policy), Again::No);
-        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 2, 0, &policy), Again::After(policy.retry.pause * 2));
-        assert_eq!(in_place(&failed(F::Transient), Asked::OneWay, 3, 0, &policy), Again::No);
-        assert_eq!(in_place(&failed(F::Rejected), Asked::OneWay, 1, 0, &policy), Again::No);
+        let again = |class, asked, attempt| verdict(&case(&failed(class), asked, attempt, &policy));
+        assert_eq!(again(F::Transient, Asked::OneWay, 2), Verdict::Again(policy.retry.pause * 2));
+        for (class, asked, attempt) in [
+            (F::Infrastructure, Asked::OneWay, 1),
+            (F::Transient, Asked::Query, 1),
+            (F::Transient, Asked::OneWay, 3),
+            (F::Rejected, Asked::OneWay, 1),
+            (F::CrashSuspected, Asked::OneWay, 1),
+        ] {
+            assert!(matches!(again(class, asked, attempt), Verdict::Settle(_)), "{class:?} {asked:?}");
+        }
     }
 }
 

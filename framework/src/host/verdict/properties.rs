@@ -60,31 +60,35 @@ proptest! {
     #[test]
     fn any_case_is_settled(
         outcome in outcome(), asked in asked(), attempt in prop_oneof![0..12_u32, any::<u32>()], policy in policy(),
-        skewed_for in any::<u32>(), skew in skew(), chance in any::<f64>(), uncounted in any::<u32>(),
+        skewed_for in any::<u32>(), skew in skew(), chance in any::<f64>(), stops in any::<bool>(),
     ) {
         let skewed_for = Duration::from_secs(u64::from(skewed_for));
-        let case = Case { outcome: &outcome, asked, attempt, policy: &policy, skewed_for, skew: &skew, chance };
-        let Settlement { answer, end } = decide(&case);
-        let again = in_place(&outcome, asked, attempt, uncounted, &policy);
+        let case = Case { outcome: &outcome, asked, attempt, policy: &policy, skewed_for, skew: &skew, stops, chance };
         let class = class_of(&outcome);
         let ours = matches!(class, Some(FailureClass::Infrastructure | FailureClass::Shutdown));
+        let Settlement { answer, end } = match verdict(&case) {
+            Verdict::Again(pause) => {
+                prop_assert!(!ours && class.is_some() && asked != Asked::Query);
+                prop_assert!(pause >= policy.retry.pause && attempt < policy.retry.in_place.max(1));
+                return Ok(());
+            }
+            Verdict::Settle(settlement) => settlement,
+        };
 
         // Whoever waits hears of the message exactly when it ends, unless its time is over.
         let ends = matches!(end, End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard);
         prop_assert_eq!(answer, ends && asked != Asked::OneWay && outcome != Outcome::Expired);
         if asked == Asked::Query {
             prop_assert!(end == End::Ack || end == End::GiveBack && class == Some(FailureClass::Shutdown));
-            prop_assert_eq!(again, Again::No);
         }
         if class == Some(FailureClass::Rejected) && matches!(asked, Asked::OneWay | Asked::Event) {
             prop_assert!(end != End::Ack, "nobody hears of it");
         }
         if ours {
             prop_assert!(end == End::GiveBack || asked == Asked::Query, "{end:?} for a failure of ours");
-            prop_assert!(!matches!(again, Again::After(_)), "a failure of ours is counted");
         }
         if class.is_none() {
-            prop_assert!(end == End::Ack && again == Again::No);
+            prop_assert!(end == End::Ack);
         }
         match end {
             End::Retry(delay) => {
@@ -92,14 +96,12 @@ proptest! {
             }
             End::Later(pause) => prop_assert!(pause == skew.pause && skewed_for < skew.window),
             End::Discard => prop_assert!(class.is_some_and(|class| policy.discard.contains(&class))),
-            End::Restart => prop_assert!(false, "only a suspected crash is a restart"),
-            End::AckIfAnswered => prop_assert!(class == Some(FailureClass::Rejected) && asked == Asked::Reply),
-            End::Ack | End::DeadLetter | End::GiveBack => {}
-        }
-        match again {
-            Again::After(pause) => prop_assert!(pause >= policy.retry.pause && attempt < policy.retry.in_place.max(1)),
-            Again::Uncounted(pause) => prop_assert!(FIRST_PAUSE <= pause && pause <= LAST_PAUSE),
-            Again::No => {}
+            End::AckIfAnswered => {
+                prop_assert!(class == Some(FailureClass::Rejected) && asked == Asked::Reply && !stops);
+            }
+            End::Stop => prop_assert!(stops),
+            End::DeadLetter => prop_assert!(!stops),
+            End::Ack | End::GiveBack => {}
         }
     }
 
@@ -116,57 +118,27 @@ proptest! {
             let counts = !matches!(class, FailureClass::Infrastructure | FailureClass::Shutdown | FailureClass::NoHandler);
             ran += u32::from(counts);
             prop_assert!(ran <= most && attempt <= most, "{ran} runs, attempt {attempt} of {most}");
-            if let Again::After(_) = in_place(&outcome, asked, attempt, 0, &policy) {
-                if stops {
+            let stops_at_poison = false;
+            let case = Case {
+                outcome: &outcome, asked, attempt, policy: &policy, skewed_for, skew: &skew, stops: stops_at_poison, chance,
+            };
+            let end = match verdict(&case) {
+                Verdict::Again(_) => {
                     // Cut short: it is given back, and the attempt is made again.
-                    let case = Case { outcome: &outcome, asked, attempt, policy: &policy, skewed_for, skew: &skew, chance };
-                    prop_assert_eq!(decide(&case).end, End::GiveBack);
-                    ran -= 1;
-                } else {
-                    attempt += 1;
+                    if stops { ran -= 1 } else { attempt += 1 }
+                    continue;
                 }
-                continue;
-            }
-            let case = Case { outcome: &outcome, asked, attempt, policy: &policy, skewed_for, skew: &skew, chance };
-            match decide(&case).end {
+                Verdict::Settle(settlement) => settlement.end,
+            };
+            match end {
                 End::Retry(_) => attempt += 1,
                 End::Later(pause) => skewed_for += pause,
                 End::GiveBack => {}
                 End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard => { ended = true; break; }
-                End::Restart => prop_assert!(false),
+                End::Stop => prop_assert!(false),
             }
         }
         // With so many failures that count it cannot go on.
         prop_assert!(ended || ran <= most);
-    }
-
-    #[test]
-    fn any_number_of_deliveries_without_an_end_is_a_chance_then_an_attempt_then_the_end(
-        deliveries in prop_oneof![0..15_u32, any::<u32>()], ordered in any::<bool>(),
-        attempt in 1..9_u32, most in 1..9_u32,
-    ) {
-        let keeps_its_place = ordered || attempt >= most;
-        let expected = match deliveries {
-            10.. if keeps_its_place => Some(End::DeadLetter),
-            3.. if !keeps_its_place => Some(End::Restart),
-            _ => None,
-        };
-        prop_assert_eq!(after_crashes(deliveries, ordered, attempt, most), expected);
-    }
-}
-
-#[test]
-fn a_message_that_ends_its_process_each_time_is_given_up_in_the_end() {
-    for (ordered, most) in [(false, 1), (false, 6), (true, 6)] {
-        let (mut attempt, mut deliveries, mut rounds) = (1, 0, 0);
-        while after_crashes(deliveries, ordered, attempt, most) != Some(End::DeadLetter) {
-            if after_crashes(deliveries, ordered, attempt, most) == Some(End::Restart) {
-                (attempt, deliveries) = (attempt + 1, 0);
-            } else {
-                deliveries += 1;
-            }
-            rounds += 1;
-            assert!(rounds < 100 && attempt <= most, "it is never given up");
-        }
     }
 }

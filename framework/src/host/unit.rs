@@ -1,0 +1,256 @@
+//! The unit of handling: what happens to one message, from top to bottom.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::task::Poll;
+
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, join_all};
+
+use crate::broker::BrokerError;
+use crate::bus::{Counters, SendError};
+use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row};
+use crate::host::attempt::{Job, stopping};
+use crate::host::core::Core;
+use crate::host::limit::{Slot, Slots};
+use crate::host::state::Guard;
+use crate::host::verdict::{Case, End, Settlement, Verdict, verdict};
+use crate::message::{Problem, is_logged};
+
+/// What a handler has while it runs: the state, and its place among those that run at once.
+pub(super) struct Begun<S> {
+    pub(super) guard: Guard<S>,
+    pub(super) slot: Option<Slot>,
+}
+
+/// Whether a lane whose messages begin one after the other may begin the next one.
+#[derive(Clone, Default)]
+pub(super) struct LaneTurn(Rc<Cell<bool>>);
+
+/// Everything that a handler sent is on its way; the first error if one is not taken.
+type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
+
+impl<S: 'static> Core<S> {
+    /// Handles a message and returns when the next one may begin: when it is done, or when what it sent is on its way in
+    /// order and only the confirms are awaited. An ordered actor awaits these too.
+    pub(super) async fn handle_in_turn(self: &Rc<Self>, row: Rc<Row<S>>, job: Job) {
+        let turn = LaneTurn::default();
+        let mut handling = Box::pin(Rc::clone(self).handle_caught(row, job, None, None, turn.clone()));
+        let is_done = poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending if turn.0.get() => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        });
+        if !is_done.await {
+            actix_rt::spawn(handling);
+        }
+    }
+
+    /// [`Core::handle`], with a panic of whatever it drops caught: a lane must not end while its mailbox lives.
+    pub(super) async fn handle_caught(
+        self: Rc<Self>,
+        row: Rc<Row<S>>,
+        job: Job,
+        begun: Option<Begun<S>>,
+        slots: Option<Slots>,
+        turn: LaneTurn,
+    ) {
+        let handled = AssertUnwindSafe(self.handle(&row, job, begun, slots, &turn)).catch_unwind().await;
+        if handled.is_err() {
+            self.state.mark_broken();
+            if is_logged("a delivery was dropped by a panic outside its handler", self.settings.actor) {
+                tracing::error!(
+                    actor = self.settings.actor,
+                    "a delivery was dropped by a panic outside its handler; it is given back"
+                );
+            }
+        }
+    }
+
+    /// All attempts in place: begin, run the handler, send what it wants to send, and ask the policy what comes next.
+    async fn handle(
+        &self,
+        row: &Row<S>,
+        mut job: Job,
+        mut begun: Option<Begun<S>>,
+        mut slots: Option<Slots>,
+        turn: &LaneTurn,
+    ) {
+        // Bounded by the retry policy.
+        loop {
+            let held = match begun.take() {
+                Some(begun) => Some(begun),
+                None => self.begin(row, &job, slots.as_mut()).await,
+            };
+            // Something may have stopped while it waited.
+            let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
+            let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
+            held.slot = None;
+            let outcome = self.send(&job, outcome, sends, held, turn).await;
+            self.count(&outcome);
+            match self.verdict(&outcome, &job) {
+                Verdict::Settle(settlement) => return self.settle(job, outcome, settlement),
+                Verdict::Again(pause) => {
+                    Counters::add(&self.counters.retried);
+                    if !self.pause(pause, &job).await {
+                        // Cut short: whoever gets it next has the rest of the attempts.
+                        return job.give_back(outcome);
+                    }
+                    job.made.next(&outcome);
+                }
+            }
+        }
+    }
+
+    /// The state first, then the place, here and everywhere: who has a place never waits for the state. `None` when it is
+    /// not to begin any more.
+    async fn begin(&self, row: &Row<S>, job: &Job, slots: Option<&mut Slots>) -> Option<Begun<S>> {
+        let guard = self.lock(row, job).await?;
+        let slot = match slots {
+            Some(slots) => Some(slots.take().await),
+            None => None,
+        };
+        Some(Begun { guard, slot })
+    }
+
+    /// The state for a row; `None` when the app stops, or drops what runs.
+    pub(super) async fn lock(&self, row: &Row<S>, job: &Job) -> Option<Guard<S>> {
+        // Mostly nobody has it; then nobody is to be woken either.
+        if let Some(guard) = self.state.try_lock(row.is_exclusive()) {
+            return Some(guard);
+        }
+        // What is acknowledged already has no other place to be handled.
+        let stops = if job.ticket.is_acked() { &self.abandon } else { &self.stopping };
+        tokio::select! {
+            biased;
+            () = stops.cancelled() => None,
+            guard = self.state.lock(row.is_exclusive()) => Some(guard),
+        }
+    }
+
+    /// Whether an attempt may begin: not while the app stops, and not where nothing could be settled.
+    pub(super) fn may_begin(&self, job: &Job) -> bool {
+        if !job.ticket.is_live() {
+            Counters::add(&self.counters.stale);
+            return false;
+        }
+        job.ticket.is_acked() || !self.stopping.is_cancelled()
+    }
+
+    /// Sends what a handler that succeeded wants to send. If it is not taken in the end, the attempt has failed.
+    async fn send(&self, job: &Job, outcome: Outcome, sends: Envelopes, held: Begun<S>, turn: &LaneTurn) -> Outcome {
+        if sends.is_empty() {
+            return outcome;
+        }
+        let mut sends = self.publish(job, sends);
+        // The first poll puts them into the channel's order, whatever the task's budget is.
+        let sent = match tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await {
+            Poll::Ready(sent) => sent,
+            Poll::Pending if self.settings.ordered => sends.await,
+            Poll::Pending => {
+                drop(held);
+                turn.0.set(true);
+                sends.await
+            }
+        };
+        judge(outcome, sent)
+    }
+
+    fn publish(&self, job: &Job, mut held: Envelopes) -> Sends {
+        // Whoever asked a query waits for it: nothing is sent again.
+        let repeats = Asked::of(&job.envelope) != Asked::Query;
+        let again = repeats.then(|| self.settings.resend.clone());
+        let (outlet, timeout) = (&self.bus.outlet, self.settings.confirm_timeout);
+        match held.pop() {
+            Some(only) if held.is_empty() => Box::pin(outlet.publish_held(only, timeout, again)),
+            last => {
+                let sends = held.into_iter().chain(last);
+                let sends = join_all(sends.map(|envelope| outlet.publish_held(envelope, timeout, again.clone())));
+                Box::pin(async move { sends.await.into_iter().collect() })
+            }
+        }
+    }
+
+    /// What comes after an attempt that ended like this.
+    pub(super) fn verdict(&self, outcome: &Outcome, job: &Job) -> Verdict {
+        let settings = &self.settings;
+        let policy = job.made.handler.and_then(|index| settings.policies.get(index)).unwrap_or(&settings.policy);
+        verdict(&Case {
+            outcome,
+            asked: Asked::of(&job.envelope),
+            attempt: job.made.attempt,
+            policy,
+            skewed_for: job.skewed_for,
+            skew: &settings.skew,
+            stops: settings.stops_at_poison && job.lane == Lane::Durable,
+            chance: fastrand::f64(),
+        })
+    }
+
+    /// A delivery that no handler had anything to do with.
+    pub(super) fn settle_unhandled(&self, job: Job, outcome: Outcome) {
+        match self.verdict(&outcome, &job) {
+            Verdict::Settle(settlement) => self.settle(job, outcome, settlement),
+            Verdict::Again(_) => job.give_back(outcome),
+        }
+    }
+
+    fn settle(&self, mut job: Job, outcome: Outcome, settlement: Settlement) {
+        if settlement.end == End::Stop {
+            job.turn = None;
+            job.ticket.stop_lane();
+        }
+        job.finish(outcome, settlement);
+    }
+
+    /// Whether there is another attempt after the pause.
+    async fn pause(&self, pause: std::time::Duration, job: &Job) -> bool {
+        // What is acknowledged already has no other place to be tried again.
+        let stops = if job.ticket.is_acked() { &self.abandon } else { &self.stopping };
+        if !job.ticket.is_live() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = stops.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let counters = &self.counters;
+        let Outcome::Failed(failed) = outcome else {
+            Counters::add(if outcome.is_done() { &counters.handled } else { &counters.expired });
+            return;
+        };
+        Counters::add(match failed.class {
+            FailureClass::Rejected => &counters.rejected,
+            FailureClass::Permanent => &counters.failed_permanent,
+            FailureClass::Transient => &counters.failed_transient,
+            FailureClass::Panic => &counters.panicked,
+            FailureClass::TimedOut => &counters.timed_out,
+            FailureClass::Infrastructure => &counters.infrastructure,
+            FailureClass::Undecodable => &counters.undecodable,
+            FailureClass::NoHandler => &counters.no_handler,
+            // Not the outcome of an attempt.
+            FailureClass::Shutdown | FailureClass::CrashSuspected => return,
+        });
+    }
+}
+
+/// The outcome of an attempt whose messages were published: its own if all are accepted.
+fn judge(outcome: Outcome, sent: Result<(), SendError>) -> Outcome {
+    let Err(error) = sent else { return outcome };
+    let class = match &error {
+        // The owner may only not have started yet.
+        SendError::Unroutable { .. } => FailureClass::Transient,
+        SendError::Rejected { .. } | SendError::Unknown { .. } => FailureClass::Infrastructure,
+        SendError::Broker(BrokerError::Stopped) => FailureClass::Shutdown,
+        SendError::Broker(error) if !error.is_permanent() => FailureClass::Infrastructure,
+        _ => FailureClass::Permanent,
+    };
+    let problem = Problem::new(Problem::FAILED, "what the service sent could not be delivered; its log says why");
+    Outcome::Failed(Failed { class, problem, log: format!("what the handler sent failed: {error}") })
+}

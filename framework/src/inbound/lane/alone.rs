@@ -1,0 +1,120 @@
+//! Suspects are handled alone: nothing else of their lane runs beside them, and the process notes that they began.
+
+use tokio::sync::oneshot;
+
+use crate::broker::Delivery;
+use crate::handler::Lane;
+use crate::inbound::lane::LaneLoop;
+use crate::inbound::lane::event::Event;
+use crate::inbound::settle::{HeldDelivery, Receive};
+use crate::inbound::suspects::{AloneRun, Cleared, SUSPECTED_AFTER};
+use crate::message::MessageId;
+
+/// A suspect that waits to be cleared.
+pub(super) struct Clearing {
+    pub(super) number: u64,
+    /// `None` when the app stops.
+    pub(super) cleared: oneshot::Receiver<Option<Cleared>>,
+}
+
+/// Whether the suspect that waits for it may be handled; for ever if none does.
+pub(super) async fn cleared(clearing: &mut Option<Clearing>) -> Event {
+    let Some(Clearing { number, cleared }) = clearing else { return std::future::pending().await };
+    let (number, cleared) = (*number, cleared.await.unwrap_or(None));
+    *clearing = None;
+    Event::Cleared(number, cleared)
+}
+
+impl LaneLoop {
+    /// Whether a delivery may have ended the processes that handled it.
+    pub(super) fn is_suspect(&self, delivery: &Delivery) -> bool {
+        delivery.delivery_count.is_some_and(|count| count >= SUSPECTED_AFTER)
+            && self.settings.plan.lane == Lane::Durable
+            && !self.settings.plan.ack_on_receipt
+            && self.outlived.suspicious(delivery) >= SUSPECTED_AFTER
+            && !id_of(delivery).is_some_and(|id| self.settings.running.has(&id))
+    }
+
+    /// Asks whether a suspect may be handled.
+    pub(super) fn clear(&mut self, number: u64) {
+        let Some(held) = self.held.get(&number) else { return };
+        let (tell, cleared) = oneshot::channel();
+        let (notes, name) = (self.settings.notes.clone(), suspect_name(held));
+        self.clearing = Some(Clearing { number, cleared });
+        self.alone = Some(number);
+        self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
+        let stopping = self.settings.settler.stopping.clone();
+        actix_rt::spawn(async move {
+            let cleared = tokio::select! {
+                () = stopping.cancelled() => None,
+                cleared = notes.begin(name) => Some(cleared),
+            };
+            // A lane that is gone gave its deliveries back: nothing begins.
+            if let Err(Some(cleared)) = tell.send(cleared) {
+                cleared.run.end(false).await;
+            }
+        });
+    }
+
+    /// A suspect is handled now, unless the app stops or its channel has closed.
+    pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
+        let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
+        if number < self.epoch_began {
+            self.release(number, Receive::GiveBack);
+        }
+        match self.held.get_mut(&number) {
+            Some(held) => {
+                held.alone = Some(run);
+                self.arrives(number, condemned);
+            }
+            None => self.end_alone_run(run, false, || {}),
+        }
+    }
+
+    /// What is held is settled; if it was a suspect, others may run again.
+    pub(super) fn is_through(&mut self, number: u64) {
+        if self.alone == Some(number) {
+            self.alone = None;
+            if self.open {
+                self.settings.states.set(self.state, true, None);
+            }
+        }
+    }
+
+    /// Removes the note of a suspect that did not end the process, and then does what is left to do.
+    pub(super) fn end_alone_run(&mut self, run: AloneRun, handled: bool, then: impl FnOnce() + 'static) {
+        // One at a time is handled.
+        self.removals.retain(|removal| !removal.is_finished());
+        self.removals.push(actix_rt::spawn(async move {
+            run.end(handled).await;
+            then();
+        }));
+    }
+
+    /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
+    pub(super) async fn end_alone_runs(&mut self) {
+        let runs: Vec<AloneRun> = self.held.values_mut().filter_map(|held| held.alone.take()).collect();
+        for run in runs {
+            self.end_alone_run(run, false, || {});
+        }
+        for removal in self.removals.drain(..) {
+            // One that panicked has removed nothing.
+            let _ = removal.await;
+        }
+    }
+}
+
+fn id_of(delivery: &Delivery) -> Option<MessageId> {
+    delivery.properties.message_id.as_deref().map(MessageId::from)
+}
+
+/// By what a message is known in all processes.
+fn suspect_name(held: &HeldDelivery) -> String {
+    let envelope = &held.envelope;
+    let id = match held.nameless {
+        // Its id is one of this process.
+        Some(_) => MessageId::from(envelope.key.as_str()).derived(format_args!("{:?}", envelope.payload), 0),
+        None => envelope.id.clone(),
+    };
+    id.as_str().to_owned()
+}

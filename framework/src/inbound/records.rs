@@ -1,0 +1,120 @@
+//! Small things that are to outlive the process, kept as messages in queues of ours: read without being taken.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+
+use crate::broker::{Addressed, Broker, BrokerError, ConsumerSpec, Properties, Queue, Receipt, Topology};
+use crate::bus::Outlet;
+use crate::message::{Headers, MediaType, MessageId};
+
+/// How long to wait for a record that is there, and for one to be written.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often records that somebody else reads are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Reads records without taking them: they go back as the consumer closes. What has been read so often that the broker
+/// drops it is missing then.
+///
+/// # Errors
+/// When the broker cannot be reached.
+pub(crate) async fn peek<T: DeserializeOwned>(
+    broker: &dyn Broker,
+    queue: &str,
+    most: u16,
+) -> Result<Vec<T>, BrokerError> {
+    let mut read = Vec::new();
+    look(broker, queue, most, |record| {
+        read.push(record);
+        false
+    })
+    .await?;
+    Ok(read)
+}
+
+/// Removes the records that `which` wants removed.
+///
+/// # Errors
+/// When the broker cannot be reached.
+pub(crate) async fn remove<T: DeserializeOwned>(
+    broker: &dyn Broker,
+    queue: &str,
+    most: u16,
+    which: impl Fn(&T) -> bool,
+) -> Result<(), BrokerError> {
+    look(broker, queue, most, |record| which(&record)).await
+}
+
+/// Shows each record to `takes`, and removes those for which it says so.
+async fn look<T: DeserializeOwned>(
+    broker: &dyn Broker,
+    queue: &str,
+    most: u16,
+    mut takes: impl FnMut(T) -> bool,
+) -> Result<(), BrokerError> {
+    let ready = ready_in(broker, queue).await?;
+    if ready == 0 {
+        return Ok(());
+    }
+    // Whoever only looks may not be allowed to declare.
+    let queue = Queue::standing(queue);
+    let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
+    let mut consumer = broker.consume(&spec).await?;
+    let mut left = Vec::new();
+    for _ in 0..ready.min(most.into()) {
+        // Somebody else may be reading them at the same time; then there are fewer.
+        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { break };
+        let delivery = delivery?;
+        match serde_json::from_slice(&delivery.payload) {
+            Ok(record) => match takes(record) {
+                true => delivery.receipt.ack(),
+                false => left.push(delivery.receipt),
+            },
+            Err(error) => {
+                tracing::warn!(queue = spec.queue.name, %error, "a record cannot be read and is passed over");
+                left.push(delivery.receipt);
+            }
+        }
+    }
+    left.into_iter().for_each(Receipt::give_back);
+    consumer.close().await;
+    Ok(())
+}
+
+/// How many messages there are. While somebody else reads them there seem to be none: that is waited out.
+async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> {
+    let started = Instant::now();
+    loop {
+        let Some(state) = broker.inspect(queue).await? else { return Ok(0) };
+        if state.ready > 0 || state.consumers == 0 || started.elapsed() > PATIENCE {
+            return Ok(state.ready);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Writes a record.
+///
+/// # Errors
+/// What went wrong, as text.
+pub(crate) async fn write<T: Serialize>(outlet: &Outlet, queue: &str, record: &T) -> Result<(), String> {
+    let payload = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+    let properties = Properties {
+        content_type: Some(MediaType::JSON.shared()),
+        message_id: Some(MessageId::new().shared()),
+        persistent: true,
+        headers: Headers::new(),
+        ..Properties::default()
+    };
+    let addressed = Addressed {
+        exchange: "".into(),
+        routing_key: queue.into(),
+        mandatory: true,
+        awaits_reply: false,
+        properties: properties.into(),
+        payload: payload.into(),
+    };
+    outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,168 @@
+//! What handlers send: it is sent again alone, with the id that it had, and nobody's effects are repeated for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider::broker::{Binding, ConsumerSpec, Queue, Topology};
+use postrider::{App, Context, Failure, Kind, Payload, distributed};
+use postrider_tests::world::{PATIENCE, Seen, World, eventually, eventually_async};
+use tokio::sync::Semaphore;
+
+#[derive(Clone)]
+struct Alpha {
+    ran: Seen<u32>,
+    heard: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Alpha {
+    fn default() -> Self {
+        Self { ran: Seen::default(), heard: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+#[distributed(service = "alpha")]
+impl Alpha {
+    /// Sends to itself and to another key.
+    #[distributed(command = "alpha.forward")]
+    async fn forward(&mut self, key: String, cx: &Context) -> Result<(), Failure> {
+        self.ran.add(cx.attempt());
+        cx.send_key("alpha.hear", Payload::text("it"))?;
+        cx.send_key(&key, Payload::text("it"))?;
+        Ok(())
+    }
+
+    #[distributed(command = "alpha.hear")]
+    async fn hear(&self, _: String, cx: &Context) {
+        self.heard.add(cx.id().to_string());
+    }
+
+    #[distributed(command = "alpha.wait")]
+    async fn wait(&self, _: String) {
+        self.gate.acquire().await.unwrap().forget();
+    }
+}
+
+impl Alpha {
+    fn app(&self) -> App {
+        let alpha = self.clone();
+        App::new("alpha").actor(move || alpha.clone()).configure(|config| {
+            config.retry.pause = Duration::from_millis(5);
+            config.stop_timeout = Duration::from_secs(5);
+        })
+    }
+}
+
+/// A queue that takes one message and refuses every other one, and gets what is sent by the key `full.do`.
+async fn full_queue(world: &World) -> Queue {
+    let name = format!("{}.full", world.names.namespace());
+    let queue = Queue::classic(&name).with("x-max-length", 1_i32).with("x-overflow", "reject-publish");
+    let binding = Binding::to_queue(&*world.names.exchange(Kind::Command), "full.do", &name);
+    let broker = world.broker().await;
+    broker
+        .declare(&Topology { queues: vec![queue.clone()], bindings: vec![binding], ..Topology::default() })
+        .await
+        .unwrap();
+    broker.close().await;
+    queue
+}
+
+/// Takes one message from a queue: its id.
+async fn take(world: &World, queue: &Queue) -> String {
+    let broker = world.broker().await;
+    let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1, answers: false };
+    let mut consumer = broker.consume(&spec).await.unwrap();
+    let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap();
+    consumer.cancel().await;
+    let id = delivery.properties.message_id.as_deref().unwrap().to_owned();
+    delivery.receipt.ack();
+    consumer.close().await;
+    broker.close().await;
+    id
+}
+
+on_both_brokers! {
+    async fn what_a_full_queue_refuses_is_sent_again_alone_until_there_is_room(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let queue = full_queue(&world).await;
+        let bus = running.bus();
+        let first = bus.send_key("full.do", Payload::text("first")).await.unwrap();
+        bus.send_key("alpha.forward", Payload::text("full.do")).await.unwrap();
+        eventually("it is sent again", || running.stats().resent >= 3).await;
+        eventually("people see why", || {
+            let lanes = running.health().lanes;
+            running.health().ready && lanes.iter().any(|lane| lane.problem.as_deref().is_some_and(|why| why.contains("full.do") && why.contains("not taken")))
+        }).await;
+        assert_eq!((alpha.ran.all(), alpha.heard.count()), (vec![1], 1), "the handler ran once, and what was taken left once");
+        // Nobody else waits for it.
+        bus.send_key("alpha.hear", Payload::text("other")).await.unwrap();
+        alpha.heard.reach(2).await;
+        assert_eq!(take(&world, &queue).await, first.to_string());
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        let second = take(&world, &queue).await;
+        assert_ne!(second, first.to_string());
+        assert_eq!((alpha.ran.all(), alpha.heard.count(), running.stats().given_back), (vec![1], 2, 0));
+        eventually("nothing is wrong", || running.health().lanes.iter().all(|lane| lane.problem.is_none())).await;
+        running.stop().await;
+    }
+
+    async fn what_is_not_taken_when_the_app_stops_goes_back_with_its_message_and_leaves_once_with_its_id(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        let queue = full_queue(&world).await;
+        running.bus().send_key("full.do", Payload::text("first")).await.unwrap();
+        running.bus().send_key("alpha.forward", Payload::text("full.do")).await.unwrap();
+        eventually("it is sent again", || running.stats().resent >= 1).await;
+        let report = running.stop().await;
+        assert_eq!((report.given_back, report.abandoned), (1, false));
+        let again = Alpha::default();
+        let running = world.start(again.app()).await;
+        eventually("it is sent again by the next process", || running.stats().resent >= 1).await;
+        take(&world, &queue).await;
+        eventually("it is settled", || running.stats().in_flight == 0).await;
+        take(&world, &queue).await;
+        eventually_async("no other copy is there", || async { world.ready(&queue.name).await == Some(0) }).await;
+        // What was taken the first time is known by its id.
+        let heard = (alpha.heard.all(), again.heard.reach(1).await);
+        assert_eq!(heard.0, heard.1);
+        running.stop().await;
+    }
+
+    async fn a_handler_that_runs_again_sends_with_the_ids_that_it_used_before(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        running.bus().send_key("alpha.forward", Payload::text("nobody.there")).await.unwrap();
+        alpha.ran.reach(3).await;
+        let heard = alpha.heard.reach(3).await;
+        assert!(heard.iter().all(|id| *id == heard[0]), "{heard:?}");
+        // Another message's are others.
+        running.bus().send_key("alpha.forward", Payload::text("nobody.there")).await.unwrap();
+        let heard = alpha.heard.reach(6).await;
+        assert!(heard[3..].iter().all(|id| *id == heard[3] && *id != heard[0]), "{heard:?}");
+        running.stop().await;
+    }
+
+    async fn a_command_with_a_time_out_is_handled_however_long_it_waited(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app().configure(|config| config.concurrency = 1)).await;
+        let bus = running.bus();
+        for reply in [None, Some(postrider::message::ReplyTo::Queue("nobody.waits".into()))] {
+            bus.send_key("alpha.wait", Payload::text("first")).await.unwrap();
+            eventually("it runs", || running.stats().in_flight == 1).await;
+            let text = postrider::Bytes::from_static(b"second");
+            let mut envelope = postrider::Envelope::new(Kind::Command, postrider::message::Key::new("alpha.hear").unwrap(), postrider::message::MediaType::TEXT, text);
+            envelope.timeout = Some(Duration::from_millis(20));
+            envelope.reply_to = reply;
+            let (heard, id) = (alpha.heard.count(), envelope.id.to_string());
+            bus.dispatch(envelope).await.unwrap();
+            eventually("it waits", || running.stats().in_flight == 2).await;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            alpha.gate.add_permits(1);
+            assert_eq!(alpha.heard.reach(heard + 1).await.last(), Some(&id));
+            eventually("both are settled", || running.stats().in_flight == 0).await;
+        }
+        assert_eq!((running.stats().expired, running.stats().dead_lettered), (0, 0));
+        running.stop().await;
+    }
+}
