@@ -30,6 +30,7 @@ mod resilience;
 mod routing;
 mod runtimes;
 mod staying_connected;
+mod supervision;
 mod test_app;
 mod topology;
 mod tracing_spans;

@@ -46,7 +46,11 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     if let Some(given) = &envelope.message_type {
         headers.set(ORIGINAL_TYPE, Arc::clone(given));
     }
-    properties.message_type = Some(envelope.key.shared());
+    properties.message_type = Some(match &envelope.target {
+        // The next attempt is for the same service.
+        Some(service) => format!("{service}:{}", envelope.key).into(),
+        None => envelope.key.shared(),
+    });
     properties.message_id = Some(envelope.id.shared());
     properties.persistent = true;
     Addressed {

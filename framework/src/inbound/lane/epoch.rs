@@ -99,7 +99,7 @@ impl LaneLoop {
                 Event::Stop if leaving == Some(Ended::Stopped) => break Ended::Stopped,
                 Event::Stop => {
                     if leaving.replace(Ended::Stopped).is_none() {
-                        self.leave(&mut consumer).await;
+                        self.leave(Ended::Stopped, &mut consumer).await;
                     }
                 }
             }
@@ -111,16 +111,28 @@ impl LaneLoop {
     /// Begins to leave; what is held and has not begun does not begin any more.
     async fn leave_for(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) -> Ended {
         self.epoch.begin_nothing_more();
-        self.leave(consumer).await;
+        self.leave(why, consumer).await;
         why
     }
 
     /// Nothing more is wanted. An ordered actor's consumer stays until the channel closes: if it were cancelled, the next
     /// instance would begin beside it, and what is given back one by one would lose its place.
-    async fn leave(&mut self, consumer: &mut Box<dyn Consumer>) {
+    async fn leave(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) {
         self.keeps_places = self.settings.ordered;
-        if !self.keeps_places {
-            consumer.cancel().await;
+        if self.keeps_places {
+            return;
+        }
+        let (stop, mut cancelling) = (self.stop(Some(why)).clone(), consumer.cancel());
+        // A broker may take its time to answer. What ends meanwhile is settled, and a stop is not kept waiting.
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut cancelling => return,
+                Some(finished) = self.outcomes.recv() => self.finished(finished),
+                Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                () = stop.cancelled() => return,
+            }
+            self.flush();
         }
     }
 
@@ -218,7 +230,7 @@ impl LaneLoop {
     }
 
     /// Whether the queue has messages that are not delivered, although there is room.
-    fn stalls(&self, found: &Found) -> bool {
+    fn stalls(&mut self, found: &Found) -> bool {
         // While the broker takes no messages it takes no answers, and delivers no more than the prefetch.
         if self.settings.plan.lane == Lane::Query && self.settings.broker.connection().borrow().blocked {
             return false;

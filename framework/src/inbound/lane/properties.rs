@@ -100,6 +100,8 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         handlers: Rc::new([spec]),
         callers: Rc::default(),
     };
+    let states = LaneStates::default();
+    let state = states.add("lane");
     LaneSettings {
         broker,
         mailbox: Mailbox(Arc::clone(inbox)).start().recipient(),
@@ -112,7 +114,8 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         running: Running::default(),
         skew: SkewPolicy::default(),
         settler,
-        states: LaneStates::default(),
+        states,
+        state,
         abandon: CancellationToken::new(),
         control: watch::channel(Control::default()).1,
         stall_after: Duration::from_secs(3_600),
