@@ -211,3 +211,6 @@ fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed 
     let (exchange, routing_key) = ("".into(), queue.into());
     Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties: Arc::new(properties), payload }
 }
+
+#[cfg(test)]
+mod tests;

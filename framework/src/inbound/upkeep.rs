@@ -218,3 +218,6 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
         tracing::debug!(%error, "other processes hear of it later");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ mod breaker;
 mod epoch;
 mod event;
 mod held;
+#[cfg(test)]
+mod leaving;
 mod outlived;
 mod pace;
 mod probe;
