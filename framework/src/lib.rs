@@ -48,7 +48,7 @@
 //!
 //! # The parts, in reading order
 //!
-//! [`message`] values that travel · [`codec`] values to bytes · [`broker`] the port · [`bus`] how messages are sent ·
+//! [`supervise`] tasks that are started again · [`message`] values that travel · [`codec`] values to bytes · [`broker`] the port · [`bus`] how messages are sent ·
 //! [`handler`] what a handler gets and gives · [`host`] the actor that owns the state · [`inbound`] the bridge ·
 //! [`app`] the process · [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
 //!
@@ -64,6 +64,8 @@
 //!
 //! No broker that outgrows one process, no other runtime than actix and tokio, no global order, no exactly-once
 //! *delivery*, no hidden reflection: what a service handles is a table one can print.
+
+pub mod supervise;
 
 pub mod message;
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::Queue;
 use postrider::testing::TestApp;
 use postrider::{App, Context, Failure, Kind, Payload, Retry, SendError, distributed};
@@ -78,6 +79,13 @@ impl Alpha {
         Err(Failure::transient(format!("attempt {} failed", cx.attempt())))
     }
 
+    #[distributed(command = "alpha.targets")]
+    async fn targets(&self, what: String, cx: &Context) -> Result<(), Failure> {
+        let target = cx.envelope().target.as_ref().map(|name| name.as_str());
+        self.seen.add(format!("{what} {} {target:?}", cx.attempt()));
+        Err(Failure::transient("no"))
+    }
+
     #[distributed(command = "alpha.once", retry = "none")]
     async fn once(&self, what: String) -> Result<(), Failure> {
         self.seen.add(what);
@@ -96,6 +104,22 @@ impl Alpha {
 }
 
 on_both_brokers! {
+    async fn a_message_for_a_service_is_for_it_in_every_attempt_and_when_it_is_replayed(world: World) {
+        let alpha = Alpha::default();
+        let app = alpha.app().configure(|config| config.retry = "2 then 100ms, 100ms".parse().unwrap());
+        let running = world.start(app).await;
+        running.bus().send_to("alpha", "alpha.targets", Payload::text("it")).await.unwrap();
+        let of_target = |attempt| format!("it {attempt} Some(\"alpha\")");
+        assert_eq!(alpha.seen.reach(4).await, (1..=4).map(of_target).collect::<Vec<_>>());
+        eventually("it is given up", || running.stats().dead_lettered == 1).await;
+        let letters = DeadLetters::new(running.bus());
+        let mut filter = DeadFilter::all();
+        filter.key = Some("alpha.targets".into());
+        assert_eq!(letters.list(&filter).await.unwrap()[0].key(), "alpha:alpha.targets");
+        assert_eq!(letters.replay(&filter, &Replay::default()).await.unwrap().replayed, 1);
+        assert_eq!(alpha.seen.reach(5).await[4], of_target(1));
+    }
+
     /// T108
     async fn a_delayed_message_is_never_early_and_holds_up_no_shorter_one(world: World) {
         let alpha = Alpha::default();

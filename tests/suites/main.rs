@@ -32,6 +32,7 @@ mod routing;
 mod runtimes;
 mod sends;
 mod staying_connected;
+mod supervision;
 mod test_app;
 mod topology;
 mod tracing_spans;

@@ -1,6 +1,6 @@
 //! Callers on runtimes of their own, which come and go.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -186,5 +186,53 @@ fn a_call_that_began_on_a_runtime_that_has_ended_goes_on() {
         node.thaw().unwrap();
         assert_eq!(under_way.recv().unwrap().await, Ok(Publication::Confirmed));
         running.stop().await;
+    });
+}
+
+/// Whoever waits for the end may have nothing but one thread.
+#[test]
+fn waiting_for_the_end_of_an_app_blocks_nobody_while_blocking_work_goes_on() {
+    let goes_on = Arc::new(AtomicBool::new(true));
+    let blocking = Arc::clone(&goes_on);
+    let (began, begins) = mpsc::channel();
+    single().block_on(async {
+        let app = App::new("sink").on_ready(async move |_| {
+            let (blocking, began) = (Arc::clone(&blocking), began.clone());
+            tokio::task::spawn_blocking(move || {
+                began.send(()).unwrap();
+                while blocking.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            Ok(())
+        });
+        let running = World::in_process().start(app).await;
+        while begins.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+        let beat = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+        };
+        tokio::select! {
+            report = running.stop() => assert_eq!(report.failure, None),
+            () = beat => {}
+        }
+        assert!(longest < Duration::from_secs(2), "the thread of the caller was blocked for {longest:?}");
+    });
+    goes_on.store(false, Ordering::SeqCst);
+}
+
+#[test]
+fn an_app_whose_own_work_panics_stops_and_says_so() {
+    run(async {
+        let app = App::new("sink").until(async |_| panic!("a bug of the program"));
+        let running = World::in_process().start(app).await;
+        let failure = running.ended().await.failure.unwrap();
+        assert!(failure.contains("a bug of the program"), "{failure}");
     });
 }

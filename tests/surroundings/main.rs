@@ -6,6 +6,7 @@ mod broker_setup;
 mod dead_letters;
 mod frame_sizes;
 mod frames;
+mod ipv6;
 mod messages;
 mod newcomer;
 mod newcomer_macros;

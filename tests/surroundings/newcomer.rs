@@ -33,8 +33,13 @@ fn shell_block(page: &str, heading: &str) -> Vec<String> {
 fn company_over_rabbitmq() -> Vec<String> {
     let block = shell_block(&page("README.md"), "## The same binaries over RabbitMQ");
     assert!(block[0].starts_with("export POSTRIDER_BROKER="), "{block:?}");
-    let commands = block[1..].iter().map(|line| line.replace("cargo run -p ", &format!("{}/", built().display())));
+    let commands = block[1..].iter().map(|line| as_built(line));
     [format!("export POSTRIDER_BROKER={}", amqp_url())].into_iter().chain(commands).collect()
+}
+
+/// A command line with what Cargo has built in the place of Cargo.
+fn as_built(line: &str) -> String {
+    line.replace(" -- ", " ").replace("cargo run -p ", &format!("{}/", built().display()))
 }
 
 /// Pastes commands into a shell, and ends what they leave behind. They write to files: a pipe would be full some day, and
@@ -80,6 +85,36 @@ fn the_company_over_rabbitmq_works_as_the_readme_says_it_in_a_fresh_namespace_an
     let (namespace, commands) = (fresh_namespace(), company_over_rabbitmq());
     assert_all_orders_are_done(&paste(&namespace, &commands));
     assert_all_orders_are_done(&paste(&namespace, &commands));
+}
+
+#[test]
+fn the_two_commands_of_the_readme_run_the_company_and_the_checks() {
+    let [company, checks] = <[String; 2]>::try_from(shell_block(&page("README.md"), "## Two commands")).unwrap();
+    assert_eq!((company.as_str(), checks.as_str()), ("cargo run -p delivery", "cargo xtask test"));
+    let output = paste(&fresh_namespace(), &[as_built(&company)]);
+    assert_all_orders_are_done(&output);
+    // All of it would run this test once more.
+    let listed = run(program("xtask").args(["test", "--list"]));
+    assert!(listed.status.success() && out(&listed).contains("surroundings"), "{}\n{}", out(&listed), err(&listed));
+}
+
+#[test]
+fn the_commands_about_running_services_work_behind_those_that_start_them_as_the_readme_says() {
+    let mut commands = company_over_rabbitmq();
+    let ends = commands.pop().unwrap();
+    assert!(ends.starts_with("kill "), "the last one ends them: {ends}");
+    let block = shell_block(&page("README.md"), "Every service binary has a command line");
+    assert_eq!(block.len(), 4, "{block:?}");
+    commands.push("set -e".into());
+    commands.extend(block.iter().map(|line| as_built(line)));
+    commands.push(ends);
+    let output = paste(&fresh_namespace(), &commands);
+    let printed = [out(&output), err(&output)].concat();
+    assert!(output.status.success(), "{printed}");
+    let behind = printed.split_once("next: ").expect("the company has run").1;
+    // The list of handlers, the answer to the request, and the copy of a message on its way.
+    assert!(behind.contains("Invoicing") && behind.matches("invoice.create").count() >= 2, "{printed}");
+    assert!(behind.contains(r#""order":7"#) && behind.contains("470"), "{printed}");
 }
 
 #[test]

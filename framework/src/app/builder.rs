@@ -193,8 +193,8 @@ impl App {
         self
     }
 
-    /// Runs this once all actors consume and the services that the app [needs](App::needs) are there. If it fails, the
-    /// process stops and its exit code says so.
+    /// Runs this once all actors consume and the services that the app [needs](App::needs) are there. If it fails or
+    /// panics, the process stops and its exit code says so.
     pub fn on_ready<F>(mut self, run: F) -> Self
     where
         F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,

@@ -27,6 +27,7 @@ fn due_settings(launched: &Launched) -> DueSettings {
         counters: Arc::clone(&launched.counters),
         states: launched.states.clone(),
         skew: launched.config.skew,
+        stall_after: launched.config.stall_after,
         confirm_timeout: launched.config.publish.confirm_timeout,
         stopping: launched.stops.stopping.clone(),
     }

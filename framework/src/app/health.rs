@@ -1,8 +1,12 @@
 //! Whether the app is ready, for those who watch over processes: served from before the first try to connect.
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +16,7 @@ use crate::app::launch::Launched;
 use crate::app::running::Health;
 use crate::broker::{BrokerError, ConnectionState};
 use crate::inbound::LaneStates;
+use crate::supervise::{Tasks, supervise};
 
 /// What readiness is read from.
 #[derive(Clone)]
@@ -20,6 +25,7 @@ pub(super) struct HealthSource {
     connection: watch::Receiver<ConnectionState>,
     stopping: CancellationToken,
     waits_for: watch::Receiver<Vec<String>>,
+    tasks: Tasks,
 }
 
 impl HealthSource {
@@ -29,6 +35,7 @@ impl HealthSource {
             connection: launched.broker.connection(),
             stopping: launched.stops.stopping.clone(),
             waits_for: launched.waits_for.subscribe(),
+            tasks: launched.broker.tasks(),
         }
     }
 
@@ -45,9 +52,24 @@ impl HealthSource {
     pub(super) fn health(&self) -> Health {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
         let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
-        let waits_for = self.waits_for.borrow().clone();
-        let ready = !self.stopping.is_cancelled() && connection.up && consuming && waits_for.is_empty();
-        Health { ready, connected: connection.up, blocked: connection.blocked, waits_for, lanes }
+        let (waits_for, panicked) = (self.waits_for.borrow().clone(), self.tasks.problems());
+        let ready =
+            !self.stopping.is_cancelled() && connection.up && consuming && waits_for.is_empty() && panicked.is_empty();
+        Health { ready, connected: connection.up, blocked: connection.blocked, waits_for, panicked, lanes }
+    }
+}
+
+/// The pause between two tries to listen again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Takes the address again after a panic, however long somebody else has it.
+async fn listen_again(address: SocketAddr) -> TcpListener {
+    loop {
+        match listen(address).await {
+            Ok(listener) => return listener,
+            Err(problem) => tracing::error!(problem, "health is not served; trying again"),
+        }
+        tokio::time::sleep(LISTEN_PAUSE).await;
     }
 }
 
@@ -96,9 +118,15 @@ impl HealthBoard {
     pub(super) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
         let Some(address) = config.health else { return Ok(()) };
         let listener = listen(address).await.map_err(|error| format!("{}: {error}", config.origins.shown("health")))?;
-        let board = self.clone();
         tracing::info!(%address, "health is served at /live and /ready");
-        actix_rt::spawn(serve(listener, Arc::new(move || board.report()), until));
+        let (board, listener, ended) = (self.clone(), Cell::new(Some(listener)), until.clone());
+        let serving = async move || {
+            let board = board.clone();
+            let listener = if let Some(first) = listener.take() { first } else { listen_again(address).await };
+            serve(listener, Arc::new(move || board.report()), until.clone()).await;
+        };
+        // Nobody can read there that it is not served: its list is nobody's.
+        actix_rt::spawn(supervise(Tasks::default(), "health".into(), ended.cancelled_owned(), serving));
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! What happens once all actors consume: the services that the app needs are waited for, then its own work runs.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::join_all;
 use postrider_grammar::check_word;
 use tokio::time::Instant;
@@ -12,6 +14,7 @@ use crate::app::config::Config;
 use crate::app::control::answers;
 use crate::app::launch::Launched;
 use crate::bus::{Bus, RequestError, SendError};
+use crate::supervise::panic_text;
 
 /// How long one question waits for its answer; a restarted broker may have lost it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -138,11 +141,19 @@ pub(super) fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
             if waits_for.wait_for(Vec::is_empty).await.is_err() {
                 return;
             }
-            if let Err(error) = run.await {
-                tracing::error!(%error, "what runs once the app is ready failed; stopping");
-                fails.with(error.to_string());
-            } else if ends {
-                stop.cancel();
+            match AssertUnwindSafe(run).catch_unwind().await {
+                Ok(Ok(())) if ends => stop.cancel(),
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "what runs once the app is ready failed; stopping");
+                    fails.with(error.to_string());
+                }
+                // Nobody would finish what it has begun: an app that goes on would only look as if it did its work.
+                Err(panic) => {
+                    let panic = panic_text(&*panic);
+                    tracing::error!(panic, "what runs once the app is ready panicked; stopping");
+                    fails.with(format!("what runs once the app is ready panicked: {panic}"));
+                }
             }
         }));
     }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::control::Controls;
@@ -10,6 +11,11 @@ use crate::app::health::HealthSource;
 use crate::broker::{BrokerError, ConnectionState};
 use crate::bus::{Bus, Counters, Stats};
 use crate::inbound::LaneState;
+
+/// How long the app's thread may take to end after it has said that the app has stopped.
+const THREAD_GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked at meanwhile.
+const THREAD_LOOK: Duration = Duration::from_millis(1);
 
 /// Why an app did not start: every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +53,8 @@ pub struct StopReport {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, and the services that
-    /// it needs are there.
+    /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, the services that
+    /// it needs are there, and no task of the framework has panicked just now.
     pub ready: bool,
     /// Whether the connection for publishing is there.
     pub connected: bool,
@@ -56,6 +62,8 @@ pub struct Health {
     pub blocked: bool,
     /// The services that the app needs and that have not answered yet.
     pub waits_for: Vec<String>,
+    /// The tasks of the framework that have panicked and are being started again, one sentence each. This is a bug of the framework.
+    pub panicked: Vec<String>,
     /// The lanes.
     pub lanes: Vec<LaneState>,
 }
@@ -152,10 +160,32 @@ impl Running {
         };
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It has said that it is done; joining takes as long as it needs to clear its table.
-            let _ = thread.join();
+            end_of(thread).await;
         }
         report
+    }
+}
+
+/// Waits for a thread that has said that it is done, for as long as it may take to clear its table. Joining blocks, and work on
+/// that thread that never ends would block whoever waits: another thread looks, and nobody is left without an executor.
+async fn end_of(thread: JoinHandle<()>) {
+    let (done, ended) = oneshot::channel();
+    let look = move || {
+        let until = Instant::now() + THREAD_GRACE;
+        while !thread.is_finished() {
+            if Instant::now() >= until {
+                tracing::warn!("blocking work goes on although the app has stopped; its thread was left behind");
+                // Whoever waits has given up if nobody hears of it.
+                let _ = done.send(());
+                return;
+            }
+            std::thread::sleep(THREAD_LOOK);
+        }
+        // A panic was reported by the thread itself.
+        let _ = (thread.join(), done.send(()));
+    };
+    if std::thread::Builder::new().name("postrider-ended".into()).spawn(look).is_ok() {
+        let _ = ended.await;
     }
 }
 

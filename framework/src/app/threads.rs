@@ -1,7 +1,7 @@
 //! The threads that run actors.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
 
 use actix_rt::{Arbiter, ArbiterHandle};
@@ -14,6 +14,7 @@ use crate::app::running::StartError;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, Outlet};
 use crate::host::{ArbiterWatch, Watchdog};
+use crate::supervise::supervise;
 
 pub(super) async fn open_outlet(
     broker: &Arc<dyn Broker>,
@@ -79,7 +80,12 @@ impl Threads {
             let arbiter = Arbiter::new();
             let watch = ArbiterWatch::new(name.clone());
             let handle = arbiter.handle();
-            handle.spawn(Arc::clone(&watch).beat());
+            let beating = Arc::clone(&watch);
+            let beat = async move || Arc::clone(&beating).beat().await;
+            let beats = supervise(broker.tasks(), format!("heartbeat of {name}"), pending(), beat);
+            handle.spawn(async {
+                beats.await;
+            });
             let seat = Seat { handle: Some(handle), watch: Arc::clone(&watch), outlet };
             arbiters.push(arbiter);
             watches.push(watch);

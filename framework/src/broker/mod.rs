@@ -9,6 +9,8 @@ mod death;
 mod delay;
 mod delivery;
 mod direct_reply;
+#[cfg(test)]
+pub(crate) mod double;
 mod error;
 mod fit;
 mod names;

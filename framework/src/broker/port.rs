@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{BrokerError, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, Topology};
+use crate::supervise::Tasks;
 
 /// What a broker can do by itself. An adapter states it; nobody asks for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,11 @@ pub trait Broker: Send + Sync + 'static {
 
     /// How the connection for publishing stands, now and later.
     fn connection(&self) -> watch::Receiver<ConnectionState>;
+
+    /// The supervised tasks of whoever uses this connection, its own among them. An adapter answers with the same list each time.
+    fn tasks(&self) -> Tasks {
+        Tasks::default()
+    }
 
     /// Declares exchanges, queues and bindings, in this order. Declaring what stands already changes nothing.
     /// The exchanges and their bindings are declared again whenever a connection is new.

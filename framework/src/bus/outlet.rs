@@ -139,8 +139,8 @@ impl Outlet {
     }
 
     /// A queue may have been made anew: the way back to it from a delay is declared again before it is needed.
-    pub async fn forget_way_back(&self, queue: &str) {
-        self.delays.forget(queue).await;
+    pub fn forget_way_back(&self, queue: &str) {
+        self.delays.forget(queue);
     }
 
     /// Publishes an answer for a second time, which may have been the reason why its first channel has ended.

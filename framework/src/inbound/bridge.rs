@@ -11,11 +11,13 @@ use crate::broker::{Broker, BrokerError};
 use crate::bus::{Bus, Unsent};
 use crate::handler::HandlerSpec;
 use crate::host::{Deliver, Running, Stops};
+use crate::inbound::keep::{FirstStart, Started};
 use crate::inbound::lane::{Breaker, ConsumerTimeout, Control, LaneLoop, LaneSettings, Pace};
 use crate::inbound::settle::Settler;
 use crate::inbound::states::LaneStates;
 use crate::inbound::suspects::{Notes, Suspects};
 use crate::inbound::topology::ActorPlan;
+use crate::supervise::supervise;
 
 /// What a bridge needs.
 pub struct BridgeSettings {
@@ -92,25 +94,26 @@ impl Bridge {
         let (mut lanes, mut starting) = (Vec::new(), Vec::new());
         for plan in settings.plan.lanes {
             let (started, waiting) = oneshot::channel();
-            let lane = LaneLoop::new(LaneSettings {
+            let state = settings.states.add(plan.queue_name(), settings.unsent.clone());
+            let lane = LaneSettings {
                 broker: Arc::clone(&settings.broker),
                 mailbox: settings.mailbox.clone(),
                 plan,
                 prefetch: settings.prefetch,
                 ordered: settings.ordered,
                 running: settings.running.clone(),
-                unsent: settings.unsent.clone(),
                 notes: notes.clone(),
                 settler: settler.clone(),
                 states: settings.states.clone(),
+                state,
                 abandon: settings.stops.abandon.clone(),
                 control: settings.control.clone(),
                 stall_after: settings.stall_after,
                 breaker: settings.breaker.clone(),
                 consumer_timeout: settings.consumer_timeout.clone(),
                 pace: settings.pace.clone(),
-            });
-            lanes.push(actix_rt::spawn(lane.run(started)));
+            };
+            lanes.push(actix_rt::spawn(keep_lane(lane, started)));
             starting.push(waiting);
         }
         for waiting in starting {
@@ -118,6 +121,15 @@ impl Bridge {
         }
         Ok(Self { lanes }.start())
     }
+}
+
+/// Runs a lane until the app stops; each run has a loop of its own, because a panic leaves one behind that nobody can trust.
+async fn keep_lane(settings: LaneSettings, started: Started) -> u64 {
+    let (tasks, name) = (settings.broker.tasks(), format!("lane of {}", settings.plan.queue_name()));
+    let (stopping, first) = (settings.settler.stopping.clone(), FirstStart::new(started));
+    let run = async || first.run(|started| LaneLoop::new(settings.clone()).run(started)).await;
+    // What a loop had that panicked went back as its channel closed.
+    supervise(tasks, name, stopping.cancelled(), run).await.unwrap_or(0)
 }
 
 impl Actor for Bridge {

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{
-    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Queue, Topology, open,
+    Binding, Broker, BrokerError, ConsumerSpec, Delivery, Exchange, ExchangeKind, Queue, Topology, open,
 };
 use crate::bus::{Bus, channel_key, reply_to};
-use crate::inbound::keep::{Consuming, keep_consuming};
+use crate::inbound::keep::{Consuming, Watched, keep_consuming};
 use crate::message::{Envelope, Kind, MediaType, Name, is_logged};
 
 /// The channel on which every process of a service hears orders. No handler can have it.
@@ -42,6 +42,8 @@ pub struct ControlSettings {
     pub bind: Arc<Notify>,
     /// How long an answer may take to be confirmed.
     pub confirm_timeout: Duration,
+    /// How long an order may lie there without being delivered.
+    pub stall_after: Duration,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
 }
@@ -52,6 +54,14 @@ pub async fn obey_orders(settings: ControlSettings, started: oneshot::Sender<Res
 }
 
 impl Consuming for ControlSettings {
+    fn name(&self) -> String {
+        "orders to this process".into()
+    }
+
+    fn stall_after(&self) -> Duration {
+        self.stall_after
+    }
+
     fn spec(&self, epoch: u64) -> ConsumerSpec {
         let identity = &self.bus.identity;
         let (names, first) = (&identity.names, self.services.first().map_or("", String::as_str));
@@ -74,7 +84,7 @@ impl Consuming for ControlSettings {
         }
     }
 
-    fn epoch<'a>(&'a self, mut consumer: Box<dyn Consumer>) -> LocalBoxFuture<'a, Option<BrokerError>> {
+    fn epoch<'a>(&'a self, mut consumer: Watched<'a>) -> LocalBoxFuture<'a, Option<BrokerError>> {
         Box::pin(async move {
             loop {
                 let pulled = tokio::select! {
@@ -86,11 +96,8 @@ impl Consuming for ControlSettings {
                     pulled = consumer.next() => pulled,
                 };
                 match pulled {
-                    Some(Ok(delivery)) => self.obey(delivery).await,
-                    Some(Err(error)) => return Some(error),
-                    None => {
-                        return Some(BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() });
-                    }
+                    Ok(delivery) => self.obey(delivery).await,
+                    Err(error) => return Some(error),
                 }
             }
         })

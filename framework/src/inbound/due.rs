@@ -12,14 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{
-    Addressed, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology,
-    due_topology, strip,
+    Addressed, Broker, BrokerError, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology, due_topology, strip,
 };
 use crate::bus::{Bus, Counters, SendError, Unsent, due};
 use crate::handler::{Failed, FailureClass};
 use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
-use crate::inbound::keep::{Consuming, keep_consuming};
+use crate::inbound::keep::{Consuming, Watched, keep_consuming};
 use crate::inbound::states::LaneStates;
 use crate::message::{Problem, is_logged};
 
@@ -44,6 +43,8 @@ pub struct DueSettings {
     pub skew: SkewPolicy,
     /// How long a publication may take.
     pub confirm_timeout: Duration,
+    /// How long what is due may lie there without being delivered.
+    pub stall_after: Duration,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
 }
@@ -63,6 +64,14 @@ struct Due {
 }
 
 impl Consuming for Due {
+    fn name(&self) -> String {
+        format!("publishing from {}", self.settings.bus.identity.names.due())
+    }
+
+    fn stall_after(&self) -> Duration {
+        self.settings.stall_after
+    }
+
     fn spec(&self, _: u64) -> ConsumerSpec {
         let topology = due_topology(&self.settings.bus.identity.names);
         ConsumerSpec { queue: topology.queues[0].clone(), topology, prefetch: PREFETCH, answers: false }
@@ -72,14 +81,14 @@ impl Consuming for Due {
         self.settings.states.set(self.state, consuming, problem);
     }
 
-    fn epoch<'a>(&'a self, consumer: Box<dyn Consumer>) -> LocalBoxFuture<'a, Option<BrokerError>> {
+    fn epoch<'a>(&'a self, consumer: Watched<'a>) -> LocalBoxFuture<'a, Option<BrokerError>> {
         Box::pin(self.settings.epoch(consumer))
     }
 }
 
 impl DueSettings {
     /// One channel epoch; why it ended, unless the app stops.
-    async fn epoch(&self, mut consumer: Box<dyn Consumer>) -> Option<BrokerError> {
+    async fn epoch(&self, mut consumer: Watched<'_>) -> Option<BrokerError> {
         let mut publishing = FuturesUnordered::new();
         let ended = loop {
             tokio::select! {
@@ -87,9 +96,8 @@ impl DueSettings {
                 () = self.stopping.cancelled() => break None,
                 Some(()) = publishing.next() => {}
                 pulled = consumer.next(), if publishing.len() < usize::from(PREFETCH) => match pulled {
-                    Some(Ok(delivery)) => publishing.push(self.publish(delivery)),
-                    Some(Err(error)) => break Some(error),
-                    None => break Some(BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }),
+                    Ok(delivery) => publishing.push(self.publish(delivery)),
+                    Err(error) => break Some(error),
                 },
             }
         };
@@ -203,3 +211,6 @@ fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed 
     let (exchange, routing_key) = ("".into(), queue.into());
     Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties: Arc::new(properties), payload }
 }
+
+#[cfg(test)]
+mod tests;

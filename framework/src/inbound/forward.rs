@@ -8,7 +8,7 @@ use crate::broker::{
     ORIGINAL_TYPE, Properties, fit_into_frame, note_broker_death, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
-use crate::message::{Envelope, Headers, MessageId, Problem, Value};
+use crate::message::{Envelope, Headers, Kind, MessageId, Problem, Value};
 
 /// When a build without a handler for its key first met a message, in seconds since 1970.
 const SKEWED_SINCE: &str = "postrider-skewed-since";
@@ -46,7 +46,12 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     if let Some(given) = &envelope.message_type {
         headers.set(ORIGINAL_TYPE, Arc::clone(given));
     }
-    properties.message_type = Some(envelope.key.shared());
+    // For the next attempt it is for the same service; a reply is for whoever has its queue.
+    let service = envelope.target.as_ref().filter(|_| envelope.kind != Kind::Reply);
+    properties.message_type = Some(match service {
+        Some(service) => format!("{service}:{}", envelope.key).into(),
+        None => envelope.key.shared(),
+    });
     properties.message_id = Some(envelope.id.shared());
     properties.persistent = true;
     Addressed {

@@ -1,14 +1,17 @@
-//! A consumer that is opened again whenever it ends, until the app stops.
+//! A consumer that is opened again whenever it ends, stalls or panics, until the app stops.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, join};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Consumer, ConsumerSpec};
+use crate::broker::{Broker, BrokerError, Consumer, ConsumerSpec, Delivery};
+use crate::inbound::lane::Probe;
+use crate::supervise::supervise;
 
 /// A consumer that lasted so long is opened again after the first pause.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
@@ -20,8 +23,39 @@ const LAST_PAUSE: Duration = Duration::from_secs(10);
 /// Hears of the first consumer, or of the mistake that makes one impossible.
 pub(super) type Started = oneshot::Sender<Result<(), BrokerError>>;
 
+/// Tells whoever starts a task of its first start, also when a run before that start has panicked.
+pub(super) struct FirstStart(Cell<Option<Started>>);
+
+impl FirstStart {
+    pub(super) fn new(started: Started) -> Self {
+        Self(Cell::new(Some(started)))
+    }
+
+    /// Does one run. It is to tell of its start unless one has started before.
+    pub(super) async fn run<T, F: Future<Output = T>>(&self, run: impl FnOnce(Option<Started>) -> F) -> T {
+        let Some(first) = self.0.take() else { return run(None).await };
+        self.0.set(Some(first));
+        let (started, waiting) = oneshot::channel();
+        let told = async {
+            if let Ok(result) = waiting.await
+                && let Some(first) = self.0.take()
+            {
+                // Whoever started us has given up; we will hear that we are to stop.
+                let _ = first.send(result);
+            }
+        };
+        join(run(Some(started)), told).await.0
+    }
+}
+
 /// What is done with the consumer of each channel epoch.
 pub(super) trait Consuming {
+    /// What it is called when it panics.
+    fn name(&self) -> String;
+
+    /// How long its queue may have messages that are not delivered although there is room.
+    fn stall_after(&self) -> Duration;
+
     /// What to consume in an epoch.
     fn spec(&self, epoch: u64) -> ConsumerSpec;
 
@@ -29,7 +63,41 @@ pub(super) trait Consuming {
     fn consumes(&self, consuming: bool, problem: Option<String>);
 
     /// One channel epoch; why it ended, unless the app stops.
-    fn epoch<'a>(&'a self, consumer: Box<dyn Consumer>) -> LocalBoxFuture<'a, Option<BrokerError>>;
+    fn epoch<'a>(&'a self, consumer: Watched<'a>) -> LocalBoxFuture<'a, Option<BrokerError>>;
+}
+
+/// A consumer whose queue is looked at while nothing comes.
+pub(super) struct Watched<'a> {
+    consumer: Box<dyn Consumer>,
+    broker: &'a Arc<dyn Broker>,
+    queue: String,
+    probe: Probe,
+}
+
+impl Watched<'_> {
+    /// The next delivery. Is only asked for while there is room for one. Cancel safe.
+    ///
+    /// # Errors
+    /// When the consumer has ended, or its queue stalls.
+    pub(super) async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        self.probe.watch(true);
+        let lost = |reason: &str| BrokerError::Lost { reason: reason.into() };
+        tokio::select! {
+            biased;
+            pulled = self.consumer.next() => {
+                self.probe.delivered();
+                pulled.unwrap_or_else(|| Err(lost("the consumer was cancelled by the broker")))
+            }
+            stall = self.probe.stalled(self.broker, &self.queue) => {
+                tracing::error!(queue = self.queue, stall, "the consumer is stalled; opening it again");
+                Err(lost(stall))
+            }
+        }
+    }
+
+    pub(super) async fn close(&mut self) {
+        self.consumer.close().await;
+    }
 }
 
 /// Consumes until the app stops, or until the first consumer proves impossible.
@@ -39,7 +107,32 @@ pub(super) async fn keep_consuming(
     stopping: &CancellationToken,
     started: Started,
 ) {
-    let (mut started, mut pause) = (Some(started), FIRST_PAUSE);
+    let first = FirstStart::new(started);
+    let run = async || {
+        let _ends = Ends(consuming);
+        first.run(|started| consume(consuming, broker, stopping, started)).await;
+    };
+    supervise(broker.tasks(), consuming.name(), stopping.cancelled(), run).await;
+}
+
+/// Nothing is consumed after a run, also after one that panicked.
+struct Ends<'a, C: Consuming>(&'a C);
+
+impl<C: Consuming> Drop for Ends<'_, C> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.consumes(false, Some("its task panicked".into()));
+        }
+    }
+}
+
+async fn consume(
+    consuming: &impl Consuming,
+    broker: &Arc<dyn Broker>,
+    stopping: &CancellationToken,
+    mut started: Option<Started>,
+) {
+    let mut pause = FIRST_PAUSE;
     // Without limit of tries: what waits in a queue must not wait for a restart.
     for epoch in 0.. {
         let spec = consuming.spec(epoch);
@@ -55,7 +148,8 @@ pub(super) async fn keep_consuming(
                     // Whoever started us has given up; we will hear that we are to stop.
                     let _ = started.send(Ok(()));
                 }
-                let ended = consuming.epoch(consumer).await;
+                let (queue, probe) = (spec.queue.name.clone(), Probe::new(consuming.stall_after()));
+                let ended = consuming.epoch(Watched { consumer, broker, queue, probe }).await;
                 consuming.consumes(false, ended.map(|error| error.to_string()));
                 if opened.elapsed() >= STABLE_AFTER {
                     pause = FIRST_PAUSE;

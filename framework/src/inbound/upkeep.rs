@@ -19,6 +19,7 @@ use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::shared_exchanges;
 use crate::message::{Kind, MessageId, is_logged};
+use crate::supervise::supervise;
 
 /// How often what others say of deleted exchanges makes this process declare all again, at most.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub const REBIND_AFTER: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What looking after exchanges and bindings needs.
+#[derive(Clone)]
 pub struct UpkeepSettings {
     /// The broker.
     pub broker: Arc<dyn Broker>,
@@ -47,6 +49,11 @@ pub struct UpkeepSettings {
 
 /// Looks after exchanges and bindings until the app stops, or at once no more where nobody else can delete them.
 pub async fn keep_bound(settings: UpkeepSettings) {
+    let (tasks, name) = (settings.broker.tasks(), "upkeep of exchanges and bindings".to_owned());
+    supervise(tasks, name, settings.stopping.cancelled(), async || look_after(settings.clone()).await).await;
+}
+
+async fn look_after(settings: UpkeepSettings) {
     let mut upkeep = Upkeep {
         settings,
         missing: Vec::new(),
@@ -211,3 +218,6 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
         tracing::debug!(%error, "other processes hear of it later");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         wake: Arc::clone(&wake),
         cancelled: false,
         mute: false,
+        panics: false,
     };
     if let Some(queue) = state.queues.get_mut(&spec.queue.name) {
         queue.subscribers.push(subscriber);
@@ -129,6 +130,7 @@ struct InProcessConsumer {
 
 impl InProcessConsumer {
     /// What there is to say right now.
+    #[allow(clippy::panic, reason = "a fault that tests ask for")]
     fn poll_once(&self) -> Option<Option<Result<Delivery, BrokerError>>> {
         let lost = |reason: &str| Some(Some(Err(BrokerError::Lost { reason: reason.into() })));
         if self.channel.connection.is_closed() {
@@ -138,6 +140,10 @@ impl InProcessConsumer {
         let Some(queue) = state.queues.get_mut(&self.channel.queue) else { return lost("the queue was deleted") };
         let counts = queue.counts_deliveries();
         let Some(subscriber) = queue.subscriber(self.channel.id) else { return lost("the consumer was closed") };
+        if subscriber.panics {
+            drop(state);
+            panic!("a fault that a test asked for");
+        }
         let Some(tag) = subscriber.outbox.pop_front() else {
             return subscriber.cancelled.then_some(None);
         };

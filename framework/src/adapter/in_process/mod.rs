@@ -85,6 +85,16 @@ impl InProcess {
         }
     }
 
+    /// A fault: whoever consumes a queue now panics, as by a bug of the framework.
+    pub fn panic_in_consumers(&self, queue: &str) {
+        if let Some(queue) = self.inner.lock().queues.get_mut(queue) {
+            for subscriber in &mut queue.subscribers {
+                subscriber.panics = true;
+                subscriber.wake.wake();
+            }
+        }
+    }
+
     /// Waits until nothing is on its way: no consumed queue has a message, and no delivery is unsettled.
     pub async fn quiet(&self) {
         let mut changes = self.inner.changes.subscribe();

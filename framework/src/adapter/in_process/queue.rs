@@ -38,6 +38,8 @@ pub(super) struct Subscriber {
     pub(super) cancelled: bool,
     /// Gets nothing, without hearing of it: a fault.
     pub(super) mute: bool,
+    /// Whether the next look for a delivery panics.
+    pub(super) panics: bool,
 }
 
 /// What a queue's arguments say.

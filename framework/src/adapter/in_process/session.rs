@@ -15,20 +15,24 @@ use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
     Topology,
 };
+use crate::supervise::{Tasks, supervise};
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
 pub struct Session {
     connection: Arc<Connection>,
+    tasks: Tasks,
 }
 
 impl Session {
     pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>) -> Self {
-        let connection = Connection::new(inner, faults);
+        let (connection, tasks) = (Connection::new(inner, faults), Tasks::default());
         // Without a runtime there is nobody who could wait either.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(expire(Arc::downgrade(&connection)));
+            let expiring = Arc::downgrade(&connection);
+            let expiring = async move || expire(Weak::clone(&expiring)).await;
+            runtime.spawn(supervise(tasks.clone(), "expiry of messages".into(), std::future::pending(), expiring));
         }
-        Self { connection }
+        Self { connection, tasks }
     }
 
     /// The broker's state, while the session is open.
@@ -68,6 +72,10 @@ impl Broker for Session {
 
     fn describe(&self) -> String {
         "in-process broker".into()
+    }
+
+    fn tasks(&self) -> Tasks {
+        self.tasks.clone()
     }
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {

@@ -16,6 +16,7 @@ use crate::adapter::rabbitmq::errors::{connecting, of_all};
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::{declare, restore, socket};
 use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};
+use crate::supervise::{Tasks, supervise};
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +45,8 @@ pub(super) struct Link {
     addresses: Addresses,
     name: String,
     pub(super) handle: Handle,
+    /// The supervised tasks of the app.
+    pub(super) tasks: Tasks,
     state: watch::Sender<LinkState>,
     shown: watch::Sender<ConnectionState>,
     /// What must stand before the link counts as up again.
@@ -57,13 +60,20 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(addresses: Addresses, name: String, handle: Handle, kept: Option<Arc<Kept>>) -> Arc<Self> {
+    pub(super) fn new(
+        addresses: Addresses,
+        name: String,
+        handle: Handle,
+        tasks: Tasks,
+        kept: Option<Arc<Kept>>,
+    ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
         Arc::new(Self {
             addresses,
             name,
             handle,
+            tasks,
             state,
             shown,
             kept,
@@ -75,7 +85,7 @@ impl Link {
 
     /// A link of which the other one says too that the broker blocks it.
     pub(super) fn shown_by(other: &Arc<Self>, addresses: Addresses, name: String, handle: Handle) -> Arc<Self> {
-        let mut link = Self::new(addresses, name, handle, None);
+        let mut link = Self::new(addresses, name, handle, other.tasks.clone(), None);
         if let Some(link) = Arc::get_mut(&mut link) {
             link.also_shown = Some(Arc::clone(other));
         }
@@ -93,17 +103,29 @@ impl Link {
     /// Connects for the first time, and keeps the link up from then on.
     pub(super) async fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
         let connection = self.connect().await?;
-        self.replace(LinkState::Up(Arc::clone(&connection), 1));
+        self.replace(LinkState::Up(connection, 1));
         self.begun.store(true, Ordering::Release);
-        self.handle.spawn(Arc::clone(self).keep_up(Some(connection)));
+        self.spawn_keep_up();
         Ok(())
     }
 
     /// Connects when it is needed for the first time, and keeps the link up from then on. Nobody waits for it here.
     pub(super) fn begin(self: &Arc<Self>) {
         if !self.begun.swap(true, Ordering::AcqRel) {
-            self.handle.spawn(Arc::clone(self).keep_up(None));
+            self.spawn_keep_up();
         }
+    }
+
+    fn spawn_keep_up(self: &Arc<Self>) {
+        let (kept_up, closed) = (Arc::clone(self), Arc::clone(self));
+        let keep_up = async move || Arc::clone(&kept_up).keep_up().await;
+        let name = format!("connection {}", self.name);
+        self.handle.spawn(supervise(self.tasks.clone(), name, async move { closed.until_closed().await }, keep_up));
+    }
+
+    pub(super) async fn until_closed(&self) {
+        // Fails only when the link is gone, which is as good.
+        let _ = self.subscribe().wait_for(|state| matches!(state, LinkState::Closed)).await;
     }
 
     pub(super) fn connection(&self) -> watch::Receiver<ConnectionState> {
@@ -157,9 +179,12 @@ impl Link {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }
 
-    async fn keep_up(self: Arc<Self>, first: Option<Arc<Connection>>) {
-        let mut epoch = u64::from(first.is_some());
-        let mut connection = first;
+    /// Goes on from whatever the link is, because a run before this one may have panicked.
+    async fn keep_up(self: Arc<Self>) {
+        let (mut epoch, mut connection) = match &*self.state.borrow() {
+            LinkState::Up(connection, epoch) => (*epoch, Some(Arc::clone(connection))),
+            LinkState::Down(_) | LinkState::Closed => (self.shown.borrow().epoch, None),
+        };
         loop {
             if let Some(connection) = connection.take() {
                 lost(&connection, &self).await;

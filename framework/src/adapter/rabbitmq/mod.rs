@@ -40,6 +40,7 @@ use crate::broker::{
     Topology, is_direct_reply,
 };
 use crate::message::Secret;
+use crate::supervise::Tasks;
 
 /// How long the broker may take to answer one request of ours.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,14 +100,15 @@ impl RabbitMq {
             .build()
             .map_err(|error| BrokerError::Unreachable { address: shown.clone(), reason: error.to_string() })?;
         let kept = Arc::<Kept>::default();
-        let handle = runtime.handle().clone();
+        let (handle, tasks) = (runtime.handle().clone(), Tasks::default());
         let named = |what: &str| format!("{} ({what})", settings.name);
-        let publishing = Link::new(addresses.clone(), named("publishing"), handle.clone(), Some(Arc::clone(&kept)));
+        let exchanges = Some(Arc::clone(&kept));
+        let publishing = Link::new(addresses.clone(), named("publishing"), handle.clone(), tasks.clone(), exchanges);
         let answering = Link::shown_by(&publishing, addresses.clone(), named("answering"), handle.clone());
         let mut broker = Self {
             publishing,
             answering,
-            consuming: Link::new(addresses, named("consuming"), handle, None),
+            consuming: Link::new(addresses, named("consuming"), handle, tasks, None),
             kept,
             shown,
             runtime: Some(runtime),
@@ -159,6 +161,10 @@ impl Broker for RabbitMq {
 
     fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.publishing.connection()
+    }
+
+    fn tasks(&self) -> Tasks {
+        self.publishing.tasks.clone()
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {

@@ -16,6 +16,7 @@ use crate::adapter::rabbitmq::epoch::{End, Epoch};
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink, is_direct_reply};
+use crate::supervise::supervise;
 
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
 const ROUTE_BYTES: usize = 512;
@@ -81,8 +82,10 @@ impl ConfirmChannel {
         let handle = link.handle.clone();
         let (owned, entrance) = (Arc::clone(&link), Entrance::new(replies_only));
         let waiting = VecDeque::new();
-        let owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
-        handle.spawn(owner.run());
+        let mut owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
+        let (tasks, closed) = (link.tasks.clone(), Arc::clone(&link));
+        let closed = async move { closed.until_closed().await };
+        handle.spawn(supervise(tasks, "confirm channel".into(), closed, async move || owner.run().await));
         Self { entrance, jobs, link }
     }
 
@@ -147,7 +150,8 @@ impl Drop for Owner {
 }
 
 impl Owner {
-    async fn run(mut self) {
+    async fn run(&mut self) {
+        self.take_back();
         let mut state = self.link.subscribe();
         loop {
             let now = state.borrow_and_update().clone();
@@ -164,7 +168,7 @@ impl Owner {
             let end = match self.meanwhile(declare::confirming(&connection)).await {
                 Ok(channel) => {
                     let entrance = Arc::clone(&self.entrance);
-                    Epoch::new(channel, connection, entrance, self.replaced).run(&mut self).await
+                    Epoch::new(channel, connection, entrance, self.replaced).run(self).await
                 }
                 Err(error) => End::Lost(error.to_string()),
             };
@@ -182,6 +186,22 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Only a run that panicked leaves a channel behind. What is unconfirmed on it is sent again, as after a lost channel.
+    fn take_back(&mut self) {
+        let mut in_flight = {
+            let mut on_channel = self.entrance.lock();
+            if on_channel.channel.is_none() {
+                return;
+            }
+            on_channel.end().0
+        };
+        for mut job in in_flight.take_newest_first().filter(|job| job.result.is_some()) {
+            self.entrance.waits(&mut job);
+            self.waiting.push_front(job);
+        }
+        (self.replies)(ReplyEvent::Lost);
     }
 
     /// While something else is awaited: takes messages, and ends those whose time is over. A broker that blocks us takes
@@ -237,7 +257,7 @@ impl Owner {
     }
 
     /// Whoever still waits hears of it as the messages are dropped.
-    async fn stop(mut self) {
+    async fn stop(&mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
         // Somebody may be putting one into the queue in this moment.

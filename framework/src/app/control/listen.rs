@@ -43,6 +43,7 @@ pub(in crate::app) async fn start_listening(
         services,
         obey: Arc::new(move |service, order| listener.obey(service, order)),
         bind: Arc::clone(&launched.bind),
+        stall_after: launched.config.stall_after,
         confirm_timeout: launched.config.publish.confirm_timeout,
         stopping: launched.stops.stopping.clone(),
     };

@@ -50,7 +50,10 @@ impl DeadFilter {
         let age = letter.at().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
         let text = |wanted: &Option<String>, takes: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(takes);
         (self.ids.is_empty() || self.ids.iter().any(|id| letter.is(id)))
-            && text(&self.key, &|pattern| postrider_grammar::matches(pattern, letter.key()))
+            && text(&self.key, &|pattern| {
+                postrider_grammar::matches(pattern, letter.key())
+                    || letter.key_of_service().is_some_and(|key| postrider_grammar::matches(pattern, key))
+            })
             && text(&self.reason, &|reason| letter.reason() == reason)
             && text(&self.error, &|error| letter.error().contains(error) || letter.first_error().contains(error))
             && self.newer_than.is_none_or(|most| age.is_some_and(|age| age <= most))

@@ -83,10 +83,15 @@ impl DeadLetter {
         self.properties.message_id.as_deref().unwrap_or_default()
     }
 
-    /// Its key.
+    /// Its key; `invoice:ping` if it was sent to the service `invoice` by name.
     #[must_use]
     pub fn key(&self) -> &str {
         self.properties.message_type.as_deref().unwrap_or_default()
+    }
+
+    /// The key without the service to which it was sent by name.
+    pub(super) fn key_of_service(&self) -> Option<&str> {
+        self.key().split_once(':').map(|(_, key)| key)
     }
 
     /// Its kind.

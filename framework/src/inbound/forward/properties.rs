@@ -93,9 +93,9 @@ proptest! {
         let origin = Origin { exchange: "".into(), routing_key: forwarded.routing_key };
         let again = open(&origin, &forwarded.properties, forwarded.payload, &Names::default());
         prop_assert_eq!((again.kind, &again.id, &again.payload), (envelope.kind, &envelope.id, &envelope.payload));
-        // A key of a foreign sender may have a colon, which parts a service from a key.
-        if envelope.kind == Kind::Event || envelope.kind == Kind::Reply || !envelope.key.as_str().contains(':') {
-            prop_assert_eq!(&again.key, &envelope.key);
+        prop_assert_eq!(&again.key, &envelope.key);
+        if envelope.kind != Kind::Reply {
+            prop_assert_eq!(&again.target, &envelope.target);
         }
         let attempt = if way == Way::Retried { 7 } else { envelope.attempt };
         prop_assert_eq!(again.attempt, attempt);
@@ -145,4 +145,26 @@ fn a_message_that_is_moved_keeps_the_service_that_it_was_delayed_for() {
     }
     let moved = relocated(&delivery("postrider.command"), &names, "elsewhere");
     assert_eq!(moved.properties.message_type.as_deref(), Some("key"), "a stranger's type says nothing");
+}
+
+#[test]
+fn a_letter_that_the_broker_made_says_when_also_after_it_was_moved() {
+    let names = Names::default();
+    let death: Headers = [("reason", Value::from("expired")), ("time", Value::Timestamp(7))].into_iter().collect();
+    let headers = [("x-death".to_owned(), Value::List(vec![Value::Table(death)]))].into_iter().collect();
+    let delivery = |properties: Properties, queue: &str| Delivery {
+        origin: Arc::new(Origin { exchange: "".into(), routing_key: queue.into() }),
+        redelivered: false,
+        delivery_count: None,
+        properties: Arc::new(properties),
+        payload: bytes::Bytes::new(),
+        receipt: any::receipt(),
+    };
+    let letter = delivery(Properties { headers, ..Properties::default() }, "postrider.invoice.dead");
+    let moved = relocated(&letter, &names, "postrider.invoice.dead.migrating");
+    let back = delivery((*moved.properties).clone(), "postrider.invoice.dead.migrating");
+    let back = relocated(&back, &names, "postrider.invoice.dead");
+    let at = |addressed: &Addressed| addressed.properties.headers.get("postrider-dead-at").cloned();
+    assert_eq!((at(&moved), at(&back)), (Some(Value::Timestamp(7)), Some(Value::Timestamp(7))));
+    assert!(back.properties.headers.get("x-death").is_none());
 }

@@ -5,11 +5,14 @@ mod breaker;
 mod epoch;
 mod event;
 mod held;
+#[cfg(test)]
+mod leaving;
 mod outlived;
 mod pace;
 mod probe;
 #[cfg(test)]
 mod properties;
+mod turn;
 #[cfg(test)]
 mod turns;
 
@@ -19,19 +22,19 @@ use std::time::Duration;
 
 use actix::Recipient;
 use foldhash::HashMap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, BrokerError, Delivery, DeliveryChannel, Receipt};
-use crate::bus::{Counters, Unsent};
+use crate::broker::{Broker, Delivery, DeliveryChannel, Receipt};
+use crate::bus::Counters;
 use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
+use crate::inbound::keep::Started;
 use crate::inbound::lane::alone::Clearing;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::Ended;
 use crate::inbound::lane::outlived::Outlived;
-use crate::inbound::lane::probe::Probe;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::suspects::Notes;
@@ -40,6 +43,7 @@ use crate::message::MessageId;
 
 pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
+pub(super) use probe::Probe;
 
 /// What somebody wants of an actor's lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +64,7 @@ const ALONE: &str = "handles a message alone that may have ended the processes w
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// What a lane needs.
+#[derive(Clone)]
 pub(super) struct LaneSettings {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) mailbox: Recipient<Deliver>,
@@ -68,12 +73,12 @@ pub(super) struct LaneSettings {
     pub(super) ordered: bool,
     /// What the actor handles right now.
     pub(super) running: Running,
-    /// What its handlers sent and nobody takes.
-    pub(super) unsent: Unsent,
     /// What is known of messages that may end their process.
     pub(super) notes: Notes,
     pub(super) settler: Settler,
     pub(super) states: LaneStates,
+    /// Its place among the states.
+    pub(super) state: usize,
     /// Fires when running handlers are dropped: nothing is waited for any more.
     pub(super) abandon: CancellationToken,
     /// Pause, resume, restart.
@@ -152,7 +157,7 @@ impl LaneLoop {
         let room = 2 * usize::from(settings.prefetch).max(1);
         let (done, outcomes) = mpsc::channel(room);
         let (settle, settled) = mpsc::channel(room);
-        let state = settings.states.add(settings.plan.queue_name(), settings.unsent.clone());
+        let state = settings.state;
         let counters = Arc::clone(&settings.settler.counters);
         let epoch = Epoch::begin(&settings.abandon);
         let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
@@ -195,10 +200,9 @@ impl LaneLoop {
         }
     }
 
-    /// Consumes until the app stops; each turn is one channel epoch. `started` hears of the first consumer, or of
-    /// the mistake that makes one impossible. Returns how many deliveries were given back at the end.
-    pub(super) async fn run(mut self, started: oneshot::Sender<Result<(), BrokerError>>) -> u64 {
-        let mut started = Some(started);
+    /// Consumes until the app stops; each turn is one channel epoch. `started`, if there is one, hears of the first
+    /// consumer, or of the mistake that makes one impossible. Returns how many deliveries were given back at the end.
+    pub(super) async fn run(mut self, mut started: Option<Started>) -> u64 {
         let mut pause = FIRST_PAUSE;
         let mut epoch = 0;
         let stopping = self.settings.settler.stopping.clone();
@@ -220,7 +224,7 @@ impl LaneLoop {
             match opened {
                 Ok(consumer) => {
                     if epoch > 1 {
-                        self.settings.settler.bus.outlet.forget_way_back(&self.settings.settler.queue).await;
+                        self.settings.settler.bus.outlet.forget_way_back(&self.settings.settler.queue);
                     }
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
@@ -311,7 +315,13 @@ async fn resumed(control: &mut watch::Receiver<Control>) {
 
 impl Drop for LaneLoop {
     fn drop(&mut self) {
-        // An arbiter that ends before the lane has stopped: receipts give back as they drop.
+        // An arbiter that ends before the lane has stopped, or a panic: receipts give back as they drop.
         self.epoch.end();
+        if self.open {
+            self.settings.states.set(self.state, false, Some("its task ended".into()));
+            let permits = usize::from(self.prefetch).max(1).saturating_sub(self.held.len() - self.stale);
+            Self::count_permits(&self.counters, permits, false);
+        }
+        self.held.iter().for_each(|_| Counters::sub(&self.counters.in_flight));
     }
 }

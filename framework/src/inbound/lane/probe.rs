@@ -1,9 +1,9 @@
-//! Whether a queue stalls: it has messages, the lane has room, and nothing comes. Connected and consuming proves nothing.
+//! Whether a queue stalls: it has messages, the consumer has room, and nothing comes. Connected and consuming proves nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use crate::broker::{Broker, BrokerError, QueueState};
@@ -12,28 +12,41 @@ use crate::inbound::lane::event::Event;
 /// What the broker says of a queue.
 pub(super) type Found = Result<Option<QueueState>, BrokerError>;
 
-/// Looks at a lane's queue while nothing is delivered.
-pub(super) struct Probe {
+/// How soon a queue that seems to stall is looked at again: a message may be on its way that was counted as ready.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// Looks at a queue while nothing is delivered.
+pub(in crate::inbound) struct Probe {
     stall_after: Duration,
-    /// Since when the lane has had room and got nothing.
+    /// Since when there has been room and nothing came.
     idle_since: Option<Instant>,
     next: Instant,
-    asked: Option<oneshot::Receiver<Found>>,
+    asked: Option<BoxFuture<'static, Found>>,
+    /// Whether it seemed to stall at the last look.
+    suspected: bool,
+}
+
+/// What a probe waited for.
+enum Looked {
+    /// It is time to look.
+    Due,
+    Found(Found),
 }
 
 impl Probe {
-    pub(super) fn new(stall_after: Duration) -> Self {
-        Self { stall_after, idle_since: None, next: Instant::now() + stall_after / 2, asked: None }
+    pub(in crate::inbound) fn new(stall_after: Duration) -> Self {
+        let next = Instant::now() + stall_after / 2;
+        Self { stall_after, idle_since: None, next, asked: None, suspected: false }
     }
 
-    pub(super) fn delivered(&mut self) {
-        self.idle_since = None;
+    pub(in crate::inbound) fn delivered(&mut self) {
+        (self.idle_since, self.suspected) = (None, false);
     }
 
-    /// Says whether the lane has room.
-    pub(super) fn watch(&mut self, room: bool) {
+    /// Says whether there is room.
+    pub(in crate::inbound) fn watch(&mut self, room: bool) {
         if !room {
-            self.idle_since = None;
+            self.delivered();
         } else if self.idle_since.is_none() {
             self.idle_since = Some(Instant::now());
         }
@@ -41,15 +54,36 @@ impl Probe {
 
     /// Waits for the next look, or for what it finds.
     pub(super) async fn next(&mut self) -> Event {
+        match self.look().await {
+            Looked::Due => Event::Probe,
+            Looked::Found(found) => Event::Probed(found),
+        }
+    }
+
+    async fn look(&mut self) -> Looked {
         match &mut self.asked {
             Some(asked) => {
                 let found = asked.await;
                 self.asked = None;
-                Event::Probed(found.unwrap_or(Err(BrokerError::Stopped)))
+                Looked::Found(found)
             }
             None => {
                 sleep_until(self.next).await;
-                Event::Probe
+                Looked::Due
+            }
+        }
+    }
+
+    /// Waits until the queue stalls; why the consumer is to be opened again. Cancel safe.
+    pub(in crate::inbound) async fn stalled(&mut self, broker: &Arc<dyn Broker>, queue: &str) -> &'static str {
+        loop {
+            match self.look().await {
+                Looked::Due => self.ask(broker, queue),
+                Looked::Found(found) => {
+                    if let Some(stall) = self.judge(&found, false) {
+                        return stall;
+                    }
+                }
             }
         }
     }
@@ -64,17 +98,21 @@ impl Probe {
         if !self.is_idle() {
             return;
         }
-        let (tell, asked) = oneshot::channel();
         let (broker, queue) = (Arc::clone(broker), queue.to_owned());
-        actix_rt::spawn(async move {
-            // A lane that is gone does not want to know.
-            let _ = tell.send(broker.inspect(&queue).await);
-        });
-        self.asked = Some(asked);
+        self.asked = Some(Box::pin(async move { broker.inspect(&queue).await }));
     }
 
-    /// Why the consumer is to be opened again, if it is.
-    pub(super) fn judge(&self, found: &Found, ordered: bool) -> Option<&'static str> {
+    /// Why the consumer is to be opened again, if two looks in a row say so.
+    pub(super) fn judge(&mut self, found: &Found, ordered: bool) -> Option<&'static str> {
+        let stall = self.seems(found, ordered);
+        let seemed = std::mem::replace(&mut self.suspected, stall.is_some());
+        if stall.is_some() && !seemed {
+            self.next = self.next.min(Instant::now() + SECOND_LOOK);
+        }
+        stall.filter(|_| seemed)
+    }
+
+    fn seems(&self, found: &Found, ordered: bool) -> Option<&'static str> {
         match found {
             _ if !self.is_idle() => None,
             // The connection tells by itself when it is gone.
@@ -97,23 +135,48 @@ mod tests {
         Ok(Some(QueueState { ready, consumers }))
     }
 
+    /// What two looks say that find the same.
+    fn twice(probe: &mut Probe, found: &Found, ordered: bool) -> Option<&'static str> {
+        assert_eq!(probe.judge(found, ordered), None, "one look is not enough");
+        let stall = probe.judge(found, ordered);
+        probe.suspected = false;
+        stall
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_lane_with_room_stalls_when_messages_are_ready_and_none_comes() {
         let mut probe = Probe::new(Duration::from_secs(10));
         probe.watch(true);
-        assert_eq!(probe.judge(&found(1, 1), false), None, "it may come any moment");
+        assert_eq!(twice(&mut probe, &found(1, 1), false), None, "it may come any moment");
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(probe.judge(&found(1, 1), false).is_some());
-        assert!(probe.judge(&found(0, 0), false).is_some());
-        assert!(probe.judge(&Ok(None), false).is_some());
-        assert_eq!(probe.judge(&found(0, 1), false), None);
-        assert_eq!(probe.judge(&found(1, 2), true), None, "the other one is active");
-        assert_eq!(probe.judge(&Err(BrokerError::Stopped), false), None);
+        assert!(twice(&mut probe, &found(1, 1), false).is_some());
+        assert!(twice(&mut probe, &found(0, 0), false).is_some());
+        assert!(twice(&mut probe, &Ok(None), false).is_some());
+        assert_eq!(twice(&mut probe, &found(0, 1), false), None);
+        assert_eq!(twice(&mut probe, &found(1, 2), true), None, "the other one is active");
+        assert_eq!(twice(&mut probe, &Err(BrokerError::Stopped), false), None);
         probe.delivered();
-        assert_eq!(probe.judge(&found(1, 1), false), None);
+        assert_eq!(twice(&mut probe, &found(1, 1), false), None);
         probe.watch(true);
         tokio::time::advance(Duration::from_secs(11)).await;
         probe.watch(false);
-        assert_eq!(probe.judge(&found(1, 1), false), None, "there is no room");
+        assert_eq!(twice(&mut probe, &found(1, 1), false), None, "there is no room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_comes_between_two_looks_is_no_stall() {
+        let mut probe = Probe::new(Duration::from_secs(10));
+        probe.watch(true);
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(probe.judge(&found(1, 1), false), None);
+        assert!(probe.next <= Instant::now() + SECOND_LOOK, "it is looked at again soon");
+        probe.delivered();
+        probe.watch(true);
+        assert_eq!(probe.judge(&found(1, 1), false), None, "it is not idle");
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(probe.judge(&found(1, 1), false), None, "what seemed so before does not count");
+        assert_eq!(probe.judge(&found(0, 1), false), None);
+        assert_eq!(probe.judge(&found(1, 1), false), None, "the looks were not in a row");
+        assert!(probe.judge(&found(1, 1), false).is_some());
     }
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::broker::any::{NoBroker, Told};
 use crate::broker::{Names, Origin, Properties};
-use crate::bus::{Bus, Identity, Outlet, PublishSettings};
+use crate::bus::{Bus, Identity, Outlet, PublishSettings, Unsent};
 use crate::codec::Limits;
 use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
 use crate::host::{Case, Handled, Made, SkewPolicy, Verdict, verdict};
@@ -108,6 +108,8 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         suspects: Suspects::default(),
         of: plan.queue.as_str().into(),
     };
+    let states = LaneStates::default();
+    let state = states.add("lane", Unsent::default());
     LaneSettings {
         broker,
         mailbox: Mailbox(Arc::clone(inbox)).start().recipient(),
@@ -115,10 +117,10 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         prefetch: PREFETCH,
         ordered: false,
         running: Running::default(),
-        unsent: Unsent::default(),
         notes,
         settler,
-        states: LaneStates::default(),
+        states,
+        state,
         abandon: CancellationToken::new(),
         control: watch::channel(Control::default()).1,
         stall_after: Duration::from_secs(3_600),

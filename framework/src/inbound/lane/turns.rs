@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
-use crate::broker::{Consumer, Names, Origin, Properties};
+use crate::broker::{BrokerError, Consumer, Names, Origin, Properties};
 use crate::handler::{Asked, FailureClass, Outcome};
 use crate::host::End;
 use crate::inbound::lane::event::Event;

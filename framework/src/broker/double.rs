@@ -1,0 +1,110 @@
+//! A broker for tests that takes everything, and that a test can hold up or break.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures::future::{BoxFuture, ready};
+use tokio::sync::{Semaphore, watch};
+
+use crate::broker::any::NoBroker;
+use crate::broker::{
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
+    Topology,
+};
+use crate::supervise::Tasks;
+
+pub(crate) struct Double {
+    tasks: Tasks,
+    /// How often something was to be declared.
+    pub(crate) declares: AtomicU64,
+    /// A permit for each time that it is declared.
+    pub(crate) declaring: Semaphore,
+    /// Whether the next question for missing exchanges panics.
+    pub(crate) panics: AtomicBool,
+    /// How often that was asked.
+    pub(crate) asked: AtomicU64,
+    /// The messages that are ready in every queue, and never delivered.
+    pub(crate) ready: AtomicU64,
+    /// How often a queue was looked at.
+    pub(crate) inspected: AtomicU64,
+    /// How often a consumer was opened.
+    pub(crate) consumed: AtomicU64,
+}
+
+impl Double {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            tasks: Tasks::default(),
+            declares: AtomicU64::new(0),
+            declaring: Semaphore::new(Semaphore::MAX_PERMITS),
+            panics: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            ready: AtomicU64::new(0),
+            inspected: AtomicU64::new(0),
+            consumed: AtomicU64::new(0),
+        })
+    }
+}
+
+impl Broker for Double {
+    fn capabilities(&self) -> Capabilities {
+        NoBroker.capabilities()
+    }
+
+    fn describe(&self) -> String {
+        NoBroker.describe()
+    }
+
+    fn connection(&self) -> watch::Receiver<ConnectionState> {
+        NoBroker.connection()
+    }
+
+    fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    fn declare<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async {
+            self.declares.fetch_add(1, Ordering::AcqRel);
+            self.declaring.acquire().await.unwrap().forget();
+            Ok(())
+        })
+    }
+
+    fn compare<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn remove<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn inspect<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
+        self.inspected.fetch_add(1, Ordering::AcqRel);
+        let found = QueueState { ready: self.ready.load(Ordering::Acquire), consumers: 1 };
+        Box::pin(ready(Ok(Some(found))))
+    }
+
+    fn exchange_stands<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        Box::pin(ready(Ok(true)))
+    }
+
+    fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+        assert!(!self.panics.swap(false, Ordering::AcqRel), "a fault that a test asked for");
+        Box::pin(ready(Ok(Some(Vec::new()))))
+    }
+
+    fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
+        Box::pin(ready(Ok(Arc::new(NoBroker) as Arc<dyn Publisher>)))
+    }
+
+    fn consume<'a>(&'a self, _: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
+        self.consumed.fetch_add(1, Ordering::AcqRel);
+        Box::pin(ready(Ok(Box::new(NoBroker) as Box<dyn Consumer>)))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(()))
+    }
+}

@@ -1,0 +1,179 @@
+//! One turn of a lane: what has come is handed over, what has ended is settled, and if there is nothing to do it waits.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{BrokerError, Consumer, Delivery};
+use crate::inbound::lane::LaneLoop;
+use crate::inbound::lane::alone::cleared;
+use crate::inbound::lane::event::{Ended, Event};
+
+/// What a consumer has to say.
+enum Heard {
+    Answered(u64, bool),
+    Pulled(Option<Result<Delivery, BrokerError>>),
+}
+
+/// Whether a turn may have another step, which is taken off the task's budget: others have their turn as well, however
+/// much a lane has to do.
+fn may_go_on() -> bool {
+    let budget = tokio::task::coop::poll_proceed(&mut Context::from_waker(Waker::noop()));
+    if let Poll::Ready(budget) = &budget {
+        budget.made_progress();
+    }
+    budget.is_ready()
+}
+
+/// Of a lane that leaves nothing more is pulled.
+fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Context<'_>) -> Poll<Heard> {
+    if let Poll::Ready((number, left)) = consumer.poll_answered(cx) {
+        return Poll::Ready(Heard::Answered(number, left));
+    }
+    if leaving.is_some() { Poll::Pending } else { consumer.poll_next(cx).map(Heard::Pulled) }
+}
+
+impl LaneLoop {
+    /// Hands over what has come, as far as there are permits.
+    pub(super) fn hand_over_buffered(&mut self) {
+        // Asked even if nothing has come: that is when a breaker's pause ends.
+        while self.has_permit() {
+            let Some(delivery) = self.buffer.pop_front() else { return };
+            let suspect = self.is_suspect(&delivery);
+            if suspect && !self.held.is_empty() {
+                // It waits until it is alone, and keeps its place meanwhile.
+                self.buffer.push_front(delivery);
+                return;
+            }
+            if self.buffer.is_empty() {
+                self.buffered_since = None;
+            }
+            self.hand_over(delivery, suspect);
+        }
+    }
+
+    fn has_permit(&mut self) -> bool {
+        let most = self.permits();
+        let permits = self.breaker.permits(most, self.next_number, Instant::now);
+        // Those that are held from before take no permit of the new channel, but their number is limited too.
+        self.poison.is_none()
+            && self.alone.is_none()
+            && self.held.len() - self.stale < permits
+            && self.held.len() < 2 * most
+    }
+
+    /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
+    pub(super) fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
+        let mut finishes = false;
+        while may_go_on()
+            && let Ok(finished) = self.outcomes.try_recv()
+        {
+            self.finished(finished);
+            finishes = true;
+            // What it stopped at is seen to first.
+            if self.poison.is_some() && leaving.is_none() {
+                break;
+            }
+        }
+        if finishes {
+            return Some(Event::Progress);
+        }
+        if let Ok((number, receive)) = self.settled.try_recv() {
+            return Some(Event::Settled(number, receive));
+        }
+        if self.stop(leaving).is_cancelled() {
+            return Some(Event::Stop);
+        }
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready((number, left)) = consumer.poll_answered(&mut nobody) {
+            return Some(Event::Answered(number, left));
+        }
+        if leaving.is_none() {
+            if matches!(self.control.has_changed(), Ok(true)) {
+                return Some(Event::Controlled);
+            }
+            if let Some(event) = self.pull_at_once(consumer) {
+                return Some(event);
+            }
+        }
+        self.unflushed.is_some().then_some(Event::Quiet)
+    }
+
+    /// Pulls what is there, as long as it can be handed over.
+    fn pull_at_once(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
+        let mut progress = None;
+        while may_go_on() {
+            let Poll::Ready(pulled) = consumer.poll_next(&mut Context::from_waker(Waker::noop())) else { break };
+            match self.pulled(pulled) {
+                Event::Progress => progress = Some(Event::Progress),
+                ended => return Some(ended),
+            }
+            self.hand_over_buffered();
+            if !self.buffer.is_empty() {
+                break;
+            }
+        }
+        progress
+    }
+
+    fn pulled(&mut self, pulled: Option<Result<Delivery, BrokerError>>) -> Event {
+        match pulled {
+            Some(Ok(delivery)) => {
+                self.probe.delivered();
+                // Of a lane that pauses by itself it is to be known how long something has waited.
+                if self.settings.breaker.is_some() && self.buffer.is_empty() {
+                    self.buffered_since = Some(Instant::now());
+                }
+                self.buffer.push_back(delivery);
+                Event::Progress
+            }
+            Some(Err(error)) => Event::Ended(Some(error)),
+            None => Event::Ended(None),
+        }
+    }
+
+    /// What ends the lane, or what it waits for while it ends.
+    pub(super) fn stop(&self, leaving: Option<Ended>) -> &CancellationToken {
+        if leaving == Some(Ended::Stopped) { &self.settings.abandon } else { &self.settings.settler.stopping }
+    }
+
+    pub(super) async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
+        // A lane that always has something to do lets others have their turn.
+        tokio::task::coop::consume_budget().await;
+        // What ends in this very moment makes no room for more.
+        if leaving.is_none() && !self.settings.settler.stopping.is_cancelled() {
+            self.hand_over_buffered();
+        }
+        let event = self.at_once(consumer, leaving);
+        self.deliver();
+        if let Some(event) = event {
+            return event;
+        }
+        let stop = self.stop(leaving).clone();
+        // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
+        let room = self.buffer.is_empty() && self.held.len() - self.stale < self.permits();
+        self.probe.watch(room && leaving.is_none());
+        let half_open = self.breaker.opens_at().filter(|_| leaving.is_none());
+        let unanswered = self.answering.front().map(|(until, _)| *until);
+        tokio::select! {
+            biased;
+            Some(finished) = self.outcomes.recv() => Event::Finished(finished),
+            Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
+            cleared = cleared(&mut self.clearing) => cleared,
+            () = stop.cancelled() => Event::Stop,
+            Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
+            heard = poll_fn(|cx| heard(consumer, leaving, cx)) => match heard {
+                Heard::Answered(number, left) => Event::Answered(number, left),
+                Heard::Pulled(pulled) => self.pulled(pulled),
+            },
+            // What was woken for may have gone meanwhile.
+            () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
+            found = self.probe.next() => found,
+            () = tokio::time::sleep_until(unanswered.unwrap_or_else(Instant::now)), if unanswered.is_some() => Event::Unanswered,
+            // The breaker lets one through.
+            () = tokio::time::sleep_until(half_open.unwrap_or_else(Instant::now)), if half_open.is_some() => Event::Quiet,
+        }
+    }
+}

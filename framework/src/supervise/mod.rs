@@ -1,0 +1,123 @@
+//! Tasks that live as long as the app. One that panics is logged with its name, makes the app unready, and is started again.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::{Instant, sleep};
+
+/// The first pause before a task is started again; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before a task is started again.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// A task that has run for so long since its last panic counts as healthy.
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+
+/// The tasks of an app that have panicked and are not healthy again. Clones share one list.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks(Arc<Mutex<Problems>>);
+
+#[derive(Debug, Default)]
+struct Problems {
+    /// By a number, because several tasks may have the same name.
+    by_task: BTreeMap<u64, String>,
+    next: u64,
+}
+
+impl Tasks {
+    /// What is wrong, one sentence for each task.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.lock().by_task.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Problems> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of one task in the list. It is removed when the task ends, however it ends.
+struct Entry<'a> {
+    tasks: &'a Tasks,
+    number: Option<u64>,
+}
+
+impl Entry<'_> {
+    fn set(&mut self, problem: String) {
+        let mut problems = self.tasks.lock();
+        let number = *self.number.get_or_insert_with(|| {
+            problems.next += 1;
+            problems.next
+        });
+        problems.by_task.insert(number, problem);
+    }
+
+    fn clear(&mut self) {
+        if let Some(number) = self.number.take() {
+            self.tasks.lock().by_task.remove(&number);
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Runs a task until it ends by itself, and starts it again whenever it panics. Between two runs it ends as soon as `ended`
+/// does; the result is then `None`.
+pub async fn supervise<T>(
+    tasks: Tasks,
+    name: String,
+    ended: impl Future<Output = ()>,
+    mut run: impl AsyncFnMut() -> T,
+) -> Option<T> {
+    let mut entry = Entry { tasks: &tasks, number: None };
+    let mut pause = FIRST_PAUSE;
+    tokio::pin!(ended);
+    loop {
+        let began = Instant::now();
+        let panic = match run_once(&mut run, &mut entry).await {
+            Ok(done) => return Some(done),
+            Err(panic) => panic_text(&*panic).to_owned(),
+        };
+        if began.elapsed() >= HEALTHY_AFTER {
+            pause = FIRST_PAUSE;
+        }
+        tracing::error!(task = name, panic, again_in = ?pause, "a task of the framework panicked; it is started again");
+        entry.set(format!("{name}: panicked and is started again: {panic}"));
+        tokio::select! {
+            () = &mut ended => return None,
+            // Half of it is chance, so that many tasks do not come back at the same moment.
+            () = sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => pause = (pause * 2).min(LAST_PAUSE),
+        }
+    }
+}
+
+/// One run, until it ends or panics. After a while the panic before it is forgotten.
+async fn run_once<T>(run: &mut impl AsyncFnMut() -> T, entry: &mut Entry<'_>) -> Result<T, Box<dyn Any + Send>> {
+    let running = AssertUnwindSafe(run()).catch_unwind();
+    tokio::pin!(running);
+    if entry.number.is_some() {
+        tokio::select! {
+            biased;
+            ended = &mut running => return ended,
+            () = sleep(HEALTHY_AFTER) => entry.clear(),
+        }
+    }
+    running.await
+}
+
+/// What a panic says.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+#[cfg(test)]
+mod tests;

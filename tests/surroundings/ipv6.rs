@@ -1,0 +1,97 @@
+//! Addresses of IPv6, which have colons of their own: over TLS, and for the management API.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use postrider::adapter::http::Management;
+use postrider::app::{Doctor, Verdict};
+use postrider::{App, Failure, Payload, Secret, distributed};
+use postrider_tests::node::Node;
+use postrider_tests::program::{err, operator_command, out, run as run_program};
+use postrider_tests::world::{World, run};
+
+#[derive(Default)]
+struct Alpha;
+
+#[distributed(service = "alpha")]
+impl Alpha {
+    #[distributed(query = "alpha.ask")]
+    async fn ask(&self, what: String) -> Result<String, Failure> {
+        Ok(what)
+    }
+}
+
+/// Certificates of a test, in a folder that is gone at the end.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    /// A certificate for `::1`, and the one that signed it.
+    fn make() -> Self {
+        let folder = std::env::temp_dir().join(format!("certificates-{}", World::in_process().names.namespace()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("extensions"), "subjectAltName=IP:::1\n").unwrap();
+        let script = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem && \
+            openssl req -newkey rsa:2048 -nodes -subj /CN=broker -keyout key.pem -out request.pem && \
+            openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem";
+        let output = Command::new("sh").args(["-c", script]).current_dir(&folder).output().unwrap();
+        assert!(output.status.success(), "openssl: {}", err(&output));
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A free port of `::1`.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("[::1]:0").unwrap_or_else(|error| {
+        panic!("this test needs the loopback address of IPv6 (sysctl net.ipv6.conf.lo.disable_ipv6=0): {error}")
+    });
+    listener.local_addr().unwrap().port()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_broker_is_reached_over_tls_and_its_management_api_over_http_by_an_address_of_ipv6() {
+    let certificates = Certificates::make();
+    let (secure, management) = (free_port(), free_port());
+    let [ca, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| shown(&certificates.path(name)));
+    let mut node = Node::start().unwrap();
+    let listen = format!(
+        "listeners.ssl.local_v6 = ::1:{secure}\nssl_options.cacertfile = {ca}\nssl_options.certfile = {certificate}\n\
+         ssl_options.keyfile = {key}\nmanagement.tcp.ip = ::1\nmanagement.tcp.port = {management}"
+    );
+    node.restart_with(&["rabbitmq_management"], &listen).unwrap();
+    let world = World::on(format!("amqps://guest:guest@[::1]:{secure}"));
+    let management = format!("http://guest:guest@[::1]:{management}");
+    run(async {
+        let trusting = |app: App| app.configure(|config| config.broker_ca = Some(PathBuf::from(&ca)));
+        let running = world.start(trusting(App::new("alpha").actor(Alpha::default))).await;
+        let answer: String = running.bus().request_key("alpha.ask", Payload::text("over IPv6")).await.unwrap();
+        assert_eq!(answer, "over IPv6");
+        let api = Management::new(&Secret::new(&management)).unwrap();
+        let doctor = Doctor::new(running.bus()).waiting(Duration::from_millis(700)).management(api);
+        let findings = doctor.examine().await.unwrap();
+        let bindings: Vec<_> = findings.iter().filter(|finding| finding.check == "bindings").collect();
+        assert!(!bindings.is_empty() && bindings.iter().all(|row| row.verdict == Verdict::Ok), "{findings:#?}");
+        // The same from the shell.
+        let mut command = operator_command(&world, &["doctor", "--management", &management, "--wait", "700ms"]);
+        command.env("POSTRIDER_BROKER_CA", &ca);
+        let output = tokio::task::spawn_blocking(move || run_program(&mut command)).await.unwrap();
+        let rows = out(&output);
+        assert!(output.status.success() && rows.contains("bindings"), "{rows}\n{}", err(&output));
+        running.stop().await;
+    });
+}
