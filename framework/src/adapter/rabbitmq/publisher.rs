@@ -79,7 +79,7 @@ impl ConfirmChannel {
     fn open(link: Arc<Link>, replies: ReplySink, replies_only: bool) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        let (owned, entrance) = (Arc::clone(&link), Entrance::new(replies_only));
+        let (owned, entrance) = (Arc::clone(&link), Entrance::new(Arc::clone(&replies), replies_only));
         let waiting = VecDeque::new();
         let owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
         handle.spawn(owner.run());
