@@ -1,6 +1,6 @@
 //! The connection comes back, and so does everything that was on it. On private nodes, which may be killed.
 
-use postrider::{App, Payload, RequestError, distributed};
+use postrider::{App, CancellationToken, Payload, RequestError, SendError, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::world::{Seen, World, assert_same, eventually, run};
 
@@ -133,5 +133,83 @@ fn two_queues_do_not_disturb_each_other_when_one_is_deleted() {
             running.stats().consumers_opened == 4 && running.health().ready
         })
         .await;
+    });
+}
+
+/// Handlers run for whatever was sent before the sender of the mark, as one sender's messages keep their order.
+async fn handled_before_a_mark(running: &postrider::Running, seen: &Seen<String>) -> Vec<String> {
+    running.bus().send_key("alpha.note", Payload::text("mark")).await.unwrap();
+    eventually("the mark is handled", || seen.all().contains(&"mark".to_owned())).await;
+    seen.all()
+}
+
+#[test]
+fn what_was_cancelled_or_dropped_while_the_broker_was_away_never_leaves() {
+    let mut node = node();
+    run(async {
+        let (world, seen) = (World::on(node.url()), Seen::default());
+        let running = start(&world, &seen).await;
+        let mut connection = running.connection();
+        node.stop().unwrap();
+        connection.wait_for(|state| !state.up).await.unwrap();
+        let token = CancellationToken::new();
+        let bus = running.bus();
+        let send = |text: &str| {
+            let token = token.clone();
+            bus.send_key_with("alpha.note", Payload::text(text.to_owned()), |o| o.cancellation(token))
+        };
+        let request = bus.request_key_with::<()>("alpha.note", Payload::text("cancelled request"), |o| {
+            o.cancellation(token.clone())
+        });
+        let (sent, requested, ()) = tokio::join!(send("cancelled"), request, async {
+            // Each has been polled by now, and waits for a channel.
+            tokio::task::yield_now().await;
+            token.cancel();
+        });
+        assert!(matches!(sent, Err(SendError::Cancelled)), "{sent:?}");
+        assert!(matches!(requested, Err(RequestError::Cancelled)), "{requested:?}");
+        let mut dropped = Box::pin(bus.send_key("alpha.note", Payload::text("dropped")));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        drop(dropped);
+        let (kept, ()) = tokio::join!(bus.send_key("alpha.note", Payload::text("kept")), async {
+            node.restart().unwrap();
+        });
+        kept.unwrap();
+        assert_eq!(handled_before_a_mark(&running, &seen).await, ["kept", "mark"]);
+    });
+}
+
+#[test]
+fn a_request_whose_caller_was_told_of_the_loss_is_not_sent_again_and_one_that_waits_goes_out_on_the_next_channel() {
+    let mut node = node();
+    run(async {
+        let (world, seen) = (World::on(node.url()), Seen::default());
+        let running = start(&world, &seen).await;
+        let client = world.client().await;
+        let bus = client.bus();
+        // From now on the outlet listens to replies.
+        bus.request_key::<()>("alpha.note", Payload::text("first")).await.unwrap();
+        let mut connection = client.connection();
+        node.freeze().unwrap();
+        let on_channel = bus.request_key::<()>("alpha.note", Payload::text("on the channel"));
+        tokio::pin!(on_channel);
+        assert!(futures::poll!(&mut on_channel).is_pending());
+        // More than the channel takes, so that the next request has to wait.
+        let crowd = (0..1_500).map(|_| bus.send_key("alpha.note", Payload::text("crowd")));
+        let mut crowd = Box::pin(futures::future::join_all(crowd));
+        assert!(futures::poll!(&mut crowd).is_pending());
+        let mut waits = Box::pin(bus.request_key::<()>("alpha.note", Payload::text("waits")));
+        assert!(futures::poll!(&mut waits).is_pending());
+        node.kill().unwrap();
+        let error = on_channel.await.unwrap_err();
+        assert!(matches!(error, RequestError::ConnectionLost { .. }), "{error:?}");
+        connection.wait_for(|state| !state.up).await.unwrap();
+        let (answered, sent, ()) = tokio::join!(waits, crowd, async { node.restart().unwrap() });
+        answered.unwrap();
+        assert!(sent.iter().all(Result::is_ok), "all others go out on the next channel too");
+        eventually("ready again", || running.health().ready).await;
+        let mut handled = handled_before_a_mark(&client, &seen).await;
+        handled.retain(|text| text != "crowd");
+        assert_eq!(handled, ["first", "waits", "mark"]);
     });
 }

@@ -68,7 +68,12 @@ pub enum ReplyEvent {
         /// Its payload.
         payload: Bytes,
     },
-    /// The connection is gone; no reply to an open request will come.
+    /// A request is about to be put on the channel to which its reply will come.
+    Sent {
+        /// The id that its reply will name: its correlation id, or its message id if it has none.
+        id: Arc<str>,
+    },
+    /// The channel is gone: no reply to what was sent on it will come. Requests that wait for a channel go out on the next one.
     Lost,
 }
 
@@ -203,7 +208,8 @@ pub trait Publisher: Send + Sync {
     /// id. All of it ends at the deadline, so the future always resolves; where an adapter's unconfirmed messages are all it
     /// takes (RabbitMQ's: 1 024), one behind them may end later, when the silent channel is given up (30 s).
     ///
-    /// Dropping the future does not take the message back.
+    /// A message whose future is dropped before it was put on a channel never leaves; one that was on a channel then is not
+    /// sent again. A request is not sent again either: its sender hears [`ReplyEvent::Lost`].
     ///
     /// # Errors
     /// When the message was certainly not accepted: the broker cannot be reached until the deadline, or refuses

@@ -77,6 +77,11 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// The id that a reply to this message will name.
+    pub(crate) fn reply_id(&self) -> Option<&Arc<str>> {
+        self.correlation_id.as_ref().or(self.message_id.as_ref())
+    }
+
     /// About how many bytes they take on the network.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -17,8 +17,8 @@ use crate::message::{Command, Envelope, Event, Kind, MessageId, ReplyTo, Request
 /// Every call has a twin that ends in `_with` and takes [`Options`]:
 /// `bus.publish_with(&event, |o| o.header("tenant", "acme"))`.
 ///
-/// Dropping the future of a call stops waiting; the message may have left. To cancel a call before it leaves, use
-/// [`Options::cancellation`].
+/// Dropping the future of a call, or [`Options::cancellation`], stops waiting: a message that was not put on a channel to the
+/// broker by then never leaves, and none is sent again.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) outlet: Arc<Outlet>,

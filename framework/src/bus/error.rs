@@ -104,7 +104,8 @@ pub enum SendError {
     /// Middleware refused to send it.
     #[error("sending was refused: {0}")]
     Refused(Problem),
-    /// The caller cancelled it before it was sent.
+    /// The caller cancelled it. If it had not been put on a channel to the broker by then, it never leaves; otherwise the broker
+    /// may have it, and it is not sent again.
     #[error("sending was cancelled by the caller")]
     Cancelled,
 }
@@ -147,7 +148,8 @@ pub enum RequestError {
         /// The circle.
         text: String,
     },
-    /// The connection broke while we waited; no answer will come. A command may still be handled.
+    /// The channel on which it was sent broke while we waited; no answer will come. It is not sent again; a command that the
+    /// broker has may still be handled.
     #[error("connection lost while waiting for the answer to {key:?}")]
     ConnectionLost {
         /// The key.
@@ -167,7 +169,7 @@ pub enum RequestError {
         /// The limit.
         open: usize,
     },
-    /// The caller cancelled it.
+    /// The caller cancelled it; what left, as with [`SendError::Cancelled`].
     #[error("the request was cancelled by the caller")]
     Cancelled,
 }

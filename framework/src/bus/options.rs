@@ -110,7 +110,8 @@ impl Options {
         self
     }
 
-    /// Cancels the call: before it is sent nothing leaves, afterwards nobody waits any more.
+    /// Cancels the call: before it is put on a channel nothing leaves, whenever the channel comes back; afterwards nobody waits any
+    /// more, and it is not sent again.
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = Some(token);
         self

@@ -228,7 +228,12 @@ impl Outlet {
         let (key, id) = (envelope.key.to_string(), envelope.id.clone());
         let mut waiting =
             self.requests.open_for_many(id.as_str()).map_err(|refused| not_opened(refused, id.as_str()))?;
-        self.publish(envelope, Instant::now() + self.settings.confirm_timeout).await?;
+        if let Err(error) = self.publish(envelope, Instant::now() + self.settings.confirm_timeout).await {
+            return Err(match waiting.answer.try_recv() {
+                Ok(Waited::Lost) => RequestError::ConnectionLost { key },
+                _ => error.into(),
+            });
+        }
         let (deadline, mut answers) = (Instant::now() + window, Vec::new());
         while let Ok(waited) = timeout_at(deadline, waiting.answer.recv()).await {
             match waited {
@@ -253,7 +258,9 @@ impl Outlet {
         let sent = match tokio::task::unconstrained(async { futures::poll!(&mut published) }).await {
             Poll::Ready(result) => result,
             Poll::Pending => tokio::select! {
-                // The reply may overtake the confirm; a request whose confirm fails still fails at once.
+                biased;
+                // The reply may overtake the confirm; a request whose confirm fails still fails at once. With a lost channel
+                // both end, and what became of the answer counts.
                 waited = &mut waiting.answer => return self.read(waited.ok(), key),
                 result = &mut published => result,
             },

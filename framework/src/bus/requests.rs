@@ -33,7 +33,22 @@ enum Waiting {
     Many(mpsc::Sender<Waited>),
 }
 
-type Table = HashMap<String, Waiting>;
+/// An open request in the table.
+struct Entry {
+    /// Which of those with the same id it is: the id is free as soon as the answer is there, also if its first caller has not
+    /// looked yet.
+    number: u64,
+    /// Whether it was put on a channel.
+    sent: bool,
+    waiting: Waiting,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    /// How many have been opened.
+    opened: u64,
+}
 
 /// The open requests of one publisher.
 pub(super) struct Requests {
@@ -47,6 +62,7 @@ pub(super) struct Requests {
 pub(super) struct OpenRequest<T = oneshot::Receiver<Waited>> {
     pub answer: T,
     id: String,
+    number: u64,
     requests: Arc<Requests>,
 }
 
@@ -58,27 +74,29 @@ impl Requests {
     /// Opens a request.
     pub(super) fn open(self: &Arc<Self>, id: &str) -> Result<OpenRequest, Refused> {
         let (sender, answer) = oneshot::channel();
-        self.insert(id, Waiting::One(sender))?;
-        Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
+        let number = self.insert(id, Waiting::One(sender))?;
+        Ok(OpenRequest { answer, id: id.to_owned(), number, requests: Arc::clone(self) })
     }
 
     /// Opens a question to many. What comes beyond the limit of answers is counted as late.
     pub(super) fn open_for_many(self: &Arc<Self>, id: &str) -> Result<OpenRequest<mpsc::Receiver<Waited>>, Refused> {
         let (sender, answer) = mpsc::channel(MAX_ANSWERS);
-        self.insert(id, Waiting::Many(sender))?;
-        Ok(OpenRequest { answer, id: id.to_owned(), requests: Arc::clone(self) })
+        let number = self.insert(id, Waiting::Many(sender))?;
+        Ok(OpenRequest { answer, id: id.to_owned(), number, requests: Arc::clone(self) })
     }
 
-    fn insert(&self, id: &str, waiting: Waiting) -> Result<(), Refused> {
+    fn insert(&self, id: &str, waiting: Waiting) -> Result<u64, Refused> {
         let mut open = self.lock();
-        if open.len() >= self.most {
+        if open.entries.len() >= self.most {
             return Err(Refused::TooMany(self.most));
         }
-        if open.contains_key(id) {
+        if open.entries.contains_key(id) {
             return Err(Refused::SameId);
         }
-        open.insert(id.to_owned(), waiting);
-        Ok(())
+        open.opened += 1;
+        let number = open.opened;
+        open.entries.insert(id.to_owned(), Entry { number, sent: false, waiting });
+        Ok(number)
     }
 
     pub(super) fn receive(&self, event: ReplyEvent) {
@@ -90,12 +108,17 @@ impl Requests {
                     Counters::add(&self.counters.late_replies);
                 }
             }
+            ReplyEvent::Sent { id } => {
+                if let Some(entry) = self.lock().entries.get_mut(&*id) {
+                    entry.sent = true;
+                }
+            }
             ReplyEvent::Lost => {
                 // In the order of their ids, so that a seed of the fault script can repeat it.
-                let lost: BTreeMap<_, _> = self.lock().drain().collect();
-                for waiting in lost.into_values() {
+                let lost: BTreeMap<_, _> = self.lock().entries.extract_if(|_, entry| entry.sent).collect();
+                for entry in lost.into_values() {
                     // Whoever has stopped waiting does not mind.
-                    match waiting {
+                    match entry.waiting {
                         Waiting::One(waiting) => drop(waiting.send(Waited::Lost)),
                         Waiting::Many(waiting) => drop(waiting.try_send(Waited::Lost)),
                     }
@@ -107,11 +130,11 @@ impl Requests {
     /// Whether somebody waits for the reply.
     fn deliver(&self, reply: Envelope) -> bool {
         let Some(id) = reply.correlation_id.clone() else { return false };
-        let mut open = self.lock();
-        if let Some(Waiting::Many(waiting)) = open.get(id.as_str()) {
+        let entries = &mut self.lock().entries;
+        if let Some(Entry { waiting: Waiting::Many(waiting), .. }) = entries.get(id.as_str()) {
             return waiting.try_send(Waited::Reply(Box::new(reply))).is_ok();
         }
-        match open.remove(id.as_str()) {
+        match entries.remove(id.as_str()).map(|entry| entry.waiting) {
             Some(Waiting::One(waiting)) => waiting.send(Waited::Reply(Box::new(reply))).is_ok(),
             Some(Waiting::Many(_)) | None => false,
         }
@@ -124,6 +147,55 @@ impl Requests {
 
 impl<T> Drop for OpenRequest<T> {
     fn drop(&mut self) {
-        self.requests.lock().remove(&self.id);
+        let entries = &mut self.requests.lock().entries;
+        if entries.get(&self.id).is_some_and(|entry| entry.number == self.number) {
+            entries.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Properties;
+
+    fn requests() -> Arc<Requests> {
+        Requests::new(8, Names::new("test").unwrap(), Arc::default())
+    }
+
+    fn reply_to(id: &str) -> ReplyEvent {
+        let properties = Properties { correlation_id: Some(id.into()), ..Properties::default() };
+        ReplyEvent::Arrived { properties: properties.into(), payload: "answer".into() }
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_while_its_first_caller_returns_keeps_its_answer() {
+        let requests = requests();
+        let mut first = requests.open("same").ok().unwrap();
+        requests.receive(reply_to("same"));
+        let mut second = requests.open("same").ok().unwrap();
+        assert!(matches!(first.answer.try_recv(), Ok(Waited::Reply(_))));
+        drop(first);
+        requests.receive(reply_to("same"));
+        assert!(matches!(second.answer.try_recv(), Ok(Waited::Reply(_))), "the second caller has its answer");
+        drop(second);
+        assert!(requests.lock().entries.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_lost_channel_ends_the_requests_that_were_sent_on_it_and_no_other() {
+        let requests = requests();
+        let mut sent = requests.open("sent").ok().unwrap();
+        let mut unsent = requests.open("unsent").ok().unwrap();
+        let mut many = requests.open_for_many("many").ok().unwrap();
+        for id in ["sent", "many", "unknown"] {
+            requests.receive(ReplyEvent::Sent { id: id.into() });
+        }
+        requests.receive(ReplyEvent::Lost);
+        assert!(matches!(sent.answer.try_recv(), Ok(Waited::Lost)));
+        assert!(matches!(many.answer.try_recv(), Ok(Waited::Lost)));
+        assert!(unsent.answer.try_recv().is_err(), "it still waits");
+        requests.receive(reply_to("unsent"));
+        assert!(matches!(unsent.answer.try_recv(), Ok(Waited::Reply(_))));
     }
 }

@@ -58,21 +58,29 @@ impl Replies {
 pub(super) struct InProcessPublisher {
     connection: Arc<Connection>,
     address: Arc<str>,
+    replies: ReplySink,
 }
 
 impl InProcessPublisher {
-    pub(super) fn new(connection: Arc<Connection>, address: String) -> Self {
-        Self { connection, address: address.into() }
+    pub(super) fn new(connection: Arc<Connection>, address: String, replies: ReplySink) -> Self {
+        Self { connection, address: address.into(), replies }
     }
 }
 
 impl Publisher for InProcessPublisher {
     fn publish(&self, mut message: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
         let connection = Arc::clone(&self.connection);
+        let mut replies = None;
         if message.awaits_reply {
             Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&self.address));
+            replies = Some(Arc::clone(&self.replies));
         }
-        Box::pin(async move { publish(&connection, message) })
+        Box::pin(async move {
+            if let Some((replies, id)) = replies.zip(message.properties.reply_id().cloned()) {
+                replies(ReplyEvent::Sent { id });
+            }
+            publish(&connection, message)
+        })
     }
 }
 

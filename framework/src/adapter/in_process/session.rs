@@ -116,8 +116,8 @@ impl Broker for Session {
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(async {
             let number = self.state()?.next_id();
-            let address = self.connection.replies.register(number, replies);
-            Ok(Arc::new(InProcessPublisher::new(Arc::clone(&self.connection), address)) as Arc<dyn Publisher>)
+            let address = self.connection.replies.register(number, Arc::clone(&replies));
+            Ok(Arc::new(InProcessPublisher::new(Arc::clone(&self.connection), address, replies)) as Arc<dyn Publisher>)
         })
     }
 

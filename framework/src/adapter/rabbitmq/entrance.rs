@@ -14,9 +14,9 @@ use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
 use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::Job;
 use crate::adapter::rabbitmq::publisher::MAX_UNCONFIRMED;
+use crate::broker::{ReplyEvent, ReplySink};
 
 /// The way onto the channel of one owner, through all its epochs.
-#[derive(Default)]
 pub(super) struct Entrance {
     on_channel: Mutex<OnChannel>,
     waiting: Arc<AtomicUsize>,
@@ -43,14 +43,16 @@ pub(super) struct OnChannel {
     /// Until then each message is alone on the channel, because one that is not known yet has closed channels.
     pub(super) one_at_a_time_until: Option<Instant>,
     owner: Waker,
+    /// Hears of each request that is put on the channel.
+    replies: ReplySink,
 }
 
 /// Where replies come in, the confirm of a request is looked at beside them, or so much later at the latest: whoever asks
 /// waits for the reply anyway, and hears so much later that nobody takes the request.
 const UNHEARD: Duration = Duration::from_millis(2);
 
-impl Default for OnChannel {
-    fn default() -> Self {
+impl OnChannel {
+    fn new(replies: ReplySink) -> Self {
         Self {
             channel: None,
             takes_requests: false,
@@ -61,6 +63,7 @@ impl Default for OnChannel {
             suspect: false,
             one_at_a_time_until: None,
             owner: Waker::noop().clone(),
+            replies,
         }
     }
 }
@@ -75,8 +78,9 @@ impl Drop for Waits {
 }
 
 impl Entrance {
-    pub(super) fn new(replies_only: bool) -> Arc<Self> {
-        Arc::new(Self { replies_only, ..Self::default() })
+    pub(super) fn new(replies: ReplySink, replies_only: bool) -> Arc<Self> {
+        let on_channel = Mutex::new(OnChannel::new(replies));
+        Arc::new(Self { on_channel, waiting: Arc::default(), bursts: AtomicBool::new(false), replies_only })
     }
 
     /// What is on the channel. Held for moments only, and never while something is awaited.
@@ -156,6 +160,9 @@ impl OnChannel {
         job.sent += 1;
         job.sent_at = Some(now);
         job.waits = None;
+        if let Some(id) = job.reply_id() {
+            (self.replies)(ReplyEvent::Sent { id: Arc::clone(id) });
+        }
         self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
         let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };

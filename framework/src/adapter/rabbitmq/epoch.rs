@@ -150,6 +150,9 @@ impl Epoch {
                 break;
             }
             let Some(mut job) = owner.waiting.pop_front() else { break };
+            if !job.is_awaited() {
+                continue;
+            }
             if job.deadline <= Instant::now() {
                 job.give_up("the time was over");
                 continue;
@@ -303,23 +306,22 @@ impl Epoch {
         let now = Instant::now();
         self.rejections.end();
         let (mut in_flight, mut confirms) = self.entrance.lock().end();
-        // Requests that were not sent yet go out on the next channel.
-        if self.replies.is_some() {
-            (owner.replies)(ReplyEvent::Lost);
-        }
+        // Requests that were not sent yet go out on the next channel. Those that were are told first that no reply will come.
+        (owner.replies)(ReplyEvent::Lost);
         let mut suspects = Vec::new();
         for mut job in in_flight.take_newest_first() {
-            match &job.result {
-                None => {}
-                Some(_) if job.deadline <= now => job.give_up(why),
-                Some(_) => {
-                    self.entrance.waits(&mut job);
-                    if self.entrance.replies_only && job.strikes > 0 {
-                        suspects.push(job);
-                    } else {
-                        owner.waiting.push_front(job);
-                    }
-                }
+            if job.awaits_reply || job.deadline <= now {
+                job.give_up(why);
+            }
+            // What has been told how it ended must not leave any more.
+            if !job.is_awaited() {
+                continue;
+            }
+            self.entrance.waits(&mut job);
+            if self.entrance.replies_only && job.strikes > 0 {
+                suspects.push(job);
+            } else {
+                owner.waiting.push_front(job);
             }
         }
         owner.waiting.extend(suspects.into_iter().rev());

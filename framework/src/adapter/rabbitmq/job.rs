@@ -74,6 +74,16 @@ impl Job {
         }))
     }
 
+    /// Whether its caller still waits. A message for which nobody waits is not sent, nor sent again.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| !result.is_closed())
+    }
+
+    /// The id that its reply will name, if one is awaited.
+    pub(super) fn reply_id(&self) -> Option<&Arc<str>> {
+        self.properties.reply_id().filter(|_| self.awaits_reply)
+    }
+
     pub(super) fn message_id(&self) -> Option<&str> {
         self.properties.message_id.as_deref()
     }

@@ -80,7 +80,7 @@ impl ConfirmChannel {
     fn open(link: Arc<Link>, replies: ReplySink, replies_only: bool) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        let (owned, entrance) = (Arc::clone(&link), Entrance::new(replies_only));
+        let (owned, entrance) = (Arc::clone(&link), Entrance::new(Arc::clone(&replies), replies_only));
         let waiting = VecDeque::new();
         let mut owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
         let (tasks, closed) = (link.tasks.clone(), Arc::clone(&link));

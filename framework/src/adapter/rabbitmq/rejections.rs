@@ -65,9 +65,8 @@ impl Rejections {
         if let Some(since) = since.filter(|since| now < *since + COUNTS) {
             return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
         }
-        // Without a result nobody waits any more.
         let idle = self.trying.is_none() && self.tried.is_none_or(|at| now >= at + PAUSE);
-        if !idle || job.result.is_none() {
+        if !idle || !job.is_awaited() {
             return Verdict::Rejected;
         }
         self.tried = Some(now);
@@ -147,6 +146,7 @@ mod tests {
     use super::*;
     use crate::broker::Addressed;
 
+    /// Its receiver waits for ever.
     fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
         let message = Addressed {
             exchange: "e".into(),
@@ -156,7 +156,9 @@ mod tests {
             properties: Arc::default(),
             payload: Bytes::new(),
         };
-        let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, oneshot::channel().0, usize::MAX).unwrap();
+        let (result, outcome) = oneshot::channel();
+        std::mem::forget(outcome);
+        let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, result, usize::MAX).unwrap();
         job.sent_at = Some(sent_at);
         job
     }
