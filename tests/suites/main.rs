@@ -14,6 +14,7 @@ mod doctor;
 mod envelope;
 mod failures;
 mod faults;
+mod faults_at_the_port;
 mod guarantees;
 mod lifecycle;
 mod messages;
