@@ -47,7 +47,7 @@ impl World {
         let mut keeper = Consumer::start(&world.url, Role::Keeper, &world.books);
         for key in ["keeper.do", "keeper.help"] {
             let begin = Instant::now();
-            while !world.send(key, &format!("first-{key}"), None).await.is_ok() {
+            while world.send(key, &format!("first-{key}"), None).await.is_err() {
                 if begin.elapsed() > RECOVERY {
                     return Err(format!("nobody takes {key} within {RECOVERY:?}"));
                 }
