@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 /// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +20,12 @@ pub enum Network {
     BlackHole,
     /// Connections break, and new ones are refused.
     Cut,
+    /// What the broker says comes so much later.
+    Late(Duration),
 }
+
+/// The most pieces that are on their way back at once.
+const MOST_LATE: usize = 1_024;
 
 /// A proxy on a port of its own.
 pub struct Proxy {
@@ -81,13 +88,41 @@ async fn connect(client: TcpStream, target: u16, mut network: watch::Receiver<Ne
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let there = pump(from_client, to_server, network.clone());
-    let back = pump(from_server, to_client, network.clone());
+    let back = pump_back(from_server, to_client, network.clone());
     tokio::select! {
         () = there => {}
         () = back => {}
         // Both halves are dropped, which closes both connections.
         _ = network.wait_for(|network| *network == Network::Cut) => {}
     }
+}
+
+/// As [`pump`], but each piece may take its time; they keep their order.
+async fn pump_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watch::Receiver<Network>) {
+    let (put, mut take) = mpsc::channel::<(Instant, Vec<u8>)>(MOST_LATE);
+    let read = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let Ok(late) = network.wait_for(|network| *network != Network::BlackHole).await.map(|now| match *now {
+                Network::Late(late) => late,
+                _ => Duration::ZERO,
+            }) else {
+                return;
+            };
+            if put.send((Instant::now() + late, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((at, bytes)) = take.recv().await {
+            sleep_until(at).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
 }
 
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watch::Receiver<Network>) {

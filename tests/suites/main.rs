@@ -15,6 +15,7 @@ mod doctor;
 mod envelope;
 mod failures;
 mod faults;
+mod faults_at_the_port;
 mod guarantees;
 mod lifecycle;
 mod messages;

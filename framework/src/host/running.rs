@@ -47,11 +47,10 @@ impl Same {
 }
 
 impl PartialEq for Same {
+    /// Also of another attempt: one that was written for later does not run beside what it was written for.
     fn eq(&self, other: &Self) -> bool {
-        // A later attempt, or a replay, is another life.
-        let what = |Self(envelope): &Self| (envelope.kind, envelope.attempt);
         Arc::ptr_eq(&self.0, &other.0)
-            || what(self) == what(other)
+            || self.0.kind == other.0.kind
                 && (&self.0.key, &self.0.id, &self.0.payload) == (&other.0.key, &other.0.id, &other.0.payload)
     }
 }
@@ -143,7 +142,8 @@ impl Running {
                 None => Entered::Run(turn),
             };
         };
-        if redelivered {
+        // A later attempt, or a replay, is another life: it takes no outcome, but it waits.
+        if redelivered && run.same.0.attempt == same.0.attempt {
             let (tell, waiting) = oneshot::channel();
             run.joined.push(Redelivery { tell, epoch });
             return Entered::Joined(waiting);
@@ -310,7 +310,10 @@ mod tests {
         let Entered::Run(_other) = running.enter(&envelope(&id, "a.other"), true, None) else { panic!("it waits") };
         assert!(matches!(running.enter(&envelope(&id, "a.other"), true, None), Entered::Joined(_)));
         let later = Envelope { attempt: 2, ..(*envelope(&id, "a.b")).clone() };
-        assert!(matches!(running.enter(&Arc::new(later), true, None), Entered::Run(_)));
+        assert!(
+            matches!(running.enter(&Arc::new(later), true, None), Entered::After(_)),
+            "it waits until the first is settled"
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ const STARTS: u32 = 100;
 /// An app as it is started, and started again.
 pub type MakeApp = Box<dyn Fn() -> App>;
 
-/// Apps that suffer the faults of a seed: confirms are dropped, messages come twice, connections break, processes crash
-/// and start again. It all happens on one thread with a stopped clock, so that a seed that fails can be made to fail again.
+/// Apps that suffer the faults of a seed: confirms are dropped or late, messages come twice, queues stand still or are full, channels
+/// and connections break, processes crash or are stopped, and start again. It all happens on one thread with a stopped clock, so that a seed that fails can be made to fail again.
 ///
 /// ```
 /// use postrider::testing::{Faults, FaultTest};
@@ -49,7 +49,15 @@ pub struct FaultTest {
     broker: InProcess,
     faulty: InProcess,
     client: Running,
-    apps: Vec<(Running, MakeApp)>,
+    apps: Vec<Process>,
+}
+
+/// An app of the test, and what starts it again.
+struct Process {
+    running: Running,
+    make: MakeApp,
+    /// The broker as this process sees it.
+    broker: InProcess,
 }
 
 /// What happened in a test under faults.
@@ -60,6 +68,8 @@ pub struct FaultReport {
     pub faults: Vec<Fault>,
     /// How often an app crashed and was started again.
     pub crashes: u64,
+    /// How often an app was stopped in an orderly way and started again.
+    pub stops: u64,
 }
 
 impl FaultTest {
@@ -78,8 +88,9 @@ impl FaultTest {
         let client = client.unwrap_or_else(|error| panic!("seed {seed}: the client does not start:\n{error}"));
         let mut test = Self { seed, broker, faulty, client, apps: Vec::new() };
         for make in apps {
-            let running = test.launch(&make).await;
-            test.apps.push((running, make));
+            let broker = test.faulty.for_another_process();
+            let running = test.launch(&make, &broker).await;
+            test.apps.push(Process { running, make, broker });
         }
         test
     }
@@ -90,36 +101,35 @@ impl FaultTest {
     /// When it takes longer than an hour on the test's clock; the text has the seed and the faults.
     pub async fn run<T>(mut self, test: impl AsyncFnOnce(&Bus) -> T) -> (T, FaultReport) {
         let bus = self.client.bus().clone();
-        let mut crashes = 0;
+        let (mut crashes, mut stops) = (0, 0);
         let running = timeout(PATIENCE, async {
             let test = test(&bus);
             tokio::pin!(test);
             loop {
-                let ended = self.apps.iter().map(|(app, _)| Box::pin(crashed(app)));
-                let ended = async {
-                    if self.apps.is_empty() { std::future::pending().await } else { select_all(ended).await.1 }
-                };
-                let index = tokio::select! {
+                let ended = self.apps.iter().map(|app| Box::pin(app.ended()));
+                let ended =
+                    async { if self.apps.is_empty() { std::future::pending().await } else { select_all(ended).await } };
+                let (has_crashed, index) = tokio::select! {
                     biased;
                     result = &mut test => return result,
-                    index = ended => index,
+                    (has_crashed, index, _) = ended => (has_crashed, index),
                 };
-                crashes += 1;
-                let (gone, make) = self.apps.remove(index);
+                *(if has_crashed { &mut crashes } else { &mut stops }) += 1;
+                let Process { running: gone, make, broker } = self.apps.remove(index);
                 gone.stop().await;
-                let again = self.launch(&make).await;
-                self.apps.insert(index, (again, make));
+                let running = self.launch(&make, &broker).await;
+                self.apps.insert(index, Process { running, make, broker });
             }
         });
         let Ok(result) = running.await else {
             panic!("seed {}: not done after {PATIENCE:?}; faults: {:?}", self.seed, self.faulty.faults());
         };
         let faults = self.faulty.faults();
-        for (app, _) in &self.apps {
-            app.stop().await;
+        for app in &self.apps {
+            app.running.stop().await;
         }
         self.client.stop().await;
-        (result, FaultReport { faults, crashes })
+        (result, FaultReport { faults, crashes, stops })
     }
 
     /// The broker, without faults.
@@ -128,10 +138,10 @@ impl FaultTest {
         &self.broker
     }
 
-    async fn launch(&self, make: &MakeApp) -> Running {
+    async fn launch(&self, make: &MakeApp, broker: &InProcess) -> Running {
         let mut last = String::new();
         for _ in 0..STARTS {
-            match make().broker(self.faulty.clone()).start_here().await {
+            match make().broker(broker.clone()).start_here().await {
                 Ok(running) => return running,
                 // It crashed, or its connection broke, while it started.
                 Err(error) => last = error.to_string(),
@@ -141,9 +151,15 @@ impl FaultTest {
     }
 }
 
-/// Waits until the connection of an app is gone for good.
-async fn crashed(app: &Running) {
-    let mut connection = app.connection();
-    // An app whose connection nobody holds any more is gone too.
-    let _ = connection.wait_for(|state| !state.up).await;
+impl Process {
+    /// Waits until its connection is gone for good, or until somebody stops it. Whether it has crashed.
+    async fn ended(&self) -> bool {
+        let mut connection = self.running.connection();
+        tokio::select! {
+            biased;
+            // An app whose connection nobody holds any more is gone too.
+            _ = connection.wait_for(|state| !state.up) => true,
+            () = self.broker.told_to_stop() => false,
+        }
+    }
 }

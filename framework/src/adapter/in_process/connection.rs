@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
@@ -16,14 +16,26 @@ pub(super) struct Connection {
     pub(super) state: watch::Sender<ConnectionState>,
     pub(super) replies: Replies,
     closed: AtomicBool,
-    faults: Option<Script>,
+    pub(super) faults: Option<Script>,
+    /// Hears that somebody stops the process.
+    stops: Arc<Notify>,
+    is_stopping: AtomicBool,
 }
 
 impl Connection {
-    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>) -> Arc<Self> {
+    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>, stops: Arc<Notify>) -> Arc<Self> {
         let id = inner.lock().next_id();
         let state = watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).0;
-        Arc::new(Self { inner, id, state, replies: Replies::default(), closed: AtomicBool::new(false), faults })
+        Arc::new(Self {
+            inner,
+            id,
+            state,
+            replies: Replies::default(),
+            closed: AtomicBool::new(false),
+            faults,
+            stops,
+            is_stopping: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -68,14 +80,31 @@ impl Connection {
         state.close_session(self.id);
     }
 
+    /// One of the consuming channels ends, and all else of the connection stays.
+    fn end_one_consumer(&self, script: &Script) {
+        let mut state = self.inner.lock();
+        let consumers = state.consumers_of(self.id);
+        if let Some((queue, id)) = consumers.get(script.pick(consumers.len())) {
+            state.end_consumer(queue, *id);
+        }
+        drop(state);
+        self.inner.changed();
+    }
+
     /// The fault that the step itself has to make; what befalls the whole connection before it has happened already.
     pub(super) fn fault(&self, step: Step, queue: Option<&str>) -> Option<FaultKind> {
         let script = self.faults.as_ref().filter(|_| !self.is_closed())?;
-        let kind = script.at(step)?;
+        let kind = script.at(step, self.is_stopping.load(Ordering::Acquire))?;
         tracing::debug!(?kind, ?step, queue, "the fault script");
         match kind {
             FaultKind::Disconnect => self.disconnect(),
             FaultKind::CrashBefore => self.shut(),
+            FaultKind::ConsumerChannel => self.end_one_consumer(script),
+            // Whoever waits for it learns of it later: the step itself still takes place.
+            FaultKind::Stop => {
+                self.is_stopping.store(true, Ordering::Release);
+                self.stops.notify_one();
+            }
             FaultKind::Delay => {
                 if let Some(queue) = queue {
                     self.inner.hold(queue, script.delay());

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use foldhash::HashMap;
@@ -37,14 +37,17 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
     }
     state.dispatch(&spec.queue.name);
     drop(state);
-    let channel = Channel {
+    let channel = Arc::new_cyclic(|itself| Channel {
         connection: Arc::clone(connection),
         queue: spec.queue.name.clone(),
         id,
         answers: spec.answers,
         closed: AtomicBool::new(false),
-    };
-    Ok(Box::new(InProcessConsumer { channel: Arc::new(channel), wake }))
+        told: Mutex::default(),
+        wake: Arc::clone(&wake),
+        itself: Weak::clone(itself),
+    });
+    Ok(Box::new(InProcessConsumer { channel }))
 }
 
 /// One consumer's channel.
@@ -54,6 +57,10 @@ struct Channel {
     id: u64,
     answers: bool,
     closed: AtomicBool,
+    /// What became of answers that were on their way.
+    told: Mutex<VecDeque<(u64, bool)>>,
+    wake: Arc<AtomicWaker>,
+    itself: Weak<Channel>,
 }
 
 impl Channel {
@@ -61,15 +68,7 @@ impl Channel {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let mut state = self.connection.inner.lock();
-        let evicted = state.queues.get_mut(&self.queue).map(|queue| queue.remove_subscriber(self.id));
-        state.settle_evicted(&self.queue, evicted.unwrap_or_default(), 0);
-        // Like RabbitMQ's: an exclusive queue ends with its last consumer.
-        if state.queues.get(&self.queue).is_some_and(|queue| queue.declared.exclusive && queue.subscribers.is_empty()) {
-            state.delete_queue(&self.queue);
-        }
-        state.dispatch(&self.queue);
-        drop(state);
+        self.connection.inner.lock().end_consumer(&self.queue, self.id);
         self.connection.inner.changed();
     }
 
@@ -113,19 +112,67 @@ impl DeliveryChannel for Channel {
         !self.closed.load(Ordering::Acquire) && !self.connection.is_closed()
     }
 
-    fn answer(&self, _: u64, answer: Addressed) -> Answered {
+    fn answer(&self, number: u64, answer: Addressed) -> Answered {
         if !self.answers || !self.is_live() {
             return Answered::Refused(Box::new(answer));
         }
+        let fault = self.connection.fault(Step::Answer, None);
+        match fault {
+            // It is swallowed, and nobody says so.
+            Some(FaultKind::DropMessage) => return Answered::Left,
+            Some(FaultKind::FailedWrite) => {
+                self.tell(number, false);
+                return Answered::Leaving;
+            }
+            Some(FaultKind::BlockedWrite) => {
+                self.leave_later(number, answer);
+                return Answered::Leaving;
+            }
+            _ => {}
+        }
+        // The fault may have ended this channel, and what was on its way with it.
+        if !self.is_open() {
+            return Answered::Leaving;
+        }
         // An answer to somebody who is gone is dropped, as everywhere.
-        let _ = publish(&self.connection, answer);
+        let _ = publish(&self.connection, answer, false);
+        if fault == Some(FaultKind::CrashAfter) {
+            self.connection.shut();
+        }
         Answered::Left
+    }
+}
+
+impl Channel {
+    /// Whether the broker still knows this channel.
+    fn is_open(&self) -> bool {
+        let mut state = self.connection.inner.lock();
+        self.is_live() && state.queues.get_mut(&self.queue).is_some_and(|queue| queue.subscriber(self.id).is_some())
+    }
+
+    /// Says what became of an answer that was on its way.
+    fn tell(&self, number: u64, left: bool) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, left));
+        self.wake.wake();
+    }
+
+    /// The answer leaves after a while, unless its channel has ended by then.
+    fn leave_later(&self, number: u64, answer: Addressed) {
+        let (Some(channel), Some(script)) = (self.itself.upgrade(), &self.connection.faults) else { return };
+        let pause = script.silence();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let open = channel.is_open();
+            if open {
+                let _ = publish(&channel.connection, answer, false);
+            }
+            channel.tell(number, open);
+        });
     }
 }
 
 struct InProcessConsumer {
     channel: Arc<Channel>,
-    wake: Arc<AtomicWaker>,
 }
 
 impl InProcessConsumer {
@@ -167,7 +214,7 @@ impl Consumer for InProcessConsumer {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, BrokerError>>> {
         // Deliveries that are there already must not keep the thread to themselves.
         let budget = ready!(tokio::task::coop::poll_proceed(cx));
-        self.wake.register(cx.waker());
+        self.channel.wake.register(cx.waker());
         match self.poll_once() {
             Some(event) => {
                 budget.made_progress();
@@ -175,6 +222,12 @@ impl Consumer for InProcessConsumer {
             }
             None => Poll::Pending,
         }
+    }
+
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<(u64, bool)> {
+        let mut told = self.channel.told.lock().unwrap_or_else(PoisonError::into_inner);
+        self.channel.wake.register(cx.waker());
+        told.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
@@ -187,7 +240,7 @@ impl Consumer for InProcessConsumer {
             }
             state.dispatch(&self.channel.queue);
             drop(state);
-            self.wake.wake();
+            self.channel.wake.wake();
         })
     }
 

@@ -24,6 +24,24 @@ pub enum FaultKind {
     CrashBefore,
     /// The process is gone after the step.
     CrashAfter,
+    /// A queue confirms nothing and delivers nothing for a while, as one without its majority does. A publication that waits for it
+    /// beyond its deadline is unknown.
+    NoConfirm,
+    /// A message arrives at once, and its confirm, its rejection or its return comes later, perhaps after the deadline.
+    LateConfirm,
+    /// One consuming channel of the connection ends alone. What was unsettled on it is delivered again.
+    ConsumerChannel,
+    /// The publishing channel ends alone. What was unconfirmed on it is unknown, and no reply to its requests comes.
+    PublisherChannel,
+    /// A write fails. The message does not arrive, and the sender is told so.
+    FailedWrite,
+    /// The broker reads nothing for a while. The message leaves later, or not at all if its deadline is over; those behind it wait
+    /// too.
+    BlockedWrite,
+    /// A queue is full for a while and rejects what is sent to it. Other queues that the message goes to take it.
+    QueueFull,
+    /// Somebody stops the process in an orderly way and starts it again. Only a `FaultTest` does that; elsewhere nothing happens.
+    Stop,
 }
 
 /// A step of a connection at which a fault may happen.
@@ -36,18 +54,42 @@ pub enum Step {
     Deliver,
     /// A delivery is acknowledged.
     Ack,
+    /// A query is answered on the channel on which it came.
+    Answer,
 }
 
 impl Step {
     /// The faults that are possible at the step.
     const fn possible(self) -> &'static [FaultKind] {
-        use FaultKind::{CrashAfter, CrashBefore, Delay, Disconnect, DropConfirm, DropMessage, Duplicate, Redeliver};
+        use FaultKind::{
+            BlockedWrite, ConsumerChannel, CrashAfter, CrashBefore, Delay, Disconnect, DropConfirm, DropMessage,
+            Duplicate, FailedWrite, LateConfirm, NoConfirm, PublisherChannel, QueueFull, Redeliver, Stop,
+        };
         match self {
-            Self::Publish => &[DropConfirm, DropMessage, Duplicate, Disconnect, CrashBefore, CrashAfter],
-            Self::Deliver => &[Delay, Disconnect, CrashAfter],
-            Self::Ack => &[Redeliver, Delay, Disconnect, CrashBefore, CrashAfter],
+            Self::Publish => &[
+                DropConfirm,
+                DropMessage,
+                Duplicate,
+                Disconnect,
+                CrashBefore,
+                CrashAfter,
+                NoConfirm,
+                LateConfirm,
+                ConsumerChannel,
+                PublisherChannel,
+                FailedWrite,
+                BlockedWrite,
+                QueueFull,
+            ],
+            Self::Deliver => &[Delay, Disconnect, CrashAfter, ConsumerChannel, Stop],
+            Self::Ack => &[Redeliver, Delay, Disconnect, CrashBefore, CrashAfter, ConsumerChannel],
+            Self::Answer => {
+                &[DropMessage, Disconnect, CrashBefore, CrashAfter, ConsumerChannel, FailedWrite, BlockedWrite]
+            }
         }
     }
+
+    const ALL: [Self; 4] = [Self::Publish, Self::Deliver, Self::Ack, Self::Answer];
 }
 
 /// Which faults happen, and how often.
@@ -62,6 +104,9 @@ pub struct Faults {
     pub most: usize,
     /// The longest delay of a queue. Default: 200 ms.
     pub longest_delay: Duration,
+    /// The longest time for which a queue confirms nothing or is full, a confirm is late, or nothing is written. Default: 40 s, which
+    /// is more than the deadline of a publication.
+    pub longest_silence: Duration,
     /// The kinds that may happen. Default: all.
     pub kinds: Vec<FaultKind>,
 }
@@ -70,11 +115,12 @@ impl Faults {
     /// All kinds of faults, as a seed decides.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
-        let kinds = [Step::Publish, Step::Deliver, Step::Ack].iter().flat_map(|step| step.possible()).copied();
+        let kinds = Step::ALL.iter().flat_map(|step| step.possible()).copied();
         let mut kinds: Vec<FaultKind> = kinds.collect();
         kinds.sort_unstable();
         kinds.dedup();
-        Self { seed, rate: 0.05, most: 200, longest_delay: Duration::from_millis(200), kinds }
+        let (longest_delay, longest_silence) = (Duration::from_millis(200), Duration::from_secs(40));
+        Self { seed, rate: 0.05, most: 200, longest_delay, longest_silence, kinds }
     }
 }
 
@@ -107,12 +153,16 @@ impl Script {
         Self(Arc::new(Mutex::new(Progress { faults, random, steps: 0, happened: Vec::new() })))
     }
 
-    /// The fault that happens at this step, if one does.
-    pub(super) fn at(&self, step: Step) -> Option<FaultKind> {
+    /// The fault that happens at this step, if one does. A process that was told to stop is not told again.
+    pub(super) fn at(&self, step: Step, is_stopping: bool) -> Option<FaultKind> {
         let mut progress = self.lock();
         progress.steps += 1;
-        let possible: Vec<FaultKind> =
-            step.possible().iter().copied().filter(|kind| progress.faults.kinds.contains(kind)).collect();
+        let possible: Vec<FaultKind> = step
+            .possible()
+            .iter()
+            .copied()
+            .filter(|kind| progress.faults.kinds.contains(kind) && !(is_stopping && *kind == FaultKind::Stop))
+            .collect();
         // Chance is asked at every step, so that what happened before changes nothing of what comes.
         let (chance, choice) = (progress.random.f64(), progress.random.usize(..possible.len().max(1)));
         if chance >= progress.faults.rate || progress.happened.len() >= progress.faults.most {
@@ -129,6 +179,18 @@ impl Script {
         let mut progress = self.lock();
         let chance = progress.random.f64();
         progress.faults.longest_delay.mul_f64(chance)
+    }
+
+    /// For how long a queue is silent or full, a confirm is late, or nothing is written.
+    pub(super) fn silence(&self) -> Duration {
+        let mut progress = self.lock();
+        let chance = progress.random.f64();
+        progress.faults.longest_silence.mul_f64(chance)
+    }
+
+    /// One of so many.
+    pub(super) fn pick(&self, count: usize) -> usize {
+        self.lock().random.usize(..count.max(1))
     }
 
     pub(super) fn happened(&self) -> Vec<Fault> {
@@ -149,9 +211,10 @@ mod tests {
         let happened = |seed| {
             let script = Script::new(Faults { rate: 0.3, most: 40, ..Faults::seeded(seed) });
             for turn in 0..300 {
-                let step = [Step::Publish, Step::Deliver, Step::Ack][turn % 3];
-                if script.at(step) == Some(FaultKind::Delay) {
-                    assert!(script.delay() <= Duration::from_millis(200));
+                match script.at(Step::ALL[turn % Step::ALL.len()], false) {
+                    Some(FaultKind::Delay) => assert!(script.delay() <= Duration::from_millis(200)),
+                    Some(FaultKind::NoConfirm) => assert!(script.silence() <= Duration::from_secs(40)),
+                    _ => {}
                 }
             }
             script.happened()

@@ -7,15 +7,17 @@ mod faults;
 #[cfg(test)]
 mod properties;
 mod publisher;
+mod publishing_channel;
 mod queue;
 mod routing;
 mod session;
 mod state;
+mod troubles;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::broker::Addressed;
@@ -33,10 +35,14 @@ pub type Observer = Arc<dyn Fn(&Addressed) + Send + Sync>;
 pub struct InProcess {
     pub(super) inner: Arc<Inner>,
     faults: Option<Script>,
+    /// Hears that a fault stops what connects through this handle.
+    stops: Arc<Notify>,
 }
 
 pub(super) struct Inner {
     state: Mutex<State>,
+    /// Tells those who wait for a confirm that a queue goes on.
+    resumed: watch::Sender<()>,
     /// Counts changes, for those who wait for the broker to be quiet.
     changes: watch::Sender<u64>,
     observers: Mutex<Vec<Observer>>,
@@ -44,7 +50,12 @@ pub(super) struct Inner {
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { state: Mutex::default(), changes: watch::channel(0).0, observers: Mutex::default() }
+        Self {
+            state: Mutex::default(),
+            resumed: watch::channel(()).0,
+            changes: watch::channel(0).0,
+            observers: Mutex::default(),
+        }
     }
 }
 
@@ -58,13 +69,24 @@ impl InProcess {
     /// A connection to it.
     #[must_use]
     pub fn connect(&self) -> Session {
-        Session::new(Arc::clone(&self.inner), self.faults.clone())
+        Session::new(Arc::clone(&self.inner), self.faults.clone(), Arc::clone(&self.stops))
     }
 
     /// The same broker for those who are to suffer: what connects through this handle has these faults, all by one script.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
-        Self { inner: Arc::clone(&self.inner), faults: Some(Script::new(faults)) }
+        Self { inner: Arc::clone(&self.inner), faults: Some(Script::new(faults)), stops: Arc::default() }
+    }
+
+    /// The same broker and the same script, for another process: [`FaultKind::Stop`] stops each alone.
+    #[must_use]
+    pub fn for_another_process(&self) -> Self {
+        Self { stops: Arc::default(), ..self.clone() }
+    }
+
+    /// Waits until the script stops what connects through this handle, as [`FaultKind::Stop`]. Whoever calls it does so.
+    pub async fn told_to_stop(&self) {
+        self.stops.notified().await;
     }
 
     /// The faults that have happened to what connected through this handle, in their order.
@@ -93,6 +115,38 @@ impl InProcess {
                 subscriber.wake.wake();
             }
         }
+    }
+
+    /// A fault: a queue stands still until [`InProcess::resume`], as one without its majority does. What is sent to it is neither
+    /// confirmed nor delivered; what it has delivered can be acknowledged.
+    pub fn suspend(&self, queue: &str) {
+        if let Some(troubles) = self.inner.lock().troubles(queue) {
+            troubles.suspended = true;
+        }
+    }
+
+    /// A fault: a queue is full until [`InProcess::resume`], and refuses what is sent to it.
+    pub fn fill(&self, queue: &str) {
+        if let Some(troubles) = self.inner.lock().troubles(queue) {
+            troubles.filled = true;
+        }
+    }
+
+    /// A queue that was suspended or filled works again.
+    pub fn resume(&self, queue: &str) {
+        self.inner.lock().resume(queue);
+        self.inner.resumed.send_replace(());
+        self.inner.changed();
+    }
+
+    /// A fault: the channels of a queue's present consumers end, each alone. What was unsettled on them is delivered again.
+    pub fn close_consumers(&self, queue: &str) {
+        let mut state = self.inner.lock();
+        let ids: Vec<u64> =
+            state.queues.get(queue).into_iter().flat_map(|queue| &queue.subscribers).map(|one| one.id).collect();
+        ids.into_iter().for_each(|id| state.end_consumer(queue, id));
+        drop(state);
+        self.inner.changed();
     }
 
     /// Waits until nothing is on its way: no consumed queue has a message, and no delivery is unsettled.

@@ -3,10 +3,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::BoxFuture;
 use once_cell::sync::Lazy;
+use tokio::sync::{Mutex as FairMutex, watch};
 use tokio::time::Instant;
 
 use crate::adapter::in_process::connection::Connection;
-use crate::adapter::in_process::faults::{FaultKind, Step};
+use crate::adapter::in_process::publishing_channel::PublishingChannel;
 use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
 
 const REPLY_PREFIX: &str = "in-process.reply.";
@@ -36,11 +37,17 @@ impl Replies {
     pub(super) fn interrupt(&self) {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (address, _) in addresses {
-            let sink =
-                WAITING.lock().unwrap_or_else(PoisonError::into_inner).get(&address).map(|(_, sink)| Arc::clone(sink));
-            if let Some(sink) = sink {
-                sink(ReplyEvent::Lost);
-            }
+            Self::interrupt_at(&address);
+        }
+    }
+
+    /// Those who wait for a reply at one address will not get it.
+    pub(super) fn interrupt_at(address: &str) {
+        let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let sink = waiting.get(address).map(|(_, sink)| Arc::clone(sink));
+        drop(waiting);
+        if let Some(sink) = sink {
+            sink(ReplyEvent::Lost);
         }
     }
 
@@ -56,63 +63,63 @@ impl Replies {
 }
 
 pub(super) struct InProcessPublisher {
-    connection: Arc<Connection>,
-    address: Arc<str>,
+    channel: Arc<PublishingChannel>,
     replies: ReplySink,
 }
 
 impl InProcessPublisher {
     pub(super) fn new(connection: Arc<Connection>, address: String, replies: ReplySink) -> Self {
-        Self { connection, address: address.into(), replies }
+        let ends = watch::channel(0).0;
+        let (address, entrance) = (address.into(), FairMutex::default());
+        Self { channel: Arc::new(PublishingChannel { connection, address, ends, entrance }), replies }
     }
 }
 
 impl Publisher for InProcessPublisher {
-    fn publish(&self, mut message: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
-        let connection = Arc::clone(&self.connection);
+    fn publish(
+        &self,
+        mut message: Addressed,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Publication, BrokerError>> {
+        let channel = Arc::clone(&self.channel);
         let mut replies = None;
         if message.awaits_reply {
-            Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&self.address));
+            Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&channel.address));
             replies = Some(Arc::clone(&self.replies));
         }
         Box::pin(async move {
             if let Some((replies, id)) = replies.zip(message.properties.reply_id().cloned()) {
                 replies(ReplyEvent::Sent { id });
             }
-            publish(&connection, message)
+            channel.publish(message, deadline).await
         })
     }
 }
 
-/// Routes a message at once.
-pub(super) fn publish(connection: &Connection, message: Addressed) -> Result<Publication, BrokerError> {
+/// Takes a message at once: to whoever waits for the reply, or into its queues.
+pub(super) fn publish(
+    connection: &Connection,
+    message: Addressed,
+    is_duplicated: bool,
+) -> Result<Publication, BrokerError> {
     connection.open()?;
-    let fault = connection.fault(Step::Publish, None);
-    connection.open()?;
-    let unknown = || Ok(Publication::Unknown("the fault script swallowed it".into()));
-    if fault == Some(FaultKind::DropMessage) {
-        return unknown();
-    }
     connection.inner.published(&message);
-    let publication = if message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX) {
+    let publication = if is_reply(&message) {
         Ok(reply(message))
     } else {
         let mut state = connection.inner.lock();
-        if fault == Some(FaultKind::Duplicate) {
+        if is_duplicated {
             // The same again is taken as the first was.
             let _ = state.publish(message.clone());
         }
         state.publish(message)
     };
     connection.inner.changed();
-    match fault {
-        Some(FaultKind::DropConfirm) => unknown(),
-        Some(FaultKind::CrashAfter) => {
-            connection.shut();
-            Err(BrokerError::Stopped)
-        }
-        _ => publication,
-    }
+    publication
+}
+
+pub(super) fn is_reply(message: &Addressed) -> bool {
+    message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX)
 }
 
 fn reply(message: Addressed) -> Publication {

@@ -9,6 +9,7 @@ use foldhash::HashMap;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::adapter::in_process::troubles::Troubles;
 use crate::broker::{Origin, Properties, Queue};
 
 /// A message in a queue.
@@ -79,6 +80,8 @@ pub(super) struct QueueState {
     pub(super) subscribers: Vec<Subscriber>,
     /// A fault: nothing is handed out until then.
     pub(super) held_until: Option<Instant>,
+    /// A fault: it stands still, or is full.
+    pub(super) troubles: Troubles,
     next_subscriber: usize,
     next_place: u64,
 }
@@ -99,6 +102,7 @@ impl QueueState {
             ready: VecDeque::new(),
             subscribers: Vec::new(),
             held_until: None,
+            troubles: Troubles::default(),
             next_subscriber: 0,
             next_place: 0,
         }
@@ -115,7 +119,8 @@ impl QueueState {
 
     /// Whether the queue refuses another message.
     pub(super) fn is_full(&self) -> bool {
-        self.rules.refuses && self.rules.max_length.is_some_and(|most| self.ready.len() >= most)
+        self.troubles.is_full()
+            || self.rules.refuses && self.rules.max_length.is_some_and(|most| self.ready.len() >= most)
     }
 
     /// Puts a message at the end; the oldest leave when there are too many.
@@ -151,7 +156,7 @@ impl QueueState {
 
     /// Hands ready messages to subscribers that have room, one after the other.
     pub(super) fn dispatch(&mut self) {
-        if self.held_until.is_some_and(|until| until > Instant::now()) {
+        if self.troubles.suspended || self.held_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
         self.held_until = None;

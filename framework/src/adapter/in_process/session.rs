@@ -2,7 +2,7 @@ use std::sync::{Arc, MutexGuard, Weak};
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use crate::adapter::in_process::Inner;
@@ -24,8 +24,8 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>) -> Self {
-        let (connection, tasks) = (Connection::new(inner, faults), Tasks::default());
+    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>, stops: Arc<Notify>) -> Self {
+        let (connection, tasks) = (Connection::new(inner, faults, stops), Tasks::default());
         // Without a runtime there is nobody who could wait either.
         if let Ok(runtime) = Handle::try_current() {
             let expiring = Arc::downgrade(&connection);

@@ -43,6 +43,8 @@ pub(super) struct State {
     hasher: RandomState,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
+    /// Whether a queue has ever been made to confirm nothing.
+    pub(super) troubled: bool,
     /// When a message may expire next.
     expiry: Option<Instant>,
     /// Wakes those who wait for that.
@@ -157,7 +159,7 @@ impl State {
     }
 
     /// In one order, so that the same happens when the same is done.
-    fn queue_names(&self) -> Vec<String> {
+    pub(super) fn queue_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.queues.keys().cloned().collect();
         names.sort_unstable();
         names
@@ -185,22 +187,22 @@ impl State {
         if queues.is_empty() {
             return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
-        // A single queue is asked as it takes the message.
-        let is_full = |name: &Arc<str>| self.queues.get(&**name).is_some_and(QueueState::is_full);
-        if queues.len() > 1 && queues.iter().any(is_full) {
-            return Ok(Publication::Rejected);
-        }
         let message =
             Message { origin, properties, payload, redelivered: false, given_back: 0, place: 0, expires: None };
+        let mut taken = true;
         if let Some((last, others)) = queues.split_last() {
             for name in others {
-                self.enqueue(name, message.clone(), 0, false);
+                taken &= self.enqueue(name, message.clone(), 0, true);
             }
-            if !self.enqueue(last, message, 0, others.is_empty()) {
-                return Ok(Publication::Rejected);
-            }
+            taken &= self.enqueue(last, message, 0, true);
         }
-        Ok(Publication::Confirmed)
+        // Like RabbitMQ: one queue that is full is enough, and the others have the message all the same.
+        Ok(if taken { Publication::Confirmed } else { Publication::Rejected })
+    }
+
+    /// The queues that a message goes to.
+    pub(super) fn targets(&mut self, message: &Addressed) -> Arc<[Arc<str>]> {
+        self.route(&message.exchange, &message.routing_key).queues
     }
 
     fn route(&mut self, exchange: &Arc<str>, routing_key: &Arc<str>) -> Route {
@@ -259,7 +261,7 @@ impl State {
     /// A queue hands out nothing until then.
     pub(super) fn hold(&mut self, name: &str, until: Instant) {
         let Some(queue) = self.queues.get_mut(name) else { return };
-        queue.held_until = Some(until);
+        queue.held_until = queue.held_until.max(Some(until));
         if self.expiry.is_none_or(|expiry| until < expiry) {
             self.expiry = Some(until);
             self.earlier.notify_waiters();

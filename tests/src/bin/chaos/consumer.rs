@@ -4,11 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postrider_tests::ledger::Ledger;
 use postrider_tests::node::send;
 use postrider_tests::strangers::STRANGER;
+
+use crate::runs::Runs;
 
 /// How long it may take to be gone after a signal.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -16,24 +19,76 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// A running consumer. Dropping it ends it.
 pub struct Consumer {
     child: Child,
+    /// Reads what it prints, until its end.
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It handles the load.
+    Worker,
+    /// It works off a backlog in order.
+    Keeper,
+}
+
+impl Role {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Worker => "--consume",
+            Self::Keeper => "--keep",
+        }
+    }
+}
+
+/// Where it is written down what consumers do. Clones are the same books.
+#[derive(Clone, Default)]
+pub struct Books {
+    /// What was sent and what was handled.
+    pub ledger: Ledger,
+    /// What ran, and how often.
+    pub runs: Runs,
+    /// How many messages were handled of the load.
+    pub handled: Arc<AtomicU64>,
+    /// How many were handled by keepers.
+    pub kept: Arc<AtomicU64>,
+}
+
+impl Books {
+    /// How many messages keepers have handled.
+    pub fn handled_by_keepers(&self) -> u64 {
+        self.kept.load(Ordering::SeqCst)
+    }
+
+    fn read(&self, process: u32, role: Role, line: &str) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["began", id, attempt] => self.runs.began(process, id, attempt.parse().expect("an attempt is a number")),
+            ["ended", id] => self.runs.ended(process, id),
+            _ => {
+                assert!(!line.starts_with(STRANGER), "{line} was handled, which nobody can decode");
+                self.ledger.handles(line);
+                let count = if role == Role::Worker { &self.handled } else { &self.kept };
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
 }
 
 impl Consumer {
-    /// Starts it at this broker; what it handles is counted and written down.
-    pub fn start(url: &str, ledger: &Ledger, handled: &Arc<AtomicU64>) -> Self {
+    /// Starts it at this broker; what it handles is counted and written down, and so is each run.
+    pub fn start(url: &str, role: Role, books: &Books) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
-        let mut child = command.args(["--consume", url]).stdout(Stdio::piped()).spawn().expect("a consumer starts");
+        command.args([role.option(), url, "--tell-runs"]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a consumer starts");
         let out = child.stdout.take().expect("it is piped");
-        let (ledger, handled) = (ledger.clone(), Arc::clone(handled));
-        std::thread::spawn(move || {
-            for id in BufReader::new(out).lines().map_while(Result::ok) {
-                assert!(!id.starts_with(STRANGER), "{id} was handled, which nobody can decode");
-                ledger.handles(&id);
-                handled.fetch_add(1, Ordering::SeqCst);
-            }
+        let (books, process) = (books.clone(), child.id());
+        let reader = std::thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).for_each(|line| books.read(process, role, &line));
+            books.runs.gone(process);
         });
-        Self { child }
+        Self { child, reader: Some(reader) }
     }
 
     /// Its process id.
@@ -54,6 +109,9 @@ impl Consumer {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        // All that it said is in the books.
+        let read = self.reader.take().map_or(Ok(()), JoinHandle::join);
+        read.map_err(|_| format!("consumer {pid} said what cannot be"))?;
         Ok(pid)
     }
 }
