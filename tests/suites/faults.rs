@@ -2,6 +2,7 @@
 //! does the same again. `POSTRIDER_SEED=N` runs one seed alone.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::app::{DeadFilter, DeadLetters};
@@ -22,17 +23,69 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
+/// What runs in one process, and what has overlapped there.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<Mutex<(BTreeSet<String>, Vec<String>)>>);
+
+impl UnderWay {
+    fn overlapped(&self) -> Vec<String> {
+        self.0.lock().unwrap().1.clone()
+    }
+
+    /// A run, until it is dropped. It takes some time, so that another one could begin beside it.
+    async fn run(&self, cx: &Context) -> Run {
+        let id = cx.envelope().id.to_string();
+        {
+            let mut books = self.0.lock().unwrap();
+            if !books.0.insert(id.clone()) {
+                books.1.push(id.clone());
+            }
+        }
+        let run = Run { id, under_way: self.clone() };
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        run
+    }
+}
+
+struct Run {
+    id: String,
+    under_way: UnderWay,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.under_way.0.lock().unwrap().0.remove(&self.id);
+    }
+}
+
 #[derive(Clone, Default)]
 struct Alpha {
     ledger: Ledger,
     seen: Seen<u32>,
+    under_way: UnderWay,
+    processes: Arc<Mutex<Vec<UnderWay>>>,
+}
+
+impl Alpha {
+    /// What has overlapped in any of its processes.
+    fn overlapped(&self) -> Vec<String> {
+        self.processes.lock().unwrap().iter().flat_map(UnderWay::overlapped).collect()
+    }
+
+    /// As it begins in another process.
+    fn anew(&self) -> Self {
+        let under_way = UnderWay::default();
+        self.processes.lock().unwrap().push(under_way.clone());
+        Self { under_way, ..self.clone() }
+    }
 }
 
 #[distributed(service = "alpha")]
 impl Alpha {
     /// Every seventh fails once in passing, every fortieth for good.
     #[distributed(command = "alpha.do")]
-    async fn take(&mut self, number: u32, cx: &Context) -> Result<(), Failure> {
+    async fn take(&self, number: u32, cx: &Context) -> Result<(), Failure> {
+        let _run = self.under_way.run(cx).await;
         if number.is_multiple_of(40) {
             return Err(Failure::permanent("it cannot"));
         }
@@ -75,7 +128,7 @@ impl Beta {
 fn apps(alpha: &Alpha, beta: &Beta) -> [MakeApp; 2] {
     let (alpha, beta) = (alpha.clone(), beta.clone());
     let first = move || {
-        let alpha = alpha.clone();
+        let alpha = alpha.anew();
         App::new("alpha").actor(move || alpha.clone())
     };
     let second = move || {
@@ -124,6 +177,8 @@ async fn cascade(seed: u64, faults: Faults) -> (Balance, FaultReport, Vec<u32>) 
             balanced(seed, bus, &ledger, &["alpha", "beta"]).await
         })
         .await;
+    let overlapped = alpha.overlapped();
+    assert!(overlapped.is_empty(), "seed {seed}: two runs of one message at once in a process: {overlapped:?}");
     (balance, report, alpha.seen.all())
 }
 

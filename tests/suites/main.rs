@@ -16,6 +16,7 @@ mod envelope;
 mod failures;
 mod faults;
 mod faults_at_the_port;
+mod faults_of_handling;
 mod guarantees;
 mod lifecycle;
 mod messages;

@@ -150,11 +150,13 @@ impl Outlet {
             }
             shown = Some(resend.unsent.add(error.to_string()));
             tokio::select! {
+                biased;
                 () = resend.stopping.cancelled() => return sent,
                 () = sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
             }
             Counters::add(&self.counters.resent);
             sent = tokio::select! {
+                biased;
                 // Whoever stops does not wait for a broker that says nothing.
                 () = resend.stopping.cancelled() => return sent,
                 again = self.send_once(&sealed, Instant::now() + timeout) => again,

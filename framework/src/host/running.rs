@@ -12,12 +12,13 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::broker::Delivery;
-use crate::handler::Lane;
-use crate::host::deliver::{Epoch, Handled};
+use crate::handler::{Lane, Outcome};
+use crate::host::deliver::{Epoch, Handled, Made};
 use crate::host::nameless::{NamelessIds, number_of};
 
 pub use crate::host::nameless::Nameless;
 use crate::host::unsettled::{Fingerprint, Unsettled};
+use crate::host::verdict::{End, Settlement};
 use crate::message::{Envelope, MessageId};
 
 #[derive(Default)]
@@ -121,6 +122,17 @@ impl Running {
     /// What came without an id is settled.
     pub fn settled(&self, nameless: Nameless, id: &MessageId) {
         self.lock().nameless.settled(nameless, id);
+    }
+
+    /// These were handled and acknowledged, and the channel was lost: should they come again, they are only acknowledged.
+    pub fn acknowledged(&self, envelopes: impl IntoIterator<Item = Arc<Envelope>>) {
+        let mut runs = self.lock();
+        for envelope in envelopes {
+            let made = Made { attempt: envelope.attempt, ..Made::default() };
+            let settlement = Settlement { answer: false, end: End::Ack };
+            let handled = Handled { outcome: Outcome::Done(None), made, settlement };
+            runs.unsettled.add(Same(envelope).fingerprint(&self.1), handled);
+        }
     }
 
     /// Forgets outcomes that nobody will ask for any more.
@@ -233,8 +245,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::handler::Outcome;
-    use crate::host::deliver::Made;
     use crate::message::{Key, Kind};
 
     fn handled() -> Handled {

@@ -6,8 +6,6 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::handler::Outcome;
-use crate::host::deliver::Made;
 use crate::message::{Key, Kind, MediaType};
 
 /// What may happen.

@@ -46,6 +46,7 @@ impl LaneLoop {
         let stopping = self.settings.settler.stopping.clone();
         actix_rt::spawn(async move {
             let cleared = tokio::select! {
+                biased;
                 () = stopping.cancelled() => None,
                 cleared = notes.begin(name) => Some(cleared),
             };

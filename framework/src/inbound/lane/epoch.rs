@@ -176,6 +176,10 @@ impl LaneLoop {
             }
             consumer.close().await;
         }
+        let acknowledged = std::mem::take(&mut self.acknowledged);
+        if ended == Ended::Lost {
+            self.settings.running.acknowledged(acknowledged);
+        }
         self.lose_all();
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);

@@ -12,11 +12,14 @@ use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
-use crate::message::{MessageId, is_logged};
+use crate::message::{Envelope, MessageId, is_logged};
 
 /// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
 /// by.
 const MOST_TOGETHER: usize = 8;
+/// Of what was acknowledged, messages up to so many bytes are known when they come again. Larger ones would keep too much
+/// memory, and run again.
+const MOST_NOTED: usize = 64 * 1024;
 /// The most queries that are remembered as answered twice.
 const MOST_ANSWERED_TWICE: usize = 256;
 
@@ -232,16 +235,18 @@ impl LaneLoop {
         } else if self.open {
             Counters::add(&self.counters.permits);
         }
-        let handled = held.handled.take();
+        let (handled, id) = (held.handled.take(), held.envelope.id.clone());
         let Some(receipt) = held.receipt else {
             if receive == Receive::GiveBack && is_logged("dropped unhandled", self.settings.plan.queue_name()) {
                 tracing::warn!(queue = self.settings.plan.queue_name(), message_id = %held.envelope.id,
                     "a message that was acknowledged on receipt was dropped unhandled, as at_most_once allows");
             }
-            return self.forget(held.nameless, &held.envelope.id);
+            return self.forget(held.nameless, &id);
         };
         let is_live = receipt.is_live();
-        if let Some((turn, mut handled)) = handled.filter(|_| receive == Receive::GiveBack || !is_live) {
+        if receive == Receive::Ack && is_live && handled.is_some() {
+            self.note_acknowledged(held.envelope);
+        } else if let Some((turn, mut handled)) = handled {
             if receive == Receive::Ack {
                 // All is done but that the broker knows.
                 handled.settlement = Settlement { answer: false, end: End::Ack };
@@ -252,15 +257,15 @@ impl LaneLoop {
             // The broker takes back by itself what a closed channel had.
             Receive::Ack if is_live => {
                 self.unflushed = receipt.ack_with_next_flush();
-                self.forget(held.nameless, &held.envelope.id);
+                self.forget(held.nameless, &id);
             }
             Receive::Ack => drop(receipt),
             Receive::GiveBack => {
                 if is_live {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
-                    self.outlived.add(held.envelope.id.clone());
-                    self.lose(held.nameless, &held.envelope.id);
+                    self.outlived.add(id.clone());
+                    self.lose(held.nameless, &id);
                 }
                 // The host may hear of the stop before this lane does.
                 let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();
@@ -270,6 +275,17 @@ impl LaneLoop {
                     receipt.give_back();
                 }
             }
+        }
+    }
+
+    /// An acknowledgement that the broker may not have got before the channel ends. Not more than the prefetch: with a later
+    /// delivery the broker shows that it has got the others.
+    fn note_acknowledged(&mut self, envelope: Arc<Envelope>) {
+        if self.acknowledged.len() >= usize::from(self.prefetch).max(1) {
+            self.acknowledged.pop_front();
+        }
+        if envelope.payload.len() <= MOST_NOTED {
+            self.acknowledged.push_back(envelope);
         }
     }
 

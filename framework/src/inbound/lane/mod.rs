@@ -39,7 +39,7 @@ use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::suspects::Notes;
 use crate::inbound::topology::LanePlan;
-use crate::message::MessageId;
+use crate::message::{Envelope, MessageId};
 
 pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
@@ -135,6 +135,8 @@ pub(super) struct LaneLoop {
     keeps_places: bool,
     /// What was delivered here before.
     outlived: Outlived,
+    /// What was acknowledged last on the present channel.
+    acknowledged: VecDeque<Arc<Envelope>>,
     /// The suspect that is held, if one is: nothing else is handed over meanwhile.
     alone: Option<u64>,
     /// The suspect that waits to be cleared.
@@ -188,6 +190,7 @@ impl LaneLoop {
             parked: Vec::new(),
             keeps_places: false,
             outlived: Outlived::default(),
+            acknowledged: VecDeque::new(),
             alone: None,
             clearing: None,
             removals: Vec::new(),
