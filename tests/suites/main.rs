@@ -29,6 +29,7 @@ mod requests;
 mod resilience;
 mod routing;
 mod runtimes;
+mod silent_queues;
 mod staying_connected;
 mod test_app;
 mod topology;
