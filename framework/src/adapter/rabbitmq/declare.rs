@@ -52,14 +52,23 @@ pub(super) async fn answered_unless_blocked<T>(
     }
 }
 
-/// As [`confirming`], also if the broker blocks the connection meanwhile.
-pub(super) async fn confirming_unless_blocked(connection: &Connection) -> Result<Channel, BrokerError> {
+/// As [`confirming`], however long the broker takes, as long as the connection lives: to ask again would only add another channel
+/// behind the first one.
+pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channel, BrokerError> {
     let opening = async {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     };
-    answered_unless_blocked(connection, "open a channel", opening).await?.map_err(|error| on_channel(&error))
+    tokio::pin!(opening);
+    loop {
+        if let Ok(opened) = timeout(ANSWER_TIMEOUT, &mut opening).await {
+            return opened.map_err(|error| on_channel(&error));
+        }
+        if !connection.status().connected() {
+            return Err(BrokerError::Lost { reason: "the connection ended before a channel was open".into() });
+        }
+    }
 }
 
 /// A channel that confirms what is published on it.

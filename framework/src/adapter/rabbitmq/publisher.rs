@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use lapin::{Channel, Connection};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare;
@@ -135,6 +136,14 @@ impl ConfirmChannel {
     }
 }
 
+/// Opens a channel, unless the link changes first.
+async fn open(connection: &Connection, mut state: watch::Receiver<LinkState>) -> Result<Channel, BrokerError> {
+    tokio::select! {
+        opened = declare::confirming_at_last(connection) => opened,
+        _ = state.changed() => Err(BrokerError::Lost { reason: "the link changed before a channel was open".into() }),
+    }
+}
+
 pub(super) struct Owner {
     pub(super) link: Arc<Link>,
     pub(super) replies: ReplySink,
@@ -169,7 +178,8 @@ impl Owner {
                 }
                 LinkState::Up(connection, _) => connection,
             };
-            let end = match self.meanwhile(declare::confirming_unless_blocked(&connection)).await {
+            let opened = self.meanwhile(open(&connection, state.clone())).await;
+            let end = match opened {
                 Ok(channel) => {
                     let entrance = Arc::clone(&self.entrance);
                     Epoch::new(channel, connection, entrance, self.replaced).run(&mut self).await
@@ -214,7 +224,7 @@ impl Owner {
     }
 
     /// While there is no connection: takes messages, and ends those whose time is over. Whether to go on.
-    async fn wait_down(&mut self, state: &mut tokio::sync::watch::Receiver<LinkState>, why: &BrokerError) -> bool {
+    async fn wait_down(&mut self, state: &mut watch::Receiver<LinkState>, why: &BrokerError) -> bool {
         loop {
             let deadline = self.waiting.look_at();
             tokio::select! {
