@@ -33,6 +33,7 @@ mod resilience;
 mod routing;
 mod runtimes;
 mod sends;
+mod silent_queues;
 mod staying_connected;
 mod supervision;
 mod test_app;

@@ -81,12 +81,11 @@ impl Alpha {
 
     #[distributed(query = "alpha.itself")]
     async fn itself(&self, _: (), cx: &Context) -> Result<String, Failure> {
-        let error = cx.request(&Echo { text: "x".into() }).await.expect_err("it cannot answer itself");
-        Ok(format!("{}", matches!(error, RequestError::WouldWaitForItself { .. })))
+        Ok(cx.request(&Echo { text: "x".into() }).await?)
     }
 
     #[distributed(query = "alpha.circle")]
-    async fn circle(&self, _: (), cx: &Context) -> Result<String, Failure> {
+    async fn circle(&mut self, _: (), cx: &Context) -> Result<String, Failure> {
         Ok(cx.request_key::<String>("beta.back", Payload::msgpack(&())).await?)
     }
 }
@@ -124,14 +123,47 @@ impl Circles {
         told(cx, &key).await
     }
 
-    #[distributed(query = "circles.shared")]
-    async fn shared(&self, key: String, cx: &Context) -> Result<String, Failure> {
+    #[distributed(command = "circles.shared-command")]
+    async fn shared_command(&self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+
+    #[distributed(query = "circles.shared-query")]
+    async fn shared_query(&self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+
+    #[distributed(command = "circles.write")]
+    async fn write(&mut self, _: String) {}
+}
+
+/// Whether it has the state to itself.
+fn is_exclusive(key: &str) -> bool {
+    !key.contains("shared")
+}
+
+/// One message at a time, whatever its handlers take.
+#[derive(Default)]
+struct Strict;
+
+#[distributed(service = "strict", ordered, prefetch = 1)]
+impl Strict {
+    #[distributed(command = "strict.command")]
+    async fn command(&self, key: String, cx: &Context) -> Result<String, Failure> {
+        told(cx, &key).await
+    }
+
+    #[distributed(query = "strict.query")]
+    async fn query(&self, key: String, cx: &Context) -> Result<String, Failure> {
         told(cx, &key).await
     }
 }
 
 /// Asks on, over another service if the key says so, and tells what came of it.
 async fn told(cx: &Context, key: &str) -> Result<String, Failure> {
+    if key == "end" {
+        return Ok("answered".to_owned());
+    }
     if let Some(key) = key.strip_prefix("detour to ") {
         return Ok(cx.request_key::<String>("detour.over", Payload::msgpack(key)).await?);
     }
@@ -261,29 +293,84 @@ on_both_brokers! {
         let _beta = world.start(App::new("beta").actor(Beta::default)).await;
         let client = world.client().await;
         let itself: String = client.bus().request_key("alpha.itself", Payload::msgpack(&())).await.unwrap();
-        assert_eq!(itself, "true");
+        assert_eq!(itself, "x", "it is answered beside the handler that asks");
         let circle: String = client.bus().request_key("alpha.circle", Payload::msgpack(&())).await.unwrap();
         assert!(circle.starts_with("true") && circle.contains("alpha.Alpha@") && circle.contains("beta.Beta@"), "{circle}");
         let through: String = client.bus().request_key("beta.through", Payload::msgpack("y")).await.unwrap();
         assert_eq!(through, "y", "a line is no circle");
     }
 
-    async fn whoever_waits_for_itself_is_told_at_once_although_it_holds_up_its_lane(world: World) {
-        let _circles = world.start(App::new("circles").actor(Circles::default)).await;
+    /// Among messages of others that wait as well, and with one place in each lane.
+    async fn whoever_waits_for_itself_is_told_at_once_and_whoever_can_be_answered_is_answered(world: World) {
+        let running = world.start(App::new("circles").actor(Circles::default)).await;
         let _detour = world.start(App::new("detour").actor(Detour::default)).await;
         let client = world.client().await;
-        for asked in ["circles.command", "circles.query", "circles.shared"] {
-            for next in ["circles.command", "circles.query", "circles.shared"] {
+        let keys = ["circles.command", "circles.query", "circles.shared-command", "circles.shared-query"];
+        for asked in keys {
+            for next in keys {
+                let stuck = is_exclusive(asked) || is_exclusive(next);
                 for way in ["", "detour to "] {
-                    let started = std::time::Instant::now();
-                    let way = Payload::msgpack(format!("{way}{next}").as_str());
-                    let answer: String = client.bus().request_key(asked, way).await.unwrap();
-                    assert_eq!(answer, "told", "{asked} → {next}");
-                    // A handler may run for 30 s, and a request may wait as long.
-                    assert!(started.elapsed() < Duration::from_secs(10), "{asked} → {next}: {:?}", started.elapsed());
+                    let question = Payload::msgpack(&format!("{way}{next}"));
+                    let options = |o: Options| o.timeout(Duration::from_secs(10));
+                    let answer: Result<String, _> = client.bus().request_key_with(asked, question, options).await;
+                    let told = answer.unwrap_or_else(|error| panic!("{asked} to {way}{next}: {error}"));
+                    let expected = if stuck { "told" } else { "Ok(\"answered\")" };
+                    assert_eq!(told, expected, "{asked} to {way}{next}");
                 }
             }
         }
+        eventually("nothing is left", || running.stats().in_flight == 0).await;
+    }
+
+    /// A prefetch of one shows the lane nothing of what is behind the message that it handles.
+    async fn whoever_waits_for_itself_is_told_at_once_although_its_lane_holds_no_more(world: World) {
+        let narrow = || App::new("circles").actor(Circles::default).configure(|config| config.prefetch = 1);
+        let running = world.start(narrow()).await;
+        let _strict = world.start(App::new("strict").actor(Strict::default)).await;
+        let client = world.client().await;
+        let ask = async |asked: &str, next: &str| -> String {
+            let options = |o: Options| o.timeout(Duration::from_secs(10));
+            client.bus().request_key_with(asked, Payload::msgpack(next), options).await.unwrap_or_else(|error| panic!("{asked} to {next}: {error}"))
+        };
+        for (asked, next) in [
+            ("circles.command", "circles.command"), ("circles.command", "circles.shared-command"), ("circles.shared-command", "circles.shared-command"),
+            ("circles.shared-command", "circles.command"), ("circles.query", "circles.query"), ("circles.shared-query", "circles.shared-query"),
+            ("strict.command", "strict.command"),
+        ] {
+            assert_eq!(ask(asked, next).await, "told", "{asked} to {next}");
+        }
+        for (asked, next) in [
+            ("circles.shared-command", "circles.shared-query"), ("circles.shared-query", "circles.shared-command"),
+            ("strict.command", "strict.query"), ("strict.query", "strict.command"),
+        ] {
+            assert_eq!(ask(asked, next).await, "Ok(\"answered\")", "{asked} to {next}");
+        }
+        // With another instance beside it there is somebody who answers.
+        let _second = world.start(narrow()).await;
+        for (asked, next) in [("circles.command", "circles.command"), ("circles.query", "circles.query"), ("circles.shared-command", "circles.command")] {
+            assert_eq!(ask(asked, next).await, "Ok(\"answered\")", "{asked} to {next}");
+        }
+        eventually("nothing is left", || running.stats().in_flight == 0).await;
+    }
+
+    /// A writer that waits for the state comes after the answer, not before it.
+    async fn an_answer_that_shares_the_state_does_not_wait_for_a_writer_behind_the_one_who_asks(world: World) {
+        let running = world.start(App::new("circles").actor(Circles::default)).await;
+        let _detour = world.start(App::new("detour").actor(Detour::default)).await;
+        let client = world.client().await;
+        let questions = (0..20).map(|number| {
+            let bus = client.bus().clone();
+            async move {
+                bus.send_key("circles.write", Payload::msgpack("x")).await.unwrap();
+                let next = if number % 2 == 0 { "circles.shared-command" } else { "detour to circles.shared-query" };
+                let options = |o: Options| o.timeout(Duration::from_secs(20));
+                bus.request_key_with::<String>("circles.shared-query", Payload::msgpack(next), options).await
+            }
+        });
+        for answer in futures::future::join_all(questions).await {
+            assert_eq!(answer.unwrap(), "Ok(\"answered\")");
+        }
+        eventually("nothing is left", || running.stats().in_flight == 0).await;
     }
 
     /// Beside replies that keep coming, by which confirms are looked at.

@@ -260,6 +260,43 @@ fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
     });
 }
 
+/// The end of the reply consumer, or of its opening, must not hide why the channel was closed.
+#[test]
+fn a_message_that_the_broker_refuses_is_found_also_on_a_channel_that_listens_to_replies() {
+    run(async {
+        let world = World::rabbitmq();
+        let _sink = world.start(App::new("sink").actor(Sink::default)).await;
+        let broker = world.broker().await;
+        let message = |number: u64, refused: bool, awaits_reply| Addressed {
+            exchange: world.names.exchange(postrider::Kind::Command),
+            routing_key: "sink.put".into(),
+            mandatory: true,
+            awaits_reply,
+            properties: Properties {
+                content_type: Some("application/json".into()),
+                message_id: Some(number.to_string().into()),
+                // RabbitMQ wants a list there, and closes the channel.
+                headers: if refused { [("CC", "x")].into_iter().collect() } else { postrider::Headers::new() },
+                ..Properties::default()
+            }
+            .into(),
+            payload: number.to_string().into(),
+        };
+        for round in 0..20 {
+            let publisher = broker.publisher(std::sync::Arc::new(|_| {})).await.unwrap();
+            let began = Instant::now();
+            let deadline = began + Duration::from_secs(20);
+            let publish =
+                |number, refused, awaits_reply| publisher.publish(message(number, refused, awaits_reply), deadline);
+            publish(0, false, round % 2 == 0).await.unwrap();
+            // In every second round the request is what opens the way for replies, right behind the refused message.
+            let (refused, _) = tokio::join!(publish(1, true, false), publish(2, false, true));
+            assert!(matches!(refused, Err(BrokerError::Protocol { .. })), "round {round}: {refused:?}");
+            assert!(began.elapsed() < Duration::from_secs(10), "round {round}: {:?}", began.elapsed());
+        }
+    });
+}
+
 #[test]
 fn a_hasty_caller_does_not_disturb_the_requests_of_others() {
     run(async {

@@ -462,6 +462,27 @@ fn an_answer_that_the_broker_refuses_does_not_bring_its_query_again_for_ever() {
 
 /// Longer than a confirm is waited for on one channel: whoever wants to know sooner does.
 #[test]
+fn a_connection_that_is_blocked_from_its_beginning_says_so_and_goes_on_when_the_alarm_ends() {
+    let node = node();
+    run(async {
+        let (world, alpha) = (World::on(node.url()), Alpha::default());
+        let _running = world.start(alpha.app()).await;
+        let client = world.client().await;
+        let mut connection = client.connection();
+        node.ctl(&["eval", ALARM]).unwrap();
+        node.ctl(&["close_all_connections", "test"]).unwrap();
+        connection.wait_for(|state| state.up && state.epoch > 1).await.unwrap();
+        let send = client.bus().send_key("alpha.do", Payload::text("ok"));
+        let (sent, ()) = tokio::join!(send, async {
+            connection.wait_for(|state| state.blocked).await.unwrap();
+            node.ctl(&["eval", NO_ALARM]).unwrap();
+        });
+        sent.unwrap();
+        connection.wait_for(|state| !state.blocked).await.unwrap();
+    });
+}
+
+#[test]
 fn publications_end_in_time_also_when_the_alarm_lasts() {
     run(async {
         let node = node();

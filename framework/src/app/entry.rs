@@ -246,6 +246,7 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         actor: attributes.actor,
         name: name_of(&attributes),
         waiter: format!("{}.{}@{}", attributes.service, attributes.actor, identity.instance),
+        queues: launch.plan.lanes.iter().map(|lane| (lane.lane, lane.queue_name().to_owned())).collect(),
         timeout,
         concurrency: launch.concurrency,
         prefetch,

@@ -207,6 +207,8 @@ impl Context {
     {
         let Some(bus) = &self.work.environment.bus else { return self.canned(M::KIND, M::KEY) };
         let outgoing = bus.identity.typed(message, options(Options::default()), bus.request_timeout())?;
+        let Envelope { key, recipients, .. } = &*outgoing.envelope;
+        let _waits = self.work.ask(bus, &[M::KIND], (key.as_str(), recipients.first().map(Name::as_str))).await?;
         bus.decode(bus.await_reply(outgoing, Some((self.work.origin(), self.next_ordinal()))).await?)
     }
 
@@ -230,8 +232,12 @@ impl Context {
         options: impl FnOnce(Options) -> Options,
     ) -> Result<R, RequestError> {
         let Some(bus) = &self.work.environment.bus else { return self.canned(Kind::Query, key) };
+        let options = options(Options::default());
+        let service = options.recipients.first().map(String::as_str);
+        // As the request itself: a query, if there is one.
+        let _waits = self.work.ask(bus, &[Kind::Query, Kind::Command], (key, service)).await?;
         let origin = Some((self.work.origin(), self.next_ordinal()));
-        bus.decode(bus.request_raw(key, payload, options, origin).await?)
+        bus.decode(bus.request_raw(key, payload, |_| options, origin).await?)
     }
 
     /// The message's id.

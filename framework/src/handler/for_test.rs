@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Identity;
 use crate::codec::{self, Limits};
-use crate::handler::{Context, Environment, HeldLimits, Work};
+use crate::handler::{Context, Environment, HeldLimits, HoldsUp, Lane, OwnAnswers, Waiters, Work};
 use crate::message::{Contract, Envelope, Key, Kind, MediaType};
 
 impl Context {
@@ -40,9 +40,12 @@ impl Context {
             held: HeldLimits::default(),
             name: "test".into(),
             waiter: "test.test@test".into(),
+            own: OwnAnswers::default(),
+            waiters: Waiters::default(),
         };
         let message = Arc::new(message);
-        let work = Work::new(Rc::new(environment), Arc::clone(&message), false, None);
+        let holds_up = HoldsUp { lane: Lane::Durable, exclusive: false };
+        let work = Work::new(Rc::new(environment), Arc::clone(&message), holds_up, None);
         Self { envelope: message, work: Rc::new(work) }
     }
 

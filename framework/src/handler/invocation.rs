@@ -5,10 +5,11 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Identity, Origin};
+use crate::bus::{Bus, Identity, Origin, RequestError};
 use crate::handler::held::{Envelopes, Held};
-use crate::handler::{Context, HandlerSpec, HeldLimits};
-use crate::message::{Envelope, MediaType};
+use crate::handler::waiting::Waits;
+use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
+use crate::message::{Envelope, Kind, MediaType};
 
 /// One attempt at handling one message: what middleware sees around a handler.
 pub struct Invocation {
@@ -33,6 +34,10 @@ pub struct Environment {
     pub name: Arc<str>,
     /// How it appears in call paths.
     pub waiter: Arc<str>,
+    /// What it answers itself.
+    pub own: OwnAnswers,
+    /// Its handlers that wait for an answer.
+    pub waiters: Waiters,
 }
 
 /// What an attempt may use and what it holds. What few handlers need is made when one asks for it.
@@ -40,8 +45,8 @@ pub struct Work {
     pub(super) environment: Rc<Environment>,
     /// The message as it came.
     message: Arc<Envelope>,
-    /// Whether other instances get the same message.
-    each_instance: bool,
+    /// How it holds up the actor while it waits.
+    holds_up: HoldsUp,
     /// Fires when this attempt is to end, if that is not when all are.
     ends: Option<CancellationToken>,
     origin: OnceCell<Origin>,
@@ -53,18 +58,18 @@ pub struct Work {
 }
 
 impl Work {
-    /// The work of an attempt at a message, which every instance may get. It may end before all others do.
+    /// The work of an attempt at a message. It may end before all others do.
     #[must_use]
     pub fn new(
         environment: Rc<Environment>,
         message: Arc<Envelope>,
-        each_instance: bool,
+        holds_up: HoldsUp,
         ends: Option<CancellationToken>,
     ) -> Self {
         Self {
             environment,
             message,
-            each_instance,
+            holds_up,
             ends,
             origin: OnceCell::new(),
             cancellation: OnceCell::new(),
@@ -83,9 +88,34 @@ impl Work {
     pub fn origin(&self) -> &Origin {
         self.origin.get_or_init(|| {
             let Environment { name, waiter, .. } = &*self.environment;
-            let seed = if self.each_instance { waiter } else { name };
+            // Other instances get the same message there.
+            let seed = if self.holds_up.lane == Lane::Instance { waiter } else { name };
             Origin::of(Arc::clone(&self.message), Arc::clone(waiter), Arc::clone(seed))
         })
+    }
+
+    /// Asks for something, unless nobody could answer before this handler has ended. The waiting ends as what is returned is
+    /// dropped.
+    pub(super) async fn ask(
+        &self,
+        bus: &Bus,
+        kinds: &[Kind],
+        to: (&str, Option<&str>),
+    ) -> Result<Waits<'_>, RequestError> {
+        let Environment { own, waiters, waiter, identity, .. } = &*self.environment;
+        let (key, service) = to;
+        let asked = match service {
+            Some(service) if service != identity.service.as_str() => None,
+            _ => waiters.ask(bus, own, self.holds_up, kinds, key).await,
+        };
+        if let Some((_, OwnRequest::Behind)) = asked {
+            let path =
+                self.message.call_path.iter().map(String::as_str).chain([&**waiter]).collect::<Vec<_>>().join(" → ");
+            let text = format!("{waiter} answers it, and only after the handler that asks: {path}");
+            return Err(RequestError::WouldWaitForItself { key: key.to_owned(), text });
+        }
+        let conversation = self.message.conversation_id.as_ref().unwrap_or(&self.message.id).clone();
+        Ok(waiters.wait(self.holds_up, conversation, asked.map(|(lane, _)| lane)))
     }
 
     /// A token of this attempt's own: whoever fires it ends nobody else.

@@ -14,6 +14,7 @@ mod outcome;
 mod policy;
 mod spec;
 mod table;
+mod waiting;
 
 pub mod private;
 
@@ -29,3 +30,4 @@ pub use policy::{Policy, PolicyWords};
 pub use postrider_grammar::{Delays, Retry};
 pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};
 pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};
+pub use waiting::{Answers, HoldsUp, OwnAnswers, OwnRequest, Waiters};

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use actix::{Actor, Context, Handler};
 use tokio::sync::mpsc;
 
-use crate::handler::Lane;
+use crate::handler::{Lane, OwnRequest};
 use crate::host::attempt::Job;
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Deliver};
@@ -25,23 +25,31 @@ impl<S: 'static> Host<S> {
 }
 
 impl<S: 'static> Host<S> {
-    /// Whoever waits for itself is told at once, and not when the lane has time: the lane may be waiting for the very
-    /// handler that asks. While the app stops, such a message goes back like any other.
-    fn refuse_circles(&self, deliver: &mut Deliver) {
-        let core = &self.core;
-        let refused = |arrival: &Arrival| {
-            core.is_waited_for_by_itself(&arrival.envelope)
-                && (arrival.ticket.is_acked() || !core.stopping.is_cancelled())
+    /// What a handler of this very actor waits for is seen to at once, and not when the lane has time: the lane may be waiting
+    /// for the handler that asks. It runs beside that one, or is refused. While the app stops it goes back like any other.
+    fn see_to_circles(&self, deliver: &mut Deliver) {
+        let (core, lane) = (&self.core, deliver.lane);
+        let own_request = |arrival: &Arrival| {
+            let goes_back = core.stopping.is_cancelled() && !arrival.ticket.is_acked();
+            core.own_request(lane, &arrival.envelope).filter(|_| !goes_back && !arrival.condemned)
         };
         // Nearly always there is none.
-        if !deliver.arrivals.iter().any(refused) {
+        if !deliver.arrivals.iter().any(|arrival| own_request(arrival).is_some()) {
             return;
         }
-        let (circles, others): (Vec<_>, Vec<_>) = std::mem::take(&mut deliver.arrivals).into_iter().partition(refused);
-        deliver.arrivals = others;
-        for arrival in circles {
-            let outcome = core.would_wait(&arrival.envelope);
-            core.settle_unhandled(Job::new(deliver.lane, arrival), outcome);
+        for arrival in std::mem::take(&mut deliver.arrivals) {
+            match own_request(&arrival) {
+                None => deliver.arrivals.push(arrival),
+                Some(OwnRequest::Behind) => {
+                    let outcome = core.would_wait(&arrival.envelope);
+                    core.settle_unhandled(Job::new(lane, arrival), outcome);
+                }
+                Some(OwnRequest::Beside) => {
+                    let mut job = Job::new(lane, arrival);
+                    job.nested = true;
+                    core.handle_nested(job);
+                }
+            }
         }
     }
 }
@@ -64,7 +72,7 @@ impl<S: 'static> Handler<Deliver> for Host<S> {
     type Result = ();
 
     fn handle(&mut self, mut deliver: Deliver, _: &mut Self::Context) {
-        self.refuse_circles(&mut deliver);
+        self.see_to_circles(&mut deliver);
         if deliver.arrivals.is_empty() {
             return;
         }

@@ -15,7 +15,9 @@ use tracing::Instrument;
 use crate::broker::UNREADABLE;
 use crate::bus::Counters;
 use crate::codec;
-use crate::handler::{Asked, Envelopes, Failed, FailureClass, Invocation, Lane, Next, Outcome, Reply, Row, Run, Work};
+use crate::handler::{
+    Asked, Envelopes, Failed, FailureClass, HoldsUp, Invocation, Lane, Next, Outcome, OwnRequest, Reply, Row, Run, Work,
+};
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Handled, Made, Ticket};
 use crate::host::running::Turn;
@@ -34,6 +36,8 @@ pub(super) struct Job {
     pub(super) waited_for_until: Option<Instant>,
     pub(super) skewed_for: Duration,
     pub(super) condemned: bool,
+    /// Whether a handler of this actor waits for its answer: it runs beside that one, and shares its state and its place.
+    pub(super) nested: bool,
     pub(super) ticket: Ticket,
     /// The right to handle it.
     pub(super) turn: Option<Turn>,
@@ -44,7 +48,18 @@ impl Job {
     pub(super) fn new(lane: Lane, arrival: Arrival) -> Self {
         let Arrival { envelope, redelivered, waited_for_until, skewed_for, condemned, ticket } = arrival;
         let made = Made { attempt: envelope.attempt, ..Made::default() };
-        Self { lane, made, envelope, redelivered, waited_for_until, skewed_for, condemned, ticket, turn: None }
+        Self {
+            lane,
+            made,
+            envelope,
+            redelivered,
+            waited_for_until,
+            skewed_for,
+            condemned,
+            nested: false,
+            ticket,
+            turn: None,
+        }
     }
 
     /// It is handled; this becomes of the delivery.
@@ -84,7 +99,7 @@ impl<S: 'static> Core<S> {
             return Some(stopping());
         }
         let envelope = &job.envelope;
-        if self.is_waited_for_by_itself(envelope) {
+        if !job.nested && self.own_request(job.lane, envelope) == Some(OwnRequest::Behind) {
             return Some(self.would_wait(envelope));
         }
         if let Some(reason) = envelope.headers.text(UNREADABLE) {
@@ -94,11 +109,17 @@ impl<S: 'static> Core<S> {
         is_ping.then(|| self.pong(&envelope.media_type))
     }
 
-    /// Whether this very actor waits for the answer to the message, over however many services.
-    pub(super) fn is_waited_for_by_itself(&self, envelope: &Envelope) -> bool {
+    /// What a message comes to for whose answer a handler of this very actor waits, over however many services.
+    pub(super) fn own_request(&self, lane: Lane, envelope: &Envelope) -> Option<OwnRequest> {
         // Where nobody waits for an answer, a call path says nothing.
         let waited_for = matches!(Asked::of(envelope), Asked::Reply | Asked::Query);
-        waited_for && envelope.call_path.contains(&self.settings.waiter)
+        if !waited_for || !envelope.call_path.contains(&self.settings.waiter) {
+            return None;
+        }
+        let exclusive = self.table.find(lane, envelope.kind, envelope.key.as_str())?.is_exclusive();
+        let judged = self.environment.waiters.judge(envelope, lane, exclusive, &self.environment.own);
+        // An ordered actor answers it when its turn comes, which it does: the one that waits is in another lane.
+        judged.filter(|judged| *judged == OwnRequest::Behind || !self.settings.ordered)
     }
 
     /// The outcome of such a message.
@@ -138,7 +159,8 @@ impl<S: 'static> Core<S> {
         // After a partition another instance may handle the same message of an ordered actor: this one may stop.
         let ends = epoch.filter(|_| self.settings.ordered).map(|epoch| epoch.ended().clone());
         let message = Arc::clone(&job.envelope);
-        let work = Work::new(Rc::clone(&self.environment), message, job.lane == Lane::Instance, ends);
+        let holds_up = HoldsUp { lane: job.lane, exclusive: row.is_exclusive() };
+        let work = Work::new(Rc::clone(&self.environment), message, holds_up, ends);
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let span = self.span(row, job, &invocation);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));

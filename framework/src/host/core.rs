@@ -6,11 +6,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters, Resend};
-use crate::handler::{Environment, HeldLimits, Middleware, Policy, Table};
+use crate::handler::{
+    Answers, Environment, HandlerSpec, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, Table, Waiters,
+};
 use crate::host::blocked::ArbiterWatch;
 use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
 use crate::host::verdict::SkewPolicy;
+use crate::message::Kind;
 
 /// How an actor handles.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub struct Settings {
     pub name: String,
     /// How the actor appears in call paths: `service.actor@instance`.
     pub waiter: String,
+    /// Its queues, by lane.
+    pub queues: Vec<(Lane, String)>,
     /// How long a handler may run.
     pub timeout: Duration,
     /// The most `&self` handlers that run at once per lane.
@@ -92,6 +97,13 @@ impl<S: 'static> Core<S> {
     ) -> Self {
         let state = StateCell::new(state, factory, settings.actor);
         let Stops { stopping, abandon, stop_app } = stops;
+        let own = OwnAnswers {
+            handlers: table.rows().iter().filter_map(|row| answers(row)).collect(),
+            queues: settings.queues.clone(),
+            ordered: settings.ordered,
+            concurrency: Some(settings.concurrency.clone()),
+            prefetch: usize::from(settings.prefetch).max(1),
+        };
         let environment = Rc::new(Environment {
             identity: Arc::clone(&bus.identity),
             bus: Some(bus.clone()),
@@ -100,7 +112,16 @@ impl<S: 'static> Core<S> {
             held: settings.held,
             name: settings.name.as_str().into(),
             waiter: settings.waiter.as_str().into(),
+            own,
+            waiters: Waiters::default(),
         });
         Self { table, state, settings, bus, middleware, counters, watch, environment, abandon, stopping }
     }
+}
+
+/// What a handler answers, if it answers.
+fn answers<S>(row: &Row<S>) -> Option<Answers> {
+    let HandlerSpec { kind, key, .. } = row.spec;
+    let (lane, exclusive) = (row.spec.lane(), row.is_exclusive());
+    matches!(kind, Kind::Command | Kind::Query).then_some(Answers { kind, key, lane, exclusive })
 }

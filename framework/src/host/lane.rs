@@ -81,6 +81,14 @@ fn condemned() -> Outcome {
 }
 
 impl<S: 'static> Core<S> {
+    /// Handles a message for whose answer a handler of this actor waits, beside that one.
+    pub(super) fn handle_nested(self: &Rc<Self>, job: Job) {
+        let slots = Slots::new(self.settings.concurrency.clone());
+        if let Some((row, job)) = self.admit(job, &slots) {
+            actix_rt::spawn(Rc::clone(self).handle_caught(row, job, None, None, LaneTurn::default()));
+        }
+    }
+
     /// What is to be handled, and by which handler. Everything else gets its outcome here, or waits for another delivery of the
     /// same message.
     fn admit(self: &Rc<Self>, mut job: Job, slots: &Slots) -> Option<(Rc<Row<S>>, Job)> {

@@ -1,8 +1,8 @@
 //! An actor's state behind its lock, and how it is made again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ impl<S> Guard<S> {
 pub(super) struct StateCell<S> {
     /// An `Arc`, because owned guards ask for one; it never leaves its thread.
     lock: Arc<RwLock<Option<S>>>,
+    /// The guards by which it is shared right now: not more than handlers run at once, and some that have gone.
+    shared: RefCell<Vec<Weak<OwnedRwLockReadGuard<Option<S>>>>>,
     broken: Cell<bool>,
     factory: Factory<S>,
     actor: &'static str,
@@ -50,7 +52,13 @@ pub(super) struct StateCell<S> {
 impl<S> StateCell<S> {
     #[allow(clippy::arc_with_non_send_sync, reason = "tokio's owned guards take an Arc; state stays on its arbiter")]
     pub(super) fn new(state: S, factory: Factory<S>, actor: &'static str) -> Self {
-        Self { lock: Arc::new(RwLock::new(Some(state))), broken: Cell::new(false), factory, actor }
+        Self {
+            lock: Arc::new(RwLock::new(Some(state))),
+            shared: RefCell::default(),
+            broken: Cell::new(false),
+            factory,
+            actor,
+        }
     }
 
     /// The state can no longer be trusted; whoever takes the lock next makes it again.
@@ -71,9 +79,21 @@ impl<S> StateCell<S> {
         let guard = if exclusive {
             Guard::Exclusive(Arc::clone(&self.lock).try_write_owned().ok().filter(|state| state.is_some())?)
         } else {
-            Guard::Shared(Rc::new(Arc::clone(&self.lock).try_read_owned().ok().filter(|state| state.is_some())?))
+            self.share(Arc::clone(&self.lock).try_read_owned().ok().filter(|state| state.is_some())?)
         };
         Some(guard)
+    }
+
+    fn share(&self, guard: OwnedRwLockReadGuard<Option<S>>) -> Guard<S> {
+        let (guard, mut shared) = (Rc::new(guard), self.shared.borrow_mut());
+        shared.retain(|other| other.strong_count() > 0);
+        shared.push(Rc::downgrade(&guard));
+        Guard::Shared(guard)
+    }
+
+    /// The state as somebody shares it right now, if anybody does.
+    pub(super) fn shared(&self) -> Option<Guard<S>> {
+        self.shared.borrow().iter().find_map(Weak::upgrade).map(Guard::Shared)
     }
 
     /// Asks for the lock now, in the order of the calls, and makes the state again if it is broken.
@@ -81,14 +101,14 @@ impl<S> StateCell<S> {
         if !exclusive && !self.broken.get() {
             let guard = Arc::clone(&self.lock).read_owned().await;
             if !self.broken.get() && guard.is_some() {
-                return Guard::Shared(Rc::new(guard));
+                return self.share(guard);
             }
         }
         let mut guard = Arc::clone(&self.lock).write_owned().await;
         if self.broken.get() || guard.is_none() {
             self.rebuild(&mut guard).await;
         }
-        if exclusive { Guard::Exclusive(guard) } else { Guard::Shared(Rc::new(guard.downgrade())) }
+        if exclusive { Guard::Exclusive(guard) } else { self.share(guard.downgrade()) }
     }
 
     /// Makes the state again, for as long as it takes: without state there is nothing an actor could do. The pause

@@ -117,6 +117,10 @@ impl<S: 'static> Core<S> {
 
     /// The state for a row; `None` when the app stops, or drops what runs.
     pub(super) async fn lock(&self, row: &Row<S>, job: &Job) -> Option<Guard<S>> {
+        // Whoever waits for the answer has it: others that wait for it do not come in between.
+        if let Some(guard) = self.state.shared().filter(|_| job.nested && !row.is_exclusive()) {
+            return Some(guard);
+        }
         // Mostly nobody has it; then nobody is to be woken either.
         if let Some(guard) = self.state.try_lock(row.is_exclusive()) {
             return Some(guard);

@@ -36,6 +36,11 @@ impl Confirms {
         self.writes.put(number, channel, job.client_message(), owner)
     }
 
+    /// From which number on nothing is known to be written.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.writes.unwritten()
+    }
+
     /// Waits until all messages are written.
     pub(super) async fn written(&mut self) {
         self.writes.all_written().await;

@@ -34,6 +34,43 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerEr
     answered("open a channel", connection.create_channel()).await?.map_err(|error| on_channel(&error))
 }
 
+/// Waits for an answer of the broker, for as long as it blocks the connection and no longer than usual otherwise. What is asked
+/// again on a connection that is blocked would only wait behind the first question.
+pub(super) async fn answered_unless_blocked<T>(
+    connection: &Connection,
+    what: &str,
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> Result<lapin::Result<T>, BrokerError> {
+    tokio::pin!(answer);
+    loop {
+        if let Ok(answer) = timeout(ANSWER_TIMEOUT, &mut answer).await {
+            return Ok(answer);
+        }
+        if !connection.status().blocked() || !connection.status().connected() {
+            return Err(BrokerError::TimedOut { what: what.to_owned(), seconds: ANSWER_TIMEOUT.as_secs() });
+        }
+    }
+}
+
+/// As [`confirming`], however long the broker takes, as long as the connection lives: to ask again would only add another channel
+/// behind the first one.
+pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channel, BrokerError> {
+    let opening = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    };
+    tokio::pin!(opening);
+    loop {
+        if let Ok(opened) = timeout(ANSWER_TIMEOUT, &mut opening).await {
+            return opened.map_err(|error| on_channel(&error));
+        }
+        if !connection.status().connected() {
+            return Err(BrokerError::Lost { reason: "the connection ended before a channel was open".into() });
+        }
+    }
+}
+
 /// A channel that confirms what is published on it.
 pub(super) async fn confirming(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = channel(connection).await?;

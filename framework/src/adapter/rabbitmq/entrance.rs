@@ -11,9 +11,10 @@ use lapin::Channel;
 use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
-use crate::adapter::rabbitmq::in_flight::InFlight;
+use crate::adapter::rabbitmq::in_flight::{InFlight, Taken};
 use crate::adapter::rabbitmq::job::Job;
 use crate::adapter::rabbitmq::publisher::MAX_UNCONFIRMED;
+use crate::adapter::rabbitmq::silent::SilentTargets;
 use crate::broker::{ReplyEvent, ReplySink};
 
 /// The way onto the channel of one owner, through all its epochs.
@@ -43,10 +44,15 @@ pub(super) struct OnChannel {
     /// Until then each message is alone on the channel, because one that is not known yet has closed channels.
     pub(super) one_at_a_time_until: Option<Instant>,
     owner: Waker,
+    /// Targets that confirm nothing.
+    pub(super) silent: SilentTargets,
     /// Hears of each request that is put on the channel.
     replies: ReplySink,
 }
 
+/// The most messages beyond their time that are remembered until their confirm comes. With more the channel is given up, which forgets
+/// them all.
+const MAX_OVERDUE: usize = 16_384;
 /// Where replies come in, the confirm of a request is looked at beside them, or so much later at the latest: whoever asks
 /// waits for the reply anyway, and hears so much later that nobody takes the request.
 const UNHEARD: Duration = Duration::from_millis(2);
@@ -63,6 +69,7 @@ impl OnChannel {
             suspect: false,
             one_at_a_time_until: None,
             owner: Waker::noop().clone(),
+            silent: SilentTargets::default(),
             replies,
         }
     }
@@ -123,6 +130,11 @@ impl Entrance {
         }
     }
 
+    /// Whether more wait than the owner is sure to look after.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) >= MAX_UNCONFIRMED
+    }
+
     /// So many messages have come to the owner at once.
     pub(super) fn came(&self, together: usize) {
         self.bursts.store(together > 1, Ordering::Relaxed);
@@ -141,7 +153,11 @@ impl Entrance {
         };
         let now = Instant::now();
         let busy = !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
-        if busy || (job.awaits_reply && !on_channel.takes_requests) || job.deadline <= now {
+        if busy
+            || (job.awaits_reply && !on_channel.takes_requests)
+            || job.deadline <= now
+            || on_channel.silent.holds(|| job.target())
+        {
             return Err(job);
         }
         let Some(channel) = on_channel.channel.clone() else { return Err(job) };
@@ -163,6 +179,7 @@ impl OnChannel {
         if let Some(id) = job.reply_id() {
             (self.replies)(ReplyEvent::Sent { id: Arc::clone(id) });
         }
+        self.silent.sent(|| job.target());
         self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
         let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
@@ -175,6 +192,33 @@ impl OnChannel {
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
         let alone = self.suspect || job.strikes > 0 || self.one_at_a_time_until.is_some();
         self.in_flight.is_empty() || (!alone && self.in_flight.len() < MAX_UNCONFIRMED)
+    }
+
+    /// Whoever waits for a confirm beyond the time gets an answer and makes room; the confirm is awaited all the same, so that it
+    /// is not lost track of and nobody else on the channel suffers. An error when more is unconfirmed than can be remembered.
+    pub(super) fn look_for_overdue(&mut self, now: Instant) -> Result<(), String> {
+        if self.in_flight.look_at().is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        for (target, unconfirmed) in self.in_flight.look(now, self.confirms.unwritten()) {
+            self.silent.note(target, unconfirmed, now);
+        }
+        match self.in_flight.overdue() {
+            0..MAX_OVERDUE => Ok(()),
+            overdue => Err(format!("{overdue} messages were never confirmed")),
+        }
+    }
+
+    /// Takes out a message of which the broker has spoken. Whether its target was silent until now.
+    pub(super) fn take(&mut self, number: u64) -> (Option<Box<Job>>, bool) {
+        match self.in_flight.take(number) {
+            Some(Taken::Job(job)) => {
+                let spoke = self.silent.heard(|| job.target());
+                (Some(job), spoke)
+            }
+            Some(Taken::Overdue(target)) => (None, self.silent.heard(|| target)),
+            None => (None, false),
+        }
     }
 
     /// A reply has come; more may.
@@ -190,6 +234,7 @@ impl OnChannel {
     /// The channel has ended: what was on it.
     pub(super) fn end(&mut self) -> (InFlight, Confirms) {
         (self.channel, self.takes_requests, self.unheard_until, self.suspect) = (None, false, None, false);
+        self.silent.channel_ended();
         (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.confirms))
     }
 }

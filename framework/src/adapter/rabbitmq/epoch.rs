@@ -1,29 +1,31 @@
 //! One life of the confirm channel.
 
-use std::future::{Future, poll_fn};
+mod sending;
+
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use lapin::message::BasicReturnMessage;
-use lapin::options::BasicConsumeOptions;
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::ConfirmSelectOptions;
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::confirms::{Confirmed, Unconfirmed};
-use crate::adapter::rabbitmq::declare::answered;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::errors::on_channel;
-use crate::adapter::rabbitmq::job::{CONFIRM_PATIENCE, Job, Outcome};
+use crate::adapter::rabbitmq::job::{Job, Outcome};
+use crate::adapter::rabbitmq::liveness::Liveness;
 use crate::adapter::rabbitmq::properties::from_client;
-use crate::adapter::rabbitmq::publisher::{MAX_UNCONFIRMED, Owner};
+use crate::adapter::rabbitmq::publisher::{MAX_WAITING, Owner};
 use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::returns::Returns;
 use crate::adapter::rabbitmq::strikes::accused;
-use crate::broker::{BrokerError, DIRECT_REPLY_TO, Publication, ReplyEvent};
+use crate::broker::{Publication, ReplyEvent};
 use crate::message::is_logged;
 
 /// How long it may take until the messages on a channel that has ended know why.
@@ -52,6 +54,9 @@ pub(super) struct Epoch {
     /// What is in flight.
     entrance: Arc<Entrance>,
     replies: Option<lapin::Consumer>,
+    liveness: Liveness,
+    /// Whether a target that was silent has confirmed something, so that what was held aside can be sent.
+    spoke: bool,
 }
 
 impl Epoch {
@@ -71,6 +76,8 @@ impl Epoch {
             settled: Vec::new(),
             entrance,
             replies: None,
+            liveness: Liveness::new(Instant::now()),
+            spoke: false,
         }
     }
 
@@ -79,20 +86,25 @@ impl Epoch {
     pub(super) async fn run(mut self, owner: &mut Owner) -> End {
         self.entrance.lock().channel = Some(Arc::clone(&self.channel));
         let end = loop {
+            if std::mem::take(&mut self.spoke) {
+                owner.waiting.release();
+            }
             if let Err(reason) = self.send_waiting(owner).await {
                 break End::Lost(reason);
             }
-            if !self.open && self.in_flight() == 0 && !self.rejections.is_trying() {
+            if !self.open && self.in_flight() == 0 && owner.waiting.is_empty() && !self.rejections.is_trying() {
                 break End::Unused;
             }
-            if let Err(reason) = self.look_for_overdue() {
+            if let Err(reason) = self.look_for_overdue(owner) {
                 break End::Lost(reason);
             }
             let (look_at, hear_at, hurry_at) = {
                 let on_channel = self.entrance.lock();
                 (on_channel.in_flight.look_at(), on_channel.unheard_until, on_channel.one_at_a_time_until)
             };
-            let room = self.open && self.in_flight() < MAX_UNCONFIRMED && owner.waiting.len() < MAX_UNCONFIRMED;
+            let wake_at =
+                look_at.into_iter().chain(owner.waiting.look_at()).fold(self.liveness.look_at(), Instant::min);
+            let room = self.open && owner.waiting.len() < MAX_WAITING;
             tokio::select! {
                 biased;
                 first = poll_fn(|cx| self.entrance.poll_confirmed(look_at, cx)) => if let Err(reason) = self.confirmed(first) {
@@ -103,7 +115,10 @@ impl Epoch {
                         self.entrance.lock().replied();
                         (owner.replies)(reply);
                     }
-                    None => break End::Lost(self.replies_ended().await),
+                    None => {
+                        let why = self.why_ended().await;
+                        break End::Lost(why.unwrap_or_else(|| "the reply consumer ended".into()));
+                    }
                 },
                 job = owner.queue.recv(), if room => match job {
                     Some(job) => {
@@ -112,8 +127,9 @@ impl Epoch {
                     }
                     None => self.open = false,
                 },
-                () = self.rejections.tried() => {}
-                () = at(look_at), if look_at.is_some() => {}
+                tried = self.rejections.tried() => self.was_tried(tried, owner),
+                () = self.liveness.answered() => {}
+                () = sleep_until(wake_at) => {}
                 () = at(hear_at), if hear_at.is_some() => self.entrance.lock().unheard_until = None,
                 () = at(hurry_at), if hurry_at.is_some() => self.entrance.lock().one_at_a_time_until = None,
             }
@@ -126,86 +142,38 @@ impl Epoch {
         end
     }
 
-    /// Whoever waits for a confirm beyond the time gets an answer; the confirm is awaited all the same, so that it is not
-    /// lost track of and nobody else on the channel suffers. An error when the channel must be dead.
-    fn look_for_overdue(&mut self) -> Result<(), String> {
+    /// Tells those whose time is over, and finds out whether the channel lives; an error when it does not.
+    fn look_for_overdue(&mut self, owner: &mut Owner) -> Result<(), String> {
+        let now = Instant::now();
+        owner.waiting.end_overdue(now, "the channel had no room in time");
         let mut on_channel = self.entrance.lock();
-        let Some(look_at) = on_channel.in_flight.look_at() else { return Ok(()) };
-        let (now, mut dead) = (Instant::now(), false);
-        if look_at <= now {
-            on_channel.in_flight.look(|job| {
-                if job.result.is_some() && job.deadline <= now {
-                    job.give_up("no confirm came in time");
-                }
-                dead |= job.sent_at.is_some_and(|at| at + CONFIRM_PATIENCE <= now);
-            });
-        }
-        if dead { Err(format!("a confirm did not come within {CONFIRM_PATIENCE:?}")) } else { Ok(()) }
-    }
-
-    async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
-        while let Some(first) = owner.waiting.front() {
-            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-            if !self.entrance.lock().has_room_for(first) {
-                break;
-            }
-            let Some(mut job) = owner.waiting.pop_front() else { break };
-            if !job.is_awaited() {
-                continue;
-            }
-            if job.deadline <= Instant::now() {
-                job.give_up("the time was over");
-                continue;
-            }
-            if job.awaits_reply && self.replies.is_none() {
-                let opened = self.meanwhile(open_replies(Channel::clone(&self.channel))).await;
-                match opened {
-                    Ok(replies) => {
-                        self.replies = Some(replies);
-                        self.entrance.lock().takes_requests = true;
-                    }
-                    Err(error) => {
-                        owner.waiting.push_front(job);
-                        return Err(error.to_string());
-                    }
-                }
-            }
-            // Its deadline is looked at before anything is waited for.
-            self.entrance.lock().send(&self.channel, job, Instant::now());
-        }
-        Ok(())
+        on_channel.look_for_overdue(now)?;
+        // A broker that is short of memory says nothing to whoever publishes.
+        let waits = !on_channel.in_flight.is_empty() || on_channel.in_flight.overdue() > 0;
+        let waits = waits && !self.connection.status().blocked();
+        let channel = &self.channel;
+        self.liveness.look(now, waits, || {
+            let channel = Arc::clone(channel);
+            // It changes nothing, and needs no rights.
+            Box::pin(async move { channel.confirm_select(ConfirmSelectOptions::default()).await.is_ok() })
+        })
     }
 
     fn in_flight(&self) -> usize {
         self.entrance.lock().in_flight.len()
     }
 
-    /// While something else is awaited nobody waits beyond the time.
-    async fn meanwhile<T>(
-        &mut self,
-        something: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<T, BrokerError> {
-        tokio::pin!(something);
-        loop {
-            let look_at = self.entrance.lock().in_flight.look_at();
-            tokio::select! {
-                biased;
-                done = &mut something => return done,
-                () = at(look_at), if look_at.is_some() => {
-                    self.look_for_overdue().map_err(|reason| BrokerError::Lost { reason })?;
-                }
-            }
-        }
-    }
-
     /// Takes all confirms that are ready.
     fn confirmed(&mut self, first: Option<Confirmed>) -> Result<(), String> {
+        if first.as_ref().is_some_and(|(_, result)| result.is_ok()) {
+            self.liveness.heard(Instant::now());
+        }
         let (mut next, mut lost) = (first, None);
         while let Some((number, result)) = next {
             match result.map(publication) {
                 Ok((publication, returned)) => {
                     if let Some(returned) = returned {
-                        self.returned(&returned);
+                        self.returned(number, &returned);
                     }
                     self.returns.confirmed(number, publication);
                 }
@@ -234,11 +202,11 @@ impl Epoch {
         }
     }
 
-    fn returned(&mut self, returned: &BasicReturnMessage) {
+    /// A message came back with the confirm of this number.
+    fn returned(&mut self, confirmed: u64, returned: &BasicReturnMessage) {
         let (id, routing_key) = (returned.delivery.properties.message_id(), returned.delivery.routing_key.as_str());
         let id = id.as_ref().map(ShortString::as_str);
-        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
-        let found = self.entrance.lock().in_flight.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
+        let found = self.entrance.lock().in_flight.returned_with(confirmed, id, routing_key);
         match found {
             Some(number) => {
                 self.returns.returned(number);
@@ -253,12 +221,12 @@ impl Epoch {
     }
 
     /// The channel has ended, and why: what the broker says may reach its messages later than its consumer.
-    async fn replies_ended(&mut self) -> String {
+    async fn why_ended(&mut self) -> Option<String> {
         let first = match self.in_flight() {
-            0 => None,
+            0 => return None,
             _ => timeout(SAYS_WHY, poll_fn(|cx| self.entrance.lock().confirms.poll_next(cx))).await.ok(),
         };
-        self.confirmed(first).err().unwrap_or_else(|| "the reply consumer ended".into())
+        self.confirmed(first).err()
     }
 
     /// The broker closed the channel or the connection because of some message. One that must have been it hears of it.
@@ -276,7 +244,7 @@ impl Epoch {
         let Some(job) = self.take(number) else { return };
         match self.rejections.judge(&job, Instant::now()) {
             Verdict::Rejected => job.resolve(Ok(publication)),
-            Verdict::TryElsewhere => self.rejections.try_elsewhere(job, &self.connection),
+            Verdict::TryElsewhere => self.rejections.try_elsewhere(job, true, &self.connection),
             Verdict::Stuck => {
                 if !std::mem::replace(&mut self.stuck, true) {
                     let routing_key = &*job.routing_key;
@@ -298,7 +266,9 @@ impl Epoch {
     }
 
     fn take(&mut self, number: u64) -> Option<Box<Job>> {
-        self.entrance.lock().in_flight.remove(number)
+        let (job, spoke) = self.entrance.lock().take(number);
+        self.spoke |= spoke;
+        job
     }
 
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
@@ -308,6 +278,7 @@ impl Epoch {
         let (mut in_flight, mut confirms) = self.entrance.lock().end();
         // Requests that were not sent yet go out on the next channel. Those that were are told first that no reply will come.
         (owner.replies)(ReplyEvent::Lost);
+        owner.waiting.release();
         let mut suspects = Vec::new();
         for mut job in in_flight.take_newest_first() {
             if job.awaits_reply || job.deadline <= now {
@@ -324,7 +295,7 @@ impl Epoch {
                 owner.waiting.push_front(job);
             }
         }
-        owner.waiting.extend(suspects.into_iter().rev());
+        suspects.into_iter().rev().for_each(|job| owner.waiting.push_back(job));
         if self.channel.status().connected() {
             let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move {
@@ -342,13 +313,6 @@ async fn at(time: Option<Instant>) {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-async fn open_replies(channel: Channel) -> Result<lapin::Consumer, BrokerError> {
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let consuming =
-        channel.basic_consume(DIRECT_REPLY_TO.into(), ShortString::default(), options, FieldTable::default());
-    answered("consume replies", consuming).await?.map_err(|error| on_channel(&error))
 }
 
 /// What a confirm says of its own message, and a message that came back with it, which may be another one.

@@ -1,22 +1,49 @@
 //! What is sent and not confirmed, in the order in which it was sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::silent::{SILENT_AFTER, Target};
+
+/// How soon a message is looked at again whose caller has its answer and which has not been written yet.
+const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
+/// So many places more than twice the messages may be in the row before the oldest ones leave it.
+const SPARE_PLACES: usize = 64;
 
 /// Messages by number. Numbers are given in order, and the oldest usually leave first.
 #[derive(Default)]
 pub(super) struct InFlight {
-    /// The number of the first place.
+    /// The number of the first place in the row.
     first: u64,
-    places: VecDeque<Option<Box<Job>>>,
+    row: VecDeque<Option<Box<Job>>>,
+    /// Those that stayed while most of the row has left; older than all that are in the row. So nobody has to go through the
+    /// places of those that have left.
+    stragglers: BTreeMap<u64, Box<Job>>,
     count: usize,
     /// How many of them are requests.
     requests: usize,
     /// Nobody's time is over before; it may lie before that of all who are still here.
     earliest: Option<Instant>,
+    /// Those whose callers have their answer, which no longer count.
+    overdue: BTreeMap<u64, Overdue>,
+}
+
+/// What is kept of a message whose caller was told that nobody knows: enough to recognise it when it comes back.
+pub(super) struct Overdue {
+    pub(super) target: Target,
+    id: Option<Arc<str>>,
+    mandatory: bool,
+}
+
+/// What became of a number that the broker has spoken of.
+pub(super) enum Taken {
+    Job(Box<Job>),
+    /// Nobody waits for it any more.
+    Overdue(Target),
 }
 
 impl InFlight {
@@ -28,9 +55,14 @@ impl InFlight {
         self.count == 0
     }
 
+    /// How many are only remembered by number.
+    pub(super) fn overdue(&self) -> usize {
+        self.overdue.len()
+    }
+
     /// The number of the next message.
     pub(super) fn next_number(&self) -> u64 {
-        self.first + self.places.len() as u64
+        self.first + self.row.len() as u64
     }
 
     /// Whether nothing is in flight but requests, whose senders wait for more than the confirm.
@@ -40,43 +72,74 @@ impl InFlight {
 
     pub(super) fn push(&mut self, job: Box<Job>) {
         self.heed(&job);
-        self.places.push_back(Some(job));
+        self.row.push_back(Some(job));
+        while self.row.len() > 2 * self.count + SPARE_PLACES {
+            if let Some(Some(job)) = self.row.pop_front() {
+                self.stragglers.insert(self.first, job);
+            }
+            self.first += 1;
+        }
     }
 
     /// Puts back what was taken out just now.
     pub(super) fn put_back(&mut self, number: u64, job: Box<Job>) {
         self.heed(&job);
-        while number < self.first {
-            self.first -= 1;
-            self.places.push_front(None);
-        }
-        if let Some(place) = self.place(number) {
-            *place = Some(job);
+        match self.place(number) {
+            Some(place) => *place = Some(job),
+            None => drop(self.stragglers.insert(number, job)),
         }
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Job> {
+        if number < self.first {
+            return self.stragglers.get_mut(&number).map(|job| &mut **job);
+        }
         self.place(number)?.as_deref_mut()
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
-        let job = self.place(number)?.take()?;
+        let job = if number < self.first { self.stragglers.remove(&number)? } else { self.place(number)?.take()? };
         self.count -= 1;
         self.requests -= usize::from(job.awaits_reply);
-        while let Some(None) = self.places.front() {
-            self.places.pop_front();
+        while let Some(None) = self.row.front() {
+            self.row.pop_front();
             self.first += 1;
         }
         Some(job)
     }
 
+    /// Takes out a message, or what is remembered of it.
+    pub(super) fn take(&mut self, number: u64) -> Option<Taken> {
+        match self.remove(number) {
+            Some(job) => Some(Taken::Job(job)),
+            None => self.overdue.remove(&number).map(|overdue| Taken::Overdue(overdue.target)),
+        }
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Job)> {
-        (self.first..).zip(&mut self.places).filter_map(|(number, job)| Some((number, job.as_deref_mut()?)))
+        let row = (self.first..).zip(&mut self.row).filter_map(|(number, job)| Some((number, job.as_deref_mut()?)));
+        self.stragglers.iter_mut().map(|(number, job)| (*number, &mut **job)).chain(row)
+    }
+
+    /// Which message came back with the confirm of this number: nearly always its own.
+    pub(super) fn returned_with(&mut self, number: u64, id: Option<&str>, routing_key: &str) -> Option<u64> {
+        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
+        if self.get_mut(number).is_some_and(|job| meant(job)) {
+            return Some(number);
+        }
+        let overdue =
+            |overdue: &Overdue| overdue.mandatory && overdue.id.as_deref() == id && *overdue.target.1 == *routing_key;
+        if self.overdue.get(&number).is_some_and(overdue) {
+            return Some(number);
+        }
+        let found = self.iter_mut().find(|(_, job)| meant(job)).map(|(number, _)| number);
+        found.or_else(|| self.overdue.iter().find(|(_, message)| overdue(message)).map(|(number, _)| *number))
     }
 
     /// Takes all out, the newest first.
     pub(super) fn take_newest_first(&mut self) -> impl Iterator<Item = Box<Job>> + use<> {
-        std::mem::take(self).places.into_iter().rev().flatten()
+        let Self { row, stragglers, .. } = std::mem::take(self);
+        row.into_iter().rev().flatten().chain(stragglers.into_values().rev())
     }
 
     /// When to look whose time is over. It may still be a time of messages that have left: whoever waits for it need not
@@ -85,33 +148,69 @@ impl InFlight {
         self.earliest
     }
 
-    /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing.
-    pub(super) fn look(&mut self, mut at: impl FnMut(&mut Job)) {
-        self.earliest = None;
-        let (mut earliest, places) = (None, &mut self.places);
-        for job in places.iter_mut().flatten() {
-            at(job);
-            earliest = earliest.into_iter().chain(job.time_is_over_at()).min();
+    /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing. Whoever has waited too
+    /// long is told, and leaves; one that has a number from `unwritten` on stays, since the client has it in its memory. What is
+    /// given back are the targets that keep silent, with how many messages they have.
+    pub(super) fn look(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Target, usize> {
+        let (mut earliest, mut leaving, mut silent) = (None, Vec::new(), Vec::new());
+        for (number, job) in self.iter_mut() {
+            if job.result.is_some() && job.deadline <= now {
+                job.give_up("no confirm came in time");
+            }
+            let answered = job.result.is_none();
+            if answered || job.sent_at.is_some_and(|at| at + SILENT_AFTER <= now) {
+                silent.push(job.target());
+            }
+            let next = match (answered, number < unwritten) {
+                (true, true) => {
+                    leaving.push(number);
+                    None
+                }
+                (true, false) => Some(now + WRITTEN_PAUSE),
+                (false, _) => job.look_at(now),
+            };
+            earliest = earliest.into_iter().chain(next).min();
         }
         self.earliest = earliest;
+        for number in leaving {
+            if let Some(job) = self.remove(number) {
+                let id = job.message_id().map(Into::into);
+                self.overdue.insert(number, Overdue { target: job.target(), id, mandatory: job.mandatory });
+            }
+        }
+        self.counted(silent)
+    }
+
+    /// How many messages to each of these targets are unconfirmed.
+    fn counted(&mut self, targets: Vec<Target>) -> BTreeMap<Target, usize> {
+        let mut counts: BTreeMap<Target, usize> = targets.into_iter().map(|target| (target, 0)).collect();
+        if counts.is_empty() {
+            return counts;
+        }
+        let overdue: Vec<Target> = self.overdue.values().map(|message| message.target.clone()).collect();
+        for target in self.iter_mut().map(|(_, job)| job.target()).chain(overdue) {
+            if let Some(count) = counts.get_mut(&target) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     fn heed(&mut self, job: &Job) {
         self.count += 1;
         self.requests += usize::from(job.awaits_reply);
-        self.earliest = self.earliest.into_iter().chain(job.time_is_over_at()).min();
+        let look_at = job.sent_at.and_then(|at| job.look_at(at)).or(Some(job.deadline));
+        self.earliest = self.earliest.into_iter().chain(look_at).min();
     }
 
     fn place(&mut self, number: u64) -> Option<&mut Option<Box<Job>>> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.places.get_mut(index)
+        self.row.get_mut(index)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use bytes::Bytes;
     use proptest::prelude::*;
     use tokio::sync::oneshot;
@@ -161,10 +260,43 @@ mod tests {
                 let numbers: Vec<u64> = jobs.iter_mut().map(|(number, _)| number).collect();
                 prop_assert_eq!(numbers, known.keys().copied().collect::<Vec<_>>());
             }
-            jobs.look(|_| {});
-            prop_assert_eq!(jobs.look_at(), known.values().min().copied());
+            jobs.look(began, u64::MAX);
+            let later: Vec<Instant> = known.values().copied().filter(|deadline| *deadline > began).collect();
+            prop_assert_eq!(jobs.look_at(), later.into_iter().min());
+            known.retain(|_, deadline| *deadline > began);
             let left: Vec<String> = jobs.take_newest_first().map(|job| job.routing_key.to_string()).collect();
             prop_assert_eq!(left, known.keys().rev().map(u64::to_string).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn what_is_never_confirmed_costs_nobody_a_search_through_those_that_have_left() {
+        let (began, mut jobs) = (Instant::now(), InFlight::default());
+        jobs.push(job("silent", false, began));
+        for number in 1..10_000 {
+            jobs.push(job("gone", false, began));
+            assert!(jobs.remove(number).is_some());
+        }
+        assert!(jobs.row.len() <= 2 * jobs.count + SPARE_PLACES, "{} places for one message", jobs.row.len());
+        assert_eq!(jobs.iter_mut().map(|(number, _)| number).collect::<Vec<_>>(), [0]);
+        assert!(jobs.get_mut(0).is_some() && jobs.remove(0).is_some() && jobs.is_empty());
+    }
+
+    #[test]
+    fn what_is_beyond_its_deadline_makes_room_and_is_recognised_when_it_comes_back() {
+        let (began, mut jobs) = (Instant::now(), InFlight::default());
+        let deadline = began + Duration::from_secs(1);
+        (0..3).for_each(|_| jobs.push(job("k", false, deadline)));
+        jobs.push(job("later", false, deadline + deadline.duration_since(began)));
+        let silent = jobs.look(deadline, 2);
+        assert_eq!(silent, BTreeMap::from([(("".into(), "k".into()), 3)]));
+        assert_eq!((jobs.len(), jobs.overdue()), (2, 2), "the third is not written yet");
+        assert_eq!(jobs.look_at(), Some(deadline + WRITTEN_PAUSE));
+        assert_eq!(jobs.returned_with(1, None, "k"), Some(1));
+        assert_eq!(jobs.returned_with(3, None, "k"), Some(2), "one that is in flight comes first");
+        jobs.look(deadline, 3);
+        assert_eq!((jobs.len(), jobs.overdue()), (1, 3));
+        assert!(matches!(jobs.take(1), Some(Taken::Overdue(_))) && jobs.take(1).is_none());
+        assert_eq!(jobs.returned_with(3, None, "k"), Some(0));
     }
 }

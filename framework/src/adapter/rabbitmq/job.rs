@@ -1,7 +1,6 @@
 //! A message on its way to the confirm channel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -11,11 +10,9 @@ use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
+use crate::adapter::rabbitmq::silent::{SILENT_AFTER, Target};
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::{Addressed, BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
-
-/// How long a confirm may take before the channel counts as dead.
-pub(super) const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
@@ -105,10 +102,15 @@ impl Job {
         }
     }
 
-    /// When its caller, or the channel on which it was sent, is to be given up.
-    pub(super) fn time_is_over_at(&self) -> Option<Instant> {
-        let own = self.result.as_ref().map(|_| self.deadline);
-        own.into_iter().chain(self.sent_at.map(|at| at + CONFIRM_PATIENCE)).min()
+    /// Where it goes.
+    pub(super) fn target(&self) -> Target {
+        (Arc::clone(&self.exchange), Arc::clone(&self.routing_key))
+    }
+
+    /// When to look at it next: its caller's time is over then, or its target has kept silent.
+    pub(super) fn look_at(&self, now: Instant) -> Option<Instant> {
+        let silent_at = self.sent_at.map(|at| at + SILENT_AFTER).filter(|at| *at > now);
+        silent_at.into_iter().chain([self.deadline]).min()
     }
 
     pub(super) fn resolve(mut self, outcome: Outcome) {

@@ -92,6 +92,13 @@ impl Link {
         link
     }
 
+    /// What the connection was told before anybody listened is not told again: it is asked.
+    fn look_whether_blocked(&self, connection: &Connection) {
+        if connection.status().blocked() && !self.shown.borrow().blocked {
+            self.set_blocked(true);
+        }
+    }
+
     /// Says whether the broker blocks this link, or the one that is shown by it.
     fn set_blocked(&self, blocked: bool) {
         let shown_by = self.also_shown.as_deref().unwrap_or(self);
@@ -287,6 +294,7 @@ async fn lost(connection: &Connection, link: &Link) {
     let mut events = connection.events_listener();
     let mut look = LOOK;
     while connection.status().connected() {
+        link.look_whether_blocked(connection);
         tokio::select! {
             event = events.next() => match event {
                 None => return,

@@ -13,13 +13,16 @@ mod in_flight;
 mod job;
 mod kept;
 mod link;
+mod liveness;
 mod properties;
 mod publisher;
 mod rejections;
 mod restore;
 mod returns;
+mod silent;
 mod socket;
 mod strikes;
+mod waiting;
 mod writes;
 
 use std::path::PathBuf;

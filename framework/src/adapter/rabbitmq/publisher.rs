@@ -1,13 +1,13 @@
 //! One confirm channel, owned by one task: it publishes on it what does not come alone, and awaits all confirms.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use lapin::{Channel, Connection};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::rabbitmq::declare;
@@ -15,7 +15,8 @@ use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::broker::{Addressed, BrokerError, Publisher, ReplyEvent, ReplySink, is_direct_reply};
+use crate::adapter::rabbitmq::waiting::Waiting;
+use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, is_direct_reply};
 use crate::supervise::supervise;
 
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
@@ -24,6 +25,8 @@ const ROUTE_BYTES: usize = 512;
 const QUEUE: usize = 1_024;
 /// The most messages that are sent and not confirmed.
 pub(super) const MAX_UNCONFIRMED: usize = 1_024;
+/// The most messages that wait with the owner of the channel, beside those that are held aside.
+pub(super) const MAX_WAITING: usize = QUEUE + MAX_UNCONFIRMED;
 /// How long the link may take to notice that its connection is gone.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -81,7 +84,7 @@ impl ConfirmChannel {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
         let (owned, entrance) = (Arc::clone(&link), Entrance::new(Arc::clone(&replies), replies_only));
-        let waiting = VecDeque::new();
+        let waiting = Waiting::default();
         let mut owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
         let (tasks, closed) = (link.tasks.clone(), Arc::clone(&link));
         let closed = async move { closed.until_closed().await };
@@ -124,9 +127,23 @@ impl ConfirmChannel {
                     }
                 }
             }
+            if entrance.is_crowded() {
+                return timeout_at(deadline, outcome).await.map_or_else(
+                    |_| Ok(Publication::Unknown("too many messages wait for the channel".into())),
+                    |outcome| outcome.unwrap_or(Err(BrokerError::Stopped)),
+                );
+            }
             // The owner answers at the deadline, whatever happens, or as it ends.
             outcome.await.unwrap_or(Err(BrokerError::Stopped))
         })
+    }
+}
+
+/// Opens a channel, unless the link changes first.
+async fn open(connection: &Connection, mut state: watch::Receiver<LinkState>) -> Result<Channel, BrokerError> {
+    tokio::select! {
+        opened = declare::confirming_at_last(connection) => opened,
+        _ = state.changed() => Err(BrokerError::Lost { reason: "the link changed before a channel was open".into() }),
     }
 }
 
@@ -136,7 +153,7 @@ pub(super) struct Owner {
     pub(super) entrance: Arc<Entrance>,
     pub(super) queue: mpsc::Receiver<Box<Job>>,
     /// Messages that are to be sent, oldest first.
-    pub(super) waiting: VecDeque<Box<Job>>,
+    pub(super) waiting: Waiting,
     /// When a channel was replaced last because it rejected what others took.
     pub(super) replaced: Option<Instant>,
 }
@@ -165,7 +182,8 @@ impl Owner {
                 }
                 LinkState::Up(connection, _) => connection,
             };
-            let end = match self.meanwhile(declare::confirming(&connection)).await {
+            let opened = self.meanwhile(open(&connection, state.clone())).await;
+            let end = match opened {
                 Ok(channel) => {
                     let entrance = Arc::clone(&self.entrance);
                     Epoch::new(channel, connection, entrance, self.replaced).run(self).await
@@ -210,30 +228,34 @@ impl Owner {
         tokio::pin!(something);
         let mut open = true;
         loop {
-            let deadline = self.waiting.iter().map(|job| job.deadline).min();
+            let deadline = self.waiting.look_at();
             tokio::select! {
                 biased;
                 done = &mut something => return done,
-                job = self.queue.recv(), if open && self.waiting.len() < QUEUE + MAX_UNCONFIRMED => match job {
+                job = self.queue.recv(), if open && self.waiting.len() < MAX_WAITING => match job {
                     Some(job) => self.waiting.push_back(job),
                     None => open = false,
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.end_overdue("the broker takes no messages"),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.waiting.end_overdue(Instant::now(), "the broker takes no messages");
+                }
             }
         }
     }
 
     /// While there is no connection: takes messages, and ends those whose time is over. Whether to go on.
-    async fn wait_down(&mut self, state: &mut tokio::sync::watch::Receiver<LinkState>, why: &BrokerError) -> bool {
+    async fn wait_down(&mut self, state: &mut watch::Receiver<LinkState>, why: &BrokerError) -> bool {
         loop {
-            let deadline = self.waiting.iter().map(|job| job.deadline).min();
+            let deadline = self.waiting.look_at();
             tokio::select! {
                 changed = state.changed() => return changed.is_ok(),
-                job = self.queue.recv(), if self.waiting.len() < QUEUE + MAX_UNCONFIRMED => match job {
+                job = self.queue.recv(), if self.waiting.len() < MAX_WAITING => match job {
                     Some(job) => self.waiting.push_back(job),
                     None => return false,
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.end_overdue(&why.to_string()),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.waiting.end_overdue(Instant::now(), &why.to_string());
+                }
             }
         }
     }
@@ -241,19 +263,11 @@ impl Owner {
     /// Takes a message, and those that have come meanwhile.
     pub(super) fn take_all(&mut self, first: Box<Job>) {
         self.waiting.push_back(first);
-        while self.waiting.len() < MAX_UNCONFIRMED
+        while self.waiting.len() < MAX_WAITING
             && let Ok(job) = self.queue.try_recv()
         {
             self.waiting.push_back(job);
         }
-    }
-
-    fn end_overdue(&mut self, why: &str) {
-        let now = Instant::now();
-        let (overdue, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|job| job.deadline <= now);
-        self.waiting = rest;
-        let overdue: VecDeque<Box<Job>> = overdue;
-        overdue.into_iter().for_each(|mut job| job.give_up(why));
     }
 
     /// Whoever still waits hears of it as the messages are dropped.

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::declare::{answered, confirming};
 use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::silent::Target;
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::Publication;
 
@@ -50,7 +51,26 @@ pub(super) struct Rejections {
     tried: Option<Instant>,
     /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
     taken: Option<(Arc<str>, Arc<str>, Instant)>,
-    trying: Option<(Box<Job>, BoxFuture<'static, Publication>)>,
+    trying: Option<Trying>,
+}
+
+/// A message that is tried on another channel.
+struct Trying {
+    job: Box<Job>,
+    /// Whether ours has rejected it; if not, its target confirms nothing.
+    rejected: bool,
+    /// `None` when it was not sent there.
+    publication: BoxFuture<'static, Option<Publication>>,
+}
+
+/// What came of a message that was tried on another channel.
+pub(super) enum Tried {
+    /// Its sender was told.
+    Told,
+    /// It was not sent.
+    NotSent(Box<Job>),
+    /// Its sender was told that the broker has it, although its target is silent on our channel.
+    Taken(Target),
 }
 
 impl Rejections {
@@ -80,9 +100,10 @@ impl Rejections {
         Verdict::TryElsewhere
     }
 
-    pub(super) fn try_elsewhere(&mut self, mut job: Box<Job>, connection: &Arc<Connection>) {
-        let trying = elsewhere(Arc::clone(connection), &mut job).boxed();
-        self.trying = Some((job, trying));
+    /// Tries a message on another channel that ours has rejected, or whose target confirms nothing on ours.
+    pub(super) fn try_elsewhere(&mut self, mut job: Box<Job>, rejected: bool, connection: &Arc<Connection>) {
+        let publication = elsewhere(Arc::clone(connection), &mut job).boxed();
+        self.trying = Some(Trying { job, rejected, publication });
     }
 
     pub(super) fn is_trying(&self) -> bool {
@@ -90,37 +111,46 @@ impl Rejections {
     }
 
     /// Tells the sender of a message that was tried on another channel what came of it; waits for ever if there is none.
-    pub(super) async fn tried(&mut self) {
-        let Some((_, trying)) = &mut self.trying else { return std::future::pending().await };
-        let publication = trying.await;
-        let Some((job, _)) = self.trying.take() else { return };
+    pub(super) async fn tried(&mut self) -> Tried {
+        let Some(trying) = &mut self.trying else { return std::future::pending().await };
+        let publication = (&mut trying.publication).await;
+        let Some(Trying { job, rejected, .. }) = self.trying.take() else { return Tried::Told };
+        if !rejected {
+            let Some(publication) = publication else { return Tried::NotSent(job) };
+            let taken = publication == Publication::Confirmed;
+            let target = job.target();
+            job.resolve(Ok(publication));
+            return if taken { Tried::Taken(target) } else { Tried::Told };
+        }
+        // What was not sent once more stays rejected.
+        let publication = publication.unwrap_or(Publication::Rejected);
         if publication != Publication::Rejected {
             self.taken = Some((Arc::clone(&job.exchange), Arc::clone(&job.routing_key), Instant::now()));
         }
         job.resolve(Ok(publication));
+        Tried::Told
     }
 
     /// Nobody waits for another channel any more.
     pub(super) fn end(&mut self) {
-        if let Some((job, _)) = self.trying.take() {
-            job.resolve(Ok(Publication::Unknown("the broker rejected it, and the second try did not end".into())));
+        if let Some(Trying { job, .. }) = self.trying.take() {
+            job.resolve(Ok(Publication::Unknown("it was tried on another channel, and that did not end".into())));
         }
     }
 }
 
 /// Publishes on a channel of its own.
-fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Publication> + use<> {
+fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Option<Publication>> + use<> {
     let message = job.client_message();
     async move {
-        // What was not sent once more stays rejected.
-        let Ok(channel) = confirming(&connection).await else { return Publication::Rejected };
+        let channel = confirming(&connection).await.ok()?;
         let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
         let options = BasicPublishOptions { mandatory, immediate: false };
         let writing = channel.basic_publish(exchange, routing_key, options, &payload, properties);
         let confirm = match answered("take a message", writing).await {
             Ok(Ok(confirm)) => confirm,
-            Ok(Err(_)) => return Publication::Rejected,
-            Err(error) => return Publication::Unknown(error.to_string()),
+            Ok(Err(_)) => return None,
+            Err(error) => return Some(Publication::Unknown(error.to_string())),
         };
         let publication = match answered("confirm a message", confirm).await {
             Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Publication::Returned,
@@ -134,7 +164,7 @@ fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output =
             // The channel is thrown away; whether the broker heard of it changes nothing.
             let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
         }
-        publication
+        Some(publication)
     }
 }
 

@@ -78,6 +78,11 @@ impl Writes {
         at_once
     }
 
+    /// From which number on nothing is known to be written.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.writing.front().map_or(u64::MAX, |(number, _)| *number)
+    }
+
     /// The next message that was written; pending when there is none on its way.
     pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<(u64, lapin::Result<PublisherConfirm>)> {
         let Some((number, writing)) = self.writing.front_mut() else { return Poll::Pending };

@@ -168,3 +168,16 @@ fn a_letter_that_the_broker_made_says_when_also_after_it_was_moved() {
     assert_eq!((at(&moved), at(&back)), (Some(Value::Timestamp(7)), Some(Value::Timestamp(7))));
     assert!(back.properties.headers.get("x-death").is_none());
 }
+
+/// The broker would read it as the address of whoever forwards, and close the channel of one that awaits no replies.
+#[test]
+fn an_address_that_means_its_sender_is_not_forwarded_as_ours() {
+    let literal = || Properties { reply_to: Some(DIRECT_REPLY_TO.into()), ..Properties::default() };
+    let origin = Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() };
+    for way in [Way::Dead, Way::Retried, Way::Skewed] {
+        let (original, envelope) = received(&origin, literal(), bytes::Bytes::new());
+        let properties = forward(way, &original, &envelope).properties;
+        assert_eq!(properties.reply_to, None, "{way:?}");
+        assert_eq!(properties.headers.text("postrider-original-reply-to"), Some(DIRECT_REPLY_TO));
+    }
+}

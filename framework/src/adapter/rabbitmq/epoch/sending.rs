@@ -1,0 +1,128 @@
+//! What waits is put on the channel, or held aside.
+
+use std::future::Future;
+
+use lapin::options::BasicConsumeOptions;
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use tokio::time::{Instant, sleep_until};
+
+use crate::adapter::rabbitmq::declare::answered_unless_blocked;
+use crate::adapter::rabbitmq::epoch::Epoch;
+use crate::adapter::rabbitmq::errors::on_channel;
+use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::publisher::Owner;
+use crate::adapter::rabbitmq::rejections::Tried;
+use crate::adapter::rabbitmq::silent::SILENT_AFTER;
+use crate::broker::{BrokerError, DIRECT_REPLY_TO};
+
+impl Epoch {
+    pub(super) async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
+        while let Some(first) = owner.waiting.front() {
+            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
+            if !self.entrance.lock().has_room_for(first) {
+                break;
+            }
+            let Some(mut job) = owner.waiting.pop_front() else { break };
+            if !job.is_awaited() {
+                continue;
+            }
+            if job.deadline <= Instant::now() {
+                job.give_up("the time was over");
+                continue;
+            }
+            if self.entrance.lock().silent.holds(|| job.target()) {
+                if self.hold(owner, job) {
+                    continue;
+                }
+                break;
+            }
+            if job.awaits_reply && self.replies.is_none() {
+                let opening = open_replies(self.connection.clone(), Channel::clone(&self.channel));
+                match self.meanwhile(owner, opening).await {
+                    Ok(replies) => {
+                        self.replies = Some(replies);
+                        self.entrance.lock().takes_requests = true;
+                    }
+                    Err(error) => {
+                        owner.waiting.push_front(job);
+                        // A message that is on the channel may be the reason.
+                        return Err(self.why_ended().await.unwrap_or_else(|| error.to_string()));
+                    }
+                }
+            }
+            // Its deadline is looked at before anything is waited for.
+            self.entrance.lock().send(&self.channel, job, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Holds a message aside whose target confirms nothing. Whether to go on with the next one.
+    fn hold(&mut self, owner: &mut Owner, job: Box<Job>) -> bool {
+        let now = Instant::now();
+        // A request cannot be tried on another channel, as its reply comes to the channel that sent it.
+        let can_be_tried = !job.awaits_reply && !self.rejections.is_trying();
+        if can_be_tried && self.entrance.lock().silent.is_try_due(&job.target(), now) {
+            self.rejections.try_elsewhere(job, false, &self.connection);
+            return true;
+        }
+        let Err(mut job) = owner.waiting.hold(job) else { return true };
+        if self.liveness.was_heard_within(SILENT_AFTER, now) {
+            job.give_up("many messages wait for queues that confirm nothing");
+            return true;
+        }
+        // Perhaps nobody confirms anything; then all wait, in order.
+        owner.waiting.push_front(job);
+        false
+    }
+
+    /// A message was tried on another channel.
+    pub(super) fn was_tried(&mut self, tried: Tried, owner: &mut Owner) {
+        match tried {
+            Tried::Told => {}
+            Tried::NotSent(job) => owner.waiting.hold_again(job),
+            Tried::Taken(target) => {
+                if self.entrance.lock().silent.taken_elsewhere(&target) && !self.stuck {
+                    self.stuck = true;
+                    let routing_key = &*target.1;
+                    tracing::warn!(
+                        routing_key,
+                        "the broker confirms on other channels what it does not on this one; opening a new one"
+                    );
+                }
+            }
+        }
+    }
+
+    /// While something else is awaited nobody waits beyond the time.
+    async fn meanwhile<T>(
+        &mut self,
+        owner: &mut Owner,
+        something: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        tokio::pin!(something);
+        loop {
+            let look_at = self.entrance.lock().in_flight.look_at();
+            let wake_at =
+                look_at.into_iter().chain(owner.waiting.look_at()).fold(self.liveness.look_at(), Instant::min);
+            tokio::select! {
+                biased;
+                done = &mut something => return done,
+                () = self.liveness.answered() => {}
+                () = sleep_until(wake_at) => {
+                    self.look_for_overdue(owner).map_err(|reason| BrokerError::Lost { reason })?;
+                }
+            }
+        }
+    }
+}
+
+async fn open_replies(
+    connection: std::sync::Arc<Connection>,
+    channel: Channel,
+) -> Result<lapin::Consumer, BrokerError> {
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consuming =
+        channel.basic_consume(DIRECT_REPLY_TO.into(), ShortString::default(), options, FieldTable::default());
+    answered_unless_blocked(&connection, "consume replies", consuming).await?.map_err(|error| on_channel(&error))
+}

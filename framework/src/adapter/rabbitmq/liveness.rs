@@ -1,0 +1,105 @@
+//! Whether a channel lives. The broker shows it with every confirm. When it has confirmed nothing for a while although something
+//! waits, it is asked: a queue that never confirms must not cost the channel of all who send to others.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+/// How long nothing may be confirmed, and no question answered, before the channel counts as dead.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
+/// After how long without a confirm the broker is asked.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+
+/// What is known of one channel.
+pub(super) struct Liveness {
+    /// When the broker gave a sign last, or nothing was waited for.
+    heard: Instant,
+    /// When the broker was asked, and its answer.
+    asked: Option<(Instant, BoxFuture<'static, bool>)>,
+}
+
+impl Liveness {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { heard: now, asked: None }
+    }
+
+    /// The broker has given a sign.
+    pub(super) fn heard(&mut self, now: Instant) {
+        (self.heard, self.asked) = (now, None);
+    }
+
+    /// Whether the broker has given a sign within this time.
+    pub(super) fn was_heard_within(&self, time: Duration, now: Instant) -> bool {
+        self.heard + time > now
+    }
+
+    /// When to look again.
+    pub(super) fn look_at(&self) -> Instant {
+        self.asked.as_ref().map_or(self.heard + ASK_AFTER, |(asked, _)| *asked + CONFIRM_PATIENCE)
+    }
+
+    /// Asks the broker if it has been silent for long although something waits; an error when it must be dead. While it is short
+    /// of memory it owes no sign.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        waits: bool,
+        ask: impl FnOnce() -> BoxFuture<'static, bool>,
+    ) -> Result<(), String> {
+        if now < self.look_at() {
+            return Ok(());
+        }
+        if !waits {
+            self.heard(now);
+            return Ok(());
+        }
+        if self.asked.is_some() {
+            return Err(format!("nothing was confirmed, nor a question answered, within {CONFIRM_PATIENCE:?}"));
+        }
+        self.asked = Some((now, ask()));
+        Ok(())
+    }
+
+    /// Waits for the answer; for ever if nothing was asked.
+    pub(super) async fn answered(&mut self) {
+        let Some((_, answer)) = &mut self.asked else { return std::future::pending().await };
+        // An error is the end of the channel, of which everybody else hears too.
+        let _ = answer.await;
+        self.heard(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn ask(answer: bool) -> BoxFuture<'static, bool> {
+        if answer { std::future::ready(true).boxed() } else { std::future::pending().boxed() }
+    }
+
+    #[test]
+    fn a_channel_is_dead_when_it_neither_confirms_nor_answers() {
+        let began = Instant::now();
+        let mut liveness = Liveness::new(began);
+        assert!(liveness.look(began + ASK_AFTER, true, || ask(false)).is_ok());
+        assert!(liveness.asked.is_some());
+        let dead_at = began + ASK_AFTER + CONFIRM_PATIENCE;
+        assert_eq!(liveness.look_at(), dead_at);
+        assert!(liveness.look(dead_at - ASK_AFTER, true, || ask(false)).is_ok());
+        assert!(liveness.look(dead_at, true, || ask(false)).is_err());
+    }
+
+    #[test]
+    fn a_channel_that_answers_or_has_nothing_to_confirm_is_kept() {
+        let began = Instant::now();
+        let mut liveness = Liveness::new(began);
+        assert!(liveness.look(began + ASK_AFTER, true, || ask(true)).is_ok());
+        assert!(liveness.answered().now_or_never().is_some() && liveness.asked.is_none());
+        let later = began + 10 * CONFIRM_PATIENCE;
+        assert!(liveness.look(later, false, || ask(false)).is_ok());
+        assert!(liveness.asked.is_none() && liveness.was_heard_within(ASK_AFTER, later));
+    }
+}

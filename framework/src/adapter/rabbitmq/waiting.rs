@@ -1,0 +1,98 @@
+//! Messages that are to be sent, and those that are held aside because their target confirms nothing.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::job::Job;
+
+/// The most messages that are held aside.
+const MOST_HELD: usize = 1_024;
+
+/// Messages that wait for the channel, oldest first.
+#[derive(Default)]
+pub(super) struct Waiting {
+    jobs: VecDeque<Box<Job>>,
+    held: VecDeque<Box<Job>>,
+    /// Nobody's time is over before; those whose time it was may have left.
+    earliest: Option<Instant>,
+}
+
+impl Waiting {
+    /// How many wait, without those that are held aside.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether nothing waits, nor is held aside.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.held.is_empty()
+    }
+
+    pub(super) fn front(&self) -> Option<&Job> {
+        self.jobs.front().map(|job| &**job)
+    }
+
+    pub(super) fn pop_front(&mut self) -> Option<Box<Job>> {
+        self.jobs.pop_front()
+    }
+
+    pub(super) fn push_front(&mut self, job: Box<Job>) {
+        self.heed(&job);
+        self.jobs.push_front(job);
+    }
+
+    pub(super) fn push_back(&mut self, job: Box<Job>) {
+        self.heed(&job);
+        self.jobs.push_back(job);
+    }
+
+    /// Holds a message aside; back comes one for which there is no room.
+    pub(super) fn hold(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
+        if self.held.len() >= MOST_HELD {
+            return Err(job);
+        }
+        self.heed(&job);
+        self.held.push_back(job);
+        Ok(())
+    }
+
+    /// Holds a message aside again, in front of all others.
+    pub(super) fn hold_again(&mut self, job: Box<Job>) {
+        self.heed(&job);
+        self.held.push_front(job);
+    }
+
+    /// What was held aside is to be sent, before all that came later.
+    pub(super) fn release(&mut self) {
+        while let Some(job) = self.held.pop_back() {
+            self.jobs.push_front(job);
+        }
+    }
+
+    /// When somebody's time may be over.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.earliest.filter(|_| !self.is_empty())
+    }
+
+    /// Tells those whose time is over.
+    pub(super) fn end_overdue(&mut self, now: Instant, why: &str) {
+        if self.look_at().is_none_or(|at| at > now) {
+            return;
+        }
+        for jobs in [&mut self.jobs, &mut self.held] {
+            jobs.retain_mut(|job| {
+                let over = job.deadline <= now;
+                if over {
+                    job.give_up(why);
+                }
+                !over
+            });
+        }
+        self.earliest = self.jobs.iter().chain(&self.held).map(|job| job.deadline).min();
+    }
+
+    fn heed(&mut self, job: &Job) {
+        self.earliest = self.earliest.filter(|_| !self.is_empty()).into_iter().chain([job.deadline]).min();
+    }
+}
