@@ -102,8 +102,7 @@ impl Epoch {
                 let on_channel = self.entrance.lock();
                 (on_channel.in_flight.look_at(), on_channel.unheard_until, on_channel.one_at_a_time_until)
             };
-            let wake_at =
-                look_at.into_iter().chain(owner.waiting.look_at()).fold(self.liveness.look_at(), Instant::min);
+            let wake_at = self.wake_at(owner, look_at);
             let room = self.open && owner.waiting.len() < MAX_WAITING;
             tokio::select! {
                 biased;
@@ -142,10 +141,17 @@ impl Epoch {
         end
     }
 
+    /// When to look next, if that is when to look at what is in flight.
+    fn wake_at(&self, owner: &Owner, look_at: Option<Instant>) -> Instant {
+        let others = owner.waiting.look_at().into_iter().chain(self.rejections.look_at());
+        look_at.into_iter().chain(others).fold(self.liveness.look_at(), Instant::min)
+    }
+
     /// Tells those whose time is over, and finds out whether the channel lives; an error when it does not.
     fn look_for_overdue(&mut self, owner: &mut Owner) -> Result<(), String> {
         let now = Instant::now();
         owner.waiting.end_overdue(now, "the channel had no room in time");
+        self.rejections.end_overdue(now);
         let mut on_channel = self.entrance.lock();
         on_channel.look_for_overdue(now)?;
         // A broker that is short of memory says nothing to whoever publishes.

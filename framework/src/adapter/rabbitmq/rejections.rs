@@ -110,6 +110,20 @@ impl Rejections {
         self.trying.is_some()
     }
 
+    /// When the time of the message that is tried on another channel is over.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.trying.as_ref().filter(|trying| trying.job.result.is_some()).map(|trying| trying.job.deadline)
+    }
+
+    /// Its sender is told in time, whatever the other channel does.
+    pub(super) fn end_overdue(&mut self, now: Instant) {
+        if let Some(trying) = self.trying.as_mut().filter(|trying| trying.job.deadline <= now) {
+            trying
+                .job
+                .answer(Ok(Publication::Unknown("it was tried on another channel, and the time was over".into())));
+        }
+    }
+
     /// Tells the sender of a message that was tried on another channel what came of it; waits for ever if there is none.
     pub(super) async fn tried(&mut self) -> Tried {
         let Some(trying) = &mut self.trying else { return std::future::pending().await };

@@ -61,7 +61,8 @@ impl Epoch {
     fn hold(&mut self, owner: &mut Owner, job: Box<Job>) -> bool {
         let now = Instant::now();
         // A request cannot be tried on another channel, as its reply comes to the channel that sent it.
-        let can_be_tried = !job.awaits_reply && !self.rejections.is_trying();
+        let blocked = self.connection.status().blocked();
+        let can_be_tried = !job.awaits_reply && !blocked && !self.rejections.is_trying();
         if can_be_tried && self.entrance.lock().silent.is_try_due(&job.target(), now) {
             self.rejections.try_elsewhere(job, false, &self.connection);
             return true;
@@ -103,8 +104,7 @@ impl Epoch {
         tokio::pin!(something);
         loop {
             let look_at = self.entrance.lock().in_flight.look_at();
-            let wake_at =
-                look_at.into_iter().chain(owner.waiting.look_at()).fold(self.liveness.look_at(), Instant::min);
+            let wake_at = self.wake_at(owner, look_at);
             tokio::select! {
                 biased;
                 done = &mut something => return done,
