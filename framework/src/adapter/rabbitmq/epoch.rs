@@ -279,29 +279,9 @@ impl Epoch {
 
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
-        let now = Instant::now();
         self.rejections.end();
-        let (mut in_flight, mut confirms) = self.entrance.lock().end();
-        // Requests that were not sent yet go out on the next channel. Those that were are told first that no reply will come.
-        (owner.replies)(ReplyEvent::Lost);
-        owner.waiting.release();
-        let mut suspects = Vec::new();
-        for mut job in in_flight.take_newest_first() {
-            if job.awaits_reply || job.deadline <= now {
-                job.give_up(why);
-            }
-            // What has been told how it ended must not leave any more.
-            if !job.is_awaited() {
-                continue;
-            }
-            self.entrance.waits(&mut job);
-            if self.entrance.replies_only && job.strikes > 0 {
-                suspects.push(job);
-            } else {
-                owner.waiting.push_front(job);
-            }
-        }
-        suspects.into_iter().rev().for_each(|job| owner.waiting.push_back(job));
+        let (in_flight, mut confirms) = self.entrance.lock().end();
+        owner.take_back(in_flight, why);
         if self.channel.status().connected() {
             let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
+use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::adapter::rabbitmq::waiting::Waiting;
@@ -168,7 +169,7 @@ impl Drop for Owner {
 
 impl Owner {
     async fn run(&mut self) {
-        self.take_back();
+        self.leave_broken();
         let mut state = self.link.subscribe();
         loop {
             let now = state.borrow_and_update().clone();
@@ -206,20 +207,41 @@ impl Owner {
         }
     }
 
-    /// Only a run that panicked leaves a channel behind. What is unconfirmed on it is sent again, as after a lost channel.
-    fn take_back(&mut self) {
-        let mut in_flight = {
+    /// Only a run that panicked leaves a channel behind: it counts as lost.
+    fn leave_broken(&mut self) {
+        let in_flight = {
             let mut on_channel = self.entrance.lock();
             if on_channel.channel.is_none() {
                 return;
             }
             on_channel.end().0
         };
-        for mut job in in_flight.take_newest_first().filter(|job| job.result.is_some()) {
-            self.entrance.waits(&mut job);
-            self.waiting.push_front(job);
-        }
+        self.take_back(in_flight, "the task of the channel ended");
+    }
+
+    /// A channel has ended: what is unconfirmed is sent again, in order, by the next one. Requests are not: whoever asked is told
+    /// first that no reply will come.
+    pub(super) fn take_back(&mut self, mut in_flight: InFlight, why: &str) {
+        let now = Instant::now();
         (self.replies)(ReplyEvent::Lost);
+        self.waiting.release();
+        let mut suspects = Vec::new();
+        for mut job in in_flight.take_newest_first() {
+            if job.awaits_reply || job.deadline <= now {
+                job.give_up(why);
+            }
+            // What has been told how it ended must not leave any more.
+            if !job.is_awaited() {
+                continue;
+            }
+            self.entrance.waits(&mut job);
+            if self.entrance.replies_only && job.strikes > 0 {
+                suspects.push(job);
+            } else {
+                self.waiting.push_front(job);
+            }
+        }
+        suspects.into_iter().rev().for_each(|job| self.waiting.push_back(job));
     }
 
     /// While something else is awaited: takes messages, and ends those whose time is over. A broker that blocks us takes
