@@ -36,6 +36,9 @@ impl Default for Suspects {
     }
 }
 
+/// The right to handle a suspect, until it is dropped.
+pub(super) struct SuspectTurn(#[allow(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
 /// A suspect that began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
@@ -66,10 +69,14 @@ impl Notes {
         format!("{}.suspects", self.of)
     }
 
-    /// Waits until no other suspect is handled in this process, and writes down that this one begins. Where that cannot be
-    /// written it begins all the same: nobody is condemned for what is not known.
-    pub(super) async fn begin(&self, message: String) -> Cleared {
-        let permit = Arc::clone(&self.suspects.0).acquire_owned().await.ok();
+    /// Waits until no other suspect is handled in this process. Cancel safe.
+    pub(super) async fn turn(&self) -> SuspectTurn {
+        SuspectTurn(Arc::clone(&self.suspects.0).acquire_owned().await.ok())
+    }
+
+    /// Writes down that a suspect begins. Where that cannot be written it begins all the same: nobody is condemned for what is
+    /// not known.
+    pub(super) async fn begin(&self, message: String, turn: SuspectTurn) -> Cleared {
         let queue = self.queue();
         let note = Note { message, run: MessageId::new().as_str().to_owned() };
         let deaths = self.write(&queue, &note).await.unwrap_or_else(|error| {
@@ -78,7 +85,7 @@ impl Notes {
             }
             0
         });
-        Cleared { run: AloneRun { notes: self.clone(), note, _permit: permit }, condemned: deaths >= CONDEMNED_AFTER }
+        Cleared { run: AloneRun { notes: self.clone(), note, _turn: turn }, condemned: deaths >= CONDEMNED_AFTER }
     }
 
     /// Writes the note, unless there are too many. How many there were.
@@ -110,7 +117,7 @@ impl Notes {
 pub(super) struct AloneRun {
     notes: Notes,
     note: Note,
-    _permit: Option<OwnedSemaphorePermit>,
+    _turn: SuspectTurn,
 }
 
 impl AloneRun {

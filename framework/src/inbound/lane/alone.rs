@@ -44,23 +44,28 @@ impl LaneLoop {
         self.alone = Some(number);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
-        actix_rt::spawn(async move {
-            let cleared = tokio::select! {
+        self.removals.retain(|removal| !removal.is_finished());
+        self.removals.push(actix_rt::spawn(async move {
+            let turn = tokio::select! {
                 biased;
                 () = stopping.cancelled() => None,
-                cleared = notes.begin(name) => Some(cleared),
+                turn = notes.turn() => Some(turn),
             };
-            // A lane that is gone gave its deliveries back: nothing begins.
+            let cleared = match turn {
+                // From here on it is not cut short: a note that is written is to be removed.
+                Some(turn) => Some(notes.begin(name, turn).await),
+                None => None,
+            };
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false).await;
             }
-        });
+        }));
     }
 
     /// A suspect is handled now, unless the app stops or its channel has closed.
     pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
         let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
-        if number < self.epoch_began {
+        if number < self.epoch_began || !self.open {
             self.release(number, Receive::GiveBack);
         }
         match self.held.get_mut(&number) {
@@ -94,6 +99,11 @@ impl LaneLoop {
 
     /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
     pub(super) async fn end_alone_runs(&mut self) {
+        // Whoever is told of no receiver any more ends the run by itself.
+        let cleared = self.clearing.take().and_then(|mut clearing| clearing.cleared.try_recv().ok().flatten());
+        if let Some(cleared) = cleared {
+            self.end_alone_run(cleared.run, false, || {});
+        }
         let runs: Vec<AloneRun> = self.held.values_mut().filter_map(|held| held.alone.take()).collect();
         for run in runs {
             self.end_alone_run(run, false, || {});

@@ -31,9 +31,9 @@ use crate::broker::{Broker, Delivery, DeliveryChannel, Receipt};
 use crate::bus::Counters;
 use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
 use crate::inbound::keep::Started;
-use crate::inbound::lane::alone::Clearing;
+use crate::inbound::lane::alone::{Clearing, cleared};
 use crate::inbound::lane::breaker::BreakerState;
-use crate::inbound::lane::event::Ended;
+use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::outlived::Outlived;
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::inbound::states::LaneStates;
@@ -289,13 +289,10 @@ impl LaneLoop {
     /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
     async fn drained(&mut self) -> u64 {
         while !self.held.is_empty() {
-            if let Some(Clearing { number, .. }) = self.clearing.take() {
-                self.release(number, Receive::GiveBack);
-                continue;
-            }
             tokio::select! {
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
                 Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                Event::Cleared(number, suspect) = cleared(&mut self.clearing) => self.cleared(number, suspect),
                 () = self.settings.abandon.cancelled() => break,
             }
         }
