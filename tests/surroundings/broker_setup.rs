@@ -194,7 +194,7 @@ fn a_handler_that_sends_to_a_deleted_exchange_is_tried_again_until_it_stands() {
         let (first, alpha, _second, beta) = alpha_and_beta(&world, Duration::from_secs(4)).await;
         delete(&world, vec![exchange(&*world.names.exchange(Kind::Event))]).await;
         first.bus().send_key("alpha.do", Payload::text("kept")).await.unwrap();
-        eventually("its event could not be sent", || first.stats().infrastructure > 0).await;
+        eventually("its event could not be sent", || first.stats().resent > 0).await;
         eventually("it is handled", || first.stats().handled > 0).await;
         eventually("its process is ready", || first.health().ready).await;
         all_kinds_arrive(&first, &alpha, &beta, "after").await;

@@ -109,7 +109,8 @@ impl Identity {
             Some(encoding) => codec::compress(&bytes, encoding)?,
             None => bytes,
         };
-        let mut envelope = Box::new(Envelope::new(address.kind, key, payload.media_type, bytes));
+        let id = options.id.clone().unwrap_or_default();
+        let mut envelope = Box::new(Envelope::with_id(address.kind, key, id, payload.media_type, bytes));
         envelope.content_encoding = options.encoding.clone();
         envelope.target = address.service.map(Name::new).transpose()?;
         apply(&mut envelope, &options)?;
@@ -145,9 +146,6 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
     envelope.expiration = checked_expiration(options.expiration)?;
     envelope.priority = options.priority;
     envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
-    if let Some(id) = &options.id {
-        envelope.id = id.clone();
-    }
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl Origin {
     /// receives it twice can tell.
     #[must_use]
     pub fn sent_id(&self, ordinal: u32) -> MessageId {
-        self.message.id.derived(format_args!("{}/sent", self.seed), ordinal)
+        self.message.id.followed_by(&[&self.seed, "sent"], ordinal)
     }
 }
 

@@ -45,7 +45,8 @@ impl Context {
         command: &M,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity().typed(command, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        let options = self.held(options(Options::default()));
+        self.hold(self.work.identity().typed(command, options, Options::UNUSED_TIMEOUT)?)
     }
 
     /// Publishes an event to its subscribers.
@@ -65,7 +66,8 @@ impl Context {
         event: &M,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity().typed(event, options(Options::default()), Options::UNUSED_TIMEOUT)?)
+        let options = self.held(options(Options::default()));
+        self.hold(self.work.identity().typed(event, options, Options::UNUSED_TIMEOUT)?)
     }
 
     /// Sends a command by its key.
@@ -323,12 +325,16 @@ impl Context {
         payload: Payload,
         options: impl FnOnce(Options) -> Options,
     ) -> Result<MessageId, SendError> {
-        self.hold(self.work.identity().keyed(
-            &address,
-            payload,
-            options(Options::default()),
-            Options::UNUSED_TIMEOUT,
-        )?)
+        let options = self.held(options(Options::default()));
+        self.hold(self.work.identity().keyed(&address, payload, options, Options::UNUSED_TIMEOUT)?)
+    }
+
+    /// The options of a message that is held: its id follows from the message being handled, unless the handler gives one.
+    fn held(&self, mut options: Options) -> Options {
+        let ordinal = self.work.sent.get() + 1;
+        self.work.sent.set(ordinal);
+        options.id.get_or_insert_with(|| self.work.origin().sent_id(ordinal));
+        options
     }
 
     fn hold(&self, mut outgoing: Outgoing) -> Result<MessageId, SendError> {
@@ -336,11 +342,6 @@ impl Context {
         outgoing.as_owner |= self.work.environment.bus.is_none();
         if outgoing.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled) {
             return Err(SendError::Cancelled);
-        }
-        if !outgoing.explicit_id {
-            let ordinal = self.work.sent.get() + 1;
-            self.work.sent.set(ordinal);
-            outgoing.envelope.id = self.work.origin().sent_id(ordinal);
         }
         let envelope = stamp(outgoing, self.work.identity(), Some(self.work.origin()))?;
         let id = envelope.id.clone();

@@ -79,7 +79,13 @@ impl Redelivery {
 
 /// The messages that one actor handles in this process, in all its copies.
 #[derive(Clone, Default)]
-pub struct Running(Arc<Mutex<Runs>>, RandomState);
+pub struct Running(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    runs: Mutex<Runs>,
+    hasher: RandomState,
+}
 
 /// Whether a message is to be handled.
 pub(super) enum Entered {
@@ -102,7 +108,7 @@ impl Running {
 
     /// Names a delivery that has no id: as it was named when it was here before, if it was. Returns what it is known by.
     pub fn name(&self, delivery: &mut Delivery, lane: Lane) -> Option<Nameless> {
-        let number = number_of(delivery, lane, &self.1)?;
+        let number = number_of(delivery, lane, &self.0.hasher)?;
         let mut runs = self.lock();
         let Runs { running, nameless, .. } = &mut *runs;
         let runs_still = |id: &MessageId| running.contains_key(id);
@@ -131,7 +137,7 @@ impl Running {
             let made = Made { attempt: envelope.attempt, ..Made::default() };
             let settlement = Settlement { answer: false, end: End::Ack };
             let handled = Handled { outcome: Outcome::Done(None), made, settlement };
-            runs.unsettled.add(Same(envelope).fingerprint(&self.1), handled);
+            runs.unsettled.add(Same(envelope).fingerprint(&self.0.hasher), handled);
         }
     }
 
@@ -146,7 +152,8 @@ impl Running {
         let Runs { running, unsettled, .. } = &mut *runs;
         let under_way = running.entry(id.clone()).or_default();
         let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
-            let before = (redelivered && !unsettled.is_empty()).then(|| unsettled.take(same.fingerprint(&self.1)));
+            let before =
+                (redelivered && !unsettled.is_empty()).then(|| unsettled.take(same.fingerprint(&self.0.hasher)));
             under_way.push(UnderWay { same: same.clone(), joined: Vec::new(), after: Vec::new() });
             let turn = Turn { running: self.clone(), of: Some(same) };
             return match before.flatten() {
@@ -166,7 +173,7 @@ impl Running {
     }
 
     fn lock(&self) -> MutexGuard<'_, Runs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -213,7 +220,7 @@ impl Turn {
         }
         // None waits yet.
         turn.of = None;
-        let fingerprint = same.fingerprint(&self.running.1);
+        let fingerprint = same.fingerprint(&self.running.0.hasher);
         runs.unsettled.add(fingerprint, handled);
         let left = runs.take(&same);
         drop(runs);

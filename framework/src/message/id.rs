@@ -1,7 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::Uuid;
+use smallvec::SmallVec;
+use uuid::{Builder, Uuid};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Identifies a message. Ours are UUIDs of version 7; a foreign sender may use any text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,9 +20,22 @@ impl MessageId {
     /// The id of the `ordinal`-th message that `handler` sends while handling this one: the same at every attempt, so that
     /// a retried handler repeats its messages instead of making new ones.
     #[must_use]
-    pub fn derived(&self, handler: impl fmt::Display, ordinal: u32) -> Self {
-        let name = format!("{}/{handler}/{ordinal}", self.0);
-        Self(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string().into())
+    pub fn derived(&self, handler: &str, ordinal: u32) -> Self {
+        self.followed_by(&[handler], ordinal)
+    }
+
+    /// An id that follows from this one and from what is given, in every process and version: a UUID of version 8.
+    pub(crate) fn followed_by(&self, parts: &[&str], ordinal: u32) -> Self {
+        let mut bytes = SmallVec::<[u8; 256]>::from_slice(self.0.as_bytes());
+        for part in parts {
+            // No text has this byte, so that other parts are other bytes.
+            bytes.push(0xff);
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes.push(0xff);
+        bytes.extend_from_slice(&ordinal.to_le_bytes());
+        let id = Builder::from_custom_bytes(xxh3_128(&bytes).to_be_bytes()).into_uuid();
+        Self(Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())))
     }
 
     /// The id as text that is not copied.

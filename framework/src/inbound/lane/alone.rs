@@ -124,7 +124,7 @@ fn suspect_name(held: &HeldDelivery) -> String {
     let envelope = &held.envelope;
     let id = match held.nameless {
         // Its id is one of this process.
-        Some(_) => MessageId::from(envelope.key.as_str()).derived(format_args!("{:?}", envelope.payload), 0),
+        Some(_) => MessageId::from(envelope.key.as_str()).derived(&format!("{:?}", envelope.payload), 0),
         None => envelope.id.clone(),
     };
     id.as_str().to_owned()
