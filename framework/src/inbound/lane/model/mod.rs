@@ -4,6 +4,8 @@
 mod change;
 mod process;
 mod promises;
+mod real;
+mod replay;
 mod search;
 mod steps;
 mod world;

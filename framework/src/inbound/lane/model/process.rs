@@ -39,7 +39,7 @@ impl Process {
         }
         let under_way = self.held.iter().find(|held| held.turn && held.copy.message == copy.message);
         if let Some(run) = under_way {
-            let joins = copy.redelivered && run.copy.attempt == copy.attempt;
+            let joins = copy.redelivered && run.copy.same() == copy.same();
             self.held[n].stage = if joins { Stage::Joined } else { Stage::After };
             return;
         }
@@ -86,11 +86,11 @@ impl Process {
 
     /// The channel is lost, and another one begins.
     pub(super) fn lost(&mut self) {
-        let held = self.held.iter().filter(|held| held.current).map(|held| held.copy.same());
-        let others: Vec<_> = held.chain(self.buffer.iter().map(|copy| copy.same())).collect();
+        let held = self.held.iter().filter(|held| held.current).map(|held| held.copy.message);
+        let others: Vec<_> = held.chain(self.buffer.iter().map(|copy| copy.message)).collect();
         for same in std::mem::take(&mut self.acknowledged) {
             // Whether it, or another one that is the same, comes again cannot be told then.
-            if others.contains(&same) {
+            if others.contains(&same.0) {
                 continue;
             }
             self.unsettled.retain(|(other, _)| *other != same);
