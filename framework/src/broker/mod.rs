@@ -33,7 +33,7 @@ pub use port::{
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
-    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, UNREADABLE,
-    check_size, is_of_one_delivery, seal_owned, strip, usual_header,
+    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, REPLAYED,
+    UNREADABLE, check_size, is_of_one_delivery, seal_owned, strip, usual_header,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};

@@ -36,6 +36,8 @@ pub(crate) const UNREADABLE: &str = "postrider-unreadable";
 const CAUSATION_ID: &str = "postrider-causation-id";
 const CONVERSATION_ID: &str = "postrider-conversation-id";
 pub(crate) const ATTEMPT: &str = "postrider-attempt";
+/// The dead letter that a message was before somebody sent it back: it is in another life then.
+pub(crate) const REPLAYED: &str = "postrider-replayed";
 const TIMEOUT: &str = "postrider-timeout";
 const SKIP: &str = "postrider-skip";
 const RECIPIENTS: &str = "postrider-recipients";

@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::broker::Delivery;
+use crate::broker::{Delivery, REPLAYED};
 use crate::handler::{Lane, Outcome};
 use crate::host::deliver::{Epoch, Handled, Made};
 use crate::host::nameless::{NamelessIds, number_of};
@@ -41,9 +41,14 @@ impl Same {
         &self.0.id
     }
 
+    /// A later attempt, or a replay, is another life: it takes no outcome.
+    fn life(&self) -> (u32, Option<&str>) {
+        (self.0.attempt, self.0.headers.text(REPLAYED))
+    }
+
     fn fingerprint(&self, hasher: &RandomState) -> Fingerprint {
-        let Envelope { id, key, kind, attempt, payload, .. } = &*self.0;
-        Fingerprint(hasher.hash_one((id.as_str(), key.as_str(), kind.as_str(), attempt, payload)))
+        let Envelope { id, key, kind, payload, .. } = &*self.0;
+        Fingerprint(hasher.hash_one((id.as_str(), key.as_str(), kind.as_str(), self.life(), payload)))
     }
 }
 
@@ -161,8 +166,8 @@ impl Running {
                 None => Entered::Run(turn),
             };
         };
-        // A later attempt, or a replay, is another life: it takes no outcome, but it waits.
-        if redelivered && run.same.0.attempt == same.0.attempt {
+        // One of another life waits all the same.
+        if redelivered && run.same.life() == same.life() {
             let (tell, waiting) = oneshot::channel();
             run.joined.push(Redelivery { tell, epoch });
             return Entered::Joined(waiting);

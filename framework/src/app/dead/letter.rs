@@ -5,7 +5,8 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use crate::broker::{
-    ATTEMPT, Addressed, Delivery, KIND, Names, ORIGINAL_TYPE, Properties, is_reserved_header, note_broker_death,
+    ATTEMPT, Addressed, Delivery, KIND, Names, ORIGINAL_TYPE, Properties, REPLAYED, is_reserved_header,
+    note_broker_death,
 };
 use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
@@ -227,6 +228,8 @@ impl DeadLetter {
                 || name.starts_with("postrider-original-") && name != ORIGINAL_TYPE
         };
         properties.headers.retain(|name| !written_by_us(name));
+        // What became of it before is not taken for what becomes of it now.
+        properties.headers.set(REPLAYED, self.address.as_str());
         properties.reply_to = None;
         properties.expiration = None;
         properties.persistent = true;

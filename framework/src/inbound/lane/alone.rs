@@ -115,7 +115,8 @@ impl LaneLoop {
     }
 }
 
-fn id_of(delivery: &Delivery) -> Option<MessageId> {
+/// The id of what is not opened yet, if its sender gave it one.
+pub(super) fn id_of(delivery: &Delivery) -> Option<MessageId> {
     delivery.properties.message_id.as_deref().map(MessageId::from)
 }
 

@@ -2,10 +2,13 @@
 
 use std::task::{Context, Poll, Waker};
 
+use foldhash::HashSet;
+
 use crate::broker::{BrokerError, Consumer};
 use crate::bus::Counters;
 use crate::handler::Lane;
 use crate::host::Epoch;
+use crate::inbound::lane::alone::id_of;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::probe::{Found, Probe};
 use crate::inbound::lane::{LaneLoop, Pace};
@@ -176,8 +179,11 @@ impl LaneLoop {
             }
             consumer.close().await;
         }
-        let acknowledged = std::mem::take(&mut self.acknowledged);
+        let mut acknowledged = std::mem::take(&mut self.acknowledged);
         if ended == Ended::Lost {
+            // Of an id that came once more, which of the two comes again cannot be told: it is handled.
+            let here = self.ids_of_channel();
+            acknowledged.retain(|envelope| !here.contains(&envelope.id));
             self.settings.running.acknowledged(acknowledged);
         }
         self.lose_all();
@@ -194,12 +200,19 @@ impl LaneLoop {
         self.keeps_places = false;
     }
 
+    /// The ids of what the present channel delivered and is not settled.
+    fn ids_of_channel(&self) -> HashSet<MessageId> {
+        let held = self.held.iter().filter(|(number, _)| **number >= self.epoch_began);
+        let buffered = self.buffer.iter().filter_map(id_of);
+        held.map(|(_, held)| held.envelope.id.clone()).chain(buffered).collect()
+    }
+
     /// What was here and did not end this process is no suspect because it was delivered again, and is known then also
     /// without an id.
     fn lose_all(&mut self) {
         for delivery in &mut self.buffer {
             let nameless = self.settings.running.name(delivery, self.settings.plan.lane);
-            if let Some(id) = delivery.properties.message_id.as_deref().map(MessageId::from) {
+            if let Some(id) = id_of(delivery) {
                 self.outlived.add(id.clone());
                 nameless.into_iter().for_each(|nameless| self.settings.running.lose(nameless, id.clone()));
             }

@@ -7,6 +7,8 @@ mod event;
 mod held;
 #[cfg(test)]
 mod leaving;
+#[cfg(test)]
+mod model;
 mod outlived;
 mod pace;
 mod probe;
