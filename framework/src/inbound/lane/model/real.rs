@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::ready;
 use tokio::sync::{oneshot, watch};
 
 use super::steps::Attempt;
@@ -267,6 +267,7 @@ fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core<Gated> {
         actor: "A",
         name: "invoice".into(),
         waiter: "invoice.A@i1".into(),
+        queues: Vec::new(),
         timeout: Duration::from_secs(3_600),
         concurrency: watch::channel(8).1,
         prefetch: of_lane.prefetch,
