@@ -37,15 +37,15 @@ impl LaneLoop {
 
     /// Asks whether a suspect may be handled.
     pub(super) fn clear(&mut self, number: u64) {
-        let Some(held) = self.held.get(&number) else { return };
+        let Some(held) = self.deliveries.held.get(&number) else { return };
         let (tell, cleared) = oneshot::channel();
         let (notes, name) = (self.settings.notes.clone(), suspect_name(held));
-        self.clearing = Some(Clearing { number, cleared });
-        self.alone = Some(number);
+        self.suspect.clearing = Some(Clearing { number, cleared });
+        self.suspect.alone = Some(number);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
-        self.removals.retain(|removal| !removal.is_finished());
-        self.removals.push(actix_rt::spawn(async move {
+        self.suspect.removals.retain(|removal| !removal.is_finished());
+        self.suspect.removals.push(actix_rt::spawn(async move {
             let turn = tokio::select! {
                 biased;
                 () = stopping.cancelled() => None,
@@ -65,10 +65,10 @@ impl LaneLoop {
     /// A suspect is handled now, unless the app stops or its channel has closed.
     pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
         let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
-        if number < self.epoch_began || !self.open {
+        if number < self.deliveries.epoch_began || !self.channel.open {
             self.release(number, Receive::GiveBack);
         }
-        match self.held.get_mut(&number) {
+        match self.deliveries.held.get_mut(&number) {
             Some(held) => {
                 held.alone = Some(run);
                 self.arrives(number, condemned);
@@ -79,9 +79,9 @@ impl LaneLoop {
 
     /// What is held is settled; if it was a suspect, others may run again.
     pub(super) fn is_through(&mut self, number: u64) {
-        if self.alone == Some(number) {
-            self.alone = None;
-            if self.open {
+        if self.suspect.alone == Some(number) {
+            self.suspect.alone = None;
+            if self.channel.open {
                 self.settings.states.set(self.state, true, None);
             }
         }
@@ -90,8 +90,8 @@ impl LaneLoop {
     /// Removes the note of a suspect that did not end the process, and then does what is left to do.
     pub(super) fn end_alone_run(&mut self, run: AloneRun, handled: bool, then: impl FnOnce() + 'static) {
         // One at a time is handled.
-        self.removals.retain(|removal| !removal.is_finished());
-        self.removals.push(actix_rt::spawn(async move {
+        self.suspect.removals.retain(|removal| !removal.is_finished());
+        self.suspect.removals.push(actix_rt::spawn(async move {
             run.end(handled).await;
             then();
         }));
@@ -100,15 +100,15 @@ impl LaneLoop {
     /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
     pub(super) async fn end_alone_runs(&mut self) {
         // Whoever is told of no receiver any more ends the run by itself.
-        let cleared = self.clearing.take().and_then(|mut clearing| clearing.cleared.try_recv().ok().flatten());
+        let cleared = self.suspect.clearing.take().and_then(|mut clearing| clearing.cleared.try_recv().ok().flatten());
         if let Some(cleared) = cleared {
             self.end_alone_run(cleared.run, false, || {});
         }
-        let runs: Vec<AloneRun> = self.held.values_mut().filter_map(|held| held.alone.take()).collect();
+        let runs: Vec<AloneRun> = self.deliveries.held.values_mut().filter_map(|held| held.alone.take()).collect();
         for run in runs {
             self.end_alone_run(run, false, || {});
         }
-        for removal in self.removals.drain(..) {
+        for removal in self.suspect.removals.drain(..) {
             // One that panicked has removed nothing.
             let _ = removal.await;
         }

@@ -29,8 +29,8 @@ impl LaneLoop {
             let left = match leaving {
                 None => false,
                 // What runs from before is waited for too, when it is for good.
-                Some(Ended::Stopped) => self.held.is_empty(),
-                Some(_) => self.held.len() == self.stale,
+                Some(Ended::Stopped) => self.deliveries.held.is_empty(),
+                Some(_) => self.deliveries.held.len() == self.deliveries.stale,
             };
             if let Some(why) = leaving.filter(|_| left) {
                 break why;
@@ -63,7 +63,7 @@ impl LaneLoop {
                 Event::Quiet => self.flush(),
                 Event::Probe => {
                     self.settings.running.forget_old();
-                    self.probe.ask(&self.settings.broker, &self.queue_in_epoch);
+                    self.probe.ask(&self.settings.broker, &self.channel.queue_in_epoch);
                 }
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
                 Event::Probed(_) => {}
@@ -89,7 +89,7 @@ impl LaneLoop {
 
     /// Begins to leave; what is held and has not begun does not begin any more.
     async fn leave_for(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) -> Ended {
-        self.epoch.begin_nothing_more();
+        self.channel.epoch.begin_nothing_more();
         self.leave(why, consumer).await;
         why
     }
@@ -97,8 +97,8 @@ impl LaneLoop {
     /// Nothing more is wanted. An ordered actor's consumer stays until the channel closes: if it were cancelled, the next
     /// instance would begin beside it, and what is given back one by one would lose its place.
     async fn leave(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) {
-        self.keeps_places = self.settings.ordered;
-        if self.keeps_places {
+        self.deliveries.keeps_places = self.settings.ordered;
+        if self.deliveries.keeps_places {
             return;
         }
         let (stop, mut cancelling) = (self.stop(Some(why)).clone(), consumer.cancel());
@@ -122,7 +122,7 @@ impl LaneLoop {
 
     /// Whether what has come would wait so long for the circuit breaker that the broker would close the channel.
     fn waits_too_long(&self) -> bool {
-        let Some((until, since)) = self.breaker.opens_at().zip(self.buffered_since) else { return false };
+        let Some((until, since)) = self.breaker.opens_at().zip(self.deliveries.buffered_since) else { return false };
         Pace::is_too_long(until.duration_since(since), self.settings.consumer_timeout.get())
     }
 
@@ -143,13 +143,14 @@ impl LaneLoop {
     }
 
     pub(super) fn permits(&self) -> usize {
-        usize::from(self.prefetch).max(1)
+        usize::from(self.channel.prefetch).max(1)
     }
 
     pub(super) fn begin(&mut self) {
-        self.epoch = Epoch::begin(&self.settings.abandon);
-        (self.epoch_began, self.stale) = (self.next_number, self.held.len());
-        self.open = true;
+        self.channel.epoch = Epoch::begin(&self.settings.abandon);
+        (self.deliveries.epoch_began, self.deliveries.stale) =
+            (self.deliveries.next_number, self.deliveries.held.len());
+        self.channel.open = true;
         self.rests = false;
         Self::count_permits(&self.counters, self.permits(), true);
         self.restarts = self.control.borrow_and_update().restarts;
@@ -160,8 +161,8 @@ impl LaneLoop {
         while let Poll::Ready((number, left)) = consumer.poll_answered(&mut Context::from_waker(Waker::noop())) {
             self.answered(number, left);
         }
-        self.epoch.end();
-        self.open = false;
+        self.channel.epoch.end();
+        self.channel.open = false;
         let why = match ended {
             Ended::Paused if self.rests => Some("paused by its circuit breaker"),
             Ended::Paused => Some("paused"),
@@ -170,7 +171,11 @@ impl LaneLoop {
         let on_purpose = why.is_some() && self.poison.is_none();
         let problem = self.poison.clone().or_else(|| why.map(str::to_owned));
         self.settings.states.set(self.state, on_purpose, problem);
-        Self::count_permits(&self.counters, self.permits().saturating_sub(self.held.len() - self.stale), false);
+        Self::count_permits(
+            &self.counters,
+            self.permits().saturating_sub(self.deliveries.held.len() - self.deliveries.stale),
+            false,
+        );
         if ended != Ended::Lost {
             self.flush();
             if ended == Ended::Stopped {
@@ -179,7 +184,7 @@ impl LaneLoop {
             }
             consumer.close().await;
         }
-        let mut acknowledged = std::mem::take(&mut self.acknowledged);
+        let mut acknowledged = std::mem::take(&mut self.deliveries.acknowledged);
         if ended == Ended::Lost {
             // Of an id that came once more, which of the two comes again cannot be told: it is handled.
             let here = self.ids_of_channel();
@@ -190,37 +195,37 @@ impl LaneLoop {
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
         // Nobody else will say what became of these.
-        for (_, number) in std::mem::take(&mut self.answering) {
+        for (_, number) in std::mem::take(&mut self.answers.answering) {
             self.release(number, Receive::Ack);
         }
-        self.unflushed = None;
-        self.buffered_since = None;
-        self.buffer.clear();
-        self.parked.clear();
-        self.keeps_places = false;
+        self.channel.unflushed = None;
+        self.deliveries.buffered_since = None;
+        self.deliveries.buffer.clear();
+        self.deliveries.parked.clear();
+        self.deliveries.keeps_places = false;
     }
 
     /// The ids of what the present channel delivered and is not settled.
     fn ids_of_channel(&self) -> HashSet<MessageId> {
-        let held = self.held.iter().filter(|(number, _)| **number >= self.epoch_began);
-        let buffered = self.buffer.iter().filter_map(id_of);
+        let held = self.deliveries.held.iter().filter(|(number, _)| **number >= self.deliveries.epoch_began);
+        let buffered = self.deliveries.buffer.iter().filter_map(id_of);
         held.map(|(_, held)| held.envelope.id.clone()).chain(buffered).collect()
     }
 
     /// What was here and did not end this process is no suspect because it was delivered again, and is known then also
     /// without an id.
     fn lose_all(&mut self) {
-        for delivery in &mut self.buffer {
+        for delivery in &mut self.deliveries.buffer {
             let nameless = self.settings.running.name(delivery, self.settings.plan.lane);
             if let Some(id) = id_of(delivery) {
                 self.outlived.add(id.clone());
                 nameless.into_iter().for_each(|nameless| self.settings.running.lose(nameless, id.clone()));
             }
         }
-        let held = self.held.iter().map(|(number, held)| (*number, held.nameless, held.envelope.id.clone()));
+        let held = self.deliveries.held.iter().map(|(number, held)| (*number, held.nameless, held.envelope.id.clone()));
         for (number, nameless, id) in held.collect::<Vec<_>>() {
             // Those of earlier channels were lost with them.
-            if number >= self.epoch_began {
+            if number >= self.deliveries.epoch_began {
                 self.lose(nameless, &id);
             }
             self.outlived.add(id);

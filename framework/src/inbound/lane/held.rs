@@ -36,7 +36,7 @@ impl LaneLoop {
                 return receipt.ack();
             }
         };
-        if redelivered && self.answered_twice.contains(&envelope.id) {
+        if redelivered && self.answers.answered_twice.contains(&envelope.id) {
             Counters::add(&self.counters.skipped);
             return receipt.ack();
         }
@@ -46,10 +46,10 @@ impl LaneLoop {
         } else {
             Some(receipt)
         };
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.deliveries.next_number;
+        self.deliveries.next_number += 1;
         let held = HeldDelivery { receipt, redelivered, nameless, original, envelope, handled: None, alone: None };
-        self.held.insert(number, held);
+        self.deliveries.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
         if suspect { self.clear(number) } else { self.arrives(number, false) }
@@ -57,28 +57,35 @@ impl LaneLoop {
 
     /// A delivery goes to its handler.
     pub(super) fn arrives(&mut self, number: u64, condemned: bool) {
-        let Some(held) = self.held.get(&number) else { return };
+        let Some(held) = self.deliveries.held.get(&number) else { return };
         let envelope = Arc::clone(&held.envelope);
-        let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.epoch));
+        let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.channel.epoch));
         // Only the answer to a query is of no use any more when whoever asked has stopped waiting. All else is to be done.
         let patience = envelope.timeout.filter(|_| Asked::of(&envelope) == Asked::Query);
         let waited_for_until = patience.and_then(|timeout| Instant::now().checked_add(timeout));
         let skewed_for = skewed_for(&held.original);
         let ticket = Ticket::new(number, epoch, self.done.clone());
         let redelivered = held.redelivered;
-        if self.arrivals.is_empty() {
-            self.arrivals.reserve_exact(MOST_TOGETHER);
+        if self.deliveries.arrivals.is_empty() {
+            self.deliveries.arrivals.reserve_exact(MOST_TOGETHER);
         }
-        self.arrivals.push(Arrival { envelope, redelivered, waited_for_until, skewed_for, condemned, ticket });
-        if self.arrivals.len() == MOST_TOGETHER {
+        self.deliveries.arrivals.push(Arrival {
+            envelope,
+            redelivered,
+            waited_for_until,
+            skewed_for,
+            condemned,
+            ticket,
+        });
+        if self.deliveries.arrivals.len() == MOST_TOGETHER {
             self.deliver();
         }
     }
 
     /// What was handed over enters the mailbox.
     pub(super) fn deliver(&mut self) {
-        if !self.arrivals.is_empty() {
-            let (lane, arrivals) = (self.settings.plan.lane, std::mem::take(&mut self.arrivals));
+        if !self.deliveries.arrivals.is_empty() {
+            let (lane, arrivals) = (self.settings.plan.lane, std::mem::take(&mut self.deliveries.arrivals));
             // A mailbox that is gone drops the tickets, which gives the deliveries back.
             self.settings.mailbox.do_send(Deliver { lane, arrivals });
         }
@@ -86,7 +93,7 @@ impl LaneLoop {
 
     pub(super) fn finished(&mut self, finished: Finished) {
         let Finished { number, handled, turn } = finished;
-        let Some(held) = self.held.get_mut(&number) else { return };
+        let Some(held) = self.deliveries.held.get_mut(&number) else { return };
         self.breaker.count(&handled.outcome, number, Instant::now);
         let settlement = handled.settlement;
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
@@ -104,7 +111,7 @@ impl LaneLoop {
         }
         if !Settler::needs_io(settlement) {
             let receive = if settlement.end == End::Ack { Receive::Ack } else { Receive::GiveBack };
-            if let Some(held) = self.held.get_mut(&number) {
+            if let Some(held) = self.deliveries.held.get_mut(&number) {
                 held.handled = turn.map(|turn| (turn, handled));
             }
             return self.settle_alone(number, receive);
@@ -117,13 +124,15 @@ impl LaneLoop {
     /// query would come again for ever.
     fn acknowledge_before_second_answer(&mut self, number: u64) {
         let is_query = self.settings.plan.lane == Lane::Query;
-        let Some(held) = self.held.get_mut(&number).filter(|held| is_query && held.redelivered) else { return };
-        if self.answered_twice.len() >= MOST_ANSWERED_TWICE {
-            self.answered_twice.pop_front();
+        let Some(held) = self.deliveries.held.get_mut(&number).filter(|held| is_query && held.redelivered) else {
+            return;
+        };
+        if self.answers.answered_twice.len() >= MOST_ANSWERED_TWICE {
+            self.answers.answered_twice.pop_front();
         }
-        self.answered_twice.push_back(held.envelope.id.clone());
+        self.answers.answered_twice.push_back(held.envelope.id.clone());
         if let Some(receipt) = held.receipt.take().filter(crate::broker::Receipt::is_live) {
-            self.unflushed = receipt.ack_with_next_flush();
+            self.channel.unflushed = receipt.ack_with_next_flush();
             self.flush();
         }
     }
@@ -131,7 +140,7 @@ impl LaneLoop {
     /// Sends an answer on the channel on which its question came. Not for a second time: perhaps it was this answer that
     /// cost the channel. Whether it is on its way.
     fn answer_on_channel(&mut self, number: u64, outcome: &Outcome) -> bool {
-        let Some(held) = self.held.get(&number).filter(|held| !held.redelivered) else { return false };
+        let Some(held) = self.deliveries.held.get(&number).filter(|held| !held.redelivered) else { return false };
         let Some(receipt) = held.receipt.as_ref().filter(|_| self.settings.plan.lane == Lane::Query) else {
             return false;
         };
@@ -139,7 +148,7 @@ impl LaneLoop {
         match receipt.answer(number, answer) {
             Answered::Left => self.answered(number, true),
             Answered::Leaving => {
-                self.answering.push_back((Instant::now() + self.settings.settler.confirm_timeout, number));
+                self.answers.answering.push_back((Instant::now() + self.settings.settler.confirm_timeout, number));
             }
             Answered::Refused(_) => return false,
         }
@@ -148,7 +157,7 @@ impl LaneLoop {
 
     /// The answer to a delivery has left, or will not.
     pub(super) fn answered(&mut self, number: u64, left: bool) {
-        self.answering.retain(|(_, answering)| *answering != number);
+        self.answers.answering.retain(|(_, answering)| *answering != number);
         if left {
             Counters::add(&self.counters.sent);
         }
@@ -157,8 +166,8 @@ impl LaneLoop {
 
     /// An answer is not written for so long that nobody waits for it any more.
     pub(super) fn unanswered(&mut self) {
-        let Some((_, number)) = self.answering.pop_front() else { return };
-        if let Some(held) = self.held.get(&number)
+        let Some((_, number)) = self.answers.answering.pop_front() else { return };
+        if let Some(held) = self.deliveries.held.get(&number)
             && is_logged("the answer could not be sent in time", self.settings.plan.queue_name())
         {
             tracing::warn!(message_id = %held.envelope.id, key = %held.envelope.key, "the answer could not be sent in time");
@@ -168,7 +177,7 @@ impl LaneLoop {
 
     /// The actor stops here: the message goes back to its place, and nothing after it is handled.
     fn stop_at(&mut self, number: u64, outcome: &Outcome) {
-        let Some(held) = self.held.get(&number) else { return };
+        let Some(held) = self.deliveries.held.get(&number) else { return };
         let error = if let Outcome::Failed(failed) = outcome { failed.in_short() } else { outcome.as_str().to_owned() };
         let problem = format!("stopped at message {}: {error}; resume the actor when that is mended", held.envelope.id);
         tracing::error!(
@@ -178,17 +187,17 @@ impl LaneLoop {
         );
         self.poison = Some(problem);
         // What follows it keeps its place too, also what ends before the lane begins to leave.
-        self.keeps_places = self.settings.ordered;
+        self.deliveries.keeps_places = self.settings.ordered;
         // Its receipt is kept until the channel closes, which puts it back where it was.
-        let receipt = self.held.get_mut(&number).and_then(|held| held.receipt.take());
-        self.parked.extend(receipt);
+        let receipt = self.deliveries.held.get_mut(&number).and_then(|held| held.receipt.take());
+        self.deliveries.parked.extend(receipt);
         // Whoever resumes the actor has mended the cause: it begins anew.
         self.settle_alone(number, Receive::Ack);
     }
 
     /// Answers and forwards, and then uses the receipt. The run is under way until then: a redelivery waits for it.
     fn settle(&mut self, number: u64, handled: Handled, turn: Option<Turn>) {
-        let Some(held) = self.held.get_mut(&number) else { return };
+        let Some(held) = self.deliveries.held.get_mut(&number) else { return };
         let alone = held.alone.take();
         let is_alone = alone.is_some();
         let again = HeldDelivery {
@@ -210,13 +219,13 @@ impl LaneLoop {
             let _ = settle.try_send((number, receive));
         });
         if is_alone {
-            self.removals.push(settling);
+            self.suspect.removals.push(settling);
         }
     }
 
     /// Uses the receipt of what needs nothing else. What was handled alone is no suspect any more before that.
     fn settle_alone(&mut self, number: u64, receive: Receive) {
-        let Some(run) = self.held.get_mut(&number).and_then(|held| held.alone.take()) else {
+        let Some(run) = self.deliveries.held.get_mut(&number).and_then(|held| held.alone.take()) else {
             return self.release(number, receive);
         };
         let settle = self.settle.clone();
@@ -227,12 +236,12 @@ impl LaneLoop {
     }
 
     pub(super) fn release(&mut self, number: u64, receive: Receive) {
-        let Some(mut held) = self.held.remove(&number) else { return };
+        let Some(mut held) = self.deliveries.held.remove(&number) else { return };
         Counters::sub(&self.counters.in_flight);
         self.is_through(number);
-        if number < self.epoch_began {
-            self.stale = self.stale.saturating_sub(1);
-        } else if self.open {
+        if number < self.deliveries.epoch_began {
+            self.deliveries.stale = self.deliveries.stale.saturating_sub(1);
+        } else if self.channel.open {
             Counters::add(&self.counters.permits);
         }
         let (handled, id) = (held.handled.take(), held.envelope.id.clone());
@@ -256,7 +265,7 @@ impl LaneLoop {
         match receive {
             // The broker takes back by itself what a closed channel had.
             Receive::Ack if is_live => {
-                self.unflushed = receipt.ack_with_next_flush();
+                self.channel.unflushed = receipt.ack_with_next_flush();
                 self.forget(held.nameless, &id);
             }
             Receive::Ack => drop(receipt),
@@ -269,8 +278,8 @@ impl LaneLoop {
                 }
                 // The host may hear of the stop before this lane does.
                 let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();
-                if self.keeps_places || stops {
-                    self.parked.push(receipt);
+                if self.deliveries.keeps_places || stops {
+                    self.deliveries.parked.push(receipt);
                 } else {
                     receipt.give_back();
                 }
@@ -281,11 +290,11 @@ impl LaneLoop {
     /// An acknowledgement that the broker may not have got before the channel ends. Not more than the prefetch: with a later
     /// delivery the broker shows that it has got the others.
     fn note_acknowledged(&mut self, envelope: Arc<Envelope>) {
-        if self.acknowledged.len() >= usize::from(self.prefetch).max(1) {
-            self.acknowledged.pop_front();
+        if self.deliveries.acknowledged.len() >= usize::from(self.channel.prefetch).max(1) {
+            self.deliveries.acknowledged.pop_front();
         }
         if envelope.payload.len() <= MOST_NOTED {
-            self.acknowledged.push_back(envelope);
+            self.deliveries.acknowledged.push_back(envelope);
         }
     }
 
@@ -304,14 +313,15 @@ impl LaneLoop {
     }
 
     pub(super) fn flush(&mut self) {
-        if let Some(channel) = self.unflushed.take() {
+        if let Some(channel) = self.channel.unflushed.take() {
             channel.flush();
         }
     }
 
     pub(super) fn give_rest_back(&mut self) {
-        let is_answered = |number: &u64| self.answering.iter().any(|(_, answering)| answering == number);
-        let mut numbers: Vec<u64> = self.held.keys().copied().filter(|number| !is_answered(number)).collect();
+        let is_answered = |number: &u64| self.answers.answering.iter().any(|(_, answering)| answering == number);
+        let mut numbers: Vec<u64> =
+            self.deliveries.held.keys().copied().filter(|number| !is_answered(number)).collect();
         numbers.sort_unstable();
         for number in numbers {
             self.release(number, Receive::GiveBack);

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, pending, ready};
 use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
-use crate::broker::{BrokerError, Consumer, Names, Origin, Properties};
+use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Names, Origin, Properties, Receipt};
 use crate::handler::{Asked, Outcome};
 use crate::message::Kind;
 

@@ -11,6 +11,7 @@ mod leaving;
 mod model;
 mod outlived;
 mod pace;
+mod parts;
 mod probe;
 #[cfg(test)]
 mod properties;
@@ -18,30 +19,27 @@ mod turn;
 #[cfg(test)]
 mod turns;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
-use foldhash::HashMap;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Delivery, DeliveryChannel, Receipt};
+use crate::broker::Broker;
 use crate::bus::Counters;
-use crate::host::{Arrival, Deliver, Epoch, Finished, Running};
+use crate::host::{Deliver, Finished, Running};
 use crate::inbound::keep::Started;
-use crate::inbound::lane::alone::{Clearing, cleared};
+use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::outlived::Outlived;
-use crate::inbound::settle::{HeldDelivery, Receive, Settler};
+use crate::inbound::lane::parts::{Answers, ChannelState, Deliveries, Suspect};
+use crate::inbound::settle::{Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::suspects::Notes;
 use crate::inbound::topology::LanePlan;
-use crate::message::{Envelope, MessageId};
 
 pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
@@ -97,54 +95,21 @@ pub(super) struct LaneSettings {
 
 pub(super) struct LaneLoop {
     settings: LaneSettings,
-    /// The most deliveries held in the present epoch.
-    prefetch: u16,
     counters: Arc<Counters>,
+    /// Its place among the states.
     state: usize,
-    held: HashMap<u64, HeldDelivery>,
-    next_number: u64,
+    deliveries: Deliveries,
+    answers: Answers,
+    channel: ChannelState,
+    suspect: Suspect,
     done: mpsc::Sender<Finished>,
     outcomes: mpsc::Receiver<Finished>,
     settle: mpsc::Sender<(u64, Receive)>,
     settled: mpsc::Receiver<(u64, Receive)>,
-    /// What the tickets of the present epoch see of it.
-    epoch: Arc<Epoch>,
-    /// Whether there is a consumer, whose permits are counted.
-    open: bool,
-    /// The first delivery of the present epoch; the channels of those before it have closed.
-    epoch_began: u64,
-    /// How many of those are still held, because their handlers run.
-    stale: usize,
-    /// The queries that were answered for a second time, the newest last. A third answer would cost a connection once more.
-    answered_twice: VecDeque<MessageId>,
-    /// The channel that has acknowledgements to send, if there are any.
-    unflushed: Option<Arc<dyn DeliveryChannel>>,
-    /// The queue's name; an instance's has another one in each epoch.
-    queue_in_epoch: String,
-    /// Deliveries whose answers are on their way, the oldest first, and until when that is waited for.
-    answering: VecDeque<(Instant, u64)>,
-    /// What enters the mailbox next, in one go.
-    arrivals: Vec<Arrival>,
-    /// What came while there was no permit: not more than the prefetch.
-    buffer: VecDeque<Delivery>,
-    /// Since when something waits there.
-    buffered_since: Option<Instant>,
     /// Whether there is no consumer while the circuit breaker pauses.
     rests: bool,
-    /// What goes back to its place as the channel closes.
-    parked: Vec<Receipt>,
-    /// What is given back goes back in one go, as the channel closes.
-    keeps_places: bool,
     /// What was delivered here before.
     outlived: Outlived,
-    /// What was acknowledged last on the present channel.
-    acknowledged: VecDeque<Arc<Envelope>>,
-    /// The suspect that is held, if one is: nothing else is handed over meanwhile.
-    alone: Option<u64>,
-    /// The suspect that waits to be cleared.
-    clearing: Option<Clearing>,
-    /// Notes of suspects that are being removed.
-    removals: Vec<JoinHandle<()>>,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
@@ -163,39 +128,23 @@ impl LaneLoop {
         let (settle, settled) = mpsc::channel(room);
         let state = settings.state;
         let counters = Arc::clone(&settings.settler.counters);
-        let epoch = Epoch::begin(&settings.abandon);
+        let channel = ChannelState::none(settings.prefetch, &settings.abandon);
         let (probe, control) = (Probe::new(settings.stall_after), settings.control.clone());
         let breaker = BreakerState::new(settings.breaker.clone());
         Self {
-            prefetch: settings.prefetch,
             settings,
             counters,
             state,
-            held: HashMap::default(),
-            next_number: 0,
+            deliveries: Deliveries::default(),
+            answers: Answers::default(),
+            channel,
+            suspect: Suspect::default(),
             done,
             outcomes,
             settle,
             settled,
-            epoch,
-            open: false,
-            epoch_began: 0,
-            stale: 0,
-            answered_twice: VecDeque::new(),
-            unflushed: None,
-            queue_in_epoch: String::new(),
-            answering: VecDeque::new(),
-            arrivals: Vec::new(),
-            buffer: VecDeque::new(),
-            buffered_since: None,
             rests: false,
-            parked: Vec::new(),
-            keeps_places: false,
             outlived: Outlived::default(),
-            acknowledged: VecDeque::new(),
-            alone: None,
-            clearing: None,
-            removals: Vec::new(),
             probe,
             breaker,
             control,
@@ -218,14 +167,14 @@ impl LaneLoop {
                 () = self.wanted(started.is_some()) => {}
             }
             let most = self.settings.pace.most_prefetch(self.settings.consumer_timeout.get());
-            self.prefetch = self.settings.prefetch.min(most);
-            let spec = self.settings.plan.consumer(self.prefetch, epoch);
+            self.channel.prefetch = self.settings.prefetch.min(most);
+            let spec = self.settings.plan.consumer(self.channel.prefetch, epoch);
             let opened = tokio::select! {
                 () = stopping.cancelled() => return self.drained().await,
                 opened = self.settings.broker.consume(&spec) => opened,
             };
             epoch += 1;
-            self.queue_in_epoch.clone_from(&spec.queue.name);
+            self.channel.queue_in_epoch.clone_from(&spec.queue.name);
             match opened {
                 Ok(consumer) => {
                     if epoch > 1 {
@@ -290,11 +239,11 @@ impl LaneLoop {
 
     /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
     async fn drained(&mut self) -> u64 {
-        while !self.held.is_empty() {
+        while !self.deliveries.held.is_empty() {
             tokio::select! {
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
                 Some((number, receive)) = self.settled.recv() => self.release(number, receive),
-                Event::Cleared(number, suspect) = cleared(&mut self.clearing) => self.cleared(number, suspect),
+                Event::Cleared(number, suspect) = cleared(&mut self.suspect.clearing) => self.cleared(number, suspect),
                 () = self.settings.abandon.cancelled() => break,
             }
         }
@@ -318,12 +267,14 @@ async fn resumed(control: &mut watch::Receiver<Control>) {
 impl Drop for LaneLoop {
     fn drop(&mut self) {
         // An arbiter that ends before the lane has stopped, or a panic: receipts give back as they drop.
-        self.epoch.end();
-        if self.open {
+        self.channel.epoch.end();
+        if self.channel.open {
             self.settings.states.set(self.state, false, Some("its task ended".into()));
-            let permits = usize::from(self.prefetch).max(1).saturating_sub(self.held.len() - self.stale);
+            let permits = usize::from(self.channel.prefetch)
+                .max(1)
+                .saturating_sub(self.deliveries.held.len() - self.deliveries.stale);
             Self::count_permits(&self.counters, permits, false);
         }
-        self.held.iter().for_each(|_| Counters::sub(&self.counters.in_flight));
+        self.deliveries.held.iter().for_each(|_| Counters::sub(&self.counters.in_flight));
     }
 }

@@ -1,5 +1,6 @@
 //! Channels that begin and end while deliveries are handled, in any order.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -10,11 +11,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::any::{NoBroker, Told};
-use crate::broker::{Names, Origin, Properties};
+use crate::broker::{Delivery, Names, Origin, Properties, Receipt};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings, Unsent};
 use crate::codec::Limits;
 use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
-use crate::host::{Case, Handled, Made, SkewPolicy, Verdict, verdict};
+use crate::host::{Arrival, Case, Handled, Made, SkewPolicy, Verdict, verdict};
 use crate::inbound::suspects::Suspects;
 use crate::inbound::topology::plan;
 use crate::message::Kind;
@@ -171,12 +172,14 @@ struct Model {
 
 impl Model {
     fn is_live(&self, channel: usize) -> bool {
-        self.lane.open && channel + 1 == self.channels.len()
+        self.lane.channel.open && channel + 1 == self.channels.len()
     }
 
     async fn deliver(&mut self, count: usize) {
         let mut tags = Vec::new();
-        while tags.len() < count && self.lane.held.len() - self.lane.stale < PREFETCH.into() && self.lane.held.len() < 8
+        while tags.len() < count
+            && self.lane.deliveries.held.len() - self.lane.deliveries.stale < PREFETCH.into()
+            && self.lane.deliveries.held.len() < 8
         {
             self.hand_over();
             tags.push(self.tags);
@@ -233,12 +236,12 @@ impl Model {
 
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Begin if !self.lane.open => {
+            Step::Begin if !self.lane.channel.open => {
                 self.channels.push(Arc::new(Told { answers: Some(Mutex::default()), ..Told::default() }));
                 self.expected.push(Vec::new());
                 self.lane.begin();
             }
-            Step::Deliver(count) if self.lane.open => self.deliver(count).await,
+            Step::Deliver(count) if self.lane.channel.open => self.deliver(count).await,
             Step::Finish { held, how } if !self.handled.is_empty() => self.finish(held % self.handled.len(), how),
             Step::Answered(left) => {
                 let Some(tag) = self.answering.pop_front() else { return };
@@ -250,7 +253,7 @@ impl Model {
                 }
                 self.lane.answered(number, left);
             }
-            Step::End if self.lane.open => {
+            Step::End if self.lane.channel.open => {
                 self.answering.clear();
                 self.channels.last().unwrap().closed.store(true, Ordering::Release);
                 self.lane.end(Ended::Lost, Box::new(NoBroker)).await;
@@ -266,12 +269,12 @@ impl Model {
         let of_channel = of_channel + self.answering.len();
         // An answer keeps its permit until it has left, and no longer than its channel.
         let held = self.handled.len() + self.answering.len();
-        prop_assert_eq!(self.lane.held.len(), held);
+        prop_assert_eq!(self.lane.deliveries.held.len(), held);
         prop_assert_eq!(stats.in_flight, held as u64);
-        let permits = if self.lane.open { usize::from(PREFETCH) - of_channel } else { 0 };
+        let permits = if self.lane.channel.open { usize::from(PREFETCH) - of_channel } else { 0 };
         prop_assert_eq!(stats.permits, permits as u64);
-        if self.lane.open {
-            prop_assert_eq!(self.lane.held.len() - self.lane.stale, of_channel);
+        if self.lane.channel.open {
+            prop_assert_eq!(self.lane.deliveries.held.len() - self.lane.deliveries.stale, of_channel);
         }
         for (channel, expected) in self.channels.iter().zip(&self.expected) {
             // Nothing of a channel that has ended is acknowledged: neither there, nor on the next one.
@@ -300,7 +303,7 @@ async fn run(kind: Kind, steps: Vec<Step>) -> Result<(), TestCaseError> {
         model.take(Step::Answered(true)).await;
         model.check()?;
     }
-    prop_assert!(model.lane.held.is_empty());
+    prop_assert!(model.lane.deliveries.held.is_empty());
     Ok(())
 }
 

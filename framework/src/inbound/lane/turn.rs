@@ -40,15 +40,15 @@ impl LaneLoop {
     pub(super) fn hand_over_buffered(&mut self) {
         // Asked even if nothing has come: that is when a breaker's pause ends.
         while self.has_permit() {
-            let Some(delivery) = self.buffer.pop_front() else { return };
+            let Some(delivery) = self.deliveries.buffer.pop_front() else { return };
             let suspect = self.is_suspect(&delivery);
-            if suspect && !self.held.is_empty() {
+            if suspect && !self.deliveries.held.is_empty() {
                 // It waits until it is alone, and keeps its place meanwhile.
-                self.buffer.push_front(delivery);
+                self.deliveries.buffer.push_front(delivery);
                 return;
             }
-            if self.buffer.is_empty() {
-                self.buffered_since = None;
+            if self.deliveries.buffer.is_empty() {
+                self.deliveries.buffered_since = None;
             }
             self.hand_over(delivery, suspect);
         }
@@ -56,12 +56,12 @@ impl LaneLoop {
 
     fn has_permit(&mut self) -> bool {
         let most = self.permits();
-        let permits = self.breaker.permits(most, self.next_number, Instant::now);
+        let permits = self.breaker.permits(most, self.deliveries.next_number, Instant::now);
         // Those that are held from before take no permit of the new channel, but their number is limited too.
         self.poison.is_none()
-            && self.alone.is_none()
-            && self.held.len() - self.stale < permits
-            && self.held.len() < 2 * most
+            && self.suspect.alone.is_none()
+            && self.deliveries.held.len() - self.deliveries.stale < permits
+            && self.deliveries.held.len() < 2 * most
     }
 
     /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
@@ -98,7 +98,7 @@ impl LaneLoop {
                 return Some(event);
             }
         }
-        self.unflushed.is_some().then_some(Event::Quiet)
+        self.channel.unflushed.is_some().then_some(Event::Quiet)
     }
 
     /// Pulls what is there, as long as it can be handed over.
@@ -111,7 +111,7 @@ impl LaneLoop {
                 ended => return Some(ended),
             }
             self.hand_over_buffered();
-            if !self.buffer.is_empty() {
+            if !self.deliveries.buffer.is_empty() {
                 break;
             }
         }
@@ -123,10 +123,10 @@ impl LaneLoop {
             Some(Ok(delivery)) => {
                 self.probe.delivered();
                 // Of a lane that pauses by itself it is to be known how long something has waited.
-                if self.settings.breaker.is_some() && self.buffer.is_empty() {
-                    self.buffered_since = Some(Instant::now());
+                if self.settings.breaker.is_some() && self.deliveries.buffer.is_empty() {
+                    self.deliveries.buffered_since = Some(Instant::now());
                 }
-                self.buffer.push_back(delivery);
+                self.deliveries.buffer.push_back(delivery);
                 Event::Progress
             }
             Some(Err(error)) => Event::Ended(Some(error)),
@@ -153,15 +153,16 @@ impl LaneLoop {
         }
         let stop = self.stop(leaving).clone();
         // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
-        let room = self.buffer.is_empty() && self.held.len() - self.stale < self.permits();
+        let room =
+            self.deliveries.buffer.is_empty() && self.deliveries.held.len() - self.deliveries.stale < self.permits();
         self.probe.watch(room && leaving.is_none());
         let half_open = self.breaker.opens_at().filter(|_| leaving.is_none());
-        let unanswered = self.answering.front().map(|(until, _)| *until);
+        let unanswered = self.answers.answering.front().map(|(until, _)| *until);
         tokio::select! {
             biased;
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),
             Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
-            cleared = cleared(&mut self.clearing) => cleared,
+            cleared = cleared(&mut self.suspect.clearing) => cleared,
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,
             heard = poll_fn(|cx| heard(consumer, leaving, cx)) => match heard {
@@ -169,7 +170,7 @@ impl LaneLoop {
                 Heard::Pulled(pulled) => self.pulled(pulled),
             },
             // What was woken for may have gone meanwhile.
-            () = std::future::ready(()), if self.unflushed.is_some() => Event::Quiet,
+            () = std::future::ready(()), if self.channel.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,
             () = tokio::time::sleep_until(unanswered.unwrap_or_else(Instant::now)), if unanswered.is_some() => Event::Unanswered,
             // The breaker lets one through.

@@ -1,5 +1,6 @@
 //! What a lane does in one turn, when much has happened at once.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
@@ -10,9 +11,9 @@ use proptest::prelude::*;
 use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
-use crate::broker::{BrokerError, Consumer, Names, Origin, Properties};
+use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Names, Origin, Properties, Receipt};
 use crate::handler::{Asked, FailureClass, Outcome};
-use crate::host::End;
+use crate::host::{Arrival, End};
 use crate::inbound::lane::event::Event;
 use crate::message::Kind;
 
@@ -84,7 +85,7 @@ impl Turns {
         let event = self.lane.at_once(consumer, None);
         self.lane.deliver();
         // What has no outcome yet is in the mailbox, or was taken out of it.
-        while self.handled.len() < self.lane.held.len() - self.lane.outcomes.len() {
+        while self.handled.len() < self.lane.deliveries.held.len() - self.lane.outcomes.len() {
             for deliver in self.inbox.lock().unwrap().drain(..) {
                 assert!(!deliver.arrivals.is_empty() && deliver.arrivals.len() <= 8, "{}", deliver.arrivals.len());
                 self.handled.extend(deliver.arrivals);
@@ -121,7 +122,11 @@ async fn take_turns(steps: Vec<(bool, usize)>) -> Result<(), TestCaseError> {
         }
         let event = turns.turn(&mut consumer).await;
         prop_assert!(!matches!(event, Some(Event::Ended(_) | Event::Stop | Event::Controlled)));
-        prop_assert!(turns.lane.held.len() <= PREFETCH.into(), "{} are held", turns.lane.held.len());
+        prop_assert!(
+            turns.lane.deliveries.held.len() <= PREFETCH.into(),
+            "{} are held",
+            turns.lane.deliveries.held.len()
+        );
         let acked = turns.channel.acked.lock().unwrap().clone();
         prop_assert_eq!(&acked, &(1..=acked.len() as u64).collect::<Vec<_>>(), "in the order in which they came");
         prop_assert!(acked.len() <= taken);

@@ -112,7 +112,7 @@ impl Real {
         }
         let message_id = Some(id(copy.message).shared());
         let properties = Properties { message_id, headers, ..Properties::default() };
-        self.lane.buffer.push_back(Delivery {
+        self.lane.deliveries.buffer.push_back(Delivery {
             origin: Arc::new(origin),
             redelivered: copy.redelivered,
             delivery_count: None,
@@ -205,7 +205,11 @@ impl Real {
         };
         let of_channel = process.held.iter().filter(|held| held.current).count();
         let lane = &self.lane;
-        let counts = (lane.buffer.len(), lane.held.len(), lane.held.len() - lane.stale);
+        let counts = (
+            lane.deliveries.buffer.len(),
+            lane.deliveries.held.len(),
+            lane.deliveries.held.len() - lane.deliveries.stale,
+        );
         let by_model = (process.buffer.len(), process.held.len(), of_channel);
         let unflushed = if process.closed { 0 } else { self.channel.unflushed.lock().unwrap().len() };
         let runs: Vec<String> = self.gates.lock().unwrap().keys().cloned().collect();
