@@ -44,32 +44,26 @@ impl LaneLoop {
         self.alone = Some(number);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
-        actix_rt::spawn(async move {
-            let cleared = tokio::select! {
-                biased;
-                () = stopping.cancelled() => None,
-                cleared = notes.begin(name) => Some(cleared),
-            };
+        // It is waited for at the end as the removals are: its note is to be removed too.
+        self.removals.retain(|removal| !removal.is_finished());
+        self.removals.push(actix_rt::spawn(async move {
+            let cleared = notes.begin(name, &stopping).await;
             // A lane that is gone gave its deliveries back: nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false).await;
             }
-        });
+        }));
     }
 
     /// A suspect is handled now, unless the app stops or its channel has closed.
     pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
         let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
-        if number < self.epoch_began {
-            self.release(number, Receive::GiveBack);
+        let Some(held) = self.held.get_mut(&number) else { return self.end_alone_run(run, false, || {}) };
+        held.alone = Some(run);
+        if number < self.epoch_began || self.settings.settler.stopping.is_cancelled() {
+            return self.settle_alone(number, Receive::GiveBack);
         }
-        match self.held.get_mut(&number) {
-            Some(held) => {
-                held.alone = Some(run);
-                self.arrives(number, condemned);
-            }
-            None => self.end_alone_run(run, false, || {}),
-        }
+        self.arrives(number, condemned);
     }
 
     /// What is held is settled; if it was a suspect, others may run again.
@@ -94,6 +88,13 @@ impl LaneLoop {
 
     /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
     pub(super) async fn end_alone_runs(&mut self) {
+        // What is cleared from now on ends by itself.
+        if let Some(Clearing { mut cleared, .. }) = self.clearing.take() {
+            cleared.close();
+            if let Ok(Some(Cleared { run, .. })) = cleared.try_recv() {
+                self.end_alone_run(run, false, || {});
+            }
+        }
         let runs: Vec<AloneRun> = self.held.values_mut().filter_map(|held| held.alone.take()).collect();
         for run in runs {
             self.end_alone_run(run, false, || {});
