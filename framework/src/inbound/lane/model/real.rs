@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
+use futures::future::ready;
 use tokio::sync::{oneshot, watch};
 
 use super::steps::Attempt;

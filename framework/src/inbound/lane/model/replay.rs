@@ -107,16 +107,16 @@ async fn go(rules: &'static Rules, mut choose: impl FnMut(&World) -> Option<Acti
         way += &format!("{action:?}\n");
         let mut next = world.next(&action);
         take(&mut real, action, &world, &next).await.map_err(|what| format!("{what}, after\n{way}"))?;
-        for p in 0..PROCESSES {
-            if let Some(process) = &mut real[p] {
-                process.settle_down(next.processes[p].stopping).await;
+        for (process, by_model) in real.iter_mut().zip(&next.processes) {
+            if let Some(process) = process {
+                process.settle_down(by_model.stopping).await;
             }
         }
         while let Some(again) = by_itself(&next) {
             next = next.next(&again);
         }
-        for p in 0..PROCESSES {
-            let differs = real[p].as_ref().and_then(|process| process.differs(&next.processes[p]));
+        for (p, (process, by_model)) in real.iter().zip(&next.processes).enumerate() {
+            let differs = process.as_ref().and_then(|process| process.differs(by_model));
             if let Some(what) = differs {
                 return Err(format!("process {p}: {what}, after\n{way}"));
             }
