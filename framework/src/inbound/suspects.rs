@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Queue, Topology};
 use crate::bus::Outlet;
@@ -35,9 +36,6 @@ impl Default for Suspects {
         Self(Arc::new(Semaphore::new(1)))
     }
 }
-
-/// The right to handle a suspect, until it is dropped.
-pub(super) struct SuspectTurn(#[allow(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
 
 /// A suspect that began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,28 +67,37 @@ impl Notes {
         format!("{}.suspects", self.of)
     }
 
-    /// Waits until no other suspect is handled in this process. Cancel safe.
-    pub(super) async fn turn(&self) -> SuspectTurn {
-        SuspectTurn(Arc::clone(&self.suspects.0).acquire_owned().await.ok())
-    }
-
-    /// Writes down that a suspect begins. Where that cannot be written it begins all the same: nobody is condemned for what is
-    /// not known.
-    pub(super) async fn begin(&self, message: String, turn: SuspectTurn) -> Cleared {
+    /// Waits until no other suspect is handled in this process, and writes down that this one begins. Where that cannot be
+    /// written it begins all the same: nobody is condemned for what is not known. `None` if the app stops before. A note that
+    /// is on its way is waited for, so that it can be removed: one that stays counts as a death.
+    pub(super) async fn begin(&self, message: String, stopping: &CancellationToken) -> Option<Cleared> {
         let queue = self.queue();
+        let before = async {
+            let permit = Arc::clone(&self.suspects.0).acquire_owned().await.ok();
+            (permit, peek::<Note>(&*self.broker, &queue, MOST_NOTES).await)
+        };
+        let (permit, notes) = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return None,
+            before = before => before,
+        };
         let note = Note { message, run: MessageId::new().as_str().to_owned() };
-        let deaths = self.write(&queue, &note).await.unwrap_or_else(|error| {
+        let deaths = match notes {
+            Ok(notes) => self.write(&queue, &note, &notes).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let deaths = deaths.unwrap_or_else(|error| {
             if is_logged("a suspected message cannot be noted", &queue) {
                 tracing::error!(queue, error, message_id = note.message, "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up");
             }
             0
         });
-        Cleared { run: AloneRun { notes: self.clone(), note, _turn: turn }, condemned: deaths >= CONDEMNED_AFTER }
+        let run = AloneRun { notes: self.clone(), note, _permit: permit };
+        Some(Cleared { run, condemned: deaths >= CONDEMNED_AFTER })
     }
 
     /// Writes the note, unless there are too many. How many there were.
-    async fn write(&self, queue: &str, note: &Note) -> Result<usize, String> {
-        let notes = peek::<Note>(&*self.broker, queue, MOST_NOTES).await.map_err(|error| error.to_string())?;
+    async fn write(&self, queue: &str, note: &Note, notes: &[Note]) -> Result<usize, String> {
         let deaths = notes.iter().filter(|other| other.message == note.message).count();
         if deaths < CONDEMNED_AFTER {
             let declared =
@@ -117,7 +124,7 @@ impl Notes {
 pub(super) struct AloneRun {
     notes: Notes,
     note: Note,
-    _turn: SuspectTurn,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl AloneRun {

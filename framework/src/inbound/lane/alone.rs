@@ -44,18 +44,11 @@ impl LaneLoop {
         self.suspect.alone = Some(number);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
+        // It is waited for at the end as the removals are: its note is to be removed too.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
-            let turn = tokio::select! {
-                biased;
-                () = stopping.cancelled() => None,
-                turn = notes.turn() => Some(turn),
-            };
-            let cleared = match turn {
-                // From here on it is not cut short: a note that is written is to be removed.
-                Some(turn) => Some(notes.begin(name, turn).await),
-                None => None,
-            };
+            let cleared = notes.begin(name, &stopping).await;
+            // A lane that is gone gave its deliveries back: nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false).await;
             }
@@ -65,16 +58,12 @@ impl LaneLoop {
     /// A suspect is handled now, unless the app stops or its channel has closed.
     pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
         let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
-        if number < self.deliveries.epoch_began || !self.channel.open {
-            self.release(number, Receive::GiveBack);
+        let Some(held) = self.deliveries.held.get_mut(&number) else { return self.end_alone_run(run, false, || {}) };
+        held.alone = Some(run);
+        if number < self.deliveries.epoch_began || self.settings.settler.stopping.is_cancelled() {
+            return self.settle_alone(number, Receive::GiveBack);
         }
-        match self.deliveries.held.get_mut(&number) {
-            Some(held) => {
-                held.alone = Some(run);
-                self.arrives(number, condemned);
-            }
-            None => self.end_alone_run(run, false, || {}),
-        }
+        self.arrives(number, condemned);
     }
 
     /// What is held is settled; if it was a suspect, others may run again.
@@ -99,10 +88,12 @@ impl LaneLoop {
 
     /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
     pub(super) async fn end_alone_runs(&mut self) {
-        // Whoever is told of no receiver any more ends the run by itself.
-        let cleared = self.suspect.clearing.take().and_then(|mut clearing| clearing.cleared.try_recv().ok().flatten());
-        if let Some(cleared) = cleared {
-            self.end_alone_run(cleared.run, false, || {});
+        // What is cleared from now on ends by itself.
+        if let Some(Clearing { mut cleared, .. }) = self.suspect.clearing.take() {
+            cleared.close();
+            if let Ok(Some(Cleared { run, .. })) = cleared.try_recv() {
+                self.end_alone_run(run, false, || {});
+            }
         }
         let runs: Vec<AloneRun> = self.deliveries.held.values_mut().filter_map(|held| held.alone.take()).collect();
         for run in runs {

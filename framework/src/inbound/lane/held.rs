@@ -224,7 +224,7 @@ impl LaneLoop {
     }
 
     /// Uses the receipt of what needs nothing else. What was handled alone is no suspect any more before that.
-    fn settle_alone(&mut self, number: u64, receive: Receive) {
+    pub(super) fn settle_alone(&mut self, number: u64, receive: Receive) {
         let Some(run) = self.deliveries.held.get_mut(&number).and_then(|held| held.alone.take()) else {
             return self.release(number, receive);
         };

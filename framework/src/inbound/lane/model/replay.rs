@@ -1,5 +1,7 @@
 //! Random ways through the model are gone on the real lane, with the real host behind it.
 
+use std::cell::Cell;
+
 use super::real::Real;
 use super::steps::{Action, Attempt, Sent};
 use super::world::{End, Faults, MESSAGES, PROCESSES, Rules, Stage, World};
@@ -105,16 +107,16 @@ async fn go(rules: &'static Rules, mut choose: impl FnMut(&World) -> Option<Acti
         way += &format!("{action:?}\n");
         let mut next = world.next(&action);
         take(&mut real, action, &world, &next).await.map_err(|what| format!("{what}, after\n{way}"))?;
-        for p in 0..PROCESSES {
-            if let Some(process) = &mut real[p] {
-                process.settle_down(next.processes[p].stopping).await;
+        for (process, by_model) in real.iter_mut().zip(&next.processes) {
+            if let Some(process) = process {
+                process.settle_down(by_model.stopping).await;
             }
         }
         while let Some(again) = by_itself(&next) {
             next = next.next(&again);
         }
-        for p in 0..PROCESSES {
-            let differs = real[p].as_ref().and_then(|process| process.differs(&next.processes[p]));
+        for (p, (process, by_model)) in real.iter().zip(&next.processes).enumerate() {
+            let differs = process.as_ref().and_then(|process| process.differs(by_model));
             if let Some(what) = differs {
                 return Err(format!("process {p}: {what}, after\n{way}"));
             }
@@ -127,9 +129,14 @@ async fn go(rules: &'static Rules, mut choose: impl FnMut(&World) -> Option<Acti
 #[test]
 fn the_real_lane_does_what_the_model_does_on_random_ways_through_it() {
     let rules: &'static Rules = Box::leak(Box::new(rules()));
+    let seen: [Cell<u32>; 3] = Default::default();
     for seed in 0..WAYS {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let way = go(rules, move |world| {
+        let way = go(rules, |world| {
+            for held in world.processes.iter().flat_map(|process| &process.held) {
+                let stages = [held.stage == Stage::Joined, held.stage == Stage::After, held.handled.is_some()];
+                stages.iter().zip(&seen).filter(|(is, _)| **is).for_each(|(_, seen)| seen.set(seen.get() + 1));
+            }
             let possible = |action: &Action| !matches!(action, Action::Settle(.., sent) if *sent != Sent::Taken);
             let actions: Vec<Action> = world.actions().into_iter().filter(possible).collect();
             chance.choice(actions)
@@ -137,6 +144,7 @@ fn the_real_lane_does_what_the_model_does_on_random_ways_through_it() {
         let gone = actix::System::new().block_on(way);
         assert!(gone.is_ok(), "seed {seed}: {}", gone.unwrap_err());
     }
+    assert!(seen.iter().all(|seen| seen.get() > 20), "some join, some wait, some are written: {seen:?}");
 }
 
 /// A dead letter is acknowledged, the same message is sent again, and its channel is lost before it begins.
