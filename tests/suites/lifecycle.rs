@@ -158,6 +158,9 @@ on_both_brokers! {
             let question = tokio::spawn(async move { asking.request_key::<u32>("desk.count", Payload::msgpack(&())).await });
             // A query has a lane of its own; without the state it waits there, with it it is answered at once.
             let waiting = if slow == "desk.write" { 3 } else { 2 };
+            if slow == "desk.read" {
+                eventually("the query is answered", || seen.all().contains(&"count".to_owned())).await;
+            }
             eventually("all are held", || running.stats().in_flight == waiting).await;
             let (report, ()) = tokio::join!(running.stop(), async {
                 eventually("it has begun to stop", || !running.health().ready).await;
