@@ -71,11 +71,6 @@ async fn declared(world: &World, queue: &str) {
     life.stop();
 }
 
-/// The notes of suspects that are left.
-async fn notes(world: &World, queue: &str) -> Option<u64> {
-    world.ready(&format!("{queue}.suspects")).await
-}
-
 /// Lives until a message is given up: how many deaths there were, and what began in which order.
 async fn until_given_up(world: &World, queue: &str, last: &str) -> (usize, Vec<String>) {
     let (mut deaths, mut began) = (0, Vec::new());
@@ -125,7 +120,6 @@ async fn is_given_up_alone(key: &str, queue: Option<&str>) {
     let dead = world.take(postrider::broker::Queue::quorum(world.names.dead_queue(&name)), 1).await.remove(0);
     assert_eq!(dead.headers.text("postrider-dead-reason"), Some("crash_suspected"));
     assert_eq!(&dead.payload[..], b"fatal");
-    eventually_async("no note is left", || async { notes(&world, &name).await == Some(0) }).await;
     client.stop().await;
 }
 
@@ -154,7 +148,6 @@ fn a_handler_that_is_dropped_by_every_orderly_stop_is_never_given_up() {
             life.stop();
         }
         assert_eq!(world.ready(&world.names.dead_queue(&name)).await, Some(0));
-        assert_eq!(notes(&world, &name).await, Some(0), "no stop counts as a death");
         client.stop().await;
     });
 }
@@ -260,7 +253,7 @@ fn a_suspect_is_handled_alone_and_is_none_any_more_when_it_was_handled() {
             App::new("shared").actor(move || shared.clone())
         };
         world.start(app()).await.stop().await;
-        let (client, name) = (world.client().await, world.names.queue("shared", None));
+        let client = world.client().await;
         client.bus().send_key("shared.note", Payload::text("suspect")).await.unwrap();
         super::redelivery::give_back(&world, &super::redelivery::queue(&world, "shared"), 3).await;
         for number in 1..=4 {
@@ -268,7 +261,6 @@ fn a_suspect_is_handled_alone_and_is_none_any_more_when_it_was_handled() {
         }
         let running = world.start(app()).await;
         assert_eq!(shared.seen.reach(1).await, ["suspect 1"]);
-        assert_eq!(notes(&world, &name).await, Some(1));
         eventually("people see why", || {
             let lanes = running.health().lanes;
             running.health().ready
@@ -282,7 +274,6 @@ fn a_suspect_is_handled_alone_and_is_none_any_more_when_it_was_handled() {
         shared.gate.add_permits(1);
         // Now as many as always.
         shared.seen.reach(5).await;
-        assert_eq!(notes(&world, &name).await, Some(0));
         shared.gate.add_permits(100);
         eventually("all are settled", || running.stats().in_flight == 0).await;
         eventually("nothing is wrong", || running.health().lanes.iter().all(|lane| lane.problem.is_none())).await;

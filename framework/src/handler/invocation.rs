@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Identity, Origin, RequestError};
 use crate::handler::held::{Envelopes, Held};
-use crate::handler::waiting::Waits;
+use crate::handler::waiting::{Handling, Waits};
 use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
 use crate::message::{Envelope, Kind, MediaType};
 
@@ -47,6 +47,8 @@ pub struct Work {
     message: Arc<Envelope>,
     /// How it holds up the actor while it waits.
     holds_up: HoldsUp,
+    /// Whether the handler is under way.
+    handling: Handling,
     /// Fires when this attempt is to end, if that is not when all are.
     ends: Option<CancellationToken>,
     origin: OnceCell<Origin>,
@@ -70,6 +72,7 @@ impl Work {
             environment,
             message,
             holds_up,
+            handling: Handling::default(),
             ends,
             origin: OnceCell::new(),
             cancellation: OnceCell::new(),
@@ -106,7 +109,9 @@ impl Work {
         let (key, service) = to;
         let asked = match service {
             Some(service) if service != identity.service.as_str() => None,
-            _ => waiters.ask(bus, own, self.holds_up, kinds, key).await,
+            // What a handler left behind holds nobody up.
+            _ if !self.handling.is_under_way() => None,
+            _ => waiters.ask(bus, own, (self.holds_up, self.handling.clone()), kinds, key).await,
         };
         if let Some((_, OwnRequest::Behind)) = asked {
             let path =
@@ -115,7 +120,7 @@ impl Work {
             return Err(RequestError::WouldWaitForItself { key: key.to_owned(), text });
         }
         let conversation = self.message.conversation_id.as_ref().unwrap_or(&self.message.id).clone();
-        Ok(waiters.wait(self.holds_up, conversation, asked.map(|(lane, _)| lane)))
+        Ok(waiters.wait((self.holds_up, self.handling.clone()), conversation, asked.map(|(lane, _)| lane)))
     }
 
     /// A token of this attempt's own: whoever fires it ends nobody else.
@@ -164,6 +169,7 @@ impl Invocation {
     /// Takes what the handler wants to send.
     #[must_use]
     pub fn take_held(&self) -> Envelopes {
+        self.work.handling.end();
         self.work.held.borrow_mut().take()
     }
 }

@@ -1,7 +1,9 @@
 //! Handlers that wait for the answer to a request, as their own actor sees them: it may be the one who is to answer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -44,12 +46,36 @@ pub struct OwnAnswers {
     pub concurrency: Option<watch::Receiver<usize>>,
     /// The most deliveries held per lane.
     pub prefetch: usize,
+    /// Whether its queue's lane hands over one message at a time right now.
+    pub narrow: Arc<AtomicBool>,
+    /// How many handlers wait to have the state for themselves. They hold up their lane until those that share it have ended.
+    pub writers: Rc<Cell<usize>>,
+}
+
+/// One run of a handler, until it has ended: what it has spawned may ask on, and holds nothing up.
+#[derive(Debug, Clone, Default)]
+pub struct Handling(Rc<Cell<bool>>);
+
+impl Handling {
+    /// It has ended.
+    pub(super) fn end(&self) {
+        self.0.set(true);
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.0.get()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A handler that waits.
 #[derive(Debug)]
 struct Waiter {
     holds_up: HoldsUp,
+    handler: Handling,
     conversation: MessageId,
     /// The lane of its own actor that is to answer, if one is.
     own: Option<Lane>,
@@ -87,9 +113,15 @@ impl OwnAnswers {
         if waits.exclusive || exclusive || one_by_one { OwnRequest::Behind } else { OwnRequest::Beside }
     }
 
+    fn is_narrow(&self, lane: Lane) -> bool {
+        lane == Lane::Durable && self.narrow.load(Ordering::Relaxed)
+    }
+
+    /// As a message finds its handler: by its key, or else by a pattern.
     fn find(&self, kind: Kind, key: &str) -> Option<&Answers> {
+        let exact = self.handlers.iter().find(|handler| handler.kind == kind && handler.key == key);
         let takes = |handler: &&Answers| handler.kind == kind && postrider_grammar::matches(handler.key, key);
-        self.handlers.iter().find(takes)
+        exact.or_else(|| self.handlers.iter().find(takes))
     }
 
     fn queue(&self, lane: Lane) -> Option<&str> {
@@ -99,8 +131,13 @@ impl OwnAnswers {
 
 impl Waiters {
     /// A handler waits for the answer to a request, until what is returned is dropped.
-    pub(super) fn wait(&self, holds_up: HoldsUp, conversation: MessageId, own: Option<Lane>) -> Waits<'_> {
-        let waiter = Rc::new(Waiter { holds_up, conversation, own });
+    pub(super) fn wait(
+        &self,
+        (holds_up, handler): (HoldsUp, Handling),
+        conversation: MessageId,
+        own: Option<Lane>,
+    ) -> Waits<'_> {
+        let waiter = Rc::new(Waiter { holds_up, handler, conversation, own });
         self.0.borrow_mut().push(Rc::clone(&waiter));
         Waits { waiters: self, waiter }
     }
@@ -109,15 +146,27 @@ impl Waiters {
     pub fn judge(&self, request: &Envelope, lane: Lane, exclusive: bool, own: &OwnAnswers) -> Option<OwnRequest> {
         let conversation = request.conversation_id.as_ref()?;
         let waiters = self.0.borrow();
-        let mut judged = waiters.iter().filter(|waiter| waiter.conversation == *conversation);
+        let mut judged =
+            waiters.iter().filter(|waiter| waiter.conversation == *conversation && waiter.handler.is_under_way());
         let first = own.judge(judged.next()?.holds_up, lane, exclusive);
         let behind = |waiter: &Rc<Waiter>| own.judge(waiter.holds_up, lane, exclusive) == OwnRequest::Behind;
         Some(if judged.any(behind) { OwnRequest::Behind } else { first })
     }
 
-    /// How many in a lane wait for an answer of the same lane.
-    fn of_lane(&self, lane: Lane) -> usize {
-        self.0.borrow().iter().filter(|waiter| waiter.holds_up.lane == lane && waiter.own == Some(lane)).count()
+    /// How many other handlers of a lane wait for an answer of the same lane, each for one or more.
+    fn of_lane(&self, lane: Lane, but: &Handling) -> usize {
+        let waiters = self.0.borrow();
+        let waits = |waiter: &&Rc<Waiter>| {
+            waiter.holds_up.lane == lane
+                && waiter.own == Some(lane)
+                && !waiter.handler.is(but)
+                && waiter.handler.is_under_way()
+        };
+        let mut handlers: Vec<*const Cell<bool>> =
+            waiters.iter().filter(waits).map(|waiter| Rc::as_ptr(&waiter.handler.0)).collect();
+        handlers.sort_unstable();
+        handlers.dedup();
+        handlers.len()
     }
 
     /// The lane of its own actor that is to answer a request, and whether nobody can before the handler that asks has ended.
@@ -126,20 +175,22 @@ impl Waiters {
         &self,
         bus: &Bus,
         own: &OwnAnswers,
-        holds_up: HoldsUp,
+        (holds_up, handler): (HoldsUp, Handling),
         kinds: &[Kind],
         key: &str,
     ) -> Option<(Lane, OwnRequest)> {
-        let handler = kinds.iter().find_map(|kind| own.find(*kind, key))?;
-        let lane = handler.lane;
-        let judged = own.judge(holds_up, lane, handler.exclusive);
+        let answers = kinds.iter().find_map(|kind| own.find(*kind, key))?;
+        let lane = answers.lane;
+        let judged = own.judge(holds_up, lane, answers.exclusive);
         // One instance of an ordered actor handles, and that is this one.
-        if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable {
+        if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable && holds_up.lane == lane {
             return Some((lane, OwnRequest::Behind));
         }
+        let prefetch = if own.is_narrow(lane) { 1 } else { own.prefetch };
         let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));
-        let held_up = if holds_up.lane == lane { self.of_lane(lane) + 1 } else { 0 };
-        if judged == OwnRequest::Beside && held_up < most && held_up < own.prefetch {
+        let held_up = if holds_up.lane == lane { self.of_lane(lane, &handler) + 1 } else { 0 };
+        let goes_on = lane != Lane::Durable || own.writers.get() == 0;
+        if judged == OwnRequest::Beside && held_up < most && held_up < prefetch && goes_on {
             return Some((lane, OwnRequest::Beside));
         }
         // Another instance, or another copy in this process, may answer. Where that cannot be learnt, it is tried.
@@ -148,7 +199,7 @@ impl Waiters {
         };
         let alone = state.consumers <= 1;
         // All that run wait for this lane: what waits in front of the request in the queue is not handled before it.
-        let is_seen = held_up < own.prefetch && state.ready == 0;
+        let is_seen = held_up < prefetch && state.ready == 0;
         let behind = alone && (judged == OwnRequest::Behind || !is_seen);
         Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }))
     }

@@ -118,8 +118,14 @@ impl<S: 'static> Core<S> {
         }
         let exclusive = self.table.find(lane, envelope.kind, envelope.key.as_str())?.is_exclusive();
         let judged = self.environment.waiters.judge(envelope, lane, exclusive, &self.environment.own);
-        // An ordered actor answers it when its turn comes, which it does: the one that waits is in another lane.
-        judged.filter(|judged| *judged == OwnRequest::Behind || !self.settings.ordered)
+        match judged {
+            // An ordered actor answers it when its turn comes: the one that waits is in another lane. Unless what is in front of it
+            // waits for that one.
+            Some(OwnRequest::Beside) if self.settings.ordered => {
+                (self.environment.own.writers.get() > 0).then_some(OwnRequest::Behind)
+            }
+            judged => judged,
+        }
     }
 
     /// The outcome of such a message.

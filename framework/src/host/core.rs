@@ -103,6 +103,8 @@ impl<S: 'static> Core<S> {
             ordered: settings.ordered,
             concurrency: Some(settings.concurrency.clone()),
             prefetch: usize::from(settings.prefetch).max(1),
+            narrow: settings.running.narrow(),
+            writers: state.writers(),
         };
         let environment = Rc::new(Environment {
             identity: Arc::clone(&bus.identity),

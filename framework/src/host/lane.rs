@@ -76,7 +76,7 @@ fn no_handler(job: &Job) -> Outcome {
 
 /// The outcome of what has ended its process too often.
 fn condemned() -> Outcome {
-    let text = "it ended the process that handled it, each time, also when nothing else was handled beside it";
+    let text = "the process that handled it ended each time, also when nothing else of its lane was handled beside it";
     Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text)
 }
 

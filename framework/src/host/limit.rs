@@ -34,6 +34,7 @@ impl Slots {
                 return Slot(Rc::clone(&self.shared));
             }
             tokio::select! {
+                biased;
                 () = self.shared.freed.notified() => {}
                 Ok(()) = self.most.changed() => {}
             }

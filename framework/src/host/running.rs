@@ -5,6 +5,7 @@
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
@@ -90,6 +91,8 @@ pub struct Running(Arc<Shared>);
 struct Shared {
     runs: Mutex<Runs>,
     hasher: RandomState,
+    /// Whether a lane hands over one message at a time right now.
+    narrow: Arc<AtomicBool>,
 }
 
 /// Whether a message is to be handled.
@@ -144,6 +147,16 @@ impl Running {
             let handled = Handled { outcome: Outcome::Done(None), made, settlement };
             runs.unsettled.add(Same(envelope).fingerprint(&self.0.hasher), handled);
         }
+    }
+
+    /// Whether a lane hands over one message at a time right now.
+    pub(super) fn narrow(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.narrow)
+    }
+
+    /// A lane hands over one message at a time, or as many as always.
+    pub fn set_narrow(&self, narrow: bool) {
+        self.0.narrow.store(narrow, Ordering::Relaxed);
     }
 
     /// Forgets outcomes that nobody will ask for any more.

@@ -45,6 +45,8 @@ pub(super) struct StateCell<S> {
     /// The guards by which it is shared right now: not more than handlers run at once, and some that have gone.
     shared: RefCell<Vec<Weak<OwnedRwLockReadGuard<Option<S>>>>>,
     broken: Cell<bool>,
+    /// How many wait to have it for themselves.
+    writers: Rc<Cell<usize>>,
     factory: Factory<S>,
     actor: &'static str,
 }
@@ -56,6 +58,7 @@ impl<S> StateCell<S> {
             lock: Arc::new(RwLock::new(Some(state))),
             shared: RefCell::default(),
             broken: Cell::new(false),
+            writers: Rc::default(),
             factory,
             actor,
         }
@@ -91,6 +94,11 @@ impl<S> StateCell<S> {
         Guard::Shared(guard)
     }
 
+    /// How many wait to have it for themselves.
+    pub(super) fn writers(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.writers)
+    }
+
     /// The state as somebody shares it right now, if anybody does.
     pub(super) fn shared(&self) -> Option<Guard<S>> {
         self.shared.borrow().iter().find_map(Weak::upgrade).map(Guard::Shared)
@@ -104,7 +112,9 @@ impl<S> StateCell<S> {
                 return self.share(guard);
             }
         }
+        let waits = Writer::waits(&self.writers);
         let mut guard = Arc::clone(&self.lock).write_owned().await;
+        drop(waits);
         if self.broken.get() || guard.is_none() {
             self.rebuild(&mut guard).await;
         }
@@ -138,5 +148,21 @@ impl<S> StateCell<S> {
         if is_logged("the state was made again", self.actor) {
             tracing::info!(actor = self.actor, "the state was made again");
         }
+    }
+}
+
+/// Somebody waits to have the state for themselves, as long as it lives.
+struct Writer(Rc<Cell<usize>>);
+
+impl Writer {
+    fn waits(writers: &Rc<Cell<usize>>) -> Self {
+        writers.set(writers.get() + 1);
+        Self(Rc::clone(writers))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }

@@ -165,7 +165,11 @@ impl<S: 'static> Core<S> {
     fn publish(&self, job: &Job, mut held: Envelopes) -> Sends {
         // Whoever asked a query waits for it: nothing is sent again.
         let repeats = Asked::of(&job.envelope) != Asked::Query;
-        let again = repeats.then(|| self.settings.resend.clone());
+        let mut again = repeats.then(|| self.settings.resend.clone());
+        if let Some(again) = again.as_mut().filter(|_| job.ticket.is_acked()) {
+            // What is acknowledged already has no other place to be handled.
+            again.stopping = self.abandon.clone();
+        }
         let (outlet, timeout) = (&self.bus.outlet, self.settings.confirm_timeout);
         match held.pop() {
             Some(only) if held.is_empty() => Box::pin(outlet.publish_held(only, timeout, again)),
@@ -204,6 +208,9 @@ impl<S: 'static> Core<S> {
     fn settle(&self, mut job: Job, outcome: Outcome, settlement: Settlement) {
         if settlement.end == End::Stop {
             job.turn = None;
+        }
+        // What comes after it is not to begin before it comes again.
+        if settlement.end == End::Stop || settlement.end == End::GiveBack && self.settings.ordered {
             job.ticket.stop_lane();
         }
         job.finish(outcome, settlement);

@@ -90,6 +90,7 @@ impl Bridge {
             outlet: Arc::clone(&settings.bus.outlet),
             suspects: settings.suspects,
             of: settings.plan.queue.as_str().into(),
+            abandon: settings.stops.abandon.clone(),
         };
         let (mut lanes, mut starting) = (Vec::new(), Vec::new());
         for plan in settings.plan.lanes {

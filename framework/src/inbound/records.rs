@@ -25,62 +25,28 @@ pub(crate) async fn peek<T: DeserializeOwned>(
     queue: &str,
     most: u16,
 ) -> Result<Vec<T>, BrokerError> {
-    let mut read = Vec::new();
-    look(broker, queue, most, |record| {
-        read.push(record);
-        false
-    })
-    .await?;
-    Ok(read)
-}
-
-/// Removes the records that `which` wants removed.
-///
-/// # Errors
-/// When the broker cannot be reached.
-pub(crate) async fn remove<T: DeserializeOwned>(
-    broker: &dyn Broker,
-    queue: &str,
-    most: u16,
-    which: impl Fn(&T) -> bool,
-) -> Result<(), BrokerError> {
-    look(broker, queue, most, |record| which(&record)).await
-}
-
-/// Shows each record to `takes`, and removes those for which it says so.
-async fn look<T: DeserializeOwned>(
-    broker: &dyn Broker,
-    queue: &str,
-    most: u16,
-    mut takes: impl FnMut(T) -> bool,
-) -> Result<(), BrokerError> {
     let ready = ready_in(broker, queue).await?;
     if ready == 0 {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // Whoever only looks may not be allowed to declare.
     let queue = Queue::standing(queue);
     let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
     let mut consumer = broker.consume(&spec).await?;
-    let mut left = Vec::new();
+    let (mut read, mut receipts) = (Vec::new(), Vec::new());
     for _ in 0..ready.min(most.into()) {
         // Somebody else may be reading them at the same time; then there are fewer.
         let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { break };
         let delivery = delivery?;
         match serde_json::from_slice(&delivery.payload) {
-            Ok(record) => match takes(record) {
-                true => delivery.receipt.ack(),
-                false => left.push(delivery.receipt),
-            },
-            Err(error) => {
-                tracing::warn!(queue = spec.queue.name, %error, "a record cannot be read and is passed over");
-                left.push(delivery.receipt);
-            }
+            Ok(record) => read.push(record),
+            Err(error) => tracing::warn!(queue = spec.queue.name, %error, "a record cannot be read and is passed over"),
         }
+        receipts.push(delivery.receipt);
     }
-    left.into_iter().for_each(Receipt::give_back);
+    receipts.into_iter().for_each(Receipt::give_back);
     consumer.close().await;
-    Ok(())
+    Ok(read)
 }
 
 /// How many messages there are. While somebody else reads them there seem to be none: that is waited out.

@@ -116,6 +116,7 @@ impl Settler {
                 tracing::error!(queue = %self.queue, message_id = %held.envelope.id, error, ?pause, "a message could not be moved; it stays in its queue");
             }
             tokio::select! {
+                biased;
                 () = self.stopping.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
             }

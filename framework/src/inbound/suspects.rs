@@ -1,33 +1,39 @@
 //! Messages that may end the process which handles them.
 //!
 //! The broker counts how often a message was delivered without an end. It counts all that a process held when it died, and also
-//! what an orderly stop gives back, so that the count is a suspicion and nothing more. Who is suspected is handled alone, and
-//! before it begins a note of it is written into the queue `{queue}.suspects`, which is removed when handling it has ended in
-//! any way but with the process. So each note that is found is a process that died, and only those condemn a message.
+//! what an orderly stop gives back, so that the count is a suspicion and nothing more. Who is suspected is handled alone in its
+//! lane, and before it begins a note is put into a queue of its own, `{queue}.suspects.{id}`. The note is taken out when handling
+//! has ended in any way but with the process, and the queue is removed when the message was handled. So the notes that are found
+//! are processes that died, and only those condemn a message.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Queue, Topology};
+use crate::broker::{Addressed, Broker, ConsumerSpec, Properties, Queue, Topology};
 use crate::bus::Outlet;
-use crate::inbound::records::{peek, remove, write};
 use crate::message::{MessageId, is_logged};
 
 /// From so many deliveries without an end on a message is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
 /// So often a suspect may end its process while it is handled alone; then it is given up.
-const CONDEMNED_AFTER: usize = 3;
-/// The most notes that are kept per queue; of more the oldest are forgotten.
-const MOST_NOTES: u16 = 10_000;
-/// How long a queue of notes stands that nobody uses: a week.
+const CONDEMNED_AFTER: u64 = 3;
+/// How long the notes of a suspect stand that nobody looks at: a week.
 const UNUSED_FOR_MILLIS: i32 = 7 * 24 * 3_600 * 1_000;
-/// How often the removal of a note is tried. One that stays counts as a death.
-const TRIES: u32 = 3;
+/// How long a note may take to be written, and to be taken out.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a suspect waits for another one of its process.
+const TURN_PATIENCE: Duration = Duration::from_secs(60);
+/// The pauses between tries to take a note out. One that stays counts as a death.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 
-/// The suspects of one process: one at a time is handled, so that none is charged with what another one did.
+/// The suspects of one process. Of those that have ended a process before one at a time is handled, so that none is charged
+/// with what another one did.
 #[derive(Debug, Clone)]
 pub struct Suspects(Arc<Semaphore>);
 
@@ -37,15 +43,7 @@ impl Default for Suspects {
     }
 }
 
-/// A suspect that began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Note {
-    message: String,
-    /// Which run of it.
-    run: String,
-}
-
-/// The notes of one queue.
+/// Where the suspects of one queue are noted.
 #[derive(Clone)]
 pub(super) struct Notes {
     pub(super) broker: Arc<dyn Broker>,
@@ -53,6 +51,8 @@ pub(super) struct Notes {
     pub(super) suspects: Suspects,
     /// The queue whose messages they are of.
     pub(super) of: Arc<str>,
+    /// Fires when the app drops what runs: a note is tried to be taken out once more, and not longer.
+    pub(super) abandon: CancellationToken,
 }
 
 /// A suspect whose turn it is.
@@ -63,74 +63,128 @@ pub(super) struct Cleared {
 }
 
 impl Notes {
-    fn queue(&self) -> String {
-        format!("{}.suspects", self.of)
-    }
-
-    /// Waits until no other suspect is handled in this process, and writes down that this one begins. Where that cannot be
-    /// written it begins all the same: nobody is condemned for what is not known. `None` if the app stops before. A note that
-    /// is on its way is waited for, so that it can be removed: one that stays counts as a death.
-    pub(super) async fn begin(&self, message: String, stopping: &CancellationToken) -> Option<Cleared> {
-        let queue = self.queue();
+    /// Writes down that a suspect begins. One that has ended a process before waits first until no other such one is handled
+    /// here. Where the note cannot be written it begins all the same: nobody is condemned for what is not known. `None` if the
+    /// app stops before. A note that is on its way is waited for, so that it can be taken out.
+    pub(super) async fn begin(&self, suspect: &str, stopping: &CancellationToken) -> Option<Cleared> {
+        let queue = format!("{}.suspects.{suspect}", self.of);
         let before = async {
-            let permit = Arc::clone(&self.suspects.0).acquire_owned().await.ok();
-            (permit, peek::<Note>(&*self.broker, &queue, MOST_NOTES).await)
+            let deaths = self.deaths(&queue).await;
+            let turn = match deaths {
+                Ok(1..) => timeout(TURN_PATIENCE, Arc::clone(&self.suspects.0).acquire_owned()).await,
+                _ => return (deaths, None),
+            };
+            (deaths, turn.ok().and_then(Result::ok))
         };
-        let (permit, notes) = tokio::select! {
+        let (deaths, turn) = tokio::select! {
             biased;
             () = stopping.cancelled() => return None,
             before = before => before,
         };
-        let note = Note { message, run: MessageId::new().as_str().to_owned() };
-        let deaths = match notes {
-            Ok(notes) => self.write(&queue, &note, &notes).await,
-            Err(error) => Err(error.to_string()),
+        let condemned = deaths.as_ref().is_ok_and(|deaths| *deaths >= CONDEMNED_AFTER);
+        let noted = match deaths {
+            Ok(_) if condemned => Ok(()),
+            Ok(_) => self.write(&queue).await,
+            Err(error) => Err(error),
         };
-        let deaths = deaths.unwrap_or_else(|error| {
-            if is_logged("a suspected message cannot be noted", &queue) {
-                tracing::error!(queue, error, message_id = note.message, "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up");
-            }
-            0
-        });
-        let run = AloneRun { notes: self.clone(), note, _permit: permit };
-        Some(Cleared { run, condemned: deaths >= CONDEMNED_AFTER })
+        if let Err(error) = &noted
+            && is_logged("a suspected message cannot be noted", &self.of)
+        {
+            tracing::error!(
+                queue,
+                error,
+                "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up"
+            );
+        }
+        let run = AloneRun { notes: self.clone(), queue, is_noted: !condemned && noted.is_ok(), _turn: turn };
+        Some(Cleared { run, condemned })
     }
 
-    /// Writes the note, unless there are too many. How many there were.
-    async fn write(&self, queue: &str, note: &Note, notes: &[Note]) -> Result<usize, String> {
-        let deaths = notes.iter().filter(|other| other.message == note.message).count();
-        if deaths < CONDEMNED_AFTER {
-            let declared =
-                Queue::quorum(queue).with("x-max-length", i32::from(MOST_NOTES)).with("x-expires", UNUSED_FOR_MILLIS);
-            let declared = Topology { queues: vec![declared], ..Topology::default() };
-            self.broker.declare(&declared).await.map_err(|error| error.to_string())?;
-            write(&self.outlet, queue, note).await?;
-        }
-        Ok(deaths)
+    /// How many processes have died with a suspect.
+    async fn deaths(&self, queue: &str) -> Result<u64, String> {
+        let state = self.broker.inspect(queue).await.map_err(|error| error.to_string())?;
+        Ok(state.map_or(0, |state| state.ready))
     }
 
-    async fn remove(&self, which: impl Fn(&Note) -> bool) {
-        let queue = self.queue();
-        for _ in 0..TRIES {
-            match remove::<Note>(&*self.broker, &queue, MOST_NOTES, &which).await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(queue, %error, "the note of a suspected message could not be removed"),
-            }
+    async fn write(&self, queue: &str) -> Result<(), String> {
+        let queues = vec![Queue::classic(queue).with("x-expires", UNUSED_FOR_MILLIS)];
+        let declared = self.broker.declare(&Topology { queues, ..Topology::default() }).await;
+        declared.map_err(|error| error.to_string())?;
+        let message_id = Some(MessageId::new().shared());
+        let note = Addressed {
+            exchange: "".into(),
+            routing_key: queue.into(),
+            mandatory: true,
+            awaits_reply: false,
+            properties: Properties { message_id, persistent: true, ..Properties::default() }.into(),
+            payload: Bytes::new(),
+        };
+        self.outlet.forward(note, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
+    }
+
+    /// Removes all notes of a suspect.
+    async fn remove_all(&self, queue: &str) -> Result<(), String> {
+        let topology = Topology { queues: vec![Queue::standing(queue)], ..Topology::default() };
+        self.broker.remove(&topology).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes one note out: all are the same.
+    async fn remove_one(&self, queue: &str) -> Result<(), String> {
+        if self.deaths(queue).await? == 0 {
+            return Ok(());
         }
+        let queue = Queue::standing(queue);
+        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
+        let mut consumer = self.broker.consume(&spec).await.map_err(|error| error.to_string())?;
+        let taken = timeout(PATIENCE, consumer.next()).await;
+        let taken = match taken {
+            Ok(Some(Ok(delivery))) => {
+                delivery.receipt.ack();
+                Ok(())
+            }
+            Ok(Some(Err(error))) => Err(error.to_string()),
+            Ok(None) | Err(_) => Err("no note was there any more".into()),
+        };
+        consumer.close().await;
+        taken
     }
 }
 
 /// A suspect that is handled alone. Should the process die, its note stays.
 pub(super) struct AloneRun {
     notes: Notes,
-    note: Note,
-    _permit: Option<OwnedSemaphorePermit>,
+    queue: String,
+    is_noted: bool,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl AloneRun {
     /// The process lives. Whoever was handled to the end is no suspect any more.
     pub(super) async fn end(self, handled: bool) {
-        let Note { message, run } = &self.note;
-        self.notes.remove(|note| note.message == *message && (handled || note.run == *run)).await;
+        if !handled && !self.is_noted {
+            return;
+        }
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let removed = if handled {
+                self.notes.remove_all(&self.queue).await
+            } else {
+                self.notes.remove_one(&self.queue).await
+            };
+            let Err(error) = removed else { return };
+            let Some(pause) = pauses.next().filter(|_| !self.notes.abandon.is_cancelled()) else {
+                tracing::warn!(
+                    queue = self.queue,
+                    error,
+                    "the note of a suspected message stays, and counts as a process that died with it"
+                );
+                return;
+            };
+            tokio::select! {
+                biased;
+                () = self.notes.abandon.cancelled() => {}
+                () = sleep(pause) => {}
+            }
+        }
     }
 }

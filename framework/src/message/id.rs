@@ -38,6 +38,11 @@ impl MessageId {
         Self(Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())))
     }
 
+    /// An id that follows from this one, a key and a payload.
+    pub(crate) fn of_content(&self, key: &str, payload: &[u8]) -> Self {
+        self.followed_by(&[key, &format!("{:x}", xxh3_128(payload))], 0)
+    }
+
     /// The id as text that is not copied.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)

@@ -42,12 +42,13 @@ impl LaneLoop {
         let (notes, name) = (self.settings.notes.clone(), suspect_name(held));
         self.suspect.clearing = Some(Clearing { number, cleared });
         self.suspect.alone = Some(number);
+        self.settings.running.set_narrow(true);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
         // It is waited for at the end as the removals are: its note is to be removed too.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
-            let cleared = notes.begin(name, &stopping).await;
+            let cleared = notes.begin(&name, &stopping).await;
             // A lane that is gone gave its deliveries back: nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false).await;
@@ -86,6 +87,14 @@ impl LaneLoop {
         }));
     }
 
+    /// The channel is lost, and the process lives: what is handled alone is no sign of a death.
+    pub(super) fn lose_alone_runs(&mut self) {
+        let runs: Vec<AloneRun> = self.deliveries.held.values_mut().filter_map(|held| held.alone.take()).collect();
+        for run in runs {
+            self.end_alone_run(run, false, || {});
+        }
+    }
+
     /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
     pub(super) async fn end_alone_runs(&mut self) {
         // What is cleared from now on ends by itself.
@@ -95,10 +104,7 @@ impl LaneLoop {
                 self.end_alone_run(run, false, || {});
             }
         }
-        let runs: Vec<AloneRun> = self.deliveries.held.values_mut().filter_map(|held| held.alone.take()).collect();
-        for run in runs {
-            self.end_alone_run(run, false, || {});
-        }
+        self.lose_alone_runs();
         for removal in self.suspect.removals.drain(..) {
             // One that panicked has removed nothing.
             let _ = removal.await;
@@ -111,13 +117,10 @@ pub(super) fn id_of(delivery: &Delivery) -> Option<MessageId> {
     delivery.properties.message_id.as_deref().map(MessageId::from)
 }
 
-/// By what a message is known in all processes.
+/// By what a message is known in all processes. Senders may use an id for several messages, and one without an id has one of
+/// this process here.
 fn suspect_name(held: &HeldDelivery) -> String {
-    let envelope = &held.envelope;
-    let id = match held.nameless {
-        // Its id is one of this process.
-        Some(_) => MessageId::from(envelope.key.as_str()).derived(&format!("{:?}", envelope.payload), 0),
-        None => envelope.id.clone(),
-    };
-    id.as_str().to_owned()
+    let (envelope, key) = (&held.envelope, held.envelope.key.as_str());
+    let id = if held.nameless.is_some() { "" } else { envelope.id.as_str() };
+    MessageId::from(id).of_content(key, &envelope.payload).as_str().to_owned()
 }

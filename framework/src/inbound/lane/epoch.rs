@@ -22,9 +22,10 @@ impl LaneLoop {
         // Why nothing is pulled any more, while what is held is finished.
         let mut leaving = None;
         let ended = loop {
-            // Somebody may have paused it while it was opened.
-            if (self.poison.is_some() || self.control.borrow().paused) && leaving.is_none() {
-                leaving = Some(self.leave_for(Ended::Paused, &mut consumer).await);
+            if leaving.is_none()
+                && let Some(why) = self.wants_to_leave()
+            {
+                leaving = Some(self.leave_for(why, &mut consumer).await);
             }
             let left = match leaving {
                 None => false,
@@ -34,10 +35,6 @@ impl LaneLoop {
             };
             if let Some(why) = leaving.filter(|_| left) {
                 break why;
-            }
-            if leaving.is_none() && self.waits_too_long() {
-                self.rests = true;
-                leaving = Some(self.leave_for(Ended::Paused, &mut consumer).await);
             }
             match self.next_event(&mut consumer, leaving).await {
                 Event::Progress => {}
@@ -85,6 +82,20 @@ impl LaneLoop {
         };
         self.end(ended, consumer).await;
         ended
+    }
+
+    /// Why the lane is to leave by itself, if it is.
+    fn wants_to_leave(&mut self) -> Option<Ended> {
+        // Somebody may have paused it while it was opened.
+        if self.poison.is_some() || self.control.borrow().paused {
+            return Some(Ended::Paused);
+        }
+        if self.waits_too_long() {
+            self.rests = true;
+            return Some(Ended::Paused);
+        }
+        let returns = self.deliveries.returns && !self.settings.settler.stopping.is_cancelled();
+        returns.then_some(Ended::Lost)
     }
 
     /// Begins to leave; what is held and has not begun does not begin any more.
@@ -191,6 +202,9 @@ impl LaneLoop {
             acknowledged.retain(|envelope| !here.contains(&envelope.id));
             self.settings.running.acknowledged(acknowledged);
         }
+        if ended == Ended::Lost {
+            self.lose_alone_runs();
+        }
         self.lose_all();
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
@@ -202,7 +216,7 @@ impl LaneLoop {
         self.deliveries.buffered_since = None;
         self.deliveries.buffer.clear();
         self.deliveries.parked.clear();
-        self.deliveries.keeps_places = false;
+        (self.deliveries.keeps_places, self.deliveries.returns) = (false, false);
     }
 
     /// The ids of what the present channel delivered and is not settled.

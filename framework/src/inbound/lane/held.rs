@@ -219,6 +219,7 @@ impl LaneLoop {
             let _ = settle.try_send((number, receive));
         });
         if is_alone {
+            self.suspect.removals.retain(|removal| !removal.is_finished());
             self.suspect.removals.push(settling);
         }
     }
@@ -276,10 +277,10 @@ impl LaneLoop {
                     self.outlived.add(id.clone());
                     self.lose(held.nameless, &id);
                 }
-                // The host may hear of the stop before this lane does.
-                let stops = self.settings.ordered && self.settings.settler.stopping.is_cancelled();
-                if self.deliveries.keeps_places || stops {
+                // One by one they would lose their places. The host may hear of a stop before this lane does.
+                if self.deliveries.keeps_places || self.settings.ordered {
                     self.deliveries.parked.push(receipt);
+                    self.deliveries.returns = true;
                 } else {
                     receipt.give_back();
                 }

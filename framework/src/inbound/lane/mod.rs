@@ -163,6 +163,7 @@ impl LaneLoop {
         // Without limit of tries: a lane that gives up would look alive and consume nothing.
         loop {
             tokio::select! {
+                biased;
                 () = stopping.cancelled() => return self.drained().await,
                 () = self.wanted(started.is_some()) => {}
             }
@@ -170,6 +171,7 @@ impl LaneLoop {
             self.channel.prefetch = self.settings.prefetch.min(most);
             let spec = self.settings.plan.consumer(self.channel.prefetch, epoch);
             let opened = tokio::select! {
+                biased;
                 () = stopping.cancelled() => return self.drained().await,
                 opened = self.settings.broker.consume(&spec) => opened,
             };
@@ -208,6 +210,7 @@ impl LaneLoop {
                 }
             }
             tokio::select! {
+                biased;
                 () = stopping.cancelled() => return self.drained().await,
                 Ok(()) = self.control.changed() => {}
                 // Half of it is chance, so that many lanes do not come back at the same moment.
@@ -230,6 +233,7 @@ impl LaneLoop {
             let _ = self.control.changed().await;
         } else if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
             tokio::select! {
+                biased;
                 // Whatever is wanted is seen to when there is a consumer.
                 Ok(()) = self.control.changed() => {}
                 () = tokio::time::sleep_until(until) => {}
@@ -241,6 +245,7 @@ impl LaneLoop {
     async fn drained(&mut self) -> u64 {
         while !self.deliveries.held.is_empty() {
             tokio::select! {
+                biased;
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
                 Some((number, receive)) = self.settled.recv() => self.release(number, receive),
                 Event::Cleared(number, suspect) = cleared(&mut self.suspect.clearing) => self.cleared(number, suspect),

@@ -34,6 +34,8 @@ pub(super) struct Deliveries {
     pub(super) parked: Vec<Receipt>,
     /// What is given back goes back in one go, as the channel closes.
     pub(super) keeps_places: bool,
+    /// Whether something was put there although nobody leaves: the channel is to be opened again.
+    pub(super) returns: bool,
     /// What was acknowledged last on the present channel.
     pub(super) acknowledged: VecDeque<Arc<Envelope>>,
 }

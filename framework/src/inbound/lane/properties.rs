@@ -107,6 +107,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         broker: Arc::clone(&broker),
         outlet: Arc::clone(&settler.bus.outlet),
         suspects: Suspects::default(),
+        abandon: CancellationToken::new(),
         of: plan.queue.as_str().into(),
     };
     let states = LaneStates::default();

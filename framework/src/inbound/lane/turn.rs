@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Consumer, Delivery};
+use crate::handler::Lane;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::event::{Ended, Event};
@@ -57,6 +58,9 @@ impl LaneLoop {
     fn has_permit(&mut self) -> bool {
         let most = self.permits();
         let permits = self.breaker.permits(most, self.deliveries.next_number, Instant::now);
+        if self.settings.plan.lane == Lane::Durable {
+            self.settings.running.set_narrow(self.suspect.alone.is_some() || permits <= 1);
+        }
         // Those that are held from before take no permit of the new channel, but their number is limited too.
         self.poison.is_none()
             && self.suspect.alone.is_none()

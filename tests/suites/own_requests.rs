@@ -1,0 +1,172 @@
+//! Handlers that ask their own actor in its corners: what can be answered is, and whoever would wait in vain is told at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider::{App, Context, Failure, Payload, RequestError, distributed};
+use postrider_tests::world::{Seen, World, eventually, run};
+use tokio::sync::Semaphore;
+
+use crate::redelivery::{give_back, queue};
+
+/// The answer, or what became of the request, and after how many seconds.
+async fn ask(cx: &Context, key: &str, secs: u64) -> String {
+    let began = Instant::now();
+    let answer: Result<String, RequestError> =
+        cx.request_key_with(key, Payload::msgpack("x"), |o| o.timeout(Duration::from_secs(secs))).await;
+    let answer = match answer {
+        Ok(text) => text,
+        Err(RequestError::WouldWaitForItself { .. }) => "told".into(),
+        Err(RequestError::TimedOut { .. }) => "timed out".into(),
+        Err(error) => format!("{error}"),
+    };
+    format!("{answer} after {}s", began.elapsed().as_secs())
+}
+
+#[derive(Clone)]
+struct Own {
+    seen: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
+}
+
+impl Own {
+    fn app(&self) -> App {
+        let own = self.clone();
+        App::new("alpha").actor(move || own.clone())
+    }
+}
+
+#[distributed(service = "alpha", retry = "none")]
+impl Own {
+    #[distributed(command = "alpha.outer")]
+    async fn outer(&self, what: String, cx: &Context) {
+        if what == "gated" {
+            self.seen.add("waits".into());
+            self.gate.acquire().await.unwrap().forget();
+        }
+        self.seen.add(ask(cx, "alpha.inner", 5).await);
+    }
+
+    #[distributed(command = "alpha.fanout")]
+    async fn fanout(&self, count: usize, cx: &Context) {
+        let answers = futures::future::join_all((0..count).map(|_| ask(cx, "alpha.inner", 5))).await;
+        for answer in answers {
+            self.seen.add(answer);
+        }
+    }
+
+    #[distributed(command = "alpha.breaks")]
+    async fn breaks(&self, what: String, cx: &Context) -> Result<(), Failure> {
+        if what == "fail" {
+            return Err(Failure::permanent("fails"));
+        }
+        let answer = ask(cx, "alpha.inner", 2).await;
+        self.seen.add(answer.clone());
+        if answer.starts_with("inner") { Ok(()) } else { Err(Failure::permanent(answer)) }
+    }
+
+    #[distributed(command = "alpha.inner")]
+    async fn inner(&self, _what: String) -> Result<String, Failure> {
+        Ok("inner".to_owned())
+    }
+
+    #[distributed(command = "alpha.write")]
+    async fn write(&mut self, _what: String) {}
+    #[distributed(command = "alpha.spawns")]
+    async fn spawns(&mut self, _what: String, cx: &Context) {
+        let (cx, seen) = (cx.clone(), self.seen.clone());
+        // Dropped as the handler ends.
+        let (handler, ended) = tokio::sync::oneshot::channel::<()>();
+        tokio::task::spawn_local(async move {
+            ended.await.unwrap_err();
+            seen.add(ask(&cx, "alpha.inner", 5).await);
+        });
+        drop(handler);
+    }
+}
+
+on_both_brokers! {
+    /// Its lane lets nothing else through.
+    async fn a_suspect_that_asks_its_own_lane_is_told_at_once(world: World) {
+        let own = Own::default();
+        world.start(own.app()).await.stop().await;
+        let client = world.client().await;
+        client.bus().send_key("alpha.outer", Payload::text("go")).await.unwrap();
+        give_back(&world, &queue(&world, "alpha"), 3).await;
+        let _running = world.start(own.app()).await;
+        assert_eq!(own.seen.reach(1).await, ["told after 0s"]);
+    }
+
+    async fn a_handler_that_a_half_open_breaker_tries_and_that_asks_its_own_lane_is_told_at_once(world: World) {
+        let own = Own::default();
+        let app = own.app().configure(|config| config.breaker = Some("50% of 2 in 10s, pause 500ms".parse().unwrap()));
+        let running = world.start(app).await;
+        for what in ["fail", "fail"] {
+            running.bus().send_key("alpha.breaks", Payload::text(what)).await.unwrap();
+        }
+        eventually("the breaker pauses", || running.stats().dead_lettered == 2).await;
+        running.bus().send_key("alpha.breaks", Payload::text("asks")).await.unwrap();
+        assert_eq!(own.seen.reach(1).await, ["told after 0s"]);
+    }
+
+    async fn a_handler_may_ask_its_own_actor_for_more_at_once_than_the_lane_holds(world: World) {
+        let own = Own::default();
+        let running = world.start(own.app().configure(|config| config.prefetch = 4)).await;
+        running.bus().send_key("alpha.fanout", Payload::msgpack(&8_usize)).await.unwrap();
+        assert_eq!(own.seen.reach(8).await, ["inner after 0s"; 8]);
+    }
+
+    /// A writer in front of the backlog waits for the one that asks.
+    async fn whoever_asks_its_own_lane_behind_a_writer_and_more_than_the_lane_holds_is_told_at_once(world: World) {
+        let own = Own::default();
+        let running = world.start(own.app().configure(|config| config.prefetch = 4)).await;
+        running.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        own.seen.reach(1).await;
+        for _ in 0..10 {
+            running.bus().send_key("alpha.write", Payload::text("w")).await.unwrap();
+        }
+        eventually("the lane holds no more", || running.stats().in_flight == 4).await;
+        own.gate.add_permits(1);
+        assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+    }
+
+    async fn what_a_handler_left_behind_is_answered_by_its_own_actor(world: World) {
+        let own = Own::default();
+        let running = world.start(own.app()).await;
+        running.bus().send_key("alpha.spawns", Payload::text("x")).await.unwrap();
+        assert_eq!(own.seen.reach(1).await, ["inner after 0s"]);
+    }
+}
+
+/// Suspects that never end, on several instances that are stopped again and again.
+#[test]
+fn orderly_stops_of_several_instances_condemn_nobody() {
+    run(async {
+        let (world, own) = (World::rabbitmq(), Own::default());
+        world.start(own.app()).await.stop().await;
+        let client = world.client().await;
+        for _ in 0..3 {
+            client.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        }
+        let app = || {
+            own.app().configure(|config| {
+                config.prefetch = 1;
+                config.stop_timeout = Duration::from_millis(300);
+            })
+        };
+        for round in 1..=5 {
+            let seen = own.seen.count();
+            let apps = futures::future::join_all((0..3).map(|_| world.start(app()))).await;
+            own.seen.reach(seen + 3).await;
+            assert_eq!(apps.iter().map(|app| app.stats().dead_lettered).sum::<u64>(), 0, "round {round}");
+            futures::future::join_all(apps.iter().map(|app| app.stop())).await;
+        }
+        client.stop().await;
+    });
+}
