@@ -183,3 +183,24 @@ fn a_lane_that_leaves_is_not_woken_for_its_breaker() {
         }
     });
 }
+
+#[test]
+fn a_message_that_an_ordered_actor_gives_back_goes_to_its_place_with_all_that_follow_and_the_channel_is_opened_again() {
+    actix::System::new().block_on(async {
+        let mut turns = Turns::begin(|settings| settings.ordered = true).await;
+        let script = Script::default();
+        script.0.lock().unwrap().extend((0..3).map(|_| turns.delivery()));
+        let mut consumer: Box<dyn Consumer> = Box::new(script);
+        turns.turn(&mut consumer).await;
+        for class in [FailureClass::Infrastructure, FailureClass::Shutdown, FailureClass::Shutdown] {
+            turns.finish(Some(class));
+        }
+        for _ in 0..3 {
+            turns.turn(&mut consumer).await;
+        }
+        assert_eq!(*turns.channel.given_back.lock().unwrap(), [0; 0], "one by one they would lose their places");
+        assert!(turns.lane.deliveries.returns, "it is opened again at once");
+        turns.lane.end(Ended::Lost, consumer).await;
+        assert_eq!(turns.channel.given_back.lock().unwrap().len(), 3, "the channel takes them back as it closes");
+    });
+}
