@@ -96,7 +96,8 @@ impl Notes {
                 "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up"
             );
         }
-        let run = AloneRun { notes: self.clone(), queue, is_noted: !condemned && noted.is_ok(), _turn: turn };
+        // Also a note of which nobody knows whether it was written is taken out: too few condemn nobody.
+        let run = AloneRun { notes: self.clone(), queue, may_be_noted: !condemned, _turn: turn };
         Some(Cleared { run, condemned })
     }
 
@@ -154,14 +155,14 @@ impl Notes {
 pub(super) struct AloneRun {
     notes: Notes,
     queue: String,
-    is_noted: bool,
+    may_be_noted: bool,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl AloneRun {
     /// The process lives. Whoever was handled to the end is no suspect any more.
     pub(super) async fn end(self, handled: bool) {
-        if !handled && !self.is_noted {
+        if !handled && !self.may_be_noted {
             return;
         }
         let mut pauses = PAUSES.into_iter();

@@ -201,8 +201,6 @@ impl LaneLoop {
             let here = self.ids_of_channel();
             acknowledged.retain(|envelope| !here.contains(&envelope.id));
             self.settings.running.acknowledged(acknowledged);
-        }
-        if ended == Ended::Lost {
             self.lose_alone_runs();
         }
         self.lose_all();
