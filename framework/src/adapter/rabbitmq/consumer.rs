@@ -38,8 +38,8 @@ pub(super) async fn open(
     let (connection, _) = declaring.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, &topology).await?;
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
-    let channel = declare::channel(&connection).await?;
-    let consumer = consume(&channel, spec).await?;
+    let mut opening = Opening { channel: Some(declare::channel(&connection).await?), handle: link.handle.clone() };
+    let (channel, consumer) = opening.consume(spec).await?;
     let lane = Arc::new(LaneChannel {
         channel: Arc::new(channel),
         answers: spec.answers.then(Mutex::default),
@@ -53,13 +53,36 @@ pub(super) async fn open(
     Ok(Box::new(RabbitConsumer { consumer, lane, handle, origin, counts_deliveries, _living: living }))
 }
 
-async fn consume(channel: &Channel, spec: &ConsumerSpec) -> Result<lapin::Consumer, BrokerError> {
-    let queue = short("a queue's name", &spec.queue.name)?;
-    let limited = answered("limit the prefetch", channel.basic_qos(spec.prefetch, BasicQosOptions::default())).await?;
-    limited.map_err(|error| on_channel(&error))?;
-    let options = BasicConsumeOptions::default();
-    let consuming = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
-    answered("consume", consuming).await?.map_err(|error| declaring(&error, format!("queue {:?}", spec.queue.name)))
+/// A channel that is not consumed from yet.
+struct Opening {
+    channel: Option<Channel>,
+    handle: Handle,
+}
+
+impl Opening {
+    async fn consume(&mut self, spec: &ConsumerSpec) -> Result<(Channel, lapin::Consumer), BrokerError> {
+        let queue = short("a queue's name", &spec.queue.name)?;
+        let ended = || BrokerError::Lost { reason: "the channel was closed".into() };
+        let channel = self.channel.as_ref().ok_or_else(ended)?;
+        let limited =
+            answered("limit the prefetch", channel.basic_qos(spec.prefetch, BasicQosOptions::default())).await?;
+        limited.map_err(|error| on_channel(&error))?;
+        let options = BasicConsumeOptions::default();
+        let consuming = channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
+        let consumer = answered("consume", consuming).await?;
+        let consumer = consumer.map_err(|error| declaring(&error, format!("queue {:?}", spec.queue.name)))?;
+        Ok((self.channel.take().ok_or_else(ended)?, consumer))
+    }
+}
+
+impl Drop for Opening {
+    /// Nobody waits for the answer of the broker any more. When it comes late, the client keeps the consumer although nobody reads
+    /// it, and the messages that the broker hands to it would stay there until the connection ends.
+    fn drop(&mut self) {
+        if let Some(channel) = self.channel.take().filter(|channel| channel.status().connected()) {
+            self.handle.spawn(async move { timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await });
+        }
+    }
 }
 
 /// The channel of one lane during one epoch.

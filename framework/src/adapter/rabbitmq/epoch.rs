@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use lapin::message::BasicReturnMessage;
 use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
@@ -157,12 +158,7 @@ impl Epoch {
         // A broker that is short of memory says nothing to whoever publishes.
         let waits = !on_channel.in_flight.is_empty() || on_channel.in_flight.overdue() > 0;
         let waits = waits && !self.connection.status().blocked();
-        let channel = &self.channel;
-        self.liveness.look(now, waits, || {
-            let channel = Arc::clone(channel);
-            // It changes nothing, and needs no rights.
-            Box::pin(async move { channel.confirm_select(ConfirmSelectOptions::default()).await.is_ok() })
-        })
+        self.liveness.look(now, waits, || ask(&self.channel))
     }
 
     fn in_flight(&self) -> usize {
@@ -291,6 +287,13 @@ impl Epoch {
             });
         }
     }
+}
+
+/// Asks the broker something that it answers on this channel.
+fn ask(channel: &Arc<Channel>) -> BoxFuture<'static, bool> {
+    let channel = Arc::clone(channel);
+    // It changes nothing, and needs no rights.
+    Box::pin(async move { channel.confirm_select(ConfirmSelectOptions::default()).await.is_ok() })
 }
 
 /// Waits until then; without a time for ever.

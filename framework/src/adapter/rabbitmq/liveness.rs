@@ -57,8 +57,15 @@ impl Liveness {
         if self.asked.is_some() {
             return Err(format!("nothing was confirmed, nor a question answered, within {CONFIRM_PATIENCE:?}"));
         }
-        self.asked = Some((now, ask()));
+        self.ask(now, ask);
         Ok(())
+    }
+
+    /// Asks the broker now, unless an answer is awaited.
+    pub(super) fn ask(&mut self, now: Instant, ask: impl FnOnce() -> BoxFuture<'static, bool>) {
+        if self.asked.is_none() {
+            self.asked = Some((now, ask()));
+        }
     }
 
     /// Waits for the answer; for ever if nothing was asked.
@@ -90,6 +97,15 @@ mod tests {
         assert_eq!(liveness.look_at(), dead_at);
         assert!(liveness.look(dead_at - ASK_AFTER, true, || ask(false)).is_ok());
         assert!(liveness.look(dead_at, true, || ask(false)).is_err());
+    }
+
+    #[test]
+    fn a_broker_that_is_asked_at_once_has_as_long_to_answer() {
+        let began = Instant::now();
+        let mut liveness = Liveness::new(began);
+        liveness.ask(began, || ask(false));
+        liveness.ask(began + ASK_AFTER, || panic!("it has been asked"));
+        assert_eq!(liveness.look_at(), began + CONFIRM_PATIENCE);
     }
 
     #[test]

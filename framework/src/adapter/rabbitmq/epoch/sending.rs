@@ -8,7 +8,7 @@ use lapin::{Channel, Connection};
 use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::rabbitmq::declare::answered_unless_blocked;
-use crate::adapter::rabbitmq::epoch::Epoch;
+use crate::adapter::rabbitmq::epoch::{Epoch, ask};
 use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::job::Job;
 use crate::adapter::rabbitmq::publisher::Owner;
@@ -72,7 +72,8 @@ impl Epoch {
             job.give_up("many messages wait for queues that confirm nothing");
             return true;
         }
-        // Perhaps nobody confirms anything; then all wait, in order.
+        // Perhaps nobody confirms anything; then all wait, in order, until the broker has answered.
+        self.liveness.ask(now, || ask(&self.channel));
         owner.waiting.push_front(job);
         false
     }
