@@ -7,6 +7,7 @@ pub mod node;
 pub mod program;
 pub mod proxy;
 pub mod raw;
+pub mod recording;
 pub mod strangers;
 pub mod world;
 

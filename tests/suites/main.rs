@@ -40,3 +40,4 @@ mod supervision;
 mod test_app;
 mod topology;
 mod tracing_spans;
+mod wire_recording;
