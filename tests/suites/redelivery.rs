@@ -155,6 +155,22 @@ on_both_brokers! {
         eventually("ready again", || running.health().ready && running.stats().in_flight == 0).await;
     }
 
+    async fn a_message_that_an_ordered_actor_has_twice_holds_its_place_both_times(world: World) {
+        let strict = Strict::default();
+        let app = || { let strict = strict.clone(); App::new("strict").actor(move || strict.clone()) };
+        world.start(app()).await.stop().await;
+        let client = world.client().await;
+        // As a sender does whose confirms were lost: the same again, and only then the next one.
+        let sent = ["one", "two", "one", "two", "three", "two", "four"];
+        for what in sent {
+            client.bus().send_key_with("strict.note", Payload::text(what), |o| o.id(what)).await.unwrap();
+        }
+        let running = world.start(app()).await;
+        assert_eq!(strict.0.reach(sent.len()).await, sent);
+        eventually("they are settled", || running.stats().in_flight == 0).await;
+        running.stop().await;
+    }
+
     async fn an_ordered_actor_keeps_places_however_often_its_messages_were_given_back(world: World) {
         let strict = Strict::default();
         let app = || { let strict = strict.clone(); App::new("strict").actor(move || strict.clone()) };

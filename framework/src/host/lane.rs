@@ -22,7 +22,12 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
     let mut slots = Slots::new(core.settings.concurrency.clone());
     let mut batch = Batch::none();
     while let Some(job) = waiting.next().await {
-        let Some((row, job)) = core.admit(job, &slots) else {
+        let admitted = match core.admit(job) {
+            Some((row, job)) if core.settings.ordered => core.enter_in_order(job).await.map(|job| (row, job)),
+            Some((row, job)) => core.enter(&row, job, &slots).map(|job| (row, job)),
+            None => None,
+        };
+        let Some((row, job)) = admitted else {
             batch.pass();
             continue;
         };
@@ -84,14 +89,15 @@ impl<S: 'static> Core<S> {
     /// Handles a message for whose answer a handler of this actor waits, beside that one.
     pub(super) fn handle_nested(self: &Rc<Self>, job: Job) {
         let slots = Slots::new(self.settings.concurrency.clone());
-        if let Some((row, job)) = self.admit(job, &slots) {
+        if let Some((row, job)) = self.admit(job)
+            && let Some(job) = self.enter(&row, job, &slots)
+        {
             actix_rt::spawn(Rc::clone(self).handle_caught(row, job, None, None, LaneTurn::default()));
         }
     }
 
-    /// What is to be handled, and by which handler. Everything else gets its outcome here, or waits for another delivery of the
-    /// same message.
-    fn admit(self: &Rc<Self>, mut job: Job, slots: &Slots) -> Option<(Rc<Row<S>>, Job)> {
+    /// What is to be handled, and by which handler. Everything else gets its outcome here.
+    fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row<S>>, Job)> {
         if let Some(outcome) = self.answer_without_handler(&job) {
             self.settle_unhandled(job, outcome);
             return None;
@@ -108,23 +114,61 @@ impl<S: 'static> Core<S> {
             self.settle_unhandled(job, condemned());
             return None;
         }
-        let job = self.enter(&row, job, slots)?;
         Some((row, job))
     }
 
-    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome.
-    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, mut job: Job, slots: &Slots) -> Option<Job> {
-        // Queries have no effect that could happen twice, and an instance's events come once.
-        if job.lane != Lane::Durable {
-            return Some(job);
-        }
+    /// Whether another delivery of the same message is being handled, or was; nothing when this one is neither handled nor waits.
+    fn try_enter(&self, job: Job) -> Option<(Job, Entered)> {
         // It comes again, and what it would take here is for the one that can be settled.
         if !job.ticket.is_live() {
             Counters::add(&self.counters.stale);
             job.give_back(stopping());
             return None;
         }
-        match self.settings.running.enter(&job.envelope, job.redelivered, job.ticket.shared_epoch()) {
+        let entered = self.settings.running.enter(&job.envelope, job.redelivered, job.ticket.shared_epoch());
+        Some((job, entered))
+    }
+
+    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome, or is handled after
+    /// it. Nothing behind it begins before that.
+    async fn enter_in_order(&self, mut job: Job) -> Option<Job> {
+        if job.lane != Lane::Durable {
+            return Some(job);
+        }
+        loop {
+            let entered;
+            (job, entered) = self.try_enter(job)?;
+            match entered {
+                Entered::Run(turn) => {
+                    job.turn = Some(turn);
+                    return Some(job);
+                }
+                Entered::Ended(turn, handled) => {
+                    Counters::add(&self.counters.joined);
+                    job.take(turn, handled);
+                    return None;
+                }
+                Entered::Joined(waiting) => {
+                    Counters::add(&self.counters.joined);
+                    if let Ok((turn, handled)) = waiting.await {
+                        job.take(turn, handled);
+                        return None;
+                    }
+                }
+                // Nobody says anything: it only waits.
+                Entered::After(waiting) => drop(waiting.await),
+            }
+        }
+    }
+
+    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome.
+    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, slots: &Slots) -> Option<Job> {
+        // Queries have no effect that could happen twice, and an instance's events come once.
+        if job.lane != Lane::Durable {
+            return Some(job);
+        }
+        let (mut job, entered) = self.try_enter(job)?;
+        match entered {
             Entered::Run(turn) => {
                 job.turn = Some(turn);
                 return Some(job);
