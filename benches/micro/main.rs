@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use postrider::broker::{Names, Origin, Properties, matches, open, seal};
+use postrider::broker::{Origin, Properties, matches, open, seal};
 use postrider::bus::route;
 use postrider::codec::{self, Limits};
 use postrider::handler::{Asked, Outcome, Policy};
@@ -26,7 +26,7 @@ fn envelope() -> Envelope {
 }
 
 fn steps(c: &mut Criterion) {
-    let (envelope, names, limits) = (envelope(), Names::default(), Limits::default());
+    let (envelope, limits) = (envelope(), Limits::default());
     c.bench_function("decode", |b| {
         b.iter(|| codec::decode::<Work>(black_box(&envelope.payload), &envelope.media_type, &limits))
     });
@@ -47,11 +47,7 @@ fn steps(c: &mut Criterion) {
     };
     c.bench_function("verdict", |b| b.iter(|| verdict(black_box(&case))));
     c.bench_function("route", |b| {
-        b.iter_batched(
-            || Box::new(envelope.clone()),
-            |envelope| route(envelope, &names),
-            criterion::BatchSize::SmallInput,
-        )
+        b.iter_batched(|| Box::new(envelope.clone()), route, criterion::BatchSize::SmallInput)
     });
     c.bench_function("stamp", |b| {
         let payload = Payload::msgpack(&work);
@@ -62,9 +58,9 @@ fn steps(c: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         )
     });
-    let origin = Origin { exchange: names.exchange(Kind::Command), routing_key: "load.work".into() };
+    let origin = Origin::Key { kind: Kind::Command, key: "load.work".into() };
     let properties: Properties = seal(&envelope);
-    c.bench_function("open", |b| b.iter(|| open(black_box(&origin), &properties, envelope.payload.clone(), &names)));
+    c.bench_function("open", |b| b.iter(|| open(black_box(&origin), &properties, envelope.payload.clone())));
 }
 
 criterion_group!(micro, steps);

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use postrider::adapter::in_process::InProcess;
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
-use postrider::broker::{
-    Addressed, Broker, ConsumerSpec, Names, Origin, Properties, Publication, Queue, Topology, open,
-};
+use postrider::broker::{Addressed, Broker, ConsumerSpec, Names, Properties, Publication, Queue, To, Topology, open};
 use postrider::{App, Bytes, Envelope, MessageId, Retry, Running, Secret, StartError};
 use tokio::time::{Instant, timeout};
 
@@ -120,12 +118,25 @@ impl World {
     /// A plain connection to the broker, as a foreign client has it.
     pub async fn broker(&self) -> Arc<dyn Broker> {
         match &self.place {
-            Where::InProcess(broker) => Arc::new(broker.connect()),
+            Where::InProcess(broker) => Arc::new(broker.connect(&self.names)),
             Where::RabbitMq(url) => {
-                let settings = RabbitMqSettings::new(Secret::new(url.clone()), "foreign client");
+                let mut settings = RabbitMqSettings::new(Secret::new(url.clone()), "foreign client");
+                settings.names = self.names.clone();
                 Arc::new(RabbitMq::connect(settings).await.expect("RabbitMQ answers at AMQP_URL"))
             }
         }
+    }
+
+    /// Where a message goes that is published so.
+    ///
+    /// # Panics
+    /// When the exchange is none of those for messages.
+    pub fn to(&self, exchange: &str, key: &str) -> To {
+        if exchange.is_empty() {
+            return To::Queue(key.into());
+        }
+        let kind = self.names.kind_of(exchange).unwrap_or_else(|| panic!("no exchange for messages: {exchange}"));
+        To::key(kind, &key.into())
     }
 
     /// Publishes as a foreign client: only what is given is set.
@@ -138,14 +149,7 @@ impl World {
     ) -> Publication {
         let broker = self.broker().await;
         let publisher = broker.publisher(Arc::new(|_| {})).await.expect("a publisher opens");
-        let message = Addressed {
-            exchange: exchange.into(),
-            routing_key: key.into(),
-            mandatory: true,
-            awaits_reply: false,
-            properties: properties.into(),
-            payload: payload.into(),
-        };
+        let message = Addressed { to: self.to(exchange, key), ..Addressed::to_queue("", properties, payload.into()) };
         let publication = publisher.publish(message, Instant::now() + PATIENCE).await.expect("the message is taken");
         broker.close().await;
         publication
@@ -165,9 +169,7 @@ impl World {
             let Ok(Some(Ok(delivery))) = delivery else {
                 panic!("{} messages came to {:?}, not {count}: {envelopes:?}", envelopes.len(), spec.queue.name);
             };
-            let origin =
-                Origin { exchange: delivery.origin.exchange.clone(), routing_key: delivery.origin.routing_key.clone() };
-            envelopes.push(open(&origin, &delivery.properties, delivery.payload, &self.names));
+            envelopes.push(open(&delivery.origin, &delivery.properties, delivery.payload));
             delivery.receipt.ack();
         }
         consumer.close().await;

@@ -12,7 +12,9 @@ fn the_in_process_broker_conforms() {
         for scenario in scenarios() {
             eprintln!("{}", scenario.name);
             let broker = InProcess::new();
-            scenario.run(Bench::new(Arc::new(broker.connect()), Arc::new(broker.connect()))).await;
+            let names = Bench::names();
+            let (one, other) = (Arc::new(broker.connect(&names)), Arc::new(broker.connect(&names)));
+            scenario.run(Bench::new(names, one, other)).await;
         }
     });
 }
@@ -23,7 +25,7 @@ fn rabbitmq_conforms() {
         for scenario in scenarios() {
             eprintln!("{}", scenario.name);
             let world = World::rabbitmq();
-            scenario.run(Bench::new(world.broker().await, world.broker().await)).await;
+            scenario.run(Bench::new(world.names.clone(), world.broker().await, world.broker().await)).await;
         }
     });
 }

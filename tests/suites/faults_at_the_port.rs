@@ -5,23 +5,17 @@ use std::time::Duration;
 
 use postrider::adapter::in_process::InProcess;
 use postrider::broker::{
-    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Destination, Exchange, ExchangeKind, Publication,
-    Publisher, Queue, Topology,
+    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Destination, Exchange, ExchangeKind, Names,
+    Properties, Publication, Publisher, Queue, To, Topology,
 };
+use postrider::message::Kind;
 use postrider::testing::{FaultKind, Faults, run};
 use postrider_tests::on_both_brokers;
 use postrider_tests::world::PATIENCE;
 use tokio::time::{Instant, timeout};
 
-fn message(exchange: &str, key: &str, text: &str) -> Addressed {
-    Addressed {
-        exchange: exchange.into(),
-        routing_key: key.into(),
-        mandatory: true,
-        awaits_reply: false,
-        properties: Arc::default(),
-        payload: text.to_owned().into(),
-    }
+fn message(queue: &str, text: &str) -> Addressed {
+    Addressed::to_queue(queue, Properties::default(), text.to_owned().into())
 }
 
 async fn publisher(broker: &dyn Broker) -> Arc<dyn Publisher> {
@@ -51,7 +45,7 @@ async fn suffering(kind: FaultKind, longest_silence: Duration) -> (InProcess, Bo
     let mut faults = Faults::seeded(5);
     (faults.kinds, faults.rate, faults.most, faults.longest_silence) = (vec![kind], 1.0, 1, longest_silence);
     let broker = InProcess::new();
-    let session = broker.with_faults(faults).connect();
+    let session = broker.with_faults(faults).connect(&Names::default());
     declared(&session, &["q", "other"]).await;
     let publisher = publisher(&session).await;
     (broker, Box::new(session), publisher)
@@ -65,16 +59,16 @@ fn a_queue_that_is_suspended_neither_confirms_nor_delivers_until_it_goes_on() {
     run(async {
         tokio::time::pause();
         let broker = InProcess::new();
-        let session = broker.connect();
+        let session = broker.connect(&Names::default());
         declared(&session, &["q", "other"]).await;
         let (publisher, mut consumer) = (publisher(&session).await, consumer(&session, Queue::quorum("q")).await);
         broker.suspend("q");
-        let mut waiting = publisher.publish(message("", "q", "late"), Instant::now() + HOUR);
+        let mut waiting = publisher.publish(message("q", "late"), Instant::now() + HOUR);
         assert!(timeout(MINUTE, &mut waiting).await.is_err(), "it is not confirmed");
         assert!(timeout(MINUTE, consumer.next()).await.is_err(), "it is not delivered");
-        let beside = publisher.publish(message("", "other", "beside"), Instant::now() + MINUTE).await;
+        let beside = publisher.publish(message("other", "beside"), Instant::now() + MINUTE).await;
         assert_eq!(beside, Ok(Publication::Confirmed), "another queue confirms");
-        let unknown = publisher.publish(message("", "q", "unknown"), Instant::now() + MINUTE).await;
+        let unknown = publisher.publish(message("q", "unknown"), Instant::now() + MINUTE).await;
         assert!(matches!(unknown, Ok(Publication::Unknown(_))), "{unknown:?}");
         broker.resume("q");
         assert_eq!(waiting.await, Ok(Publication::Confirmed));
@@ -88,7 +82,7 @@ fn a_message_arrives_before_its_confirm_that_is_late() {
     run(async {
         let (_, session, publisher) = suffering(FaultKind::LateConfirm, HOUR).await;
         let mut consumer = consumer(&*session, Queue::quorum("q")).await;
-        let publication = publisher.publish(message("", "q", "one"), Instant::now() + Duration::from_secs(1));
+        let publication = publisher.publish(message("q", "one"), Instant::now() + Duration::from_secs(1));
         let (publication, (text, ..)) = futures::join!(publication, next(&mut consumer));
         assert_eq!(text, "one");
         assert!(matches!(publication, Ok(Publication::Unknown(_))), "{publication:?}");
@@ -100,7 +94,7 @@ fn what_nobody_takes_comes_back_late() {
     run(async {
         let (_, _session, publisher) = suffering(FaultKind::LateConfirm, MINUTE).await;
         let begin = Instant::now();
-        let publication = publisher.publish(message("", "nowhere", "one"), begin + HOUR).await;
+        let publication = publisher.publish(message("nowhere", "one"), begin + HOUR).await;
         assert_eq!(publication, Ok(Publication::Returned));
         assert!(begin.elapsed() > Duration::from_secs(1), "it came after {:?}", begin.elapsed());
     });
@@ -113,13 +107,13 @@ fn a_publishing_channel_that_ends_leaves_unknown_whatever_waited_for_its_confirm
         let mut faults = Faults::seeded(7);
         (faults.kinds, faults.rate, faults.most) = (vec![FaultKind::PublisherChannel], 0.2, 1);
         let broker = InProcess::new();
-        let session = broker.with_faults(faults).connect();
+        let session = broker.with_faults(faults).connect(&Names::default());
         declared(&session, &["q"]).await;
         let publisher = publisher(&session).await;
         broker.suspend("q");
         let mut waiting = Vec::new();
         let ended = loop {
-            let mut sent = publisher.publish(message("", "q", "one"), Instant::now() + HOUR);
+            let mut sent = publisher.publish(message("q", "one"), Instant::now() + HOUR);
             match timeout(Duration::from_secs(1), &mut sent).await {
                 Ok(ended) => break ended,
                 Err(_) => waiting.push(sent),
@@ -132,7 +126,7 @@ fn a_publishing_channel_that_ends_leaves_unknown_whatever_waited_for_its_confirm
             assert!(matches!(sent, Ok(Publication::Unknown(_))), "{sent:?}");
         }
         broker.resume("q");
-        let next = publisher.publish(message("", "q", "next"), Instant::now() + MINUTE).await;
+        let next = publisher.publish(message("q", "next"), Instant::now() + MINUTE).await;
         assert_eq!(next, Ok(Publication::Confirmed));
     });
 }
@@ -141,7 +135,7 @@ fn a_publishing_channel_that_ends_leaves_unknown_whatever_waited_for_its_confirm
 fn a_write_that_fails_says_so_and_nothing_arrives() {
     run(async {
         let (_, session, publisher) = suffering(FaultKind::FailedWrite, MINUTE).await;
-        let failed = publisher.publish(message("", "q", "one"), Instant::now() + MINUTE).await;
+        let failed = publisher.publish(message("q", "one"), Instant::now() + MINUTE).await;
         assert!(matches!(failed, Err(BrokerError::Lost { .. })), "{failed:?}");
         assert_eq!(session.inspect("q").await.unwrap().unwrap().ready, 0);
     });
@@ -152,9 +146,9 @@ fn what_is_not_written_leaves_in_its_order_and_not_after_its_deadline() {
     run(async {
         let (_, session, publisher) = suffering(FaultKind::BlockedWrite, HOUR).await;
         let mut consumer = consumer(&*session, Queue::quorum("q")).await;
-        let too_late = publisher.publish(message("", "q", "too late"), Instant::now() + Duration::from_secs(1));
-        let first = publisher.publish(message("", "q", "first"), Instant::now() + 2 * HOUR);
-        let second = publisher.publish(message("", "q", "second"), Instant::now() + 2 * HOUR);
+        let too_late = publisher.publish(message("q", "too late"), Instant::now() + Duration::from_secs(1));
+        let first = publisher.publish(message("q", "first"), Instant::now() + 2 * HOUR);
+        let second = publisher.publish(message("q", "second"), Instant::now() + 2 * HOUR);
         let (too_late, first, second) = futures::join!(too_late, first, second);
         assert!(matches!(too_late, Err(BrokerError::Lost { .. })), "{too_late:?}");
         assert_eq!((first, second), (Ok(Publication::Confirmed), Ok(Publication::Confirmed)));
@@ -167,11 +161,11 @@ fn what_is_not_written_leaves_in_its_order_and_not_after_its_deadline() {
 fn a_consuming_channel_that_ends_alone_gives_back_what_it_held_and_costs_no_other() {
     run(async {
         let broker = InProcess::new();
-        let session = broker.connect();
+        let session = broker.connect(&Names::default());
         declared(&session, &["q", "other"]).await;
         let publisher = publisher(&session).await;
         for queue in ["q", "other"] {
-            let sent = publisher.publish(message("", queue, queue), Instant::now() + MINUTE).await;
+            let sent = publisher.publish(message(queue, queue), Instant::now() + MINUTE).await;
             assert_eq!(sent, Ok(Publication::Confirmed));
         }
         let (mut ends, mut stays) =
@@ -193,12 +187,12 @@ on_both_brokers! {
     async fn one_queue_that_is_full_rejects_the_message_for_all_and_the_others_have_it(world: World) {
         let broker = world.broker().await;
         let name = |what: &str| format!("{}.{what}", world.names.queue("fan", None));
-        let exchange = Exchange::new(name("all"), ExchangeKind::Fanout);
+        let exchange = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
         let full = Queue::quorum(name("full")).with("x-max-length", 1_i32).with("x-overflow", "reject-publish");
         let free = Queue::quorum(name("free"));
         let bindings = [&full, &free].map(|queue| Binding {
             source: exchange.name.clone(),
-            routing_key: String::new(),
+            routing_key: "#".into(),
             destination: Destination::Queue(queue.name.clone()),
         });
         let topology = Topology {
@@ -211,15 +205,16 @@ on_both_brokers! {
         let mut rejected = 0;
         // A quorum queue takes a few more than its length says.
         while rejected == 0 {
-            rejected += usize::from(publish(&*publisher, &exchange.name, "filler").await == Publication::Rejected);
+            rejected += usize::from(publish(&*publisher, "filler").await == Publication::Rejected);
         }
         let mut consumer = consumer(&*broker, free).await;
-        while publish(&*publisher, &exchange.name, "last").await != Publication::Rejected {}
+        while publish(&*publisher, "last").await != Publication::Rejected {}
         while next(&mut consumer).await.0 != "last" {}
         broker.remove(&topology).await.unwrap();
     }
 }
 
-async fn publish(publisher: &dyn Publisher, exchange: &str, text: &str) -> Publication {
-    publisher.publish(message(exchange, "", text), Instant::now() + PATIENCE).await.unwrap()
+async fn publish(publisher: &dyn Publisher, text: &str) -> Publication {
+    let event = Addressed { to: To::key(Kind::Event, &"all.hear".into()), ..message("", text) };
+    publisher.publish(event, Instant::now() + PATIENCE).await.unwrap()
 }

@@ -1,7 +1,7 @@
 //! Keys and patterns: our matcher against a real topic exchange.
 
 use postrider::broker::{Binding, Exchange, ExchangeKind, Queue, Topology, matches};
-use postrider::{Payload, SendError};
+use postrider::{Kind, Payload, SendError};
 
 /// Pattern by pattern, key by key.
 const PATTERNS: [&str; 10] = ["a", "a.b", "a.*", "*.b", "a.#", "#.b", "#", "*", "a.*.c", "a.#.c"];
@@ -13,7 +13,7 @@ on_both_brokers! {
     async fn the_matcher_agrees_with_the_broker_on_every_pair(world: World) {
         let broker = world.broker().await;
         let name = |text: &str| format!("{}.{text}", world.names.namespace());
-        let exchange = Exchange::new(name("patterns"), ExchangeKind::Topic);
+        let exchange = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
         let queues: Vec<Queue> = (0..PATTERNS.len()).map(|index| Queue::classic(name(&format!("pattern{index}")))).collect();
         let bindings = PATTERNS.iter().zip(&queues).map(|(pattern, queue)| Binding::to_queue(&exchange.name, *pattern, &queue.name)).collect();
         broker.declare(&Topology { exchanges: vec![exchange.clone()], queues: queues.clone(), bindings }).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::broker::{Addressed, BrokerError, ConsumerSpec, Properties, Publication, Queue, Topology};
+use postrider::broker::{Addressed, BrokerError, ConsumerSpec, Properties, Publication, Queue, To, Topology};
 use postrider::{App, Context, Failure, Payload, RequestError, SendError, distributed};
 use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
 use tokio::time::Instant;
@@ -230,8 +230,8 @@ fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
         let broker = world.broker().await;
         let publisher = broker.publisher(std::sync::Arc::new(|_| {})).await.unwrap();
         let message = |number: u64, headers| Addressed {
-            exchange: world.names.exchange(postrider::Kind::Command),
-            routing_key: "sink.put".into(),
+            to: To::key(postrider::Kind::Command, &"sink.put".into()),
+            delay: None,
             mandatory: true,
             awaits_reply: false,
             properties: Properties {
@@ -268,8 +268,8 @@ fn a_message_that_the_broker_refuses_is_found_also_on_a_channel_that_listens_to_
         let _sink = world.start(App::new("sink").actor(Sink::default)).await;
         let broker = world.broker().await;
         let message = |number: u64, refused: bool, awaits_reply| Addressed {
-            exchange: world.names.exchange(postrider::Kind::Command),
-            routing_key: "sink.put".into(),
+            to: To::key(postrider::Kind::Command, &"sink.put".into()),
+            delay: None,
             mandatory: true,
             awaits_reply,
             properties: Properties {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use postrider::broker::{Addressed, Properties, Publication};
+use postrider::broker::{Addressed, Properties, Publication, To};
 use postrider::message::{Key, ReplyTo};
 use postrider::{App, Bus, Envelope, Failure, Kind, MediaType, Payload, distributed};
 use postrider_tests::node::Node;
@@ -164,8 +164,8 @@ fn a_call_that_began_on_a_runtime_that_has_ended_goes_on() {
         let broker = world.broker().await;
         let publisher = broker.publisher(Arc::new(|_| {})).await.unwrap();
         let message = Addressed {
-            exchange: world.names.exchange(Kind::Command),
-            routing_key: "sink.put".into(),
+            to: To::key(Kind::Command, &"sink.put".into()),
+            delay: None,
             mandatory: true,
             awaits_reply: false,
             properties: Properties { content_type: Some("application/json".into()), ..Properties::default() }.into(),

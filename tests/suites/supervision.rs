@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::app::Actors;
-use postrider::broker::{Addressed, Broker, Properties, Publication, ReplyEvent};
+use postrider::broker::{Addressed, Broker, Properties, Publication, ReplyEvent, To};
 use postrider::{App, Payload, Running, Secret, distributed};
 use postrider_tests::world::{PATIENCE, Seen, World, amqp_url, eventually, run};
 use tokio::time::Instant;
@@ -98,8 +98,8 @@ fn a_confirm_channel_whose_owner_panics_confirms_what_is_sent_next() {
         }));
         let publisher = publisher.await.unwrap();
         let message = |key: &str, awaits_reply: bool| Addressed {
-            exchange: "".into(),
-            routing_key: key.into(),
+            to: To::Queue(key.into()),
+            delay: None,
             mandatory: true,
             awaits_reply,
             properties: Arc::new(Properties::default()),

@@ -242,7 +242,7 @@ fn bindings_that_vanish_alone_are_declared_again() {
     run(async {
         let world = World::rabbitmq();
         let (ours, other) = (world.broker().await, world.broker().await);
-        let name = format!("{}.test", world.names.namespace());
+        let name = world.names.exchange(Kind::Command).to_string();
         let mut consumers = Vec::new();
         let mut bindings = Vec::new();
         for queue in [Queue::classic(format!("{name}.lasting")), Queue::exclusive(format!("{name}.mine"))] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use postrider::app::{DeadFilter, DeadLetter, DeadLetters, Replay};
-use postrider::broker::{Addressed, Broker, ConsumerSpec, Properties, Publication, Publisher, Queue, Topology};
+use postrider::broker::{Addressed, Broker, ConsumerSpec, Properties, Publication, Publisher, Queue, To, Topology};
 use postrider::message::{Headers, Kind, Value};
 use postrider::{App, Context, Failure, Payload, distributed};
 use postrider_tests::on_both_brokers;
@@ -101,8 +101,8 @@ impl Writer {
             // They leave in the order in which they are first polled.
             let some = letters.by_ref().take(500).map(|(properties, payload)| {
                 let message = Addressed {
-                    exchange: "".into(),
-                    routing_key: self.queue.as_str().into(),
+                    to: To::Queue(self.queue.as_str().into()),
+                    delay: None,
                     mandatory: true,
                     awaits_reply: false,
                     properties: properties.into(),

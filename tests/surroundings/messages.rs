@@ -631,7 +631,7 @@ mod anything {
                     (exchange, key, properties(&mut random, number), one_of(&mut random, &BODIES))
                 };
                 let message = Addressed {
-                    exchange: Arc::clone(exchange), routing_key: key.into(), mandatory: true, awaits_reply: false,
+                    to: world.to(exchange, key), delay: None, mandatory: true, awaits_reply: false,
                     properties: properties.into(), payload: Bytes::from_static(payload),
                 };
                 let published = publisher.publish(message, Instant::now() + PATIENCE).await.unwrap();

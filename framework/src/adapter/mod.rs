@@ -1,5 +1,6 @@
 //! Adapters: the only place that names a client library.
 
+mod amqp;
 pub mod http;
 pub mod in_process;
 pub mod rabbitmq;

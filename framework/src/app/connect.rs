@@ -42,17 +42,18 @@ pub(super) async fn connect(
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let Some(address) = &config.broker else {
         return Ok(match choice {
-            BrokerChoice::Shared(broker) => Arc::new(broker.connect()),
+            BrokerChoice::Shared(broker) => Arc::new(broker.connect(&config.namespace)),
             BrokerChoice::InProcess => {
                 tracing::info!(
                     "using the in-process broker: only the services of this process are reachable, and messages end with it; set POSTRIDER_BROKER=amqp://… for RabbitMQ"
                 );
-                Arc::new(crate::adapter::in_process::InProcess::new().connect())
+                Arc::new(crate::adapter::in_process::InProcess::new().connect(&config.namespace))
             }
         });
     };
     let mut settings = RabbitMqSettings::new(address.clone(), name);
     settings.ca_file.clone_from(&config.broker_ca);
+    settings.names = config.namespace.clone();
     loop {
         settings.patience = deadline.saturating_duration_since(Instant::now());
         let error = match RabbitMq::connect(settings.clone()).await {

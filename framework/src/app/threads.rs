@@ -21,7 +21,7 @@ pub(super) async fn open_outlet(
     config: &Config,
     counters: &Arc<Counters>,
 ) -> Result<Arc<Outlet>, BrokerError> {
-    Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, Arc::clone(counters)).await
+    Outlet::open(broker, config.limits, config.publish, Arc::clone(counters)).await
 }
 
 /// One thread that runs actors: how to get work there, and what its actors share.

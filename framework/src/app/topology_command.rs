@@ -70,8 +70,7 @@ async fn with_broker(
     let text = |error: crate::broker::BrokerError| error.to_string();
     let config = &app.config;
     let counters = Arc::new(Counters::default());
-    let outlet =
-        Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, counters).await.map_err(text)?;
+    let outlet = Outlet::open(broker, config.limits, config.publish, counters).await.map_err(text)?;
     if let TopologyCommand::Apply = command {
         let deleted = were_deleted(&**broker, &config.namespace).await;
         broker.declare(topology).await.map_err(text)?;

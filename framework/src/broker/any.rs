@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::broker::{
     Addressed, Answered, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery,
-    DeliveryChannel, Names, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    DeliveryChannel, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
 use crate::message::{Headers, Kind, Value};
 
@@ -152,14 +152,15 @@ pub(crate) fn properties() -> impl Strategy<Value = Properties> {
     })
 }
 
-/// Any exchange and routing key, those that mean something to us among them.
+/// Any way in which a message may have been addressed.
 pub(crate) fn origin() -> impl Strategy<Value = Origin> {
-    let names = Names::default();
-    let ours = [Kind::Command, Kind::Query, Kind::Event, Kind::Channel].map(|kind| names.exchange(kind));
-    let others = [String::new(), names.due(), names.delay_out(), names.delay_level(3)];
-    let ours: Vec<String> = ours.iter().map(ToString::to_string).chain(others).collect();
-    let exchange = prop_oneof![4 => prop::sample::select(ours), 1 => text()];
-    (exchange, text()).prop_map(|(exchange, key)| Origin { exchange: exchange.into(), routing_key: key.into() })
+    let kind = prop::sample::select(&[Kind::Command, Kind::Query, Kind::Event, Kind::Channel][..]);
+    (0..6_u8, kind, text()).prop_map(|(way, kind, name)| match way {
+        0 => Origin::Queue(name.into()),
+        1 => Origin::Delay(name.into()),
+        2 => Origin::Foreign(name.into()),
+        _ => Origin::Key { kind, key: name.into() },
+    })
 }
 
 /// Payloads: bytes of any kind, and some that begin like JSON or MessagePack.

@@ -1,6 +1,8 @@
 //! What the broker writes when it gives a message up by itself: because it expired, a queue was too long, or it was
 //! given back too often.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::broker::wire::{KIND, open, strip};
@@ -31,23 +33,20 @@ pub(crate) fn note_broker_death(properties: &mut Properties, names: &Names) {
         if let Some(Value::Timestamp(at)) = entry.get("time") {
             properties.headers.set("postrider-dead-at", Value::Timestamp(*at));
         }
-        let origin = Origin {
-            exchange: text("exchange").or(first_exchange).unwrap_or_default().into(),
-            routing_key: routing_key(&entry).or(properties.message_type.as_deref()).unwrap_or_default().into(),
-        };
-        name_by(properties, &origin, names);
+        let exchange = text("exchange").or(first_exchange).unwrap_or_default();
+        let key = routing_key(&entry).or(properties.message_type.as_deref()).unwrap_or_default();
+        name_by(properties, &names.origin(&exchange, key.into()));
     }
     strip(&mut properties.headers);
 }
 
 /// The kind and the key, as a lane would have read them from what was delivered.
-fn name_by(properties: &mut Properties, origin: &Origin, names: &Names) {
-    let envelope = open(origin, properties, Bytes::new(), names);
+fn name_by(properties: &mut Properties, origin: &Origin) {
+    let envelope = open(origin, properties, Bytes::new());
     properties.headers.set(KIND, envelope.kind.as_str());
-    let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
-    if !(moved && properties.message_type.is_some()) {
+    if !(origin.is_moved() && properties.message_type.is_some()) {
         // The whole of it: `invoice:ping` is for a service.
-        properties.message_type = Some(origin.routing_key.clone());
+        properties.message_type = Some(Arc::clone(origin.name()));
     }
 }
 

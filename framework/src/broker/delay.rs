@@ -1,9 +1,14 @@
 //! Delays without a plugin: 25 levels, each a queue whose messages all live equally long, so that none waits behind a
 //! longer one. A message passes the levels whose bits are set in its delay. See `docs/wire.md`, "Delays".
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Binding, Exchange, ExchangeKind, Names, Queue, Topology};
+use bytes::Bytes;
+
+use crate::broker::wire::{HOME, KIND, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, strip};
+use crate::broker::{Addressed, Binding, Exchange, ExchangeKind, Names, Properties, Queue, To, Topology};
+use crate::message::Kind;
 
 /// How many levels there are.
 const LEVELS: u32 = 25;
@@ -97,12 +102,33 @@ pub fn due_topology(names: &Names) -> Topology {
     }
 }
 
+/// The message as it is published when its delay is over.
+#[must_use]
+pub fn due(mut properties: Properties, payload: Bytes) -> Option<Addressed> {
+    if let Some(home) = properties.headers.remove(HOME).and_then(|home| home.shared_text()) {
+        // A delayed attempt that did not find the way back: it is nobody else's.
+        strip(&mut properties.headers);
+        return Some(Addressed::to_queue(home, properties, payload));
+    }
+    let kind = properties.headers.remove(KIND).and_then(|value| value.as_text().and_then(Kind::from_word))?;
+    let address = properties.message_type.take()?;
+    strip(&mut properties.headers);
+    // A foreign sender may have written anything there, and the broker closes the channel over what it cannot read.
+    let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
+    properties.expiration = expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
+    let key = address.split_once(':').map_or(&*address, |(_, key)| key);
+    let given = properties.headers.remove(ORIGINAL_TYPE).and_then(|given| given.shared_text());
+    properties.message_type = Some(given.unwrap_or_else(|| key.into()));
+    let (to, properties) = (To::key(kind, &address), Arc::new(properties));
+    Some(Addressed { to, delay: None, mandatory: true, awaits_reply: false, properties, payload })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::matches;
+    use crate::broker::{any as anything, matches};
 
     /// Follows a message through the levels; how long it takes and where it comes out.
     fn travel(exchange: &str, key: &str, topology: &Topology) -> (Duration, String) {
@@ -172,6 +198,27 @@ mod tests {
             let (_, key) = delayed_to_queue(&names, Duration::from_millis(millis), &queue(&first));
             let comes_back = matches(&delay_return(&names, &queue(&second)).routing_key, &key);
             prop_assert_eq!(comes_back, first == second);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn anything_that_is_due_has_a_way_and_an_expiration_that_the_broker_takes(
+            properties in anything::properties(), payload in anything::payload()
+        ) {
+            let says_where = properties.headers.text(KIND).and_then(Kind::from_word).is_some() && properties.message_type.is_some();
+            let has_home = properties.headers.text(HOME).is_some();
+            match due(properties, payload.clone()) {
+                Some(addressed) => {
+                    prop_assert!(says_where || has_home);
+                    prop_assert_eq!(addressed.payload, payload);
+                    prop_assert!(addressed.properties.headers.get(HOME).is_none());
+                    let expiration = addressed.properties.expiration.clone().filter(|_| !has_home);
+                    prop_assert!(expiration.is_none_or(|text| text.parse::<u32>().is_ok()));
+                }
+                None => prop_assert!(!says_where && !has_home),
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the
 //! suite it must pass.
 
+mod address;
 #[cfg(test)]
 pub(crate) mod any;
 mod death;
@@ -18,8 +19,11 @@ mod port;
 mod topology;
 mod wire;
 
+pub use address::{Origin, To};
 pub(crate) use death::{DEAD, note_broker_death};
-pub use delay::{MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due_queue, due_topology};
+pub use delay::{
+    MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due, due_queue, due_topology,
+};
 pub use delivery::{Answered, Delivery, DeliveryChannel, Receipt};
 pub use error::BrokerError;
 pub use names::Names;
@@ -36,4 +40,4 @@ pub(crate) use wire::{
     ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, REPLAYED,
     UNREADABLE, check_size, is_of_one_delivery, seal_owned, strip, usual_header,
 };
-pub use wire::{MAX_PROPERTIES_BYTES, Origin, Properties, is_reserved_header, open, seal};
+pub use wire::{MAX_PROPERTIES_BYTES, Properties, is_reserved_header, open, seal};

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use postrider_grammar::{NameError, check_word};
 
+use crate::broker::Origin;
 use crate::message::Kind;
 
 /// The names of exchanges and queues in one namespace. See `docs/wire.md`, "Names".
@@ -52,6 +53,17 @@ impl Names {
     #[must_use]
     pub fn kind_of(&self, exchange: &str) -> Option<Kind> {
         Kind::from_word(exchange.strip_prefix(&*self.namespace)?.strip_prefix('.')?).filter(|kind| *kind != Kind::Reply)
+    }
+
+    /// How a message was addressed that was published to this exchange with this routing key.
+    #[must_use]
+    pub fn origin(&self, exchange: &str, routing_key: Arc<str>) -> Origin {
+        match self.kind_of(exchange) {
+            Some(kind) => Origin::Key { kind, key: routing_key },
+            None if exchange.is_empty() => Origin::Queue(routing_key),
+            None if self.is_delay(exchange) => Origin::Delay(routing_key),
+            None => Origin::Foreign(routing_key),
+        }
     }
 
     /// The exchange of the wire tap.

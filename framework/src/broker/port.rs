@@ -1,13 +1,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{BrokerError, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, Topology};
+use crate::broker::{BrokerError, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, To, Topology};
 use crate::supervise::Tasks;
 
 /// What a broker can do by itself. An adapter states it; nobody asks for its name.
@@ -31,10 +32,10 @@ impl Capabilities {
 /// A message with its address: what a publisher sends.
 #[derive(Debug, Clone)]
 pub struct Addressed {
-    /// The exchange; empty for the default one, which routes to the queue named by the routing key.
-    pub exchange: Arc<str>,
-    /// The routing key.
-    pub routing_key: Arc<str>,
+    /// Where it goes.
+    pub to: To,
+    /// How much later it is to arrive there; at once without one.
+    pub delay: Option<Duration>,
     /// Whether the broker returns the message when no queue takes it.
     pub mandatory: bool,
     /// Whether the sender waits for a reply on this publisher; the adapter then fills in `reply_to`.
@@ -43,6 +44,20 @@ pub struct Addressed {
     pub properties: Arc<Properties>,
     /// The payload.
     pub payload: Bytes,
+}
+
+impl Addressed {
+    /// A message that goes straight into a queue and comes back if there is no such queue.
+    pub fn to_queue(queue: impl Into<Arc<str>>, properties: Properties, payload: Bytes) -> Self {
+        Self {
+            to: To::Queue(queue.into()),
+            delay: None,
+            mandatory: true,
+            awaits_reply: false,
+            properties: Arc::new(properties),
+            payload,
+        }
+    }
 }
 
 /// The result of publishing.

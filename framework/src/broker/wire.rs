@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::broker::Names;
+use crate::broker::Origin;
 use crate::message::{
     ContentEncoding, Envelope, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared,
 };
@@ -104,15 +104,6 @@ impl Properties {
     }
 }
 
-/// The exchange and routing key a message was published with.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// The exchange.
-    pub exchange: Arc<str>,
-    /// The routing key.
-    pub routing_key: Arc<str>,
-}
-
 /// The properties for an envelope. `reply_to` of a caller that waits is left to the adapter.
 #[must_use]
 pub fn seal(envelope: &Envelope) -> Properties {
@@ -197,12 +188,16 @@ const FIXED: usize = 512;
 /// type is required; what a foreign sender leaves out gets its default, and a header of ours with a value that
 /// makes no sense counts as left out.
 #[must_use]
-pub fn open(origin: &Origin, properties: &Properties, payload: Bytes, names: &Names) -> Envelope {
+pub fn open(origin: &Origin, properties: &Properties, payload: Bytes) -> Envelope {
     let headers = &properties.headers;
-    let kind = names.kind_of(&origin.exchange).or_else(|| headers.text(KIND).and_then(Kind::from_word));
-    let kind = kind.unwrap_or(if origin.exchange.is_empty() { Kind::Reply } else { Kind::Event });
+    let told = || headers.text(KIND).and_then(Kind::from_word);
+    let kind = match origin {
+        Origin::Key { kind, .. } => *kind,
+        Origin::Queue(_) => told().unwrap_or(Kind::Reply),
+        Origin::Delay(_) | Origin::Foreign(_) => told().unwrap_or(Kind::Event),
+    };
     // What did not come straight from its sender was routed by something else than its key.
-    let moved = origin.exchange.is_empty() || names.is_delay(&origin.exchange);
+    let moved = origin.is_moved();
     let (target, key) = address(kind, origin, properties.message_type.as_ref().filter(|_| moved), moved);
     let media_type = properties.content_type.as_deref().map_or(MediaType::BYTES, MediaType::from_wire);
     // An empty id would make one message of all that have none.
@@ -298,7 +293,7 @@ pub fn is_reserved_header(name: &str) -> bool {
 /// `invoice:ping` is `ping` for the service `invoice`. What was moved (a reply, a retry, a replay, a delay) was routed by
 /// its queue's name and has its key in `type`.
 fn address(kind: Kind, origin: &Origin, message_type: Option<&Arc<str>>, moved: bool) -> (Option<Name>, Key) {
-    let routed_by = message_type.unwrap_or(&origin.routing_key);
+    let routed_by = message_type.unwrap_or(origin.name());
     let whole = || Key::from_wire(Arc::clone(routed_by));
     if moved && kind == Kind::Reply {
         return (None, whole());
@@ -341,10 +336,10 @@ mod tests {
 
     #[test]
     fn headers_of_ours_with_a_value_that_makes_no_sense_count_as_left_out() {
-        let origin = Origin { exchange: "postrider.command".into(), routing_key: "invoice.create".into() };
+        let origin = Origin::Key { kind: Kind::Command, key: "invoice.create".into() };
         let opened = |name: &str, value: Value| {
             let headers = [(name, value)].into_iter().collect();
-            open(&origin, &Properties { headers, ..Properties::default() }, Bytes::new(), &Names::default())
+            open(&origin, &Properties { headers, ..Properties::default() }, Bytes::new())
         };
         let service = |name: &str| vec![Name::from_wire(name)];
         assert_eq!(opened(RECIPIENTS, "invoice".into()).recipients, service("invoice"), "one alone may be a text");
@@ -362,16 +357,16 @@ mod tests {
         assert_eq!(opened(KIND, "event".into()).kind, Kind::Command, "the exchange knows it better");
         for seconds in [0, u64::MAX] {
             let properties = Properties { timestamp: Some(seconds), priority: Some(255), ..Properties::default() };
-            let envelope = open(&origin, &properties, Bytes::new(), &Names::default());
+            let envelope = open(&origin, &properties, Bytes::new());
             assert_eq!((envelope.sent_at.is_some(), envelope.priority), (seconds == 0, Some(255)));
         }
     }
 
     #[test]
     fn a_foreign_message_needs_only_routing_key_and_content_type() {
-        let origin = Origin { exchange: "postrider.command".into(), routing_key: "invoice.create".into() };
+        let origin = Origin::Key { kind: Kind::Command, key: "invoice.create".into() };
         let properties = Properties { content_type: Some("application/json".into()), ..Properties::default() };
-        let envelope = open(&origin, &properties, Bytes::from_static(b"{}"), &Names::default());
+        let envelope = open(&origin, &properties, Bytes::from_static(b"{}"));
         assert_eq!((envelope.kind, envelope.key.as_str(), envelope.attempt), (Kind::Command, "invoice.create", 1));
         assert!(!envelope.id.as_str().is_empty());
     }

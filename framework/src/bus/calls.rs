@@ -263,11 +263,15 @@ impl Bus {
             let address = Address { kind, key, service: service.as_deref() };
             self.identity.keyed(&address, payload.clone(), options.clone(), self.request_timeout())
         };
+        let began = Instant::now();
         let query = self.await_reply(compose(Kind::Query)?, origin).await;
         match query {
             // No service has such a query; a command of that key is the other thing that answers.
             Err(RequestError::Send(SendError::Unroutable { .. })) => {
-                self.await_reply(compose(Kind::Command)?, origin).await
+                let mut command = compose(Kind::Command)?;
+                // Both together have the time of one.
+                command.timeout = command.timeout.saturating_sub(began.elapsed());
+                self.await_reply(command, origin).await
             }
             other => other,
         }
@@ -280,7 +284,7 @@ impl Bus {
     ) -> Result<Envelope, RequestError> {
         as_request(&mut outgoing)?;
         if let Some((origin, ordinal)) = origin.filter(|_| !outgoing.explicit_id) {
-            outgoing.envelope.id = origin.request_id(ordinal);
+            outgoing.envelope.id = origin.request_id(ordinal, &outgoing.envelope);
         }
         let (patience, cancellation) = (outgoing.timeout, outgoing.cancellation.clone());
         let envelope = stamp(outgoing, &self.identity, origin.map(|(origin, _)| origin))?;
@@ -323,7 +327,8 @@ impl Bus {
         if cancellation.as_ref().is_some_and(tokio_util::sync::CancellationToken::is_cancelled) {
             return Err(SendError::Cancelled);
         }
-        let published = self.outlet.publish(envelope, Instant::now() + patience);
+        let deadline = Instant::now() + patience;
+        let published = self.outlet.publish(envelope, deadline);
         let published = match cancellation {
             None => published.await,
             Some(token) => tokio::select! {
@@ -333,7 +338,7 @@ impl Bus {
         };
         match published {
             Ok(()) => Ok(id),
-            Err(error) => Err(self.outlet.explained(error).await),
+            Err(error) => Err(self.outlet.explained(error, deadline).await),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::broker::{Addressed, Names, Properties, Publication, Publisher, seal_owned};
+use crate::broker::{Addressed, Properties, Publication, Publisher, To, seal_owned};
 use crate::bus::SendError;
 use crate::message::{Envelope, Key, Kind, MediaType, Name};
 
@@ -16,12 +16,12 @@ pub(crate) const NOBODY: &str = "tap";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same error, or a better one: a key that nobody takes as a command, or as the message of a channel, may be a query.
-pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, names: &Names) -> SendError {
+pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, deadline: Instant) -> SendError {
     let (kind, key) = match &error {
         SendError::Unroutable { kind: kind @ (Kind::Command | Kind::Channel), key, .. } => (*kind, key),
         _ => return error,
     };
-    let asked = publisher.publish(question(key, names), Instant::now() + PATIENCE).await;
+    let asked = publisher.publish(question(key), deadline.min(Instant::now() + PATIENCE)).await;
     // Only a confirm says that a queue takes it; anything else leaves the first error as it is.
     if !matches!(asked, Ok(Publication::Confirmed)) {
         return error;
@@ -33,7 +33,7 @@ pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, names
 }
 
 /// A query that is for nobody and expires at once, with no payload: it comes back if no service owns the key.
-fn question(key: &str, names: &Names) -> Addressed {
+fn question(key: &str) -> Addressed {
     let plain = key.split_once(':').map_or(key, |(_, key)| key);
     let mut envelope = Envelope::new(Kind::Query, Key::from_wire(plain), MediaType::BYTES, Bytes::new());
     envelope.recipients = vec![Name::from_wire(NOBODY)];
@@ -41,8 +41,8 @@ fn question(key: &str, names: &Names) -> Addressed {
     envelope.transient = true;
     let (properties, payload): (Properties, Bytes) = seal_owned(Box::new(envelope));
     Addressed {
-        exchange: names.exchange(Kind::Query),
-        routing_key: key.into(),
+        to: To::key(Kind::Query, &key.into()),
+        delay: None,
         mandatory: true,
         awaits_reply: false,
         properties: Arc::new(properties),

@@ -3,7 +3,6 @@
 mod calls;
 mod compose;
 mod counters;
-mod delays;
 mod error;
 pub(crate) mod explain;
 mod options;
@@ -25,7 +24,7 @@ pub use options::Options;
 pub use outlet::{Outlet, PublishSettings};
 pub use payload::Payload;
 pub use resend::{Resend, Unsent};
-pub use route::{channel_key, due, route};
+pub use route::{channel_key, route};
 pub use stamp::Origin;
 pub(crate) use stamp::stamp;
 pub use tap::{Tap, TapFilter};

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::broker::{
-    Addressed, Broker, BrokerError, HOME, Names, Publication, Publisher, ReplySink, delayed_to_queue, fit_into_frame,
-};
-use crate::bus::delays::Delays;
+use crate::broker::{Addressed, Broker, BrokerError, Publication, Publisher, ReplySink, To, fit_into_frame};
 use crate::bus::explain::explained;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
@@ -41,10 +38,8 @@ impl Default for PublishSettings {
 /// Publishes envelopes and awaits replies on one confirm channel. One per arbiter thread, one for the rest.
 pub struct Outlet {
     pub(super) publisher: Arc<dyn Publisher>,
-    pub(super) delays: Arc<Delays>,
     requests: Arc<Requests>,
     pub(super) counters: Arc<Counters>,
-    pub(super) names: Names,
     limits: Limits,
     pub(crate) settings: PublishSettings,
 }
@@ -56,17 +51,15 @@ impl Outlet {
     /// When the broker cannot be reached or refuses.
     pub async fn open(
         broker: &Arc<dyn Broker>,
-        names: Names,
         limits: Limits,
         settings: PublishSettings,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>, BrokerError> {
-        let requests = Requests::new(settings.max_open_requests, names.clone(), Arc::clone(&counters));
+        let requests = Requests::new(settings.max_open_requests, Arc::clone(&counters));
         let sink = Arc::clone(&requests);
         let sink: ReplySink = Arc::new(move |event| sink.receive(event));
         let publisher = broker.publisher(sink).await?;
-        let delays = Delays::new(Arc::clone(broker), names.clone());
-        Ok(Arc::new(Self { publisher, delays, requests, counters, names, limits, settings }))
+        Ok(Arc::new(Self { publisher, requests, counters, limits, settings }))
     }
 
     /// Publishes a stamped envelope and waits until the broker has accepted it. Messages leave in the order in
@@ -83,30 +76,20 @@ impl Outlet {
             service = envelope.source.as_ref().map(|name| name.as_str()));
         let counters = Arc::clone(&self.counters);
         let (kind, id, delayed) = (envelope.kind, envelope.id.clone(), envelope.delay.is_some());
-        let publish = |addressed: Addressed| -> BoxFuture<'static, Result<Publication, BrokerError>> {
-            if delayed {
-                let (delays, publisher) = (Arc::clone(&self.delays), Arc::clone(&self.publisher));
-                return Box::pin(async move { delays.publish(&*publisher, addressed, None, deadline).await });
-            }
-            self.publisher.publish(addressed, deadline)
-        };
-        let mut publications = route(envelope, &self.names).map(|addressed| {
-            // A delayed message is routed by its delay; its key is in its type.
-            let key = addressed.properties.message_type.as_ref().filter(|_| delayed);
-            (Arc::clone(key.unwrap_or(&addressed.routing_key)), publish(addressed))
-        });
+        let mut publications =
+            route(envelope).map(|message| (message.to.clone(), self.publisher.publish(message, deadline)));
         let (first, others) = (publications.next(), publications.collect::<Vec<_>>());
-        // The levels are ours: if they do not take an event, that is a failure.
+        // The broker keeps it until it is due: if it does not take an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         async move {
-            let Some((key, publication)) = first else { return Ok(()) };
+            let Some((to, publication)) = first else { return Ok(()) };
             if others.is_empty() {
-                return judge(publication.await?, kind, key, &id, &counters);
+                return judge(publication.await?, kind, &to, &id, &counters);
             }
-            let publications = std::iter::once((key, publication)).chain(others);
-            let publications = publications.map(|(key, publication)| async { (key, publication.await) });
-            for (key, publication) in join_all(publications).await {
-                judge(publication?, kind, key, &id, &counters)?;
+            let publications = std::iter::once((to, publication)).chain(others);
+            let publications = publications.map(|(to, publication)| async { (to, publication.await) });
+            for (to, publication) in join_all(publications).await {
+                judge(publication?, kind, &to, &id, &counters)?;
             }
             Ok(())
         }
@@ -114,8 +97,8 @@ impl Outlet {
     }
 
     /// The error of a message that nobody takes, with what the broker knows of its key: one that is a query is not sent as a command.
-    pub(crate) async fn explained(&self, error: SendError) -> SendError {
-        explained(error, &*self.publisher, &self.names).await
+    pub(crate) async fn explained(&self, error: SendError, deadline: Instant) -> SendError {
+        explained(error, &*self.publisher, deadline).await
     }
 
     /// Publishes a message that was received before, straight into a queue.
@@ -125,9 +108,9 @@ impl Outlet {
     pub async fn forward(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
         self.fit(&mut addressed);
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
-        let queue = addressed.routing_key.clone();
+        let to = addressed.to.clone();
         let publication = self.publisher.publish(addressed, deadline).await?;
-        judge(publication, Kind::Command, queue, &id, &self.counters)
+        judge(publication, Kind::Command, &to, &id, &self.counters)
     }
 
     /// The connection may have smaller frames than the one on which the message came.
@@ -138,20 +121,15 @@ impl Outlet {
         }
     }
 
-    /// A queue may have been made anew: the way back to it from a delay is declared again before it is needed.
-    pub fn forget_way_back(&self, queue: &str) {
-        self.delays.forget(queue);
-    }
-
     /// Publishes an answer for a second time, which may have been the reason why its first channel has ended.
     ///
     /// # Errors
     /// As [`Outlet::publish`].
     pub async fn answer_again(&self, answer: Addressed, deadline: Instant) -> Result<(), SendError> {
         let id = answer.properties.message_id.as_deref().unwrap_or_default().into();
-        let queue = answer.routing_key.clone();
+        let to = answer.to.clone();
         let publication = self.publisher.publish_suspect(answer, deadline).await?;
-        judge(publication, Kind::Reply, queue, &id, &self.counters)
+        judge(publication, Kind::Reply, &to, &id, &self.counters)
     }
 
     /// Publishes a message whose delay is over.
@@ -161,34 +139,23 @@ impl Outlet {
     pub async fn publish_due(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
         self.fit(&mut addressed);
         let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
-        let key = addressed.routing_key.clone();
-        let kind = self.names.kind_of(&addressed.exchange).unwrap_or(Kind::Reply);
+        let to = addressed.to.clone();
+        let kind = if let To::Key { kind, .. } = to { kind } else { Kind::Reply };
         let publication = self.publisher.publish(addressed, deadline).await?;
-        judge(publication, kind, key, &id, &self.counters)
+        judge(publication, kind, &to, &id, &self.counters)
     }
 
-    /// Publishes a message that was received before so that it arrives in its queue, which its routing key names, after
-    /// a delay.
+    /// Publishes a message that was received before so that it arrives in a queue after a delay.
     ///
     /// # Errors
     /// As [`Outlet::forward`].
     pub async fn forward_later(
         &self,
-        mut addressed: Addressed,
+        addressed: Addressed,
         delay: Duration,
         deadline: Instant,
     ) -> Result<(), SendError> {
-        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
-        let queue = addressed.routing_key.clone();
-        self.fit(&mut addressed);
-        let (exchange, routing_key) = delayed_to_queue(&self.names, delay, &queue);
-        (addressed.exchange, addressed.routing_key) = (exchange.into(), routing_key.into());
-        // Should the way back be gone when the delay is over, it is sent on from what is due.
-        if *queue != *self.names.due() {
-            Arc::make_mut(&mut addressed.properties).headers.set(HOME, Arc::clone(&queue));
-        }
-        let publication = self.delays.publish(&*self.publisher, addressed, Some(&queue), deadline).await?;
-        judge(publication, Kind::Command, queue, &id, &self.counters)
+        self.forward(Addressed { delay: Some(delay), ..addressed }, deadline).await
     }
 
     /// Publishes a stamped request and waits for its reply until the deadline.
@@ -306,7 +273,7 @@ fn not_opened(refused: Refused, id: &str) -> RequestError {
 pub(super) fn judge(
     publication: Publication,
     kind: Kind,
-    key: Arc<str>,
+    to: &To,
     id: &crate::message::MessageId,
     counters: &Counters,
 ) -> Result<(), SendError> {
@@ -314,10 +281,12 @@ pub(super) fn judge(
         Publication::Confirmed => {}
         // An event without a subscriber is nothing wrong; it is only counted.
         Publication::Returned if kind == Kind::Event => Counters::add(&counters.unrouted),
-        Publication::Returned => return Err(SendError::Unroutable { kind, key: key.to_string(), id: id.clone() }),
-        Publication::Rejected => return Err(SendError::Rejected { kind, key: key.to_string(), id: id.clone() }),
+        Publication::Returned => {
+            return Err(SendError::Unroutable { kind, key: to.name().to_string(), id: id.clone() });
+        }
+        Publication::Rejected => return Err(SendError::Rejected { kind, key: to.name().to_string(), id: id.clone() }),
         Publication::Unknown(reason) => {
-            return Err(SendError::Unknown { kind, key: key.to_string(), id: id.clone(), reason });
+            return Err(SendError::Unknown { kind, key: to.name().to_string(), id: id.clone(), reason });
         }
     }
     Counters::add(&counters.sent);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::{Names, Origin, ReplyEvent, open};
+use crate::broker::{Origin, ReplyEvent, open};
 use crate::bus::Counters;
 use crate::message::Envelope;
 
@@ -54,7 +54,6 @@ struct Table {
 pub(super) struct Requests {
     open: Mutex<Table>,
     most: usize,
-    names: Names,
     counters: Arc<Counters>,
 }
 
@@ -67,8 +66,8 @@ pub(super) struct OpenRequest<T = oneshot::Receiver<Waited>> {
 }
 
 impl Requests {
-    pub(super) fn new(most: usize, names: Names, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), most, names, counters })
+    pub(super) fn new(most: usize, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), most, counters })
     }
 
     /// Opens a request.
@@ -103,7 +102,7 @@ impl Requests {
         match event {
             ReplyEvent::Arrived { properties, payload } => {
                 let origin = Origin::default();
-                let reply = open(&origin, &properties, payload, &self.names);
+                let reply = open(&origin, &properties, payload);
                 if !self.deliver(reply) {
                     Counters::add(&self.counters.late_replies);
                 }
@@ -160,7 +159,7 @@ mod tests {
     use crate::broker::Properties;
 
     fn requests() -> Arc<Requests> {
-        Requests::new(8, Names::new("test").unwrap(), Arc::default())
+        Requests::new(8, Arc::default())
     }
 
     fn reply_to(id: &str) -> ReplyEvent {

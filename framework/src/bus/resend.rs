@@ -71,9 +71,7 @@ pub struct Resend {
 struct Sealed {
     message: Addressed,
     kind: Kind,
-    key: Arc<str>,
     id: MessageId,
-    delayed: bool,
 }
 
 impl Outlet {
@@ -105,7 +103,7 @@ impl Outlet {
             };
             match sent {
                 Ok(()) => Ok(()),
-                Err(error) => Err(outlet.explained(error).await),
+                Err(error) => Err(outlet.explained(error, Instant::now() + timeout).await),
             }
         }
         .instrument(span)
@@ -113,24 +111,14 @@ impl Outlet {
 
     fn sealed(&self, envelope: Box<Envelope>) -> impl Iterator<Item = Sealed> {
         let (kind, id, delayed) = (envelope.kind, envelope.id.clone(), envelope.delay.is_some());
-        // The levels are ours: if they do not take an event, that is a failure.
+        // The broker keeps it until it is due: if it does not take an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
-        route(envelope, &self.names).map(move |message| {
-            // A delayed message is routed by its delay; its key is in its type.
-            let key = message.properties.message_type.as_ref().filter(|_| delayed);
-            let key = Arc::clone(key.unwrap_or(&message.routing_key));
-            Sealed { message, kind, key, id: id.clone(), delayed }
-        })
+        route(envelope).map(move |message| Sealed { message, kind, id: id.clone() })
     }
 
     async fn send_once(&self, sealed: &Sealed, deadline: Instant) -> Result<(), SendError> {
-        let message = sealed.message.clone();
-        let publication = if sealed.delayed {
-            self.delays.publish(&*self.publisher, message, None, deadline).await
-        } else {
-            self.publisher.publish(message, deadline).await
-        };
-        judge(publication?, sealed.kind, Arc::clone(&sealed.key), &sealed.id, &self.counters)
+        let publication = self.publisher.publish(sealed.message.clone(), deadline).await?;
+        judge(publication, sealed.kind, &sealed.message.to, &sealed.id, &self.counters)
     }
 
     async fn until_taken(&self, sealed: Sealed, timeout: Duration, resend: Option<&Resend>) -> Result<(), SendError> {

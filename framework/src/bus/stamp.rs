@@ -29,10 +29,15 @@ impl Origin {
         Self { trace: trace.map_or_else(TraceContext::root, TraceContext::child), message, seed, waiter }
     }
 
-    /// The id of a handler's request, counted from 1; the same at every attempt.
+    /// The id of a handler's request, counted from 1. It is the same at every attempt that asks the same, and another one when
+    /// something else is asked: an answer that comes late is that to its own question.
     #[must_use]
-    pub fn request_id(&self, ordinal: u32) -> MessageId {
-        self.message.id.derived(&self.seed, ordinal)
+    pub fn request_id(&self, ordinal: u32, request: &Envelope) -> MessageId {
+        let id = self.message.id.derived(&self.seed, ordinal);
+        match &request.target {
+            Some(service) => id.of_content(&format!("{service}:{}", request.key), &request.payload),
+            None => id.of_content(request.key.as_str(), &request.payload),
+        }
     }
 
     /// The id of a message that a handler sends without waiting, counted from 1; the same at every attempt, so that whoever
@@ -105,5 +110,36 @@ fn begin(envelope: &mut Envelope) {
     }
     if envelope.headers.get(TraceContext::TRACEPARENT).is_none() {
         envelope.headers.put(TraceContext::TRACEPARENT, TraceContext::root().header());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::{Key, MediaType, Name};
+
+    #[test]
+    fn a_request_has_the_same_id_at_each_attempt_that_asks_the_same_and_another_one_otherwise() {
+        let asks = |kind, key: &str, payload: &'static str| {
+            Envelope::new(kind, Key::from_wire(key), MediaType::JSON, Bytes::from_static(payload.as_bytes()))
+        };
+        let handled = Envelope::with_id(
+            Kind::Command,
+            Key::from_wire("a.b"),
+            "the message".into(),
+            MediaType::JSON,
+            Bytes::new(),
+        );
+        let origin = Origin::of(handled.into(), "a waiter".into(), "an actor".into());
+        let id = |envelope: &Envelope| origin.request_id(1, envelope);
+        let first = asks(Kind::Query, "stock.left", "7");
+        assert_eq!(id(&first), id(&asks(Kind::Query, "stock.left", "7")));
+        let by_name = Envelope { target: Some(Name::from_wire("depot")), ..first.clone() };
+        for other in [asks(Kind::Query, "stock.price", "7"), asks(Kind::Query, "stock.left", "8"), by_name] {
+            assert_ne!(id(&first), id(&other), "an answer to one would be taken for the other's: {other:?}");
+        }
+        assert_ne!(id(&first), origin.request_id(2, &first));
     }
 }

@@ -33,7 +33,6 @@ impl TapFilter {
 /// its queue keeps the newest 10 000 messages, and ends with the tap.
 pub struct Tap {
     consumer: Box<dyn Consumer>,
-    names: Names,
 }
 
 impl Tap {
@@ -56,13 +55,13 @@ impl Tap {
             }
             other => other,
         })?;
-        Ok(Self { consumer, names: names.clone() })
+        Ok(Self { consumer })
     }
 
     /// The next message. `None` when the connection is gone; open a new tap then. Cancel safe.
     pub async fn next(&mut self) -> Option<Envelope> {
         let delivery = self.consumer.next().await?.ok()?;
-        let envelope = open(&delivery.origin, &delivery.properties, delivery.payload, &self.names);
+        let envelope = open(&delivery.origin, &delivery.properties, delivery.payload);
         delivery.receipt.ack();
         Some(envelope)
     }

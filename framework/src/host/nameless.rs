@@ -119,9 +119,8 @@ pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -
     }
     let mut all = Hashed(hasher.build_hasher());
     let texts = [&properties.correlation_id, &properties.reply_to, &properties.message_type, &properties.app_id];
-    let origin = &delivery.origin;
     // Writing to it never fails.
-    let _ = write!(all, "{lane} {:?} {:?} {texts:?}", origin.exchange, origin.routing_key);
+    let _ = write!(all, "{lane} {:?} {texts:?}", delivery.origin);
     let rest = (&properties.content_type, properties.timestamp, properties.priority, &properties.user_id);
     let _ = write!(all, " {rest:?}");
     for (name, value) in properties.headers.iter().filter(|(name, _)| !is_of_one_delivery(name)) {

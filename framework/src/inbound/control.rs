@@ -109,10 +109,10 @@ impl ControlSettings {
         let Delivery { origin, properties, payload, receipt, .. } = delivery;
         // At most once: what comes twice would be obeyed twice.
         receipt.ack();
-        if *origin.routing_key == *BIND {
+        if **origin.name() == *BIND {
             return self.bind.notify_one();
         }
-        let order = open(&origin, &properties, payload, &self.bus.identity.names);
+        let order = open(&origin, &properties, payload);
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
         let Some(reply) = self.reply(&order, answer) else { return };

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{
-    Addressed, Broker, BrokerError, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology, due_topology, strip,
+    Addressed, Broker, BrokerError, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology, due, due_topology,
+    strip,
 };
-use crate::bus::{Bus, Counters, SendError, Unsent, due};
+use crate::bus::{Bus, Counters, SendError, Unsent};
 use crate::handler::{Failed, FailureClass};
 use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
@@ -112,8 +113,7 @@ impl DueSettings {
     async fn publish(&self, delivery: Delivery) {
         let Delivery { properties, payload, receipt, .. } = delivery;
         let properties = Arc::unwrap_or_clone(properties);
-        let names = &self.bus.identity.names;
-        let Some(addressed) = due(properties.clone(), payload.clone(), names) else {
+        let Some(addressed) = due(properties.clone(), payload.clone()) else {
             let why = "it does not say in `type` and `postrider-kind` where it is to go";
             return self.give_up(properties, payload, receipt, why).await;
         };
@@ -150,7 +150,7 @@ impl DueSettings {
         strip(&mut properties.headers);
         set_skewed_since(&mut properties);
         let names = &self.bus.identity.names;
-        let addressed = to_queue(names.due(), properties, payload);
+        let addressed = Addressed::to_queue(names.due(), properties, payload);
         let deadline = Instant::now() + self.confirm_timeout;
         self.settle(self.bus.outlet.forward_later(addressed, self.skew.pause, deadline).await, receipt).await;
     }
@@ -182,7 +182,7 @@ impl DueSettings {
             return receipt.give_back();
         }
         let deadline = Instant::now() + self.confirm_timeout;
-        let forwarded = self.bus.outlet.forward(to_queue(dead, properties, payload), deadline).await;
+        let forwarded = self.bus.outlet.forward(Addressed::to_queue(dead, properties, payload), deadline).await;
         if forwarded.is_ok() {
             Counters::add(&self.counters.dead_lettered);
         }
@@ -205,11 +205,6 @@ impl DueSettings {
 
 fn is_permanent(error: &SendError) -> bool {
     matches!(error, SendError::Broker(error) if error.is_permanent())
-}
-
-fn to_queue(queue: String, properties: Properties, payload: Bytes) -> Addressed {
-    let (exchange, routing_key) = ("".into(), queue.into());
-    Addressed { exchange, routing_key, mandatory: true, awaits_reply: false, properties: Arc::new(properties), payload }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
     ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION,
-    ORIGINAL_TYPE, Properties, fit_into_frame, note_broker_death, open, strip,
+    ORIGINAL_TYPE, Origin, Properties, fit_into_frame, note_broker_death, open, strip,
 };
 use crate::handler::{Failed, HandlerSpec};
 use crate::message::{Envelope, Headers, Kind, MessageId, Problem, Value};
@@ -54,28 +54,20 @@ fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Address
     });
     properties.message_id = Some(envelope.id.shared());
     properties.persistent = true;
-    Addressed {
-        exchange: "".into(),
-        routing_key: queue.into(),
-        mandatory: true,
-        awaits_reply: false,
-        properties: Arc::new(properties),
-        payload: envelope.payload.clone(),
-    }
+    Addressed::to_queue(queue, properties, envelope.payload.clone())
 }
 
 /// A message that changes its queue and nothing else.
 #[must_use]
 pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
     let mut original = (*delivery.properties).clone();
-    if delivery.origin.exchange.is_empty() && delivery.origin.routing_key.ends_with(".dead") {
+    if matches!(&*delivery.origin, Origin::Queue(queue) if queue.ends_with(".dead")) {
         // What the broker says of a letter would be lost on the way.
         note_broker_death(&mut original, names);
     }
-    let envelope = open(&delivery.origin, &original, delivery.payload.clone(), names);
+    let envelope = open(&delivery.origin, &original, delivery.payload.clone());
     // What was moved before is addressed by its type, the service included.
-    let moved = delivery.origin.exchange.is_empty() || names.is_delay(&delivery.origin.exchange);
-    let address = original.message_type.clone().filter(|_| moved);
+    let address = original.message_type.clone().filter(|_| delivery.origin.is_moved());
     // It expires where it goes as it would have where it was.
     let expiration = original.expiration.take();
     let mut addressed = forwarded(&original, &envelope, queue);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::broker::{self, Delivery, Properties, Receipt};
+use crate::broker::{self, Delivery, Origin, Properties, Receipt};
 use crate::bus::Identity;
 use crate::handler::Lane;
 use crate::inbound::forward::is_of_earlier_attempts;
@@ -18,15 +18,15 @@ pub(super) struct Opened {
 /// Opens a delivery; the receipt alone when somebody else is meant.
 pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
     let Delivery { origin, mut properties, payload, receipt, .. } = delivery;
-    if identity.names.is_delay(&origin.exchange) {
+    if matches!(*origin, Origin::Delay(_)) {
         let headers = &mut Arc::make_mut(&mut properties).headers;
         broker::strip(headers);
         headers.remove(broker::HOME);
-    } else if !origin.exchange.is_empty() && properties.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {
+    } else if !origin.is_moved() && properties.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {
         // It comes straight from its sender, so that nobody has tried it yet.
         Arc::make_mut(&mut properties).headers.retain(|name| !is_of_earlier_attempts(name));
     }
-    let envelope = broker::open(&origin, &properties, payload, &identity.names);
+    let envelope = broker::open(&origin, &properties, payload);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }
@@ -62,13 +62,13 @@ mod tests {
         fn any_delivery_is_opened_as_it_came_or_is_for_somebody_else(
             delivery in any::delivery(any::receipt), lane in prop::sample::select(&Lane::ALL[..])
         ) {
-            let (properties, payload, exchange) =
-                (delivery.properties.clone(), delivery.payload.clone(), delivery.origin.exchange.clone());
+            let (properties, payload, origin) =
+                (delivery.properties.clone(), delivery.payload.clone(), delivery.origin.clone());
             match open(delivery, lane, &identity()) {
                 Ok(opened) => {
                     prop_assert!(opened.receipt.is_live() && opened.envelope.attempt >= 1);
                     prop_assert_eq!(&opened.envelope.payload, &payload);
-                    let (delayed, moved) = (identity().names.is_delay(&exchange), exchange.is_empty());
+                    let (delayed, moved) = (matches!(*origin, Origin::Delay(_)), origin.is_moved());
                     let mut came = (*properties).clone();
                     came.headers.retain(|name| moved || !is_of_earlier_attempts(name));
                     prop_assert!(delayed || *opened.original == came, "retries must have what came");

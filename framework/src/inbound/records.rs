@@ -74,13 +74,6 @@ pub(crate) async fn write<T: Serialize>(outlet: &Outlet, queue: &str, record: &T
         headers: Headers::new(),
         ..Properties::default()
     };
-    let addressed = Addressed {
-        exchange: "".into(),
-        routing_key: queue.into(),
-        mandatory: true,
-        awaits_reply: false,
-        properties: properties.into(),
-        payload: payload.into(),
-    };
+    let addressed = Addressed::to_queue(queue, properties, payload.into());
     outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
 }

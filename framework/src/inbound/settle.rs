@@ -192,9 +192,10 @@ impl Settler {
     async fn refused(&self, outcome: &Outcome, request: &Envelope) -> bool {
         let Some(mut reply) = self.addressed_reply(outcome, request) else { return false };
         // What is sent there with `mandatory` the broker returns always.
-        if !is_direct_reply(&reply.routing_key) {
+        let address = reply.to.name();
+        if !is_direct_reply(&address) {
             reply.mandatory = true;
-        } else if !self.callers.are_at(&reply.routing_key, &*self.bus.broker).await {
+        } else if !self.callers.are_at(&address, &*self.bus.broker).await {
             if is_logged("whoever is to hear that it was rejected is gone", &self.queue) {
                 tracing::warn!(message_id = %request.id, key = %request.key, "whoever is to hear that it was rejected is gone");
             }
@@ -211,7 +212,7 @@ impl Settler {
 
     /// The answer as it goes to the queue of whoever asked.
     pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
-        route(Box::new(self.stamped_reply(outcome, request)?), &self.bus.identity.names).next()
+        route(Box::new(self.stamped_reply(outcome, request)?)).next()
     }
 
     fn stamped_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {

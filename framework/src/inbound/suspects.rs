@@ -112,14 +112,8 @@ impl Notes {
         let declared = self.broker.declare(&Topology { queues, ..Topology::default() }).await;
         declared.map_err(|error| error.to_string())?;
         let message_id = Some(MessageId::new().shared());
-        let note = Addressed {
-            exchange: "".into(),
-            routing_key: queue.into(),
-            mandatory: true,
-            awaits_reply: false,
-            properties: Properties { message_id, persistent: true, ..Properties::default() }.into(),
-            payload: Bytes::new(),
-        };
+        let properties = Properties { message_id, persistent: true, ..Properties::default() };
+        let note = Addressed::to_queue(queue, properties, Bytes::new());
         self.outlet.forward(note, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Broker, BrokerError, Names, Properties, Queue, Topology};
+use crate::broker::{Addressed, Broker, BrokerError, Names, Properties, Queue, To, Topology};
 use crate::bus::{Bus, Outlet};
 use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
@@ -197,10 +197,10 @@ pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
 
 /// Tells all processes that exchanges were deleted, so that they declare them with what is bound to them.
 pub async fn tell_others(outlet: &Outlet, names: &Names) {
-    let sign = |exchange: &str, key: &str| Addressed {
-        exchange: exchange.into(),
-        routing_key: key.into(),
-        mandatory: exchange.is_empty(),
+    let sign = |to: To| Addressed {
+        mandatory: matches!(to, To::Queue(_)),
+        to,
+        delay: None,
         awaits_reply: false,
         properties: Arc::new(Properties {
             message_id: Some(MessageId::new().shared()),
@@ -211,10 +211,10 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
     };
     let deadline = Instant::now() + PATIENCE;
     // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.
-    if let Err(error) = outlet.forward(sign("", &names.generation()), deadline).await {
+    if let Err(error) = outlet.forward(sign(To::Queue(names.generation().into())), deadline).await {
         tracing::warn!(%error, "other processes were not told; they bind again within a minute");
     }
-    if let Err(error) = outlet.forward(sign(&names.exchange(Kind::Channel), BIND), deadline).await {
+    if let Err(error) = outlet.forward(sign(To::key(Kind::Channel, &BIND.into())), deadline).await {
         tracing::debug!(%error, "other processes hear of it later");
     }
 }

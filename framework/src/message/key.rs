@@ -77,6 +77,11 @@ impl Name {
         Self(text.into())
     }
 
+    /// The name as text that others share.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The name as text, when it is not needed any more.
     pub(crate) fn into_shared(self) -> Arc<str> {
         self.0

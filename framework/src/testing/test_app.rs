@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 
 use crate::adapter::in_process::InProcess;
 use crate::app::{App, Running};
-use crate::broker::{Addressed, Names, Origin, open};
 use crate::bus::explain::NOBODY;
 use crate::bus::{Bus, RequestError, SendError, Stats};
 use crate::codec::{self, Limits};
@@ -182,9 +181,7 @@ impl TestApp {
 }
 
 impl Log {
-    fn add(&self, addressed: &Addressed) {
-        let origin = Origin { exchange: addressed.exchange.clone(), routing_key: addressed.routing_key.clone() };
-        let envelope = open(&origin, &addressed.properties, addressed.payload.clone(), &Names::default());
+    fn add(&self, envelope: Envelope) {
         // How apps find each other (`App::needs`), and how whoever reached nobody asks what the key is: nobody's own messages.
         let asks_for_owner = envelope.recipients.iter().any(|name| name.as_str() == NOBODY);
         if asks_for_owner || envelope.key.as_str() == CONTROL {

@@ -7,11 +7,13 @@ use tokio::sync::{Notify, watch};
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
 use crate::adapter::in_process::publisher::Replies;
-use crate::broker::{BrokerError, ConnectionState};
+use crate::broker::{BrokerError, ConnectionState, Names};
 
 /// What a session shares with its publishers and consumers.
 pub(super) struct Connection {
     pub(super) inner: Arc<Inner>,
+    /// Those of the app that is connected.
+    pub(super) names: Names,
     pub(super) id: u64,
     pub(super) state: watch::Sender<ConnectionState>,
     pub(super) replies: Replies,
@@ -23,11 +25,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>, stops: Arc<Notify>) -> Arc<Self> {
+    pub(super) fn new(inner: Arc<Inner>, names: Names, faults: Option<Script>, stops: Arc<Notify>) -> Arc<Self> {
         let id = inner.lock().next_id();
         let state = watch::channel(ConnectionState { up: true, epoch: 1, blocked: false }).0;
         Arc::new(Self {
             inner,
+            names,
             id,
             state,
             replies: Replies::default(),

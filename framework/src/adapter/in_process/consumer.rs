@@ -7,11 +7,14 @@ use foldhash::HashMap;
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 
+use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
 use crate::adapter::in_process::publisher::publish;
 use crate::adapter::in_process::queue::Subscriber;
-use crate::broker::{Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Receipt};
+use crate::broker::{
+    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt,
+};
 
 pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut state = connection.inner.lock();
@@ -47,7 +50,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         wake: Arc::clone(&wake),
         itself: Weak::clone(itself),
     });
-    Ok(Box::new(InProcessConsumer { channel }))
+    Ok(Box::new(InProcessConsumer { channel, last: None }))
 }
 
 /// One consumer's channel.
@@ -135,6 +138,7 @@ impl DeliveryChannel for Channel {
             return Answered::Leaving;
         }
         // An answer to somebody who is gone is dropped, as everywhere.
+        let answer = Routed::of(answer, &self.connection.names);
         let _ = publish(&self.connection, answer, false);
         if fault == Some(FaultKind::CrashAfter) {
             self.connection.shut();
@@ -164,6 +168,7 @@ impl Channel {
             tokio::time::sleep(pause).await;
             let open = channel.is_open();
             if open {
+                let answer = Routed::of(answer, &channel.connection.names);
                 let _ = publish(&channel.connection, answer, false);
             }
             channel.tell(number, open);
@@ -173,12 +178,26 @@ impl Channel {
 
 struct InProcessConsumer {
     channel: Arc<Channel>,
+    /// The way of the last delivery, and how that was addressed.
+    last: Option<(Arc<Way>, Arc<Origin>)>,
 }
 
 impl InProcessConsumer {
+    /// What comes often was addressed as what came before it.
+    fn origin(&mut self, way: &Arc<Way>) -> Arc<Origin> {
+        if let Some((last, origin)) = &self.last
+            && (Arc::ptr_eq(last, way) || last == way)
+        {
+            return Arc::clone(origin);
+        }
+        let origin = Arc::new(way.origin(&self.channel.connection.names));
+        self.last = Some((Arc::clone(way), Arc::clone(&origin)));
+        origin
+    }
+
     /// What there is to say right now.
     #[allow(clippy::panic, reason = "a fault that tests ask for")]
-    fn poll_once(&self) -> Option<Option<Result<Delivery, BrokerError>>> {
+    fn poll_once(&mut self) -> Option<Option<Result<Delivery, BrokerError>>> {
         let lost = |reason: &str| Some(Some(Err(BrokerError::Lost { reason: reason.into() })));
         if self.channel.connection.is_closed() {
             return lost("the session was closed");
@@ -200,7 +219,7 @@ impl InProcessConsumer {
             self.channel.connection.shut();
         }
         Some(Some(Ok(Delivery {
-            origin: message.origin,
+            origin: self.origin(&message.way),
             redelivered: message.redelivered,
             delivery_count: counts.then_some(message.given_back),
             properties: message.properties,

@@ -20,7 +20,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::broker::Addressed;
+use crate::adapter::amqp::Routed;
+use crate::broker::{Names, open};
+use crate::message::Envelope;
 use faults::Script;
 use state::State;
 
@@ -28,7 +30,7 @@ pub use faults::{Fault, FaultKind, Faults, Step};
 pub use session::Session;
 
 /// Looks at everything that is published.
-pub type Observer = Arc<dyn Fn(&Addressed) + Send + Sync>;
+pub type Observer = Arc<dyn Fn(Envelope) + Send + Sync>;
 
 /// The in-process broker. Clones are the same broker; apps that share one reach each other.
 #[derive(Clone, Default)]
@@ -68,8 +70,8 @@ impl InProcess {
 
     /// A connection to it.
     #[must_use]
-    pub fn connect(&self) -> Session {
-        Session::new(Arc::clone(&self.inner), self.faults.clone(), Arc::clone(&self.stops))
+    pub fn connect(&self, names: &Names) -> Session {
+        Session::new(Arc::clone(&self.inner), names.clone(), self.faults.clone(), Arc::clone(&self.stops))
     }
 
     /// The same broker for those who are to suffer: what connects through this handle has these faults, all by one script.
@@ -177,10 +179,10 @@ impl Inner {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn published(&self, addressed: &Addressed) {
+    fn published(&self, message: &Routed, names: &Names) {
         let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {
-            observer(addressed);
+            observer(open(&message.way.origin(names), &message.properties, message.payload.clone()));
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use futures::FutureExt;
 use proptest::prelude::*;
 
+use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::in_process::{InProcess, Session};
-use crate::broker::{Addressed, Broker, Consumer, ConsumerSpec, Delivery, Publication, Queue, Receipt, Topology};
+use crate::broker::{Broker, Consumer, ConsumerSpec, Delivery, Names, Publication, Queue, Receipt, Topology};
 
 const PREFETCH: u16 = 3;
 
@@ -58,7 +59,7 @@ fn message_of(delivery: &Delivery) -> u32 {
 impl Model {
     fn new() -> Self {
         let broker = InProcess::new();
-        let session = broker.connect();
+        let session = broker.connect(&Names::default());
         let queues = vec![Queue::quorum("q")];
         session.declare(&Topology { queues, ..Topology::default() }).now_or_never().unwrap().unwrap();
         let (consumers, held) = (Vec::new(), Vec::new());
@@ -92,15 +93,14 @@ impl Model {
     fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Publish => {
-                let addressed = Addressed {
-                    exchange: "".into(),
-                    routing_key: "q".into(),
+                let routed = Routed {
+                    way: Way { exchange: "".into(), routing_key: "q".into() },
                     mandatory: true,
                     awaits_reply: false,
                     properties: std::sync::Arc::default(),
                     payload: self.published.to_be_bytes().to_vec().into(),
                 };
-                let publication = self.broker.inner.lock().publish(addressed);
+                let publication = self.broker.inner.lock().publish(routed);
                 prop_assert_eq!(publication.ok(), Some(Publication::Confirmed));
                 self.published += 1;
             }

@@ -6,6 +6,7 @@ use once_cell::sync::Lazy;
 use tokio::sync::{Mutex as FairMutex, watch};
 use tokio::time::Instant;
 
+use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::publishing_channel::PublishingChannel;
 use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
@@ -64,14 +65,15 @@ impl Replies {
 
 pub(super) struct InProcessPublisher {
     channel: Arc<PublishingChannel>,
+    delays: Arc<Delays>,
     replies: ReplySink,
 }
 
 impl InProcessPublisher {
-    pub(super) fn new(connection: Arc<Connection>, address: String, replies: ReplySink) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, delays: Arc<Delays>, address: String, replies: ReplySink) -> Self {
         let ends = watch::channel(0).0;
         let (address, entrance) = (address.into(), FairMutex::default());
-        Self { channel: Arc::new(PublishingChannel { connection, address, ends, entrance }), replies }
+        Self { channel: Arc::new(PublishingChannel { connection, address, ends, entrance }), delays, replies }
     }
 }
 
@@ -87,6 +89,15 @@ impl Publisher for InProcessPublisher {
             Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&channel.address));
             replies = Some(Arc::clone(&self.replies));
         }
+        if message.delay.is_some() {
+            let delays = Arc::clone(&self.delays);
+            let publish = move |routed| {
+                let channel = Arc::clone(&channel);
+                Box::pin(async move { channel.publish(routed, deadline).await }) as BoxFuture<'static, _>
+            };
+            return Box::pin(async move { delays.publish(message, deadline, publish).await });
+        }
+        let message = Routed::of(message, &channel.connection.names);
         Box::pin(async move {
             if let Some((replies, id)) = replies.zip(message.properties.reply_id().cloned()) {
                 replies(ReplyEvent::Sent { id });
@@ -99,11 +110,11 @@ impl Publisher for InProcessPublisher {
 /// Takes a message at once: to whoever waits for the reply, or into its queues.
 pub(super) fn publish(
     connection: &Connection,
-    message: Addressed,
+    message: Routed,
     is_duplicated: bool,
 ) -> Result<Publication, BrokerError> {
     connection.open()?;
-    connection.inner.published(&message);
+    connection.inner.published(&message, &connection.names);
     let publication = if is_reply(&message) {
         Ok(reply(message))
     } else {
@@ -118,14 +129,14 @@ pub(super) fn publish(
     publication
 }
 
-pub(super) fn is_reply(message: &Addressed) -> bool {
-    message.exchange.is_empty() && message.routing_key.starts_with(REPLY_PREFIX)
+pub(super) fn is_reply(message: &Routed) -> bool {
+    message.way.exchange.is_empty() && message.way.routing_key.starts_with(REPLY_PREFIX)
 }
 
-fn reply(message: Addressed) -> Publication {
+fn reply(message: Routed) -> Publication {
     let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let sink = waiting
-        .get(&*message.routing_key)
+        .get(&*message.way.routing_key)
         .filter(|(token, _)| token.strong_count() > 0)
         .map(|(_, sink)| Arc::clone(sink));
     drop(waiting);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::adapter::amqp::Routed;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
 use crate::adapter::in_process::publisher::{Replies, publish};
 use crate::adapter::in_process::troubles::silence_ended;
-use crate::broker::{Addressed, BrokerError, ConnectionState, Publication};
+use crate::broker::{BrokerError, ConnectionState, Publication};
 
 pub(super) struct PublishingChannel {
     pub(super) connection: Arc<Connection>,
@@ -30,7 +31,7 @@ struct Unconfirmed {
 }
 
 impl PublishingChannel {
-    pub(super) async fn publish(&self, message: Addressed, deadline: Instant) -> Result<Publication, BrokerError> {
+    pub(super) async fn publish(&self, message: Routed, deadline: Instant) -> Result<Publication, BrokerError> {
         self.connection.open()?;
         let fault = match &self.connection.faults {
             Some(script) => Box::pin(self.enter(script, deadline)).await?,
@@ -88,7 +89,7 @@ impl PublishingChannel {
     }
 
     /// Begins what befalls the message's queues. What its confirm waits for, if that does not come at once.
-    fn unconfirmed(&self, message: &Addressed, fault: Option<FaultKind>) -> Option<Unconfirmed> {
+    fn unconfirmed(&self, message: &Routed, fault: Option<FaultKind>) -> Option<Unconfirmed> {
         let mut state = self.connection.inner.lock();
         if fault.is_none() && !state.troubled {
             return None;
@@ -141,7 +142,7 @@ impl PublishingChannel {
     }
 
     /// The channel ends as a message is put on it. Perhaps it has arrived; nobody says so.
-    fn end_while_publishing(&self, message: Addressed) -> Result<Publication, BrokerError> {
+    fn end_while_publishing(&self, message: Routed) -> Result<Publication, BrokerError> {
         if self.connection.faults.as_ref().is_some_and(|script| script.pick(2) == 0) {
             let _ = publish(&self.connection, message, false);
         }

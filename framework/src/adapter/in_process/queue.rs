@@ -9,13 +9,14 @@ use foldhash::HashMap;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use crate::adapter::amqp::Way;
 use crate::adapter::in_process::troubles::Troubles;
-use crate::broker::{Origin, Properties, Queue};
+use crate::broker::{Properties, Queue};
 
 /// A message in a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
-    pub(super) origin: Arc<Origin>,
+    pub(super) way: Arc<Way>,
     pub(super) properties: Arc<Properties>,
     pub(super) payload: Bytes,
     pub(super) redelivered: bool,

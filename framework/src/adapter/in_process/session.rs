@@ -5,6 +5,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
+use crate::adapter::amqp::Delays;
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
@@ -12,27 +13,38 @@ use crate::adapter::in_process::faults::Script;
 use crate::adapter::in_process::publisher::InProcessPublisher;
 use crate::adapter::in_process::state::State;
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
-    Topology,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
+    ReplySink, Topology,
 };
 use crate::supervise::{Tasks, supervise};
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
 pub struct Session {
     connection: Arc<Connection>,
+    delays: Arc<Delays>,
     tasks: Tasks,
 }
 
 impl Session {
-    pub(super) fn new(inner: Arc<Inner>, faults: Option<Script>, stops: Arc<Notify>) -> Self {
-        let (connection, tasks) = (Connection::new(inner, faults, stops), Tasks::default());
+    pub(super) fn new(inner: Arc<Inner>, names: Names, faults: Option<Script>, stops: Arc<Notify>) -> Self {
+        let (connection, tasks) = (Connection::new(inner, names.clone(), faults, stops), Tasks::default());
+        let declares = Arc::clone(&connection);
+        let declare = move |topology: Topology| {
+            let connection = Arc::clone(&declares);
+            let declare = async move {
+                connection.open()?;
+                connection.inner.lock().declare(&topology, connection.id)
+            };
+            Box::pin(declare) as BoxFuture<'static, _>
+        };
+        let delays = Delays::new(names, Box::new(declare));
         // Without a runtime there is nobody who could wait either.
         if let Ok(runtime) = Handle::try_current() {
             let expiring = Arc::downgrade(&connection);
             let expiring = async move || expire(Weak::clone(&expiring)).await;
             runtime.spawn(supervise(tasks.clone(), "expiry of messages".into(), std::future::pending(), expiring));
         }
-        Self { connection, tasks }
+        Self { connection, delays, tasks }
     }
 
     /// The broker's state, while the session is open.
@@ -117,14 +129,18 @@ impl Broker for Session {
         Box::pin(async {
             let number = self.state()?.next_id();
             let address = self.connection.replies.register(number, Arc::clone(&replies));
-            Ok(Arc::new(InProcessPublisher::new(Arc::clone(&self.connection), address, replies)) as Arc<dyn Publisher>)
+            let (connection, delays) = (Arc::clone(&self.connection), Arc::clone(&self.delays));
+            Ok(Arc::new(InProcessPublisher::new(connection, delays, address, replies)) as Arc<dyn Publisher>)
         })
     }
 
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
         Box::pin(async {
             self.connection.open()?;
-            consumer::open(&self.connection, spec)
+            let consumer = consumer::open(&self.connection, spec)?;
+            // The queue may have been made anew, without the way back to it from a delay.
+            self.delays.forget(&spec.queue.name);
+            Ok(consumer)
         })
     }
 

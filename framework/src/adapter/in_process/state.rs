@@ -10,9 +10,10 @@ use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
 use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
-use crate::broker::{Addressed, Binding, BrokerError, Destination, Exchange, Origin, Publication, Queue, Topology};
+use crate::broker::{Binding, BrokerError, Destination, Exchange, Publication, Queue, Topology};
 use crate::message::{Headers, Value, is_logged};
 
 /// How often a message may be dead-lettered in one go before a circle of queues is assumed.
@@ -23,15 +24,14 @@ const MOST_ROUTES: usize = 4_096;
 /// Where a message goes that was published so.
 #[derive(Clone)]
 struct Route {
-    origin: Arc<Origin>,
+    way: Arc<Way>,
     queues: Arc<[Arc<str>]>,
 }
 
 impl Route {
-    fn is_of(&self, exchange: &Arc<str>, routing_key: &Arc<str>) -> bool {
-        let Origin { exchange: of, routing_key: by } = &*self.origin;
+    fn is_of(&self, way: &Way) -> bool {
         let same = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
-        same(of, exchange) && same(by, routing_key)
+        same(&self.way.exchange, &way.exchange) && same(&self.way.routing_key, &way.routing_key)
     }
 }
 
@@ -178,17 +178,16 @@ impl State {
         }
     }
 
-    pub(super) fn publish(&mut self, addressed: Addressed) -> Result<Publication, BrokerError> {
-        let Addressed { exchange, routing_key, mandatory, properties, payload, .. } = addressed;
-        if !exchange.is_empty() && !self.exchanges.contains_key(&*exchange) {
-            return Err(absent(format!("no exchange {exchange:?}")));
+    pub(super) fn publish(&mut self, routed: Routed) -> Result<Publication, BrokerError> {
+        let Routed { way, mandatory, properties, payload, .. } = routed;
+        if !way.exchange.is_empty() && !self.exchanges.contains_key(&*way.exchange) {
+            return Err(absent(format!("no exchange {:?}", way.exchange)));
         }
-        let Route { origin, queues } = self.route(&exchange, &routing_key);
+        let Route { way, queues } = self.route(&way);
         if queues.is_empty() {
             return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
-        let message =
-            Message { origin, properties, payload, redelivered: false, given_back: 0, place: 0, expires: None };
+        let message = Message { way, properties, payload, redelivered: false, given_back: 0, place: 0, expires: None };
         let mut taken = true;
         if let Some((last, others)) = queues.split_last() {
             for name in others {
@@ -201,23 +200,22 @@ impl State {
     }
 
     /// The queues that a message goes to.
-    pub(super) fn targets(&mut self, message: &Addressed) -> Arc<[Arc<str>]> {
-        self.route(&message.exchange, &message.routing_key).queues
+    pub(super) fn targets(&mut self, message: &Routed) -> Arc<[Arc<str>]> {
+        self.route(&message.way).queues
     }
 
-    fn route(&mut self, exchange: &Arc<str>, routing_key: &Arc<str>) -> Route {
-        let origin = || Arc::new(Origin { exchange: Arc::clone(exchange), routing_key: Arc::clone(routing_key) });
+    fn route(&mut self, way: &Way) -> Route {
         let named = |name: &str| self.queues.get(name).map(|queue| Arc::clone(&queue.name));
-        if exchange.is_empty() {
-            return Route { origin: origin(), queues: named(routing_key).into_iter().collect() };
+        if way.exchange.is_empty() {
+            return Route { way: Arc::new(way.clone()), queues: named(&way.routing_key).into_iter().collect() };
         }
         // Of two ways with the same hash the later one is remembered.
-        let hash = self.hasher.hash_one((&**exchange, &**routing_key));
-        if let Some(route) = self.routes.get(&hash).filter(|route| route.is_of(exchange, routing_key)) {
+        let hash = self.hasher.hash_one(way);
+        if let Some(route) = self.routes.get(&hash).filter(|route| route.is_of(way)) {
             return route.clone();
         }
-        let queues = queues_for(&self.exchanges, exchange, routing_key);
-        let route = Route { origin: origin(), queues: queues.into_iter().filter_map(named).collect() };
+        let queues = queues_for(&self.exchanges, &way.exchange, &way.routing_key);
+        let route = Route { way: Arc::new(way.clone()), queues: queues.into_iter().filter_map(named).collect() };
         if self.routes.len() >= MOST_ROUTES {
             self.forget_routes();
         }
@@ -289,10 +287,10 @@ impl State {
         let Some(exchange) = arguments.text("x-dead-letter-exchange").map(Arc::<str>::from) else { return };
         let key = arguments.text("x-dead-letter-routing-key").map(Arc::<str>::from);
         for Evicted { mut message, reason } in evicted {
-            let routing_key = key.clone().unwrap_or_else(|| message.origin.routing_key.clone());
+            let routing_key = key.clone().unwrap_or_else(|| message.way.routing_key.clone());
             let properties = Arc::make_mut(&mut message.properties);
             properties.expiration = None;
-            note_death(&mut properties.headers, &message.origin, name, reason);
+            note_death(&mut properties.headers, &message.way, name, reason);
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
                 if is_logged("queues dead-letter in a circle", name) {
@@ -300,8 +298,8 @@ impl State {
                 }
                 continue;
             }
-            let Route { origin, queues } = self.route(&exchange, &routing_key);
-            message.origin = origin;
+            let Route { way, queues } = self.route(&Way { exchange: Arc::clone(&exchange), routing_key });
+            message.way = way;
             for target in &*queues {
                 self.enqueue(target, message.clone(), hops + 1, false);
             }
@@ -317,15 +315,15 @@ impl State {
 }
 
 /// Writes the headers that RabbitMQ writes: the last death first in `x-death`, the first one by itself.
-fn note_death(headers: &mut Headers, origin: &Origin, queue: &str, reason: &str) {
+fn note_death(headers: &mut Headers, way: &Way, queue: &str, reason: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let death = [
         ("count", Value::from(1_i64)),
         ("reason", reason.into()),
         ("queue", queue.into()),
         ("time", Value::Timestamp(now)),
-        ("exchange", Arc::clone(&origin.exchange).into()),
-        ("routing-keys", vec![Value::from(Arc::clone(&origin.routing_key))].into()),
+        ("exchange", Arc::clone(&way.exchange).into()),
+        ("routing-keys", vec![Value::from(Arc::clone(&way.routing_key))].into()),
     ];
     let mut deaths = vec![Value::Table(death.into_iter().collect())];
     let is_first = match headers.remove("x-death") {
@@ -340,7 +338,7 @@ fn note_death(headers: &mut Headers, origin: &Origin, queue: &str, reason: &str)
     if is_first {
         headers.set("x-first-death-reason", reason);
         headers.set("x-first-death-queue", queue);
-        headers.set("x-first-death-exchange", Arc::clone(&origin.exchange));
+        headers.set("x-first-death-exchange", Arc::clone(&way.exchange));
     }
 }
 

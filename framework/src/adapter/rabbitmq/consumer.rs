@@ -11,6 +11,7 @@ use lapin::{Channel, Connection};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::acks::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
@@ -20,7 +21,7 @@ use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::properties::{from_client, short};
 use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
 use crate::broker::{
-    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt,
+    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Origin, Receipt,
 };
 use crate::message::Value;
 
@@ -30,6 +31,7 @@ pub(super) async fn open(
     declaring: &Link,
     spec: &ConsumerSpec,
     kept: &Arc<Kept>,
+    names: &Names,
 ) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut topology = spec.topology.clone();
     topology.queues.insert(0, spec.queue.clone());
@@ -45,12 +47,13 @@ pub(super) async fn open(
         answers: spec.answers.then(Mutex::default),
         acks: Mutex::new(Acks::new(spec.prefetch)),
         open: AtomicBool::new(true),
+        names: names.clone(),
         max_properties: link.max_properties(),
         _connection: connection,
     });
     let (handle, counts_deliveries) = (link.handle.clone(), spec.queue.counts_deliveries());
-    let (origin, living) = (Arc::default(), kept.consumes(spec));
-    Ok(Box::new(RabbitConsumer { consumer, lane, handle, origin, counts_deliveries, _living: living }))
+    let (last, living) = ((Way::default(), Arc::default()), kept.consumes(spec));
+    Ok(Box::new(RabbitConsumer { consumer, lane, handle, last, counts_deliveries, _living: living }))
 }
 
 /// A channel that is not consumed from yet.
@@ -92,6 +95,7 @@ struct LaneChannel {
     answers: Option<Mutex<Writes>>,
     acks: Mutex<Acks>,
     open: AtomicBool,
+    names: Names,
     /// The most bytes of an answer's properties.
     max_properties: usize,
     /// Closes when nobody holds it any more.
@@ -128,7 +132,7 @@ impl DeliveryChannel for LaneChannel {
         let Some(mut answers) = self.answers().filter(|_| self.is_live()) else {
             return Answered::Refused(Box::new(answer));
         };
-        match ClientMessage::of(&answer, self.max_properties) {
+        match ClientMessage::of(Routed::of(answer.clone(), &self.names), self.max_properties) {
             Ok(message) => {
                 // The lane asks for what has left before it waits.
                 answers.put(number, &self.channel, message, Waker::noop());
@@ -176,8 +180,8 @@ struct RabbitConsumer {
     consumer: lapin::Consumer,
     lane: Arc<LaneChannel>,
     handle: Handle,
-    /// That of the last delivery.
-    origin: Arc<Origin>,
+    /// The way of the last delivery, and how that was addressed.
+    last: (Way, Arc<Origin>),
     counts_deliveries: bool,
     /// Its bindings are kept.
     _living: Option<Living>,
@@ -224,12 +228,14 @@ impl Consumer for RabbitConsumer {
 }
 
 impl RabbitConsumer {
-    /// What comes often has the same as what came before it.
+    /// What comes often was addressed as what came before it.
     fn origin(&mut self, exchange: &str, routing_key: &str) -> Arc<Origin> {
-        if *self.origin.exchange != *exchange || *self.origin.routing_key != *routing_key {
-            self.origin = Arc::new(Origin { exchange: exchange.into(), routing_key: routing_key.into() });
+        let (way, origin) = &mut self.last;
+        if *way.exchange != *exchange || *way.routing_key != *routing_key {
+            *way = Way { exchange: exchange.into(), routing_key: routing_key.into() };
+            *origin = Arc::new(way.origin(&self.lane.names));
         }
-        Arc::clone(&self.origin)
+        Arc::clone(origin)
     }
 
     fn delivery(&mut self, delivery: lapin::message::Delivery) -> Delivery {

@@ -249,7 +249,7 @@ impl Epoch {
             Verdict::TryElsewhere => self.rejections.try_elsewhere(job, true, &self.connection),
             Verdict::Stuck => {
                 if !std::mem::replace(&mut self.stuck, true) {
-                    let routing_key = &*job.routing_key;
+                    let routing_key = &*job.way.routing_key;
                     tracing::warn!(
                         routing_key,
                         "the broker rejects on this channel what it takes on others; opening a new one"

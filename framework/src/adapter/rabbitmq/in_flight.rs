@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::adapter::amqp::Way;
 use crate::adapter::rabbitmq::job::Job;
-use crate::adapter::rabbitmq::silent::{SILENT_AFTER, Target};
+use crate::adapter::rabbitmq::silent::SILENT_AFTER;
 
 /// How soon a message is looked at again whose caller has its answer and which has not been written yet.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ pub(super) struct InFlight {
 
 /// What is kept of a message whose caller was told that nobody knows: enough to recognise it when it comes back.
 pub(super) struct Overdue {
-    pub(super) target: Target,
+    pub(super) target: Way,
     id: Option<Arc<str>>,
     mandatory: bool,
 }
@@ -43,7 +44,7 @@ pub(super) struct Overdue {
 pub(super) enum Taken {
     Job(Box<Job>),
     /// Nobody waits for it any more.
-    Overdue(Target),
+    Overdue(Way),
 }
 
 impl InFlight {
@@ -123,12 +124,13 @@ impl InFlight {
 
     /// Which message came back with the confirm of this number: nearly always its own.
     pub(super) fn returned_with(&mut self, number: u64, id: Option<&str>, routing_key: &str) -> Option<u64> {
-        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.routing_key == *routing_key;
+        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.way.routing_key == *routing_key;
         if self.get_mut(number).is_some_and(|job| meant(job)) {
             return Some(number);
         }
-        let overdue =
-            |overdue: &Overdue| overdue.mandatory && overdue.id.as_deref() == id && *overdue.target.1 == *routing_key;
+        let overdue = |overdue: &Overdue| {
+            overdue.mandatory && overdue.id.as_deref() == id && *overdue.target.routing_key == *routing_key
+        };
         if self.overdue.get(&number).is_some_and(overdue) {
             return Some(number);
         }
@@ -151,7 +153,7 @@ impl InFlight {
     /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing. Whoever has waited too
     /// long is told, and leaves; one that has a number from `unwritten` on stays, since the client has it in its memory. What is
     /// given back are the targets that keep silent, with how many messages they have.
-    pub(super) fn look(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Target, usize> {
+    pub(super) fn look(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Way, usize> {
         let (mut earliest, mut leaving, mut silent) = (None, Vec::new(), Vec::new());
         for (number, job) in self.iter_mut() {
             if job.result.is_some() && job.deadline <= now {
@@ -182,12 +184,12 @@ impl InFlight {
     }
 
     /// How many messages to each of these targets are unconfirmed.
-    fn counted(&mut self, targets: Vec<Target>) -> BTreeMap<Target, usize> {
-        let mut counts: BTreeMap<Target, usize> = targets.into_iter().map(|target| (target, 0)).collect();
+    fn counted(&mut self, targets: Vec<Way>) -> BTreeMap<Way, usize> {
+        let mut counts: BTreeMap<Way, usize> = targets.into_iter().map(|target| (target, 0)).collect();
         if counts.is_empty() {
             return counts;
         }
-        let overdue: Vec<Target> = self.overdue.values().map(|message| message.target.clone()).collect();
+        let overdue: Vec<Way> = self.overdue.values().map(|message| message.target.clone()).collect();
         for target in self.iter_mut().map(|(_, job)| job.target()).chain(overdue) {
             if let Some(count) = counts.get_mut(&target) {
                 *count += 1;
@@ -216,12 +218,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::broker::Addressed;
+    use crate::adapter::amqp::Routed;
 
     fn job(routing_key: &str, awaits_reply: bool, deadline: Instant) -> Box<Job> {
-        let message = Addressed {
-            exchange: "".into(),
-            routing_key: routing_key.into(),
+        let message = Routed {
+            way: Way { exchange: "".into(), routing_key: routing_key.into() },
             mandatory: true,
             awaits_reply,
             properties: std::sync::Arc::default(),
@@ -246,7 +247,7 @@ mod tests {
                 } else {
                     let number = *which.get(&known.keys().copied().collect::<Vec<_>>());
                     let taken = jobs.remove(number).unwrap();
-                    prop_assert_eq!(taken.routing_key.parse(), Ok(number));
+                    prop_assert_eq!(taken.way.routing_key.parse(), Ok(number));
                     prop_assert!(jobs.remove(number).is_none());
                     if step == 1 {
                         jobs.put_back(number, taken);
@@ -264,7 +265,7 @@ mod tests {
             let later: Vec<Instant> = known.values().copied().filter(|deadline| *deadline > began).collect();
             prop_assert_eq!(jobs.look_at(), later.into_iter().min());
             known.retain(|_, deadline| *deadline > began);
-            let left: Vec<String> = jobs.take_newest_first().map(|job| job.routing_key.to_string()).collect();
+            let left: Vec<String> = jobs.take_newest_first().map(|job| job.way.routing_key.to_string()).collect();
             prop_assert_eq!(left, known.keys().rev().map(u64::to_string).collect::<Vec<_>>());
         }
     }
@@ -289,7 +290,7 @@ mod tests {
         (0..3).for_each(|_| jobs.push(job("k", false, deadline)));
         jobs.push(job("later", false, deadline + deadline.duration_since(began)));
         let silent = jobs.look(deadline, 2);
-        assert_eq!(silent, BTreeMap::from([(("".into(), "k".into()), 3)]));
+        assert_eq!(silent, BTreeMap::from([(Way { exchange: "".into(), routing_key: "k".into() }, 3)]));
         assert_eq!((jobs.len(), jobs.overdue()), (2, 2), "the third is not written yet");
         assert_eq!(jobs.look_at(), Some(deadline + WRITTEN_PAUSE));
         assert_eq!(jobs.returned_with(1, None, "k"), Some(1));

@@ -8,18 +8,18 @@ use lapin::types::ShortString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
-use crate::adapter::rabbitmq::silent::{SILENT_AFTER, Target};
+use crate::adapter::rabbitmq::silent::SILENT_AFTER;
 use crate::adapter::rabbitmq::writes::ClientMessage;
-use crate::broker::{Addressed, BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
+use crate::broker::{BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
 /// A message on its way.
 pub(super) struct Job {
-    pub(super) exchange: Arc<str>,
-    pub(super) routing_key: Arc<str>,
+    pub(super) way: Way,
     pub(super) mandatory: bool,
     pub(super) awaits_reply: bool,
     /// As they are to be sent, until they are.
@@ -42,21 +42,20 @@ pub(super) struct Job {
 impl Job {
     /// A message whose properties take at most `most` bytes.
     pub(super) fn new(
-        message: Addressed,
+        message: Routed,
         deadline: Instant,
         result: oneshot::Sender<Outcome>,
         most: usize,
     ) -> Result<Box<Self>, BrokerError> {
-        let Addressed { exchange, routing_key, mandatory, awaits_reply, mut properties, payload } = message;
+        let Routed { way, mandatory, awaits_reply, mut properties, payload } = message;
         if awaits_reply {
             Arc::make_mut(&mut properties).reply_to = Some(DIRECT_REPLY_TO.into());
         }
-        check_short("an exchange's name", &exchange)?;
-        check_short("a routing key", &routing_key)?;
+        check_short("an exchange's name", &way.exchange)?;
+        check_short("a routing key", &way.routing_key)?;
         let client = to_client(&properties, most)?;
         Ok(Box::new(Self {
-            exchange,
-            routing_key,
+            way,
             mandatory,
             awaits_reply,
             client: Some(client),
@@ -90,8 +89,8 @@ impl Job {
         // Names and properties were checked when the message came, and could be converted once.
         let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
         ClientMessage {
-            exchange: short(&self.exchange),
-            routing_key: short(&self.routing_key),
+            exchange: short(&self.way.exchange),
+            routing_key: short(&self.way.routing_key),
             mandatory: self.mandatory,
             properties: self
                 .client
@@ -103,8 +102,8 @@ impl Job {
     }
 
     /// Where it goes.
-    pub(super) fn target(&self) -> Target {
-        (Arc::clone(&self.exchange), Arc::clone(&self.routing_key))
+    pub(super) fn target(&self) -> Way {
+        self.way.clone()
     }
 
     /// When to look at it next: its caller's time is over then, or its target has kept silent.

@@ -34,13 +34,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::adapter::amqp::{Declare, Delays};
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publisher::RabbitPublisher;
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
-    Topology, is_direct_reply,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
+    ReplySink, Topology, is_direct_reply,
 };
 use crate::message::Secret;
 use crate::supervise::Tasks;
@@ -60,13 +61,15 @@ pub struct RabbitMqSettings {
     pub ca_file: Option<PathBuf>,
     /// How long the first connection may take, all hosts together. Default: 30 s.
     pub patience: Duration,
+    /// The namespace. Default: `postrider`.
+    pub names: Names,
 }
 
 impl RabbitMqSettings {
     /// An address, and a name for the connections.
     #[must_use]
     pub fn new(address: Secret, name: impl Into<String>) -> Self {
-        Self { address, name: name.into(), ca_file: None, patience: Duration::from_secs(30) }
+        Self { address, name: name.into(), ca_file: None, patience: Duration::from_secs(30), names: Names::default() }
     }
 }
 
@@ -80,6 +83,8 @@ pub struct RabbitMq {
     answering: Arc<Link>,
     /// What is to stand as long as this process lives.
     kept: Arc<Kept>,
+    delays: Arc<Delays>,
+    names: Names,
     shown: String,
     runtime: Option<Runtime>,
 }
@@ -108,11 +113,14 @@ impl RabbitMq {
         let exchanges = Some(Arc::clone(&kept));
         let publishing = Link::new(addresses.clone(), named("publishing"), handle.clone(), tasks.clone(), exchanges);
         let answering = Link::shown_by(&publishing, addresses.clone(), named("answering"), handle.clone());
+        let consuming = Link::new(addresses, named("consuming"), handle, tasks, None);
         let mut broker = Self {
             publishing,
             answering,
-            consuming: Link::new(addresses, named("consuming"), handle, tasks, None),
+            delays: Delays::new(settings.names.clone(), declare_over(&consuming, &kept)),
+            consuming,
             kept,
+            names: settings.names,
             shown,
             runtime: Some(runtime),
         };
@@ -147,6 +155,22 @@ impl RabbitMq {
     }
 }
 
+async fn declare_and_keep(link: &Link, kept: &Kept, topology: &Topology) -> Result<(), BrokerError> {
+    // A connection that publishes answers nothing while the broker is short of memory.
+    let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
+    declare::declare(&connection, topology).await?;
+    kept.add(topology);
+    Ok(())
+}
+
+fn declare_over(link: &Arc<Link>, kept: &Arc<Kept>) -> Declare {
+    let (link, kept) = (Arc::clone(link), Arc::clone(kept));
+    Box::new(move |topology| {
+        let (link, kept) = (Arc::clone(&link), Arc::clone(&kept));
+        Box::pin(async move { declare_and_keep(&link, &kept, &topology).await })
+    })
+}
+
 impl Drop for RabbitMq {
     fn drop(&mut self) {
         self.shut_down();
@@ -171,13 +195,7 @@ impl Broker for RabbitMq {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async {
-            // A connection that publishes answers nothing while the broker is short of memory.
-            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            declare::declare(&connection, topology).await?;
-            self.kept.add(topology);
-            Ok(())
-        })
+        Box::pin(declare_and_keep(&self.consuming, &self.kept, topology))
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -230,7 +248,9 @@ impl Broker for RabbitMq {
 
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(async {
-            let publisher = RabbitPublisher::open(Arc::clone(&self.publishing), Arc::clone(&self.answering), replies);
+            let (publishing, answering) = (Arc::clone(&self.publishing), Arc::clone(&self.answering));
+            let publisher =
+                RabbitPublisher::open(publishing, answering, Arc::clone(&self.delays), self.names.clone(), replies);
             Ok(Arc::new(publisher) as Arc<dyn Publisher>)
         })
     }
@@ -240,7 +260,10 @@ impl Broker for RabbitMq {
         let link = if spec.answers { &self.answering } else { &self.consuming };
         Box::pin(async {
             link.begin();
-            consumer::open(link, &self.consuming, spec, &self.kept).await
+            let consumer = consumer::open(link, &self.consuming, spec, &self.kept, &self.names).await?;
+            // The queue may have been made anew, without the way back to it from a delay.
+            self.delays.forget(&spec.queue.name);
+            Ok(consumer)
         })
     }
 

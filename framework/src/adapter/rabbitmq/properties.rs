@@ -186,7 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::{MAX_PROPERTIES_BYTES, Names, any, open};
+    use crate::broker::{MAX_PROPERTIES_BYTES, any, open};
 
     fn encoded(table: &FieldTable) -> Vec<u8> {
         let mut room = vec![0; 256 * 1024];
@@ -224,7 +224,7 @@ mod tests {
             }
             if let Ok((_, table)) = parse_field_table(&bytes[..]) {
                 let properties = from_client(&BasicProperties::default().with_headers(table));
-                let envelope = open(&origin, &properties, Bytes::new(), &Names::default());
+                let envelope = open(&origin, &properties, Bytes::new());
                 prop_assert!(envelope.headers.len() <= properties.headers.len());
             }
         }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::epoch::{End, Epoch};
@@ -17,7 +18,9 @@ use crate::adapter::rabbitmq::in_flight::InFlight;
 use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::adapter::rabbitmq::waiting::Waiting;
-use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, is_direct_reply};
+use crate::broker::{
+    Addressed, BrokerError, Names, Publication, Publisher, ReplyEvent, ReplySink, To, is_direct_reply,
+};
 use crate::supervise::supervise;
 
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
@@ -37,21 +40,34 @@ pub(super) struct RabbitPublisher {
     all: ConfirmChannel,
     replies: OnceLock<ConfirmChannel>,
     answering: Arc<Link>,
+    delays: Arc<Delays>,
+    names: Names,
 }
 
 impl RabbitPublisher {
-    pub(super) fn open(link: Arc<Link>, answering: Arc<Link>, replies: ReplySink) -> Self {
-        Self { all: ConfirmChannel::open(link, replies, false), replies: OnceLock::new(), answering }
+    pub(super) fn open(
+        link: Arc<Link>,
+        answering: Arc<Link>,
+        delays: Arc<Delays>,
+        names: Names,
+        replies: ReplySink,
+    ) -> Self {
+        Self { all: ConfirmChannel::open(link, replies, false), replies: OnceLock::new(), answering, delays, names }
     }
 }
 
 impl Publisher for RabbitPublisher {
     fn publish(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        self.way_of(&message).publish(message, deadline, 0)
+        if message.delay.is_some() {
+            let (delays, all) = (Arc::clone(&self.delays), self.all.clone());
+            let publish = move |routed| all.publish(routed, deadline, 0);
+            return Box::pin(async move { delays.publish(message, deadline, publish).await });
+        }
+        self.channel_for(&message.to).publish(Routed::of(message, &self.names), deadline, 0)
     }
 
     fn publish_suspect(&self, message: Addressed, deadline: Instant) -> BoxFuture<'static, Outcome> {
-        self.way_of(&message).publish(message, deadline, 1)
+        self.channel_for(&message.to).publish(Routed::of(message, &self.names), deadline, 1)
     }
 
     fn max_properties_bytes(&self) -> usize {
@@ -60,8 +76,8 @@ impl Publisher for RabbitPublisher {
 }
 
 impl RabbitPublisher {
-    fn way_of(&self, message: &Addressed) -> &ConfirmChannel {
-        if !message.exchange.is_empty() || !is_direct_reply(&message.routing_key) {
+    fn channel_for(&self, to: &To) -> &ConfirmChannel {
+        if !matches!(to, To::Queue(queue) if is_direct_reply(queue)) {
             return &self.all;
         }
         self.replies.get_or_init(|| {
@@ -73,6 +89,7 @@ impl RabbitPublisher {
 }
 
 /// The way to one confirm channel.
+#[derive(Clone)]
 struct ConfirmChannel {
     entrance: Arc<Entrance>,
     jobs: mpsc::Sender<Box<Job>>,
@@ -94,7 +111,7 @@ impl ConfirmChannel {
     }
 
     /// Publishes a message that was in flight so often when a channel was closed.
-    fn publish(&self, message: Addressed, deadline: Instant, strikes: u8) -> BoxFuture<'static, Outcome> {
+    fn publish(&self, message: Routed, deadline: Instant, strikes: u8) -> BoxFuture<'static, Outcome> {
         let (entrance, jobs, link) = (Arc::clone(&self.entrance), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
             if link.is_closed() {

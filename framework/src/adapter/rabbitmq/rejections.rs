@@ -4,20 +4,20 @@
 //! everything for that queue until this node is back, although the queue has another leader long since. What a new
 //! channel takes, and the old one rejects again, is rejected by the channel.
 
-use std::future::Future;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use lapin::options::BasicPublishOptions;
-use lapin::{Confirmation, Connection};
+use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, timeout};
 
+use crate::adapter::amqp::Way;
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::declare::{answered, confirming};
 use crate::adapter::rabbitmq::job::Job;
-use crate::adapter::rabbitmq::silent::Target;
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::Publication;
 
@@ -50,7 +50,7 @@ pub(super) struct Rejections {
     /// When the last message was tried on another channel.
     tried: Option<Instant>,
     /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
-    taken: Option<(Arc<str>, Arc<str>, Instant)>,
+    taken: Option<(Way, Instant)>,
     trying: Option<Trying>,
 }
 
@@ -59,8 +59,15 @@ struct Trying {
     job: Box<Job>,
     /// Whether ours has rejected it; if not, its target confirms nothing.
     rejected: bool,
+    progress: Progress,
+}
+
+/// How far a message has come on another channel.
+enum Progress {
+    /// The channel is being opened; `None` when that fails.
+    Opening(BoxFuture<'static, Option<Channel>>),
     /// `None` when it was not sent there.
-    publication: BoxFuture<'static, Option<Publication>>,
+    Publishing(BoxFuture<'static, Option<Publication>>),
 }
 
 /// What came of a message that was tried on another channel.
@@ -70,7 +77,7 @@ pub(super) enum Tried {
     /// It was not sent.
     NotSent(Box<Job>),
     /// Its sender was told that the broker has it, although its target is silent on our channel.
-    Taken(Target),
+    Taken(Way),
 }
 
 impl Rejections {
@@ -79,9 +86,8 @@ impl Rejections {
     }
 
     pub(super) fn judge(&mut self, job: &Job, now: Instant) -> Verdict {
-        let same =
-            |(exchange, key, _): &&(Arc<str>, Arc<str>, Instant)| *exchange == job.exchange && *key == job.routing_key;
-        let since = self.taken.as_ref().filter(same).map(|(_, _, since)| *since);
+        let same = |(way, _): &&(Way, Instant)| *way == job.way;
+        let since = self.taken.as_ref().filter(same).map(|(_, since)| *since);
         if let Some(since) = since.filter(|since| now < *since + COUNTS) {
             return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
         }
@@ -94,16 +100,17 @@ impl Rejections {
             return Verdict::Rejected;
         }
         if job.awaits_reply {
-            self.taken = Some((Arc::clone(&job.exchange), Arc::clone(&job.routing_key), now + ELECTION));
+            self.taken = Some((job.way.clone(), now + ELECTION));
             return Verdict::Rejected;
         }
         Verdict::TryElsewhere
     }
 
     /// Tries a message on another channel that ours has rejected, or whose target confirms nothing on ours.
-    pub(super) fn try_elsewhere(&mut self, mut job: Box<Job>, rejected: bool, connection: &Arc<Connection>) {
-        let publication = elsewhere(Arc::clone(connection), &mut job).boxed();
-        self.trying = Some(Trying { job, rejected, publication });
+    pub(super) fn try_elsewhere(&mut self, job: Box<Job>, rejected: bool, connection: &Arc<Connection>) {
+        let connection = Arc::clone(connection);
+        let opening = async move { confirming(&connection).await.ok() };
+        self.trying = Some(Trying { job, rejected, progress: Progress::Opening(opening.boxed()) });
     }
 
     pub(super) fn is_trying(&self) -> bool {
@@ -127,7 +134,18 @@ impl Rejections {
     /// Tells the sender of a message that was tried on another channel what came of it; waits for ever if there is none.
     pub(super) async fn tried(&mut self) -> Tried {
         let Some(trying) = &mut self.trying else { return std::future::pending().await };
-        let publication = (&mut trying.publication).await;
+        if let Progress::Opening(opening) = &mut trying.progress {
+            let channel = opening.await;
+            // Whoever has heard meanwhile how it ended, or has left, must not find it sent after that.
+            trying.progress = Progress::Publishing(match channel.filter(|_| trying.job.is_awaited()) {
+                Some(channel) => publish_on(channel, trying.job.client_message()).boxed(),
+                None => ready(None).boxed(),
+            });
+        }
+        let publication = match &mut trying.progress {
+            Progress::Publishing(publishing) => publishing.await,
+            Progress::Opening(_) => None,
+        };
         let Some(Trying { job, rejected, .. }) = self.trying.take() else { return Tried::Told };
         if !rejected {
             let Some(publication) = publication else { return Tried::NotSent(job) };
@@ -139,7 +157,7 @@ impl Rejections {
         // What was not sent once more stays rejected.
         let publication = publication.unwrap_or(Publication::Rejected);
         if publication != Publication::Rejected {
-            self.taken = Some((Arc::clone(&job.exchange), Arc::clone(&job.routing_key), Instant::now()));
+            self.taken = Some((job.way.clone(), Instant::now()));
         }
         job.resolve(Ok(publication));
         Tried::Told
@@ -154,32 +172,28 @@ impl Rejections {
 }
 
 /// Publishes on a channel of its own.
-fn elsewhere(connection: Arc<Connection>, job: &mut Job) -> impl Future<Output = Option<Publication>> + use<> {
-    let message = job.client_message();
-    async move {
-        let channel = confirming(&connection).await.ok()?;
-        let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
-        let options = BasicPublishOptions { mandatory, immediate: false };
-        let writing = channel.basic_publish(exchange, routing_key, options, &payload, properties);
-        let confirm = match answered("take a message", writing).await {
-            Ok(Ok(confirm)) => confirm,
-            Ok(Err(_)) => return None,
-            Err(error) => return Some(Publication::Unknown(error.to_string())),
-        };
-        let publication = match answered("confirm a message", confirm).await {
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Publication::Returned,
-            Ok(Ok(Confirmation::Ack(None))) => Publication::Confirmed,
-            Ok(Ok(Confirmation::Nack(None))) => Publication::Rejected,
-            Ok(Ok(Confirmation::NotRequested)) => Publication::Unknown("the channel has no confirms".into()),
-            Ok(Err(error)) => Publication::Unknown(error.to_string()),
-            Err(error) => Publication::Unknown(error.to_string()),
-        };
-        if channel.status().connected() {
-            // The channel is thrown away; whether the broker heard of it changes nothing.
-            let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
-        }
-        Some(publication)
+async fn publish_on(channel: Channel, message: ClientMessage) -> Option<Publication> {
+    let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
+    let options = BasicPublishOptions { mandatory, immediate: false };
+    let writing = channel.basic_publish(exchange, routing_key, options, &payload, properties);
+    let confirm = match answered("take a message", writing).await {
+        Ok(Ok(confirm)) => confirm,
+        Ok(Err(_)) => return None,
+        Err(error) => return Some(Publication::Unknown(error.to_string())),
+    };
+    let publication = match answered("confirm a message", confirm).await {
+        Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => Publication::Returned,
+        Ok(Ok(Confirmation::Ack(None))) => Publication::Confirmed,
+        Ok(Ok(Confirmation::Nack(None))) => Publication::Rejected,
+        Ok(Ok(Confirmation::NotRequested)) => Publication::Unknown("the channel has no confirms".into()),
+        Ok(Err(error)) => Publication::Unknown(error.to_string()),
+        Err(error) => Publication::Unknown(error.to_string()),
+    };
+    if channel.status().connected() {
+        // The channel is thrown away; whether the broker heard of it changes nothing.
+        let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
     }
+    Some(publication)
 }
 
 #[cfg(test)]
@@ -188,13 +202,12 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::broker::Addressed;
+    use crate::adapter::amqp::Routed;
 
     /// Its receiver waits for ever.
     fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
-        let message = Addressed {
-            exchange: "e".into(),
-            routing_key: routing_key.into(),
+        let message = Routed {
+            way: Way { exchange: "e".into(), routing_key: routing_key.into() },
             mandatory: true,
             awaits_reply,
             properties: Arc::default(),
@@ -218,7 +231,7 @@ mod tests {
     #[test]
     fn a_channel_is_stuck_when_it_rejects_what_was_sent_after_another_one_took_it() {
         let (mut rejections, now) = (Rejections::new(None), Instant::now());
-        rejections.taken = Some(("e".into(), "k".into(), now));
+        rejections.taken = Some((Way { exchange: "e".into(), routing_key: "k".into() }, now));
         rejections.tried = Some(now);
         assert_eq!(rejections.judge(&job("k", false, now - PAUSE), now), Verdict::Rejected, "sent before");
         assert_eq!(rejections.judge(&job("other", false, now), now), Verdict::Rejected, "sent elsewhere");

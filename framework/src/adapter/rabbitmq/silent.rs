@@ -1,14 +1,15 @@
-//! Targets that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
+//! Ways that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
 //!
 //! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue, and with it the whole connection
 //! after 400 more messages, whatever their targets. So a target that is silent gets a few messages and no more; those that
 //! follow are held aside until it has confirmed one, or their time is over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt};
 use tokio::time::Instant;
+
+use crate::adapter::amqp::Way;
 
 /// After how long without a confirm a message's target counts as silent. A queue that elects a leader may take longer.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -18,9 +19,6 @@ const MOST_UNCONFIRMED: usize = 16;
 const MOST_TARGETS: usize = 1_024;
 /// The shortest time between two messages to a silent target that are tried on another channel.
 const TRY_PAUSE: Duration = Duration::from_secs(30);
-
-/// An exchange and a routing key.
-pub(super) type Target = (Arc<str>, Arc<str>);
 
 #[derive(Debug)]
 struct Silent {
@@ -34,7 +32,7 @@ struct Silent {
 
 /// The silent targets of one publisher, over all its channels.
 #[derive(Debug)]
-pub(super) struct SilentTargets(HashMap<Target, Silent>);
+pub(super) struct SilentTargets(HashMap<Way, Silent>);
 
 impl Default for SilentTargets {
     fn default() -> Self {
@@ -44,19 +42,19 @@ impl Default for SilentTargets {
 
 impl SilentTargets {
     /// A target has kept silent; so many of its messages are on the channel.
-    pub(super) fn note(&mut self, target: Target, unconfirmed: usize, now: Instant) {
+    pub(super) fn note(&mut self, target: Way, unconfirmed: usize, now: Instant) {
         if self.0.len() < MOST_TARGETS {
             self.0.entry(target).or_insert(Silent { unconfirmed, tried: now, taken_elsewhere: false });
         }
     }
 
     /// Whether a message is to be held aside.
-    pub(super) fn holds(&self, target: impl FnOnce() -> Target) -> bool {
+    pub(super) fn holds(&self, target: impl FnOnce() -> Way) -> bool {
         !self.0.is_empty() && self.0.get(&target()).is_some_and(|silent| silent.unconfirmed >= MOST_UNCONFIRMED)
     }
 
     /// A message is put on the channel.
-    pub(super) fn sent(&mut self, target: impl FnOnce() -> Target) {
+    pub(super) fn sent(&mut self, target: impl FnOnce() -> Way) {
         if !self.0.is_empty()
             && let Some(silent) = self.0.get_mut(&target())
         {
@@ -65,7 +63,7 @@ impl SilentTargets {
     }
 
     /// The broker has said what became of a message. Whether its target was silent until now.
-    pub(super) fn heard(&mut self, target: impl FnOnce() -> Target) -> bool {
+    pub(super) fn heard(&mut self, target: impl FnOnce() -> Way) -> bool {
         !self.0.is_empty() && self.0.remove(&target()).is_some()
     }
 
@@ -75,7 +73,7 @@ impl SilentTargets {
     }
 
     /// Whether a held message is to be tried on another channel: ours may be the reason.
-    pub(super) fn is_try_due(&mut self, target: &Target, now: Instant) -> bool {
+    pub(super) fn is_try_due(&mut self, target: &Way, now: Instant) -> bool {
         let Some(silent) = self.0.get_mut(target).filter(|silent| now >= silent.tried + TRY_PAUSE) else {
             return false;
         };
@@ -84,7 +82,7 @@ impl SilentTargets {
     }
 
     /// Another channel had a message confirmed. Whether that happened before too: then it is our channel that is silent.
-    pub(super) fn taken_elsewhere(&mut self, target: &Target) -> bool {
+    pub(super) fn taken_elsewhere(&mut self, target: &Way) -> bool {
         self.0.get_mut(target).is_some_and(|silent| std::mem::replace(&mut silent.taken_elsewhere, true))
     }
 }
@@ -93,8 +91,8 @@ impl SilentTargets {
 mod tests {
     use super::*;
 
-    fn target(key: &str) -> Target {
-        ("e".into(), key.into())
+    fn target(key: &str) -> Way {
+        Way { exchange: "e".into(), routing_key: key.into() }
     }
 
     #[test]

@@ -11,8 +11,9 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, PublisherConfirm};
 use tokio_util::sync::ReusableBoxFuture;
 
+use crate::adapter::amqp::Routed;
 use crate::adapter::rabbitmq::properties::{short, to_client};
-use crate::broker::{Addressed, BrokerError};
+use crate::broker::BrokerError;
 
 /// The client's future of one publication: it ends when the message was written to the socket. It is large, so that its
 /// memory is used again.
@@ -32,13 +33,13 @@ pub(super) struct ClientMessage {
 
 impl ClientMessage {
     /// A message that fits into the client's types, with at most so many bytes of properties.
-    pub(super) fn of(addressed: &Addressed, most: usize) -> Result<Self, BrokerError> {
+    pub(super) fn of(message: Routed, most: usize) -> Result<Self, BrokerError> {
         Ok(Self {
-            exchange: short("an exchange's name", &addressed.exchange)?,
-            routing_key: short("a routing key", &addressed.routing_key)?,
-            mandatory: addressed.mandatory,
-            properties: to_client(&addressed.properties, most)?,
-            payload: addressed.payload.clone(),
+            exchange: short("an exchange's name", &message.way.exchange)?,
+            routing_key: short("a routing key", &message.way.routing_key)?,
+            mandatory: message.mandatory,
+            properties: to_client(&message.properties, most)?,
+            payload: message.payload,
         })
     }
 }

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -268,14 +267,7 @@ impl DeadLetter {
 
     fn addressed(&self, queue: &str, properties: Properties) -> Addressed {
         // What the broker made of a stranger's message may have larger headers than we send.
-        fitted(Addressed {
-            exchange: "".into(),
-            routing_key: queue.into(),
-            mandatory: true,
-            awaits_reply: false,
-            properties: Arc::new(properties),
-            payload: self.payload.clone(),
-        })
+        fitted(Addressed::to_queue(queue, properties, self.payload.clone()))
     }
 }
 

@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,9 @@ use crate::app::doctor::actor::NOT_FINISHED;
 use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{Addressed, Broker, BrokerError, Destination, Names, Topology, delay_levels, due_topology};
+use crate::broker::{
+    Addressed, Broker, BrokerError, Destination, Names, Properties, Topology, delay_levels, due_topology,
+};
 use crate::bus::{Bus, SendError};
 use crate::inbound::CONTROL;
 use crate::message::MessageId;
@@ -124,13 +125,13 @@ impl Doctor {
 
     async fn probe(&self, deadline: Instant) -> Result<(), SendError> {
         let probe = Addressed {
-            exchange: "".into(),
-            // Nobody has such a queue: the message is confirmed and gone.
-            routing_key: format!("{}.doctor.{}", self.names().namespace(), MessageId::new()).into(),
             mandatory: false,
-            awaits_reply: false,
-            properties: Arc::default(),
-            payload: Bytes::new(),
+            // Nobody has such a queue: the message is confirmed and gone.
+            ..Addressed::to_queue(
+                format!("{}.doctor.{}", self.names().namespace(), MessageId::new()),
+                Properties::default(),
+                Bytes::new(),
+            )
         };
         self.bus.outlet.forward(probe, deadline).await
     }

@@ -167,9 +167,7 @@ async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> 
             Err(error) => return Err(error),
         }
     }
-    let outlet =
-        Outlet::open(broker, config.namespace.clone(), config.limits, config.publish, Arc::new(Counters::default()))
-            .await?;
+    let outlet = Outlet::open(broker, config.limits, config.publish, Arc::new(Counters::default())).await?;
     let identity = Identity {
         names: config.namespace.clone(),
         media_type: MediaType::JSON,

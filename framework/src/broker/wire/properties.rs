@@ -111,7 +111,7 @@ proptest! {
     fn anything_opens_as_an_envelope_without_a_panic(
         origin in any::origin(), properties in any::properties(), payload in any::payload()
     ) {
-        let envelope = open(&origin, &properties, payload.clone(), &Names::default());
+        let envelope = open(&origin, &properties, payload.clone());
         prop_assert!(envelope.attempt >= 1 && envelope.delay.is_none());
         prop_assert!(!envelope.id.as_str().is_empty(), "an empty id would be that of many messages");
         prop_assert_eq!(envelope.status.is_some(), envelope.kind == Kind::Reply);
@@ -123,7 +123,7 @@ proptest! {
         prop_assert!(envelope.headers.len() <= properties.headers.len());
         // What was opened can be sent again: nothing overflows, and nothing grows.
         let sealed = seal(&envelope);
-        prop_assert!(sealed.size() <= properties.size() + origin.routing_key.len() + 200);
+        prop_assert!(sealed.size() <= properties.size() + origin.name().len() + 200);
         let shown = format!("{envelope:?}");
         prop_assert!(!shown.is_empty());
     }
@@ -132,7 +132,6 @@ proptest! {
     fn what_is_sealed_opens_as_it_was(
         envelope in envelope(), foreign in prop::array::uniform3(prop::option::of("[A-Z]{1,9}|gzip|zstd"))
     ) {
-        let names = Names::default();
         let [encoding, message_type, cluster_id] = foreign.map(|text| text.map(Arc::<str>::from));
         let content_encoding = encoding.as_ref().and_then(ContentEncoding::from_wire);
         let envelope = Envelope { content_encoding, message_type, cluster_id, ..envelope };
@@ -140,29 +139,31 @@ proptest! {
             Some(target) => format!("{target}:{}", envelope.key),
             None => envelope.key.to_string(),
         };
-        let origin = Origin { exchange: names.exchange(envelope.kind), routing_key: routing_key.into() };
-        let opened = open(&origin, &seal(&envelope), envelope.payload.clone(), &names);
+        let key = routing_key.into();
+        let origin = match envelope.kind {
+            Kind::Reply => Origin::Queue(key),
+            kind => Origin::Key { kind, key },
+        };
+        let opened = open(&origin, &seal(&envelope), envelope.payload.clone());
         prop_assert_eq!(all_of(&opened), all_of(&in_conversation(envelope)));
     }
 
     #[test]
     fn what_was_moved_keeps_kind_and_key(envelope in envelope(), due in any::<bool>()) {
-        let names = Names::default();
         let mut properties = seal(&envelope);
         properties.headers.set(KIND, envelope.kind.as_str());
-        let exchange = if due { names.due() } else { String::new() };
-        let origin = Origin { exchange: exchange.into(), routing_key: "postrider.invoice".into() };
-        let opened = open(&origin, &properties, envelope.payload.clone(), &names);
+        let queue = "postrider.invoice".into();
+        let origin = if due { Origin::Delay(queue) } else { Origin::Queue(queue) };
+        let opened = open(&origin, &properties, envelope.payload.clone());
         let expected = Envelope { target: None, ..in_conversation(envelope) };
         prop_assert_eq!(all_of(&opened), all_of(&expected));
     }
 
     #[test]
     fn a_service_in_front_of_a_key_is_split_off_at_the_first_colon(service in "[^:]{0,10}", key in ".{0,20}") {
-        let names = Names::default();
         let address = |kind: Kind| {
-            let origin = Origin { exchange: names.exchange(kind), routing_key: format!("{service}:{key}").into() };
-            open(&origin, &Properties::default(), Bytes::new(), &names)
+            let origin = Origin::Key { kind, key: format!("{service}:{key}").into() };
+            open(&origin, &Properties::default(), Bytes::new())
         };
         for kind in [Kind::Command, Kind::Query, Kind::Channel] {
             let opened = address(kind);

@@ -1,7 +1,6 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::broker::Names;
 use crate::broker::double::Double;
 use crate::bus::{Identity, Outlet, PublishSettings};
 use crate::codec::Limits;
@@ -10,9 +9,9 @@ use crate::codec::Limits;
 async fn what_is_due_and_is_not_delivered_opens_the_consumer_again_after_two_looks() {
     let broker = Double::new();
     let port = Arc::clone(&broker) as Arc<dyn Broker>;
-    let (names, counters) = (Names::default(), Arc::new(Counters::default()));
+    let counters = Arc::new(Counters::default());
     let publishing = PublishSettings::default();
-    let outlet = Outlet::open(&port, names, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
+    let outlet = Outlet::open(&port, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
     let stopping = CancellationToken::new();
     let settings = DueSettings {
         bus: Bus::new(outlet, Arc::new(Identity::plain("invoice", "i1")), Arc::clone(&port)),

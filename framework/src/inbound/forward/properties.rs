@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::{Names, Origin, any, is_reserved_header, open};
+use crate::broker::{Names, Origin, To, any, is_reserved_header, open};
 use crate::handler::FailureClass;
 use crate::message::Kind;
 
@@ -28,7 +28,7 @@ fn forward(way: Way, original: &Properties, envelope: &Envelope) -> Addressed {
 }
 
 fn received(origin: &Origin, properties: Properties, payload: bytes::Bytes) -> (Properties, Envelope) {
-    let envelope = open(origin, &properties, payload, &Names::default());
+    let envelope = open(origin, &properties, payload);
     (properties, envelope)
 }
 
@@ -83,15 +83,14 @@ proptest! {
     ) {
         let (original, envelope) = received(&origin, properties.clone(), payload);
         let forwarded = forward(way, &original, &envelope);
-        prop_assert!(forwarded.exchange.is_empty() && forwarded.mandatory && !forwarded.awaits_reply);
+        prop_assert!(matches!(forwarded.to, To::Queue(_)) && forwarded.mandatory && !forwarded.awaits_reply);
         prop_assert!(forwarded.properties.persistent && forwarded.properties.expiration.is_none());
         for (name, value) in properties.headers.iter().filter(|(name, _)| !is_reserved_header(name)) {
             let kept = forwarded.properties.headers.get(name);
             let by_broker = name.starts_with("x-") || name == "CC" || name == "BCC";
             prop_assert!(kept == Some(value) || by_broker, "{} is lost", name);
         }
-        let origin = Origin { exchange: "".into(), routing_key: forwarded.routing_key };
-        let again = open(&origin, &forwarded.properties, forwarded.payload, &Names::default());
+        let again = open(&Origin::from(&forwarded.to), &forwarded.properties, forwarded.payload);
         prop_assert_eq!((again.kind, &again.id, &again.payload), (envelope.kind, &envelope.id, &envelope.payload));
         prop_assert_eq!(&again.key, &envelope.key);
         if envelope.kind != Kind::Reply {
@@ -116,7 +115,7 @@ proptest! {
     #[test]
     fn whatever_a_frame_holds_can_be_forwarded(headers in too_large(), way in way()) {
         let properties = Properties { headers: headers.headers(), ..Properties::default() };
-        let origin = Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() };
+        let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
         let (original, envelope) = received(&origin, properties, bytes::Bytes::new());
         let forwarded = forward(way, &original, &envelope);
         prop_assert!(forwarded.properties.size() <= MAX_PROPERTIES_BYTES, "{} bytes", forwarded.properties.size());
@@ -131,19 +130,20 @@ fn a_message_that_is_moved_keeps_the_service_that_it_was_delayed_for() {
     let names = Names::default();
     let headers = [(KIND.to_owned(), Value::from("channel"))].into_iter().collect();
     let properties = Properties { message_type: Some("invoice:alerts".into()), headers, ..Properties::default() };
-    let delivery = |exchange: &str| Delivery {
-        origin: Arc::new(Origin { exchange: exchange.into(), routing_key: "key".into() }),
+    let delivery = |origin: Origin| Delivery {
+        origin: Arc::new(origin),
         redelivered: false,
         delivery_count: None,
         properties: Arc::new(properties.clone()),
         payload: bytes::Bytes::new(),
         receipt: any::receipt(),
     };
-    for exchange in [names.delay_out(), names.due(), String::new()] {
-        let moved = relocated(&delivery(&exchange), &names, "elsewhere");
-        assert_eq!(moved.properties.message_type.as_deref(), Some("invoice:alerts"), "{exchange}");
+    for origin in [Origin::Delay("key".into()), Origin::Queue("key".into())] {
+        let moved = relocated(&delivery(origin.clone()), &names, "elsewhere");
+        assert_eq!(moved.properties.message_type.as_deref(), Some("invoice:alerts"), "{origin:?}");
     }
-    let moved = relocated(&delivery("postrider.command"), &names, "elsewhere");
+    let sent = Origin::Key { kind: Kind::Command, key: "key".into() };
+    let moved = relocated(&delivery(sent), &names, "elsewhere");
     assert_eq!(moved.properties.message_type.as_deref(), Some("key"), "a stranger's type says nothing");
 }
 
@@ -153,7 +153,7 @@ fn a_letter_that_the_broker_made_says_when_also_after_it_was_moved() {
     let death: Headers = [("reason", Value::from("expired")), ("time", Value::Timestamp(7))].into_iter().collect();
     let headers = [("x-death".to_owned(), Value::List(vec![Value::Table(death)]))].into_iter().collect();
     let delivery = |properties: Properties, queue: &str| Delivery {
-        origin: Arc::new(Origin { exchange: "".into(), routing_key: queue.into() }),
+        origin: Arc::new(Origin::Queue(queue.into())),
         redelivered: false,
         delivery_count: None,
         properties: Arc::new(properties),
@@ -173,7 +173,7 @@ fn a_letter_that_the_broker_made_says_when_also_after_it_was_moved() {
 #[test]
 fn an_address_that_means_its_sender_is_not_forwarded_as_ours() {
     let literal = || Properties { reply_to: Some(DIRECT_REPLY_TO.into()), ..Properties::default() };
-    let origin = Origin { exchange: "postrider.command".into(), routing_key: "a.b".into() };
+    let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
     for way in [Way::Dead, Way::Retried, Way::Skewed] {
         let (original, envelope) = received(&origin, literal(), bytes::Bytes::new());
         let properties = forward(way, &original, &envelope).properties;

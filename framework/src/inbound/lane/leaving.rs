@@ -10,8 +10,8 @@ use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::{NoBroker, Told};
 use crate::broker::{
-    Addressed, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names,
-    Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    Addressed, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin,
+    Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
 use crate::bus::{Outlet, PublishSettings};
 use crate::codec::Limits;
@@ -120,7 +120,7 @@ fn a_stop_removes_the_note_of_a_suspect_that_was_on_its_way_to_the_broker() {
         let broker: Arc<dyn Broker> = Arc::new(late.clone());
         let mut settings = settings(&inbox, spec(Kind::Command)).await;
         let (publishing, counters) = (PublishSettings::default(), Arc::clone(&settings.settler.counters));
-        let outlet = Outlet::open(&broker, Names::default(), Limits::default(), publishing, counters).await.unwrap();
+        let outlet = Outlet::open(&broker, Limits::default(), publishing, counters).await.unwrap();
         (settings.notes.broker, settings.notes.outlet) = (broker, outlet);
         let stopping = settings.settler.stopping.clone();
         let mut delivery = delivery(&channel);
@@ -143,7 +143,7 @@ fn a_stop_removes_the_note_of_a_suspect_that_was_on_its_way_to_the_broker() {
 }
 
 fn delivery(channel: &Arc<Told>) -> Delivery {
-    let origin = Origin { exchange: Names::default().exchange(Kind::Command), routing_key: "a.b".into() };
+    let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
     Delivery {
         origin: Arc::new(origin),
         redelivered: false,

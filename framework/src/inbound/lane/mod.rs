@@ -179,9 +179,6 @@ impl LaneLoop {
             self.channel.queue_in_epoch.clone_from(&spec.queue.name);
             match opened {
                 Ok(consumer) => {
-                    if epoch > 1 {
-                        self.settings.settler.bus.outlet.forget_way_back(&self.settings.settler.queue);
-                    }
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {

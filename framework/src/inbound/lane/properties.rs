@@ -90,7 +90,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
     };
     let plan = plan(&attributes, &[spec], &names, "i1", false, crate::inbound::QueryQueue::Classic);
     let publishing = PublishSettings::default();
-    let outlet = Outlet::open(&broker, names, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
+    let outlet = Outlet::open(&broker, Limits::default(), publishing, Arc::clone(&counters)).await.unwrap();
     let bus = Bus::new(outlet, Arc::new(Identity::plain("invoice", "i1")), Arc::clone(&broker));
     let settler = Settler {
         bus,
@@ -202,10 +202,9 @@ impl Model {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
         let reply_to = (self.kind == Kind::Query).then(|| "reply".into());
-        let exchange = Names::default().exchange(self.kind);
         let properties = Properties { reply_to, ..Properties::default() };
         let delivery = Delivery {
-            origin: Arc::new(Origin { exchange, routing_key: "a.b".into() }),
+            origin: Arc::new(Origin::Key { kind: self.kind, key: "a.b".into() }),
             redelivered: false,
             delivery_count: None,
             properties: Arc::new(properties),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::properties::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
-use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Names, Origin, Properties, Receipt};
+use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Origin, Properties, Receipt};
 use crate::handler::{Asked, FailureClass, Outcome};
 use crate::host::{Arrival, End};
 use crate::inbound::lane::event::Event;
@@ -65,7 +65,7 @@ impl Turns {
 
     fn delivery(&mut self) -> Delivery {
         self.come += 1;
-        let origin = Origin { exchange: Names::default().exchange(Kind::Command), routing_key: "a.b".into() };
+        let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
         let properties = Properties { message_id: Some(self.come.to_string().into()), ..Properties::default() };
         Delivery {
             origin: Arc::new(origin),

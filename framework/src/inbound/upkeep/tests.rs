@@ -7,8 +7,8 @@ use crate::codec::Limits;
 
 async fn bus(broker: &Arc<Double>) -> (Bus, Arc<dyn Broker>) {
     let port = Arc::clone(broker) as Arc<dyn Broker>;
-    let (names, counters) = (Names::default(), Arc::new(Counters::default()));
-    let outlet = Outlet::open(&port, names, Limits::default(), PublishSettings::default(), counters).await.unwrap();
+    let counters = Arc::new(Counters::default());
+    let outlet = Outlet::open(&port, Limits::default(), PublishSettings::default(), counters).await.unwrap();
     (Bus::new(outlet, Arc::new(Identity::plain("invoice", "i1")), Arc::clone(&port)), port)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::Bench;
-use super::bench::{addressed, next, sorted, text};
+use super::bench::{addressed, next, sorted, text, to};
 use crate::broker::{Addressed, Answered, Consumer, Delivery, Publication, Queue};
 
 /// How long an answer may be on its way.
@@ -17,13 +17,13 @@ async fn questions(bench: &Bench, questions: usize) -> (Queue, Queue) {
     bench.declare_queues(&[&asked, &answers]).await;
     let publisher = bench.publisher().await;
     for number in 0..questions {
-        bench.publish(&publisher, "", &asked.name, &number.to_string()).await;
+        bench.publish(&publisher, to(&asked), &number.to_string()).await;
     }
     (asked, answers)
 }
 
-fn answer(to: &Queue, payload: &str) -> Addressed {
-    Addressed { mandatory: false, ..addressed("", &to.name, payload) }
+fn answer(queue: &Queue, payload: &str) -> Addressed {
+    Addressed { mandatory: false, ..addressed(to(queue), payload) }
 }
 
 /// Waits until an answer has left, if it has not.
@@ -80,7 +80,7 @@ pub(super) async fn answers_that_are_on_their_way_leave_before_the_channel_close
         }
         let expected: Vec<String> = (0..QUESTIONS).map(|number| number.to_string()).collect();
         assert_eq!(sorted(arrived), sorted(expected));
-        assert_eq!(bench.publish(&publisher, "", &answers.name, "alive").await, Publication::Confirmed);
+        assert_eq!(bench.publish(&publisher, to(&answers), "alive").await, Publication::Confirmed);
         assert_eq!(bench.drain(&answers).await, ["alive"]);
     }
 }
@@ -92,7 +92,7 @@ pub(super) async fn what_cannot_be_answered_on_a_channel_is_refused_unchanged(be
     let Answered::Refused(refused) = question.receipt.answer(1, answer(&answers, "answer")) else {
         panic!("the consumer was not opened for answers")
     };
-    assert_eq!((&*refused.routing_key, &refused.payload[..]), (answers.name.as_str(), &b"answer"[..]));
+    assert_eq!((&refused.to, &refused.payload[..]), (&to(&answers), &b"answer"[..]));
     question.receipt.ack();
     consumer.close().await;
     let mut consumer = bench.consume_for_answers(&asked, 1).await;

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use crate::broker::{
-    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Properties,
-    Publication, Publisher, Queue, Topology,
+    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Names,
+    Properties, Publication, Publisher, Queue, To, Topology,
 };
-use crate::message::MessageId;
+use crate::message::{Kind, MessageId};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,24 +19,35 @@ const SILENCE: Duration = Duration::from_millis(300);
 pub struct Bench {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) other: Arc<dyn Broker>,
-    prefix: String,
+    pub(super) names: Names,
 }
 
 impl Bench {
-    /// Two separate connections to the same broker.
+    /// A namespace that nobody else uses.
+    ///
+    /// # Panics
+    /// Never: what it makes is a word.
     #[must_use]
-    pub fn new(broker: Arc<dyn Broker>, other: Arc<dyn Broker>) -> Self {
+    pub fn names() -> Names {
         let id = MessageId::new();
-        let prefix = format!("c{}", id.as_str().rsplit('-').next().unwrap_or_default());
-        Self { broker, other, prefix }
+        let word = format!("c{}", id.as_str().rsplit('-').next().unwrap_or_default());
+        Names::new(&word).expect("a word")
+    }
+
+    /// Two separate connections to the same broker in this namespace.
+    #[must_use]
+    pub fn new(names: Names, broker: Arc<dyn Broker>, other: Arc<dyn Broker>) -> Self {
+        Self { broker, other, names }
     }
 
     pub(super) fn name(&self, name: &str) -> String {
-        format!("{}.{name}", self.prefix)
+        format!("{}.{name}", self.names.namespace())
     }
 
-    pub(super) fn exchange(&self, name: &str, kind: ExchangeKind) -> Exchange {
-        Exchange::new(self.name(name), kind)
+    /// The exchange of a kind of message.
+    pub(super) fn exchange(&self, kind: Kind) -> Exchange {
+        let route = if kind == Kind::Event { ExchangeKind::Topic } else { ExchangeKind::Direct };
+        Exchange::new(&*self.names.exchange(kind), route)
     }
 
     pub(super) fn queue(&self, name: &str) -> Queue {
@@ -57,14 +68,8 @@ impl Bench {
         self.broker.publisher(Arc::new(|_| {})).await.expect("a publisher opens")
     }
 
-    pub(super) async fn publish(
-        &self,
-        publisher: &Arc<dyn Publisher>,
-        exchange: &str,
-        key: &str,
-        payload: &str,
-    ) -> Publication {
-        self.try_publish(publisher, addressed(exchange, key, payload)).await.expect("the message is taken")
+    pub(super) async fn publish(&self, publisher: &Arc<dyn Publisher>, to: To, payload: &str) -> Publication {
+        self.try_publish(publisher, addressed(to, payload)).await.expect("the message is taken")
     }
 
     pub(super) async fn try_publish(
@@ -107,10 +112,15 @@ impl Bench {
     }
 }
 
-pub(super) fn addressed(exchange: &str, key: &str, payload: &str) -> Addressed {
+/// Straight to a queue.
+pub(super) fn to(queue: &Queue) -> To {
+    To::Queue(queue.name.as_str().into())
+}
+
+pub(super) fn addressed(to: To, payload: &str) -> Addressed {
     Addressed {
-        exchange: exchange.into(),
-        routing_key: key.into(),
+        to,
+        delay: None,
         mandatory: true,
         awaits_reply: false,
         properties: Properties {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Bench;
-use super::bench::{addressed, next, nothing, sorted, text};
+use super::bench::{addressed, next, nothing, sorted, text, to};
 use crate::broker::Queue;
 
 pub(super) async fn a_queue_is_first_in_first_out(bench: Bench) {
@@ -10,7 +10,7 @@ pub(super) async fn a_queue_is_first_in_first_out(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     let sent: Vec<String> = (0..200).map(|number| number.to_string()).collect();
-    let publications = sent.iter().map(|payload| bench.publish(&publisher, "", &queue.name, payload));
+    let publications = sent.iter().map(|payload| bench.publish(&publisher, to(&queue), payload));
     futures::future::join_all(publications).await;
     assert_eq!(bench.drain(&queue).await, sent);
 }
@@ -21,7 +21,7 @@ pub(super) async fn competing_consumers_get_each_message_once(bench: Bench) {
     let (mut one, mut two) = (bench.consume(&queue, 5).await, bench.consume(&queue, 5).await);
     let publisher = bench.publisher().await;
     for number in 0..10 {
-        bench.publish(&publisher, "", &queue.name, &number.to_string()).await;
+        bench.publish(&publisher, to(&queue), &number.to_string()).await;
     }
     let mut got = Vec::new();
     for _ in 0..5 {
@@ -42,7 +42,7 @@ pub(super) async fn prefetch_bounds_what_is_unsettled(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     for number in 0..5 {
-        bench.publish(&publisher, "", &queue.name, &number.to_string()).await;
+        bench.publish(&publisher, to(&queue), &number.to_string()).await;
     }
     let mut consumer = bench.consume(&queue, 2).await;
     let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
@@ -61,7 +61,7 @@ pub(super) async fn what_a_closed_consumer_had_not_settled_comes_again(bench: Be
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     for payload in ["done", "open"] {
-        bench.publish(&publisher, "", &queue.name, payload).await;
+        bench.publish(&publisher, to(&queue), payload).await;
     }
     let mut consumer = bench.consume(&queue, 5).await;
     let (done, open) = (next(&mut consumer).await, next(&mut consumer).await);
@@ -80,7 +80,7 @@ pub(super) async fn what_is_given_back_comes_again_and_is_counted(bench: Bench) 
     let queue = bench.queue("q");
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, "", &queue.name, "again").await;
+    bench.publish(&publisher, to(&queue), "again").await;
     let mut consumer = bench.consume(&queue, 1).await;
     next(&mut consumer).await.receipt.give_back();
     drop(next(&mut consumer).await.receipt);
@@ -97,10 +97,10 @@ pub(super) async fn an_expired_message_is_not_delivered(bench: Bench) {
     let queue = bench.queue("q");
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    let mut message = addressed("", &queue.name, "short-lived");
+    let mut message = addressed(to(&queue), "short-lived");
     Arc::make_mut(&mut message.properties).expiration = Some("50".into());
     bench.try_publish(&publisher, message).await.expect("the message is taken");
-    bench.publish(&publisher, "", &queue.name, "lasting").await;
+    bench.publish(&publisher, to(&queue), "lasting").await;
     // Time itself is what is waited for.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(bench.drain(&queue).await, ["lasting"]);
@@ -111,10 +111,10 @@ pub(super) async fn a_cancelled_consumer_gets_no_more(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let mut consumer = bench.consume(&queue, 5).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, "", &queue.name, "before").await;
+    bench.publish(&publisher, to(&queue), "before").await;
     let before = next(&mut consumer).await;
     consumer.cancel().await;
-    bench.publish(&publisher, "", &queue.name, "after").await;
+    bench.publish(&publisher, to(&queue), "after").await;
     nothing(&mut consumer).await;
     before.receipt.ack();
     consumer.close().await;
@@ -127,7 +127,7 @@ pub(super) async fn one_of_two_consumers_is_active_where_the_queue_says_so(bench
     let (mut first, mut second) = (bench.consume(&queue, 5).await, bench.consume(&queue, 5).await);
     let publisher = bench.publisher().await;
     for payload in ["1", "2", "3"] {
-        bench.publish(&publisher, "", &queue.name, payload).await;
+        bench.publish(&publisher, to(&queue), payload).await;
     }
     for expected in ["1", "2", "3"] {
         let delivery = next(&mut first).await;
@@ -136,7 +136,7 @@ pub(super) async fn one_of_two_consumers_is_active_where_the_queue_says_so(bench
     }
     nothing(&mut second).await;
     first.close().await;
-    bench.publish(&publisher, "", &queue.name, "4").await;
+    bench.publish(&publisher, to(&queue), "4").await;
     assert_eq!(text(&next(&mut second).await), "4");
 }
 
@@ -145,7 +145,7 @@ pub(super) async fn a_short_queue_keeps_the_newest(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     for payload in ["1", "2", "3", "4"] {
-        bench.publish(&publisher, "", &queue.name, payload).await;
+        bench.publish(&publisher, to(&queue), payload).await;
     }
     assert_eq!(bench.drain(&queue).await, ["3", "4"]);
 }

@@ -1,14 +1,15 @@
 use super::Bench;
-use super::bench::{next, text};
-use crate::broker::{BrokerError, ConsumerSpec, Exchange, ExchangeKind, Publication, Queue, Topology};
+use super::bench::{next, text, to};
+use crate::broker::{BrokerError, ConsumerSpec, Exchange, ExchangeKind, Publication, Queue, To, Topology};
+use crate::message::Kind;
 
 pub(super) async fn declaring_twice_changes_nothing(bench: Bench) {
-    let (exchange, queue) = (bench.exchange("direct", ExchangeKind::Direct), bench.queue("q"));
+    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
     let bindings = vec![bench.bind(&exchange, "k", &queue)];
     let topology = Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings };
     bench.declare(topology.clone()).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, &exchange.name, "k", "kept").await;
+    bench.publish(&publisher, To::key(Kind::Command, &"k".into()), "kept").await;
     bench.declare(topology).await;
     assert_eq!(bench.drain(&queue).await, ["kept"]);
 }
@@ -25,7 +26,7 @@ pub(super) async fn other_arguments_are_refused_with_both_values_and_other_queue
         assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
     let publisher = bench.publisher().await;
-    assert_eq!(bench.publish(&publisher, "", &good.name, "x").await, Publication::Confirmed);
+    assert_eq!(bench.publish(&publisher, to(&good), "x").await, Publication::Confirmed);
 }
 
 pub(super) async fn a_claimed_domain_is_refused_to_another_service(bench: Bench) {
@@ -50,7 +51,7 @@ pub(super) async fn an_exclusive_queue_belongs_to_one_connection(bench: Bench) {
     let Err(error) = bench.other.consume(&spec).await else { panic!("somebody else's exclusive queue was consumed") };
     assert!(matches!(error, BrokerError::Locked { .. }), "{error:?}");
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, "", &queue.name, "x").await;
+    bench.publish(&publisher, to(&queue), "x").await;
     assert_eq!(text(&next(&mut consumer).await), "x");
     bench.broker.close().await;
     let mut left = bench.other.inspect(&queue.name).await.expect("the broker answers");
@@ -65,7 +66,7 @@ pub(super) async fn an_exclusive_queue_belongs_to_one_connection(bench: Bench) {
 }
 
 pub(super) async fn a_removed_binding_routes_no_more(bench: Bench) {
-    let (exchange, queue) = (bench.exchange("direct", ExchangeKind::Direct), bench.queue("q"));
+    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
     let bindings = vec![bench.bind(&exchange, "kept", &queue), bench.bind(&exchange, "gone", &queue)];
     bench
         .declare(Topology {
@@ -78,8 +79,8 @@ pub(super) async fn a_removed_binding_routes_no_more(bench: Bench) {
     bench.broker.remove(&removed).await.expect("removed");
     bench.broker.remove(&removed).await.expect("what is not there is no error");
     let publisher = bench.publisher().await;
-    assert_eq!(bench.publish(&publisher, &exchange.name, "gone", "x").await, Publication::Returned);
-    assert_eq!(bench.publish(&publisher, &exchange.name, "kept", "y").await, Publication::Confirmed);
+    assert_eq!(bench.publish(&publisher, To::key(Kind::Command, &"gone".into()), "x").await, Publication::Returned);
+    assert_eq!(bench.publish(&publisher, To::key(Kind::Command, &"kept".into()), "y").await, Publication::Confirmed);
     assert!(bench.broker.exchange_stands(&exchange.name).await.expect("the broker answers"));
     let all = Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], ..Topology::default() };
     bench.broker.remove(&all).await.expect("removed");
@@ -92,7 +93,7 @@ pub(super) async fn a_queue_tells_how_it_stands(bench: Bench) {
     assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None);
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, "", &queue.name, "x").await;
+    bench.publish(&publisher, to(&queue), "x").await;
     let state = bench.broker.inspect(&queue.name).await.expect("the broker answers").expect("it stands");
     assert_eq!((state.ready, state.consumers), (1, 0));
     let mut consumer = bench.consume(&queue, 5).await;
@@ -110,7 +111,7 @@ pub(super) async fn a_queue_that_stands_is_consumed_whatever_its_arguments(bench
     assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None, "and it was not declared");
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, "", &queue.name, "x").await;
+    bench.publish(&publisher, to(&queue), "x").await;
     let mut consumer = bench.consume(&standing, 5).await;
     next(&mut consumer).await.receipt.ack();
     consumer.close().await;

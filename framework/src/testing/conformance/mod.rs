@@ -10,7 +10,8 @@
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 //! for scenario in scenarios() {
 //!     let broker = InProcess::new();
-//!     let bench = Bench::new(Arc::new(broker.connect()), Arc::new(broker.connect()));
+//!     let names = Bench::names();
+//!     let bench = Bench::new(names.clone(), Arc::new(broker.connect(&names)), Arc::new(broker.connect(&names)));
 //!     runtime.block_on(scenario.run(bench));
 //! }
 //! ```
@@ -52,9 +53,10 @@ macro_rules! scenarios {
 #[must_use]
 pub fn scenarios() -> Vec<Scenario> {
     scenarios![
-        publishing::a_direct_exchange_routes_by_the_exact_key,
-        publishing::a_topic_exchange_routes_by_wildcards,
-        publishing::a_fanout_exchange_ignores_the_key,
+        publishing::a_command_goes_to_the_queue_that_has_exactly_its_key,
+        publishing::an_event_goes_to_all_queues_whose_pattern_takes_its_key,
+        publishing::a_message_for_a_service_by_name_goes_to_that_service_only,
+        publishing::a_delayed_message_comes_to_its_queue_when_its_time_has_come,
         publishing::exchanges_pass_messages_on_and_each_queue_gets_one_copy,
         publishing::a_mandatory_message_that_nobody_takes_is_returned,
         publishing::a_message_that_is_not_mandatory_is_confirmed_without_a_queue,

@@ -1,26 +1,33 @@
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::Bench;
-use super::bench::{addressed, next};
-use crate::broker::{Binding, BrokerError, ExchangeKind, Publication, Queue, ReplyEvent, Topology};
-use crate::message::{Headers, Value};
+use super::bench::{addressed, next, text, to};
+use crate::broker::{
+    Addressed, Binding, BrokerError, Exchange, ExchangeKind, Origin, Publication, Queue, ReplyEvent, To, Topology,
+};
+use crate::message::{Headers, Kind, Value};
 
-pub(super) async fn a_direct_exchange_routes_by_the_exact_key(bench: Bench) {
-    let (exchange, queue) = (bench.exchange("direct", ExchangeKind::Direct), bench.queue("q"));
+/// To a command's key.
+fn command(key: &str) -> To {
+    To::key(Kind::Command, &key.into())
+}
+
+pub(super) async fn a_command_goes_to_the_queue_that_has_exactly_its_key(bench: Bench) {
+    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
     let bindings = vec![bench.bind(&exchange, "a.b", &queue)];
     bench.declare(Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings }).await;
     let publisher = bench.publisher().await;
-    assert_eq!(bench.publish(&publisher, &exchange.name, "a.b", "mine").await, Publication::Confirmed);
-    assert_eq!(bench.publish(&publisher, &exchange.name, "a.*", "not a key").await, Publication::Returned);
-    assert_eq!(bench.publish(&publisher, &exchange.name, "a.b.c", "longer").await, Publication::Returned);
+    assert_eq!(bench.publish(&publisher, command("a.b"), "mine").await, Publication::Confirmed);
+    assert_eq!(bench.publish(&publisher, command("a.*"), "not a key").await, Publication::Returned);
+    assert_eq!(bench.publish(&publisher, command("a.b.c"), "longer").await, Publication::Returned);
     assert_eq!(bench.drain(&queue).await, ["mine"]);
 }
 
-pub(super) async fn a_topic_exchange_routes_by_wildcards(bench: Bench) {
-    let exchange = bench.exchange("topic", ExchangeKind::Topic);
+pub(super) async fn an_event_goes_to_all_queues_whose_pattern_takes_its_key(bench: Bench) {
+    let exchange = bench.exchange(Kind::Event);
     let patterns = ["a.b", "a.*", "a.#", "#", "*.b", "#.c", "a.*.c", "a.#.c"];
     let keys = ["a", "a.b", "a.c", "a.b.c", "b", "c", "x.b", "a.b.b.c"];
     let queues: Vec<Queue> =
@@ -29,7 +36,7 @@ pub(super) async fn a_topic_exchange_routes_by_wildcards(bench: Bench) {
     bench.declare(Topology { exchanges: vec![exchange.clone()], queues: queues.clone(), bindings }).await;
     let publisher = bench.publisher().await;
     for key in keys {
-        bench.publish(&publisher, &exchange.name, key, key).await;
+        bench.publish(&publisher, To::key(Kind::Event, &key.into()), key).await;
     }
     for (pattern, queue) in patterns.iter().zip(&queues) {
         let expected: Vec<&str> = keys.into_iter().filter(|key| postrider_grammar::matches(pattern, key)).collect();
@@ -37,19 +44,41 @@ pub(super) async fn a_topic_exchange_routes_by_wildcards(bench: Bench) {
     }
 }
 
-pub(super) async fn a_fanout_exchange_ignores_the_key(bench: Bench) {
-    let (exchange, one, two) = (bench.exchange("fanout", ExchangeKind::Fanout), bench.queue("one"), bench.queue("two"));
-    let bindings = vec![bench.bind(&exchange, "x", &one), bench.bind(&exchange, "y", &two)];
-    bench
-        .declare(Topology { exchanges: vec![exchange.clone()], queues: vec![one.clone(), two.clone()], bindings })
-        .await;
+pub(super) async fn a_message_for_a_service_by_name_goes_to_that_service_only(bench: Bench) {
+    let (exchange, one, two) = (bench.exchange(Kind::Channel), bench.queue("one"), bench.queue("two"));
+    let bindings = vec![bench.bind(&exchange, "one:news", &one), bench.bind(&exchange, "two:news", &two)];
+    bench.declare(Topology { exchanges: vec![exchange], queues: vec![one.clone(), two.clone()], bindings }).await;
     let publisher = bench.publisher().await;
-    bench.publish(&publisher, &exchange.name, "z", "all").await;
-    assert_eq!((bench.drain(&one).await, bench.drain(&two).await), (vec!["all".into()], vec!["all".into()]));
+    let to = To::Key { kind: Kind::Channel, service: Some("two".into()), key: "news".into() };
+    assert_eq!(bench.publish(&publisher, to, "for two").await, Publication::Confirmed);
+    let mut consumer = bench.consume(&two, 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(*delivery.origin, Origin::Key { kind: Kind::Channel, key: "two:news".into() });
+    delivery.receipt.ack();
+    assert_eq!(bench.drain(&one).await, [""; 0]);
+}
+
+pub(super) async fn a_delayed_message_comes_to_its_queue_when_its_time_has_come(bench: Bench) {
+    let queue = bench.queue("q");
+    bench.declare_queues(&[&queue]).await;
+    let publisher = bench.publisher().await;
+    let (began, delay) = (Instant::now(), Duration::from_millis(300));
+    let later = Addressed { delay: Some(delay), ..addressed(to(&queue), "later") };
+    assert_eq!(bench.try_publish(&publisher, later).await, Ok(Publication::Confirmed));
+    assert_eq!(bench.publish(&publisher, to(&queue), "now").await, Publication::Confirmed);
+    let mut consumer = bench.consume(&queue, 2).await;
+    let now = next(&mut consumer).await;
+    assert_eq!((text(&now), &*now.origin), ("now".to_owned(), &Origin::Queue(queue.name.as_str().into())));
+    let later = next(&mut consumer).await;
+    assert!(began.elapsed() >= delay, "it came after {:?}", began.elapsed());
+    assert_eq!(text(&later), "later");
+    assert!(matches!(*later.origin, Origin::Delay(_)), "{:?}", later.origin);
+    [now, later].into_iter().for_each(|delivery| delivery.receipt.ack());
 }
 
 pub(super) async fn exchanges_pass_messages_on_and_each_queue_gets_one_copy(bench: Bench) {
-    let (direct, tap) = (bench.exchange("direct", ExchangeKind::Direct), bench.exchange("tap", ExchangeKind::Topic));
+    let direct = bench.exchange(Kind::Command);
+    let tap = Exchange::new(bench.names.tap(), ExchangeKind::Topic);
     let (queue, listener) = (bench.queue("q"), bench.queue("listener"));
     let bindings = vec![
         bench.bind(&direct, "a.b", &queue),
@@ -61,19 +90,19 @@ pub(super) async fn exchanges_pass_messages_on_and_each_queue_gets_one_copy(benc
     let exchanges = vec![direct.clone(), tap.clone()];
     bench.declare(Topology { exchanges, queues: vec![queue.clone(), listener.clone()], bindings }).await;
     let publisher = bench.publisher().await;
-    assert_eq!(bench.publish(&publisher, &direct.name, "a.b", "once").await, Publication::Confirmed);
-    assert_eq!(bench.publish(&publisher, &direct.name, "c", "nobody").await, Publication::Returned);
+    assert_eq!(bench.publish(&publisher, command("a.b"), "once").await, Publication::Confirmed);
+    assert_eq!(bench.publish(&publisher, command("c"), "nobody").await, Publication::Returned);
     assert_eq!((bench.drain(&queue).await, bench.drain(&listener).await), (vec!["once".into()], vec!["once".into()]));
 }
 
 pub(super) async fn a_mandatory_message_that_nobody_takes_is_returned(bench: Bench) {
-    let (exchange, queue) = (bench.exchange("direct", ExchangeKind::Direct), bench.queue("q"));
+    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
     let bindings = vec![bench.bind(&exchange, "there", &queue)];
     bench.declare(Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings }).await;
     let publisher = bench.publisher().await;
     let publications = (0..200).map(|number| {
         let key = if number % 10 == 3 { "nowhere" } else { "there" };
-        bench.try_publish(&publisher, addressed(&exchange.name, key, &number.to_string()))
+        bench.try_publish(&publisher, addressed(command(key), &number.to_string()))
     });
     let publications = futures::future::join_all(publications).await;
     for (number, publication) in publications.into_iter().enumerate() {
@@ -83,10 +112,10 @@ pub(super) async fn a_mandatory_message_that_nobody_takes_is_returned(bench: Ben
 }
 
 pub(super) async fn a_message_that_is_not_mandatory_is_confirmed_without_a_queue(bench: Bench) {
-    let exchange = bench.exchange("direct", ExchangeKind::Direct);
+    let exchange = bench.exchange(Kind::Command);
     bench.declare(Topology { exchanges: vec![exchange.clone()], ..Topology::default() }).await;
     let publisher = bench.publisher().await;
-    let mut message = addressed(&exchange.name, "nowhere", "x");
+    let mut message = addressed(command("nowhere"), "x");
     message.mandatory = false;
     assert_eq!(bench.try_publish(&publisher, message).await, Ok(Publication::Confirmed));
 }
@@ -98,7 +127,7 @@ pub(super) async fn a_full_queue_rejects(bench: Bench) {
     let mut rejected = 0;
     for number in 0..5 {
         rejected +=
-            usize::from(bench.publish(&publisher, "", &queue.name, &number.to_string()).await == Publication::Rejected);
+            usize::from(bench.publish(&publisher, to(&queue), &number.to_string()).await == Publication::Rejected);
     }
     assert_eq!(rejected, 3);
     assert_eq!(bench.drain(&queue).await, ["0", "1"]);
@@ -108,7 +137,7 @@ pub(super) async fn properties_headers_and_payload_arrive_as_they_left(bench: Be
     let queue = bench.queue("q");
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    let mut message = addressed("", &queue.name, "payload");
+    let mut message = addressed(to(&queue), "payload");
     let inner: Headers = [("deep", Value::from(1_i32))].into_iter().collect();
     Arc::make_mut(&mut message.properties).headers = [
         ("emoji", Value::from("🐎 ünïcödé")),
@@ -143,7 +172,7 @@ pub(super) async fn properties_headers_and_payload_arrive_as_they_left(bench: Be
     // What the broker adds is its own.
     arrived.headers.retain(|name| !name.starts_with("x-"));
     assert_eq!(arrived, *sent);
-    assert_eq!((&*delivery.origin.exchange, &*delivery.origin.routing_key), ("", queue.name.as_str()));
+    assert_eq!(*delivery.origin, Origin::Queue(queue.name.as_str().into()));
     assert!(!delivery.redelivered);
     delivery.receipt.ack();
 }
@@ -153,7 +182,7 @@ pub(super) async fn payloads_of_no_one_and_a_million_bytes_arrive(bench: Bench) 
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     for size in [0, 1, 1024 * 1024] {
-        bench.publish(&publisher, "", &queue.name, &"x".repeat(size)).await;
+        bench.publish(&publisher, to(&queue), &"x".repeat(size)).await;
     }
     let sizes: Vec<usize> = bench.drain(&queue).await.iter().map(String::len).collect();
     assert_eq!(sizes, [0, 1, 1024 * 1024]);
@@ -170,14 +199,14 @@ pub(super) async fn a_reply_reaches_the_publisher_that_awaits_it(bench: Bench) {
         }
     });
     let requester = bench.broker.publisher(sink).await.expect("a publisher opens");
-    let mut request = addressed("", &queue.name, "question");
+    let mut request = addressed(to(&queue), "question");
     request.awaits_reply = true;
     assert_eq!(bench.try_publish(&requester, request).await, Ok(Publication::Confirmed));
     let mut consumer = bench.consume(&queue, 1).await;
     let delivery = next(&mut consumer).await;
     let reply_to = delivery.properties.reply_to.clone().expect("the adapter fills in the reply address");
     let answerer = bench.other.publisher(Arc::new(|_| {})).await.expect("a publisher opens");
-    let mut answer = addressed("", &reply_to, "answer");
+    let mut answer = addressed(To::Queue(reply_to), "answer");
     answer.mandatory = false;
     assert_eq!(bench.try_publish(&answerer, answer).await, Ok(Publication::Confirmed));
     delivery.receipt.ack();
@@ -188,6 +217,6 @@ pub(super) async fn a_reply_reaches_the_publisher_that_awaits_it(bench: Bench) {
 pub(super) async fn publishing_after_closing_is_an_error_at_once(bench: Bench) {
     let publisher = bench.publisher().await;
     bench.broker.close().await;
-    let result = bench.try_publish(&publisher, addressed("", "x", "x")).await;
+    let result = bench.try_publish(&publisher, addressed(To::Queue("x".into()), "x")).await;
     assert_eq!(result, Err(BrokerError::Stopped));
 }

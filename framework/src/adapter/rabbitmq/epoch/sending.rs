@@ -86,7 +86,7 @@ impl Epoch {
             Tried::Taken(target) => {
                 if self.entrance.lock().silent.taken_elsewhere(&target) && !self.stuck {
                     self.stuck = true;
-                    let routing_key = &*target.1;
+                    let routing_key = &*target.routing_key;
                     tracing::warn!(
                         routing_key,
                         "the broker confirms on other channels what it does not on this one; opening a new one"

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::app::dead::DeadFilter;
-use crate::broker::{ORIGINAL_EXPIRATION, any};
+use crate::broker::{ORIGINAL_EXPIRATION, To, any};
 use crate::message::Headers;
 
 fn filter() -> impl Strategy<Value = DeadFilter> {
@@ -54,7 +54,7 @@ proptest! {
     fn any_letter_lives_again_as_the_first_attempt_at_the_same_message(delivery in any::delivery(any::receipt)) {
         let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
         let revived = letter.revived();
-        prop_assert_eq!((&*revived.exchange, &*revived.routing_key), ("", "postrider.invoice"));
+        prop_assert_eq!(&revived.to, &To::Queue("postrider.invoice".into()));
         prop_assert!(revived.mandatory && revived.properties.persistent && revived.properties.reply_to.is_none());
         prop_assert_eq!(&revived.payload, &delivery.payload);
         let headers = &revived.properties.headers;

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::steps::Attempt;
 use super::world::{Copy_, End, Process, Stage};
 use crate::broker::any::NoBroker;
-use crate::broker::{Delivery, DeliveryChannel, Names, Origin, Properties, REPLAYED, Receipt};
+use crate::broker::{Delivery, DeliveryChannel, Origin, Properties, REPLAYED, Receipt};
 use crate::bus::{Resend, Unsent};
 use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, Table};
 use crate::host::{ArbiterWatch, Arrival, Core, Deliver, Factory, Finished, Host, Settings, SkewPolicy, Stops};
@@ -105,7 +105,7 @@ impl Real {
 
     pub(super) fn pulled(&mut self, copy: Copy_) {
         self.tags += 1;
-        let origin = Origin { exchange: Names::default().exchange(Kind::Command), routing_key: "a.b".into() };
+        let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
         let mut headers = Headers::new();
         if copy.life > 0 {
             headers.set(REPLAYED, format!("letter {}", copy.life));

@@ -2,14 +2,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
+use crate::broker::Broker;
 use crate::broker::double::Double;
 
 const SOON: Duration = Duration::from_secs(1);
 
+fn delays(broker: &Arc<Double>) -> Arc<Delays> {
+    let broker = Arc::clone(broker);
+    let declare = move |topology: Topology| {
+        let broker = Arc::clone(&broker);
+        Box::pin(async move { broker.declare(&topology).await }) as BoxFuture<'static, _>
+    };
+    Delays::new(Names::default(), Box::new(declare))
+}
+
 #[tokio::test]
 async fn what_is_forgotten_while_it_is_declared_is_declared_again_and_nobody_waits_for_that() {
     let broker = Double::new();
-    let delays = Delays::new(Arc::clone(&broker) as Arc<dyn Broker>, Names::default());
+    let delays = delays(&broker);
     broker.declaring.forget_permits(usize::MAX);
     let declaring = tokio::spawn({
         let delays = Arc::clone(&delays);
@@ -35,7 +45,7 @@ async fn what_is_forgotten_while_it_is_declared_is_declared_again_and_nobody_wai
 #[tokio::test(start_paused = true)]
 async fn a_delay_whose_levels_stand_does_not_wait_for_others_that_are_declared() {
     let broker = Double::new();
-    let delays = Delays::new(Arc::clone(&broker) as Arc<dyn Broker>, Names::default());
+    let delays = delays(&broker);
     delays.stand(None).await.unwrap();
     broker.declaring.forget_permits(usize::MAX);
     let hangs = delays.stand(Some("postrider.invoice"));

@@ -3,16 +3,20 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::BoxFuture;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{
-    Addressed, Broker, BrokerError, Names, Publication, Publisher, Topology, delay_levels, delay_return,
-};
+use crate::adapter::amqp::Routed;
+use crate::broker::{Addressed, BrokerError, Names, Publication, To, Topology, delay_levels, delay_return};
 
-/// Declares what delays need, once per outlet.
-pub(super) struct Delays {
-    broker: Arc<dyn Broker>,
+/// Declares something at the broker.
+pub(in crate::adapter) type Declare =
+    Box<dyn Fn(Topology) -> BoxFuture<'static, Result<(), BrokerError>> + Send + Sync>;
+
+/// Declares what delays need, once per connection.
+pub(in crate::adapter) struct Delays {
+    declare: Declare,
     names: Names,
     /// Held while something is declared, so that it is declared once.
     declaring: AsyncMutex<()>,
@@ -36,29 +40,30 @@ impl Standing {
 }
 
 impl Delays {
-    pub(super) fn new(broker: Arc<dyn Broker>, names: Names) -> Arc<Self> {
-        Arc::new(Self { broker, names, declaring: AsyncMutex::default(), standing: Mutex::default() })
+    pub(in crate::adapter) fn new(names: Names, declare: Declare) -> Arc<Self> {
+        Arc::new(Self { declare, names, declaring: AsyncMutex::default(), standing: Mutex::default() })
     }
 
-    /// Publishes into the levels what is addressed there. If somebody removed them, they are declared again, once.
+    /// Publishes a message into the levels. If somebody removed them, they are declared again, once.
     ///
     /// # Errors
     /// As a publisher's; and when the levels cannot be declared until the deadline.
-    pub(super) async fn publish(
+    pub(in crate::adapter) async fn publish(
         &self,
-        publisher: &dyn Publisher,
-        addressed: Addressed,
-        queue: Option<&str>,
+        message: Addressed,
         deadline: Instant,
+        publish: impl Fn(Routed) -> BoxFuture<'static, Result<Publication, BrokerError>>,
     ) -> Result<Publication, BrokerError> {
-        self.stand_until(queue, deadline).await?;
-        match publisher.publish(addressed.clone(), deadline).await {
+        let home = if let To::Queue(queue) = &message.to { Some(Arc::clone(queue)) } else { None };
+        let routed = Routed::of(message, &self.names);
+        self.stand_until(home.as_deref(), deadline).await?;
+        match publish(routed.clone()).await {
             Ok(Publication::Returned) | Err(BrokerError::Absent { .. }) => {}
             other => return other,
         }
         self.standing().forget(|_| true);
-        self.stand_until(queue, deadline).await?;
-        publisher.publish(addressed, deadline).await
+        self.stand_until(home.as_deref(), deadline).await?;
+        publish(routed).await
     }
 
     async fn stand_until(&self, queue: Option<&str>, deadline: Instant) -> Result<(), BrokerError> {
@@ -70,7 +75,7 @@ impl Delays {
     }
 
     /// A queue may have been made anew: the way back to it is declared again before the next delay.
-    pub(super) fn forget(&self, queue: &str) {
+    pub(in crate::adapter) fn forget(&self, queue: &str) {
         self.standing().forget(|name| name == queue);
     }
 
@@ -107,7 +112,7 @@ impl Delays {
             }
             standing.forgotten
         };
-        self.broker.declare(&topology(&self.names)).await?;
+        (self.declare)(topology(&self.names)).await?;
         let mut standing = self.standing();
         if standing.forgotten == forgotten {
             standing.declared.insert(name.to_owned());
