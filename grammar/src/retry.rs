@@ -123,6 +123,16 @@ impl Delays {
         }
     }
 
+    /// The longest of them, chance included; nothing if there are none.
+    #[must_use]
+    pub fn longest(&self) -> Option<Duration> {
+        match self {
+            Self::List(delays) => delays.iter().max().copied(),
+            // They grow, so that the last one is the longest.
+            Self::Growing { times, .. } => self.get(times.checked_sub(1)?, 1.0),
+        }
+    }
+
     fn get(&self, index: u32, chance: f64) -> Option<Duration> {
         match self {
             Self::List(delays) => delays.get(index as usize).copied(),

@@ -77,6 +77,12 @@ impl World {
         if let Where::RabbitMq(url) = &self.place { Some(url) } else { None }
     }
 
+    /// The same broker, and another namespace.
+    #[must_use]
+    pub fn in_namespace(&self, names: Names) -> Self {
+        Self { names, place: self.place.clone() }
+    }
+
     /// The app in this world: its broker, its namespace, two arbiters.
     pub fn app(&self, app: App) -> App {
         let app = match &self.place {

@@ -23,6 +23,7 @@ mod messages;
 mod middleware;
 mod migrate;
 mod on_rabbitmq;
+mod outside_adapter;
 mod own_requests;
 mod ownership;
 mod patterns;

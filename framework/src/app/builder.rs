@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::future::LocalBoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::in_process::InProcess;
@@ -9,6 +9,7 @@ use crate::app::config::Config;
 use crate::app::entry::{Entry, Setup};
 use crate::app::manifest::{ManifestRow, manifest};
 use crate::app::own_settings;
+use crate::broker::{Broker, BrokerError, Names};
 use crate::bus::{Bus, SendHook};
 use crate::handler::{Actor, Failure, Invocation, Middleware, Next, Outcome};
 use crate::message::{Envelope, MediaType, Problem};
@@ -22,6 +23,22 @@ pub enum BrokerChoice {
     InProcess,
     /// One that several apps of a process share.
     Shared(InProcess),
+    /// One of another adapter.
+    Adapter(Connector),
+}
+
+/// Connects an app, in a namespace, to a broker of an adapter that is not Postrider's own. It is called again after an error that
+/// may pass.
+pub type Connector = Arc<dyn Fn(Names) -> BoxFuture<'static, Result<Arc<dyn Broker>, BrokerError>> + Send + Sync>;
+
+impl BrokerChoice {
+    /// A broker of another adapter. `postrider::testing::conformance` has the suite that it must pass.
+    pub fn adapter<F>(connect: impl Fn(Names) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Arc<dyn Broker>, BrokerError>> + Send + 'static,
+    {
+        Self::Adapter(Arc::new(move |names| Box::pin(connect(names))))
+    }
 }
 
 impl From<InProcess> for BrokerChoice {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use crate::adapter::in_process::InProcess;
 use crate::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use crate::app::builder::BrokerChoice;
 use crate::app::config::Config;
@@ -40,26 +41,23 @@ pub(super) async fn connect(
     deadline: Instant,
     waits: impl Fn(&BrokerError),
 ) -> Result<Arc<dyn Broker>, BrokerError> {
-    let Some(address) = &config.broker else {
-        return Ok(match choice {
-            BrokerChoice::Shared(broker) => Arc::new(broker.connect(&config.namespace)),
+    if config.broker.is_none() {
+        match choice {
+            BrokerChoice::Shared(broker) => return Ok(Arc::new(broker.connect(&config.namespace))),
             BrokerChoice::InProcess => {
                 tracing::info!(
                     "using the in-process broker: only the services of this process are reachable, and messages end with it; set POSTRIDER_BROKER=amqp://… for RabbitMQ"
                 );
-                Arc::new(crate::adapter::in_process::InProcess::new().connect(&config.namespace))
+                return Ok(Arc::new(InProcess::new().connect(&config.namespace)));
             }
-        });
-    };
-    let mut settings = RabbitMqSettings::new(address.clone(), name);
-    settings.ca_file.clone_from(&config.broker_ca);
-    settings.names = config.namespace.clone();
+            BrokerChoice::Adapter(_) => {}
+        }
+    }
     loop {
-        settings.patience = deadline.saturating_duration_since(Instant::now());
-        let error = match RabbitMq::connect(settings.clone()).await {
+        let error = match connect_once(config, choice, name, deadline).await {
             Ok(broker) => {
                 tracing::info!(broker = broker.describe(), "connected");
-                return Ok(Arc::new(broker));
+                return Ok(broker);
             }
             Err(error) => error,
         };
@@ -70,4 +68,27 @@ pub(super) async fn connect(
         waits(&error);
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// An address in the configuration is RabbitMQ's, whatever the program says.
+async fn connect_once(
+    config: &Config,
+    choice: &BrokerChoice,
+    name: &str,
+    deadline: Instant,
+) -> Result<Arc<dyn Broker>, BrokerError> {
+    let patience = deadline.saturating_duration_since(Instant::now());
+    if let Some(address) = &config.broker {
+        let mut settings = RabbitMqSettings::new(address.clone(), name);
+        settings.ca_file.clone_from(&config.broker_ca);
+        settings.names = config.namespace.clone();
+        settings.patience = patience;
+        return Ok(Arc::new(RabbitMq::connect(settings).await?));
+    }
+    let BrokerChoice::Adapter(connect) = choice else {
+        return Ok(Arc::new(InProcess::new().connect(&config.namespace)));
+    };
+    timeout_at(deadline, connect(config.namespace.clone()))
+        .await
+        .unwrap_or_else(|_| Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() }))
 }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::broker_needs::lacking;
 use crate::app::builder::App;
 use crate::app::check::{check, warn_of_strangers};
 use crate::app::config::Config;
@@ -162,6 +163,11 @@ async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<L
     let connecting = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error));
     let connecting = async { connecting.await.map_err(|error| StartError::from(told(&config, &error))) };
     let broker = unless(&app.give_up, Box::pin(connecting)).await?;
+    let problems = lacking(&app, &config, &broker.capabilities(), &broker.describe());
+    if !problems.is_empty() {
+        broker.close().await;
+        return Err(StartError { problems });
+    }
     let result = launch_on(&app, placement, &config, Arc::clone(&broker), deadline).await;
     if result.is_err() {
         broker.close().await;

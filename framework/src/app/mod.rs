@@ -1,5 +1,6 @@
 //! Assembles and runs the process: what it consists of, its configuration, start, stop, and the command line.
 
+mod broker_needs;
 mod builder;
 mod check;
 mod cli;
@@ -38,7 +39,7 @@ mod upkeep;
 pub mod operator;
 
 pub use crate::inbound::QueryQueue;
-pub use builder::{App, BrokerChoice};
+pub use builder::{App, BrokerChoice, Connector};
 pub use config::{ActorOverrides, Config, RunLimits};
 pub use control::{ActorReport, Actors, ControlError, ProcessReport, QueueReport};
 pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, DeadProgress, Replay, Replayed};

@@ -233,7 +233,7 @@ pub(crate) struct NoBroker;
 
 impl Broker for NoBroker {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(false, false)
+        Capabilities::none()
     }
 
     fn describe(&self) -> String {

@@ -6,6 +6,7 @@
 mod address;
 #[cfg(test)]
 pub(crate) mod any;
+mod capabilities;
 mod death;
 mod delay;
 mod delivery;
@@ -20,6 +21,7 @@ mod topology;
 mod wire;
 
 pub use address::{Origin, To};
+pub use capabilities::{Capabilities, MessageLimits, Need, Patterns, Settles, Taps};
 pub(crate) use death::{DEAD, note_broker_death};
 pub use delay::{
     MAX_DELAY, delay_levels, delay_return, delayed_publish, delayed_to_queue, due, due_queue, due_topology,
@@ -32,8 +34,8 @@ pub use postrider_grammar::matches;
 pub(crate) use direct_reply::{DIRECT_REPLY_TO, is_direct_reply};
 pub(crate) use fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN, fit_into_frame};
 pub use port::{
-    Addressed, Broker, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState,
-    ReplyEvent, ReplySink,
+    Addressed, Broker, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent,
+    ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{

@@ -8,26 +8,8 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{BrokerError, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, To, Topology};
+use crate::broker::{BrokerError, Capabilities, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, To, Topology};
 use crate::supervise::Tasks;
-
-/// What a broker can do by itself. An adapter states it; nobody asks for its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// Durable queues and persistent messages outlive the broker's process.
-    pub survives_restart: bool,
-    /// Deliveries from quorum queues tell how often they were given back.
-    pub delivery_count: bool,
-}
-
-impl Capabilities {
-    /// States the capabilities of an adapter.
-    #[must_use]
-    pub const fn new(survives_restart: bool, delivery_count: bool) -> Self {
-        Self { survives_restart, delivery_count }
-    }
-}
 
 /// A message with its address: what a publisher sends.
 #[derive(Debug, Clone)]

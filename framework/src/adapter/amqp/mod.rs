@@ -11,10 +11,31 @@ use bytes::Bytes;
 pub(super) use delays::{Declare, Delays};
 
 use crate::broker::{
-    Addressed, HOME, KIND, Names, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, Origin, Properties, To, delayed_publish,
-    delayed_to_queue,
+    Addressed, Capabilities, HOME, KIND, MAX_DELAY, MAX_PROPERTIES_BYTES, MessageLimits, Names, ORIGINAL_EXPIRATION,
+    ORIGINAL_TYPE, Origin, Patterns, Properties, Settles, Taps, To, delayed_publish, delayed_to_queue,
 };
 use crate::message::{Kind, Value};
+
+/// What RabbitMQ can do, and the in-process broker with its rules.
+pub(super) const CAPABILITIES: Capabilities = Capabilities {
+    survives_restart: true,
+    settles: Settles::Each,
+    counts_deliveries: true,
+    returns_keys: true,
+    returns_events: true,
+    patterns: Some(Patterns::ByBroker),
+    delays: Some(MAX_DELAY),
+    one_active_consumer: true,
+    replies: true,
+    instance_queues: true,
+    full_queues_refuse: true,
+    full_queues_drop_oldest: true,
+    expires: true,
+    taps: Taps::All,
+    claims: true,
+    limits: MessageLimits { payload: 16 * 1024 * 1024, properties: MAX_PROPERTIES_BYTES, name: u8::MAX as usize },
+    ..Capabilities::none()
+};
 
 /// A message with exchange and routing key.
 #[derive(Debug, Clone)]

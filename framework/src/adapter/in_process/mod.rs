@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::adapter::amqp::Routed;
-use crate::broker::{Names, open};
+use crate::adapter::amqp::{self, Routed};
+use crate::broker::{Capabilities, Names, open};
 use crate::message::Envelope;
 use faults::Script;
 use state::State;
@@ -62,6 +62,9 @@ impl Default for Inner {
 }
 
 impl InProcess {
+    /// What it can do: as much as RabbitMQ, for as long as the process lives.
+    pub const CAPABILITIES: Capabilities = Capabilities { survives_restart: false, ..amqp::CAPABILITIES };
+
     /// A broker with nothing in it.
     #[must_use]
     pub fn new() -> Self {

@@ -6,12 +6,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use crate::adapter::amqp::Delays;
-use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
 use crate::adapter::in_process::faults::Script;
 use crate::adapter::in_process::publisher::InProcessPublisher;
 use crate::adapter::in_process::state::State;
+use crate::adapter::in_process::{InProcess, Inner};
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
     ReplySink, Topology,
@@ -79,7 +79,7 @@ async fn expire(connection: Weak<Connection>) {
 
 impl Broker for Session {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(false, true)
+        InProcess::CAPABILITIES
     }
 
     fn describe(&self) -> String {

@@ -34,7 +34,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::adapter::amqp::{Declare, Delays};
+use crate::adapter::amqp::{self, Declare, Delays};
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
@@ -90,6 +90,9 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
+    /// What RabbitMQ can do, with what this adapter adds. The limit on payloads is that of RabbitMQ 4; 3.x takes eight times as much.
+    pub const CAPABILITIES: Capabilities = amqp::CAPABILITIES;
+
     /// Connects once. Afterwards lost connections are made again without end.
     ///
     /// # Errors
@@ -179,7 +182,7 @@ impl Drop for RabbitMq {
 
 impl Broker for RabbitMq {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(true, true)
+        Self::CAPABILITIES
     }
 
     fn describe(&self) -> String {

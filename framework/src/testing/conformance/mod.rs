@@ -9,6 +9,10 @@
 //!
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 //! for scenario in scenarios() {
+//!     if !scenario.lacking(&InProcess::CAPABILITIES).is_empty() {
+//!         println!("not on this broker: {}", scenario.name);
+//!         continue;
+//!     }
 //!     let broker = InProcess::new();
 //!     let names = Bench::names();
 //!     let bench = Bench::new(names.clone(), Arc::new(broker.connect(&names)), Arc::new(broker.connect(&names)));
@@ -22,18 +26,30 @@ mod consuming;
 mod declaring;
 mod publishing;
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 
 pub use bench::Bench;
+
+use crate::broker::{Capabilities, Need};
 
 /// One behaviour that an adapter must show.
 pub struct Scenario {
     /// The behaviour, as a fact.
     pub name: &'static str,
+    /// What it needs of the broker.
+    pub needs: &'static [Need],
     run: fn(Bench) -> BoxFuture<'static, ()>,
 }
 
 impl Scenario {
+    /// What a broker lacks for it. Such a scenario is not run, and is listed as "not on this broker".
+    #[must_use]
+    pub fn lacking(&self, capabilities: &Capabilities) -> Vec<Need> {
+        self.needs.iter().copied().filter(|need| !capabilities.meet(*need)).collect()
+    }
+
     /// Runs it.
     ///
     /// # Panics
@@ -44,44 +60,78 @@ impl Scenario {
 }
 
 macro_rules! scenarios {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        vec![$(Scenario { name: stringify!($name), run: |bench| Box::pin($module::$name(bench)) }),*]
+    ($($module:ident::$name:ident $([$($need:expr),*])?),* $(,)?) => {
+        vec![$(Scenario {
+            name: stringify!($name),
+            needs: &[$($($need),*)?],
+            run: |bench| Box::pin($module::$name(bench)),
+        }),*]
     };
+}
+
+/// How long the delays of the suite are at most.
+const LONGEST_DELAY: Duration = Duration::from_millis(300);
+
+/// What brokers state that they can do, and which scenarios are not on which, as a table in Markdown.
+#[must_use]
+pub fn matrix(brokers: &[(&str, Capabilities)]) -> String {
+    let line = |first: &str, others: Vec<String>| format!("| {first} | {} |\n", others.join(" | "));
+    let head = |first: &str| {
+        let names = brokers.iter().map(|(name, _)| (*name).to_owned()).collect();
+        format!("{}{}", line(first, names), line("---", vec!["---".to_owned(); brokers.len()]))
+    };
+    let mut text = head("capability");
+    let stated: Vec<_> = brokers.iter().map(|(_, capabilities)| capabilities.rows()).collect();
+    for (index, (capability, _)) in Capabilities::none().rows().iter().enumerate() {
+        text += &line(capability, stated.iter().map(|rows| rows[index].1.clone()).collect());
+    }
+    text += &format!("\n{}", head("scenario"));
+    for scenario in scenarios() {
+        let covered = |(_, capabilities): &(&str, Capabilities)| match &scenario.lacking(capabilities)[..] {
+            [] => "passes".to_owned(),
+            lacking => {
+                let lacking: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+                format!("not on this broker: {}", lacking.join(", "))
+            }
+        };
+        text += &line(&format!("`{}`", scenario.name), brokers.iter().map(covered).collect());
+    }
+    text
 }
 
 /// All scenarios.
 #[must_use]
 pub fn scenarios() -> Vec<Scenario> {
     scenarios![
-        publishing::a_command_goes_to_the_queue_that_has_exactly_its_key,
-        publishing::an_event_goes_to_all_queues_whose_pattern_takes_its_key,
+        publishing::a_command_goes_to_the_queue_that_has_exactly_its_key [Need::ReturnKeys],
+        publishing::an_event_goes_to_all_queues_whose_pattern_takes_its_key [Need::Patterns],
         publishing::a_message_for_a_service_by_name_goes_to_that_service_only,
-        publishing::a_delayed_message_comes_to_its_queue_when_its_time_has_come,
-        publishing::exchanges_pass_messages_on_and_each_queue_gets_one_copy,
-        publishing::a_mandatory_message_that_nobody_takes_is_returned,
+        publishing::a_delayed_message_comes_to_its_queue_when_its_time_has_come [Need::Delays(LONGEST_DELAY)],
+        publishing::exchanges_pass_messages_on_and_each_queue_gets_one_copy [Need::Taps, Need::ReturnKeys],
+        publishing::a_mandatory_message_that_nobody_takes_is_returned [Need::ReturnKeys],
         publishing::a_message_that_is_not_mandatory_is_confirmed_without_a_queue,
-        publishing::a_full_queue_rejects,
+        publishing::a_full_queue_rejects [Need::RefuseWhenFull],
         publishing::properties_headers_and_payload_arrive_as_they_left,
         publishing::payloads_of_no_one_and_a_million_bytes_arrive,
-        publishing::a_reply_reaches_the_publisher_that_awaits_it,
+        publishing::a_reply_reaches_the_publisher_that_awaits_it [Need::Replies],
         publishing::publishing_after_closing_is_an_error_at_once,
         consuming::a_queue_is_first_in_first_out,
-        consuming::competing_consumers_get_each_message_once,
-        consuming::prefetch_bounds_what_is_unsettled,
-        consuming::what_a_closed_consumer_had_not_settled_comes_again,
-        consuming::what_is_given_back_comes_again_and_is_counted,
-        consuming::an_expired_message_is_not_delivered,
+        consuming::competing_consumers_get_each_message_once [Need::SettleEach],
+        consuming::prefetch_bounds_what_is_unsettled [Need::SettleEach],
+        consuming::what_a_closed_consumer_had_not_settled_comes_again [Need::SettleEach],
+        consuming::what_is_given_back_comes_again_and_is_counted [Need::CountDeliveries],
+        consuming::an_expired_message_is_not_delivered [Need::Expiry],
         consuming::a_cancelled_consumer_gets_no_more,
-        consuming::one_of_two_consumers_is_active_where_the_queue_says_so,
-        consuming::a_short_queue_keeps_the_newest,
-        answering::an_answer_leaves_on_the_channel_of_its_question_and_settles_nothing,
-        answering::answers_that_are_on_their_way_leave_before_the_channel_closes,
+        consuming::one_of_two_consumers_is_active_where_the_queue_says_so [Need::OneActiveConsumer],
+        consuming::a_short_queue_keeps_the_newest [Need::DropOldest],
+        answering::an_answer_leaves_on_the_channel_of_its_question_and_settles_nothing [Need::Replies],
+        answering::answers_that_are_on_their_way_leave_before_the_channel_closes [Need::Replies],
         answering::what_cannot_be_answered_on_a_channel_is_refused_unchanged,
         declaring::declaring_twice_changes_nothing,
         declaring::other_arguments_are_refused_with_both_values_and_other_queues_go_on,
-        declaring::a_claimed_domain_is_refused_to_another_service,
-        declaring::an_exclusive_queue_belongs_to_one_connection,
-        declaring::a_removed_binding_routes_no_more,
+        declaring::a_claimed_domain_is_refused_to_another_service [Need::Claims],
+        declaring::an_exclusive_queue_belongs_to_one_connection [Need::InstanceQueues],
+        declaring::a_removed_binding_routes_no_more [Need::ReturnKeys],
         declaring::a_queue_tells_how_it_stands,
         declaring::a_queue_that_stands_is_consumed_whatever_its_arguments,
     ]

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Bench;
 use super::bench::{addressed, next, text, to};
+use super::{Bench, LONGEST_DELAY};
 use crate::broker::{
     Addressed, Binding, BrokerError, Exchange, ExchangeKind, Origin, Publication, Queue, ReplyEvent, To, Topology,
 };
@@ -62,7 +62,7 @@ pub(super) async fn a_delayed_message_comes_to_its_queue_when_its_time_has_come(
     let queue = bench.queue("q");
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
-    let (began, delay) = (Instant::now(), Duration::from_millis(300));
+    let (began, delay) = (Instant::now(), LONGEST_DELAY);
     let later = Addressed { delay: Some(delay), ..addressed(to(&queue), "later") };
     assert_eq!(bench.try_publish(&publisher, later).await, Ok(Publication::Confirmed));
     assert_eq!(bench.publish(&publisher, to(&queue), "now").await, Publication::Confirmed);
