@@ -99,6 +99,46 @@ fn only_its_adapter_names_the_client_library() {
 }
 
 #[test]
+fn who_sends_and_who_handles_knows_no_exchange_and_no_routing_key() {
+    let mut problems = Vec::new();
+    for part in ["message", "codec", "bus", "handler", "host"] {
+        // A tap is still bound to an exchange.
+        let files = files(&format!("framework/src/{part}"), &[".rs"]);
+        for path in files.into_iter().filter(|path| !shown(path).ends_with("bus/tap.rs")) {
+            for (number, line) in text(&path).lines().enumerate() {
+                let code = line.trim_start();
+                let is_named =
+                    ["exchange", "Exchange", "routing_key", "Binding"].iter().any(|word| code.contains(word));
+                if is_named && !code.starts_with("//") {
+                    problems.push(format!("{}:{}: speaks of the broker's routing", shown(&path), number + 1));
+                }
+            }
+        }
+    }
+    none(&problems);
+}
+
+/// Test values and test brokers, which are no tests.
+const NO_TESTS: [&str; 3] = ["any", "double", "model"];
+
+#[test]
+fn a_file_of_tests_says_so_by_its_name() {
+    let mut problems = Vec::new();
+    for path in files("framework/src", &[".rs"]) {
+        let text = text(&path);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
+            let Some(name) = pair[1].strip_suffix(';').and_then(|code| code.rsplit_once("mod ")) else { continue };
+            let is_told = name.1 == "tests" || name.1.ends_with("_tests") || NO_TESTS.contains(&name.1);
+            if !is_told {
+                problems.push(format!("{}: the tests in {:?} are called tests, or …_tests", shown(&path), name.1));
+            }
+        }
+    }
+    none(&problems);
+}
+
+#[test]
 fn files_and_functions_are_short() {
     let mut problems = Vec::new();
     for folder in ["framework", "macros", "grammar", "services", "examples", "xtask", "tests", "benches"] {

@@ -91,6 +91,22 @@ impl Own {
     }
 }
 
+#[derive(Clone)]
+struct OneByOne;
+
+#[distributed(service = "one-by-one", ordered)]
+impl OneByOne {
+    #[distributed(command = "one-by-one.step")]
+    async fn step(&mut self, _what: String) -> Result<String, Failure> {
+        Ok("stepped".to_owned())
+    }
+
+    #[distributed(query = "one-by-one.ask")]
+    async fn ask(&self, _what: String, cx: &Context) -> Result<String, Failure> {
+        Ok(ask(cx, "one-by-one.step", 5).await)
+    }
+}
+
 on_both_brokers! {
     /// Its lane lets nothing else through.
     async fn a_suspect_that_asks_its_own_lane_is_told_at_once(world: World) {
@@ -134,6 +150,20 @@ on_both_brokers! {
         eventually("the lane holds no more", || running.stats().in_flight == 4).await;
         own.gate.add_permits(1);
         assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+    }
+
+    async fn a_query_of_a_passive_instance_is_answered_by_the_active_one_and_that_of_the_active_one_is_told(world: World) {
+        let start = async || world.start(App::new("one-by-one").actor(|| OneByOne)).await;
+        let instances = [start().await, start().await];
+        let client = world.client().await;
+        // One of them gets all commands.
+        client.bus().send_key("one-by-one.step", Payload::msgpack("x")).await.unwrap();
+        eventually("one is active", || instances.iter().any(|instance| instance.stats().handled == 1)).await;
+        let asks = (0..20).map(|_| client.bus().request_key::<String>("one-by-one.ask", Payload::msgpack("x")));
+        let answers: Vec<String> = futures::future::join_all(asks).await.into_iter().map(Result::unwrap).collect();
+        let count = |answer: &str| answers.iter().filter(|given| *given == answer).count();
+        let (answered, told) = (count("stepped after 0s"), count("told after 0s"));
+        assert!(answered > 0 && told > 0 && answered + told == 20, "{answers:?}");
     }
 
     async fn what_a_handler_left_behind_is_answered_by_its_own_actor(world: World) {

@@ -433,7 +433,11 @@ fn an_answer_leaves_when_the_broker_takes_messages_again() {
 fn an_answer_that_the_broker_refuses_does_not_bring_its_query_again_for_ever() {
     run(async {
         let node = node();
-        node.ctl(&["eval", "application:set_env(rabbit, max_message_size, 65536)."]).unwrap();
+        node.ctl(&[
+            "eval",
+            "application:set_env(rabbit, max_message_size, 65536), persistent_term:put(max_message_size, 65536).",
+        ])
+        .unwrap();
         let world = World::on(node.url());
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;

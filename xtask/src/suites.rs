@@ -43,7 +43,10 @@ pub const SUITES: &[Suite] = &[
         name: "clippy",
         about: "no compiler or clippy warning in any target",
         needs: Needs::Nothing,
-        runs: &["cargo clippy --workspace --all-targets --all-features -- -D warnings"],
+        runs: &[
+            "cargo clippy --workspace --all-targets --all-features -- -D warnings",
+            "cargo clippy -p postrider --no-default-features -- -D warnings",
+        ],
         environment: &[],
         only_with_all: false,
     },

@@ -3,4 +3,5 @@
 mod amqp;
 pub mod http;
 pub mod in_process;
+#[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;

@@ -146,4 +146,4 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-pub(in crate::app) mod properties;
+pub(in crate::app) mod property_tests;

@@ -1,12 +1,17 @@
 //! Which adapter an address is for.
 
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[path = "connect/no_rabbitmq.rs"]
+#[cfg(not(feature = "rabbitmq"))]
+mod rabbitmq;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use crate::adapter::in_process::InProcess;
-use crate::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use crate::app::builder::BrokerChoice;
 use crate::app::config::Config;
 use crate::broker::{Broker, BrokerError};
@@ -79,11 +84,7 @@ async fn connect_once(
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let patience = deadline.saturating_duration_since(Instant::now());
     if let Some(address) = &config.broker {
-        let mut settings = RabbitMqSettings::new(address.clone(), name);
-        settings.ca_file.clone_from(&config.broker_ca);
-        settings.names = config.namespace.clone();
-        settings.patience = patience;
-        return Ok(Arc::new(RabbitMq::connect(settings).await?));
+        return rabbitmq::connect(config, address, name, patience).await;
     }
     let BrokerChoice::Adapter(connect) = choice else {
         return Ok(Arc::new(InProcess::new().connect(&config.namespace)));

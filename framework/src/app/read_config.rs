@@ -309,7 +309,7 @@ impl Reader {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 
 #[cfg(test)]
 mod tests;

@@ -14,11 +14,11 @@ mod direct_reply;
 #[cfg(test)]
 pub(crate) mod double;
 mod error;
-mod fit;
+pub(crate) mod fit;
 mod names;
 mod port;
 mod topology;
-mod wire;
+pub(crate) mod wire;
 
 pub use address::{Origin, To};
 pub use capabilities::{Capabilities, MessageLimits, Need, Patterns, Settles, Taps};
@@ -32,14 +32,14 @@ pub use names::Names;
 pub use postrider_grammar::matches;
 
 pub(crate) use direct_reply::{DIRECT_REPLY_TO, is_direct_reply};
-pub(crate) use fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN, fit_into_frame};
+pub(crate) use fit::fit_into_frame;
 pub use port::{
     Addressed, Broker, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent,
     ReplySink,
 };
 pub use topology::{Binding, Destination, Exchange, ExchangeKind, Queue, Topology};
 pub(crate) use wire::{
-    ATTEMPT, CUT_HEADERS, HOME, INSTANCE, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, REPLAYED,
-    UNREADABLE, check_size, is_of_one_delivery, seal_owned, strip, usual_header,
+    ATTEMPT, CUT_HEADERS, HOME, KIND, MAX_EXPIRATION, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, REPLAYED, UNREADABLE,
+    check_size, is_of_one_delivery, seal_owned, strip,
 };
 pub use wire::{MAX_PROPERTIES_BYTES, Properties, is_reserved_header, open, seal};

@@ -33,8 +33,8 @@ pub(crate) const INSTANCE: &str = "postrider-instance";
 pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";
 /// Says why the headers of a message could not be read. Such a message is a dead letter.
 pub(crate) const UNREADABLE: &str = "postrider-unreadable";
-const CAUSATION_ID: &str = "postrider-causation-id";
-const CONVERSATION_ID: &str = "postrider-conversation-id";
+pub(crate) const CAUSATION_ID: &str = "postrider-causation-id";
+pub(crate) const CONVERSATION_ID: &str = "postrider-conversation-id";
 pub(crate) const ATTEMPT: &str = "postrider-attempt";
 /// The dead letter that a message was before somebody sent it back: it is in another life then.
 pub(crate) const REPLAYED: &str = "postrider-replayed";
@@ -268,12 +268,6 @@ fn read(envelope: &mut Envelope, name: &str, value: &Value) -> bool {
 const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
 const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// The name of a header that nearly every message has, so that nobody needs a copy of it.
-pub(crate) fn usual_header(name: &str) -> Option<&'static str> {
-    const USUAL: [&str; 5] = [INSTANCE, CAUSATION_ID, CONVERSATION_ID, ATTEMPT, "traceparent"];
-    USUAL.into_iter().find(|usual| *usual == name)
-}
-
 /// Whether a header is one of those that a broker writes for one delivery only.
 pub(crate) fn is_of_one_delivery(name: &str) -> bool {
     STRIPPED.contains(&name) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -322,7 +316,7 @@ fn millis(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 
 #[cfg(test)]
 mod tests {

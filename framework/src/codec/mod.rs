@@ -170,7 +170,7 @@ fn of_msgpack(error: &rmp_serde::decode::Error) -> String {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 
 #[cfg(test)]
 mod tests {

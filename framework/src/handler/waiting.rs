@@ -48,6 +48,8 @@ pub struct OwnAnswers {
     pub prefetch: usize,
     /// Whether its queue's lane hands over one message at a time right now.
     pub narrow: Arc<AtomicBool>,
+    /// Whether its queue has delivered something to this instance since it began to consume.
+    pub active: Arc<AtomicBool>,
     /// How many handlers wait to have the state for themselves. They hold up their lane until those that share it have ended.
     pub writers: Rc<Cell<usize>>,
 }
@@ -182,9 +184,10 @@ impl Waiters {
         let answers = kinds.iter().find_map(|kind| own.find(*kind, key))?;
         let lane = answers.lane;
         let judged = own.judge(holds_up, lane, answers.exclusive);
-        // One instance of an ordered actor handles, and that is this one.
-        if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable && holds_up.lane == lane {
-            return Some((lane, OwnRequest::Behind));
+        if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable {
+            // One instance of an ordered actor handles. If it is this one after all, the request is refused as it arrives.
+            let is_here = holds_up.lane == lane || own.active.load(Ordering::Relaxed);
+            return Some((lane, if is_here { OwnRequest::Behind } else { OwnRequest::Beside }));
         }
         let prefetch = if own.is_narrow(lane) { 1 } else { own.prefetch };
         let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));

@@ -19,7 +19,7 @@ use crate::handler::{
     Asked, Envelopes, Failed, FailureClass, HoldsUp, Invocation, Lane, Next, Outcome, OwnRequest, Reply, Row, Run, Work,
 };
 use crate::host::core::Core;
-use crate::host::deliver::{Arrival, Handled, Made, Ticket};
+use crate::host::deliver::{Arrival, AttemptRecord, Handled, Ticket};
 use crate::host::running::Turn;
 use crate::host::state::Guard;
 use crate::host::verdict::{End, Settlement};
@@ -41,13 +41,13 @@ pub(super) struct Job {
     pub(super) ticket: Ticket,
     /// The right to handle it.
     pub(super) turn: Option<Turn>,
-    pub(super) made: Made,
+    pub(super) made: AttemptRecord,
 }
 
 impl Job {
     pub(super) fn new(lane: Lane, arrival: Arrival) -> Self {
         let Arrival { envelope, redelivered, waited_for_until, skewed_for, condemned, ticket } = arrival;
-        let made = Made { attempt: envelope.attempt, ..Made::default() };
+        let made = AttemptRecord { attempt: envelope.attempt, ..AttemptRecord::default() };
         Self {
             lane,
             made,

@@ -104,6 +104,7 @@ impl<S: 'static> Core<S> {
             concurrency: Some(settings.concurrency.clone()),
             prefetch: usize::from(settings.prefetch).max(1),
             narrow: settings.running.narrow(),
+            active: settings.running.active(),
             writers: state.writers(),
         };
         let environment = Rc::new(Environment {

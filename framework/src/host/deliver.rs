@@ -59,7 +59,7 @@ pub struct Handled {
     /// The outcome.
     pub outcome: Outcome,
     /// The attempts that were made.
-    pub made: Made,
+    pub made: AttemptRecord,
     /// What becomes of the delivery.
     pub settlement: Settlement,
 }
@@ -67,14 +67,14 @@ pub struct Handled {
 impl Handled {
     /// It was not handled to its end and goes back.
     #[must_use]
-    pub fn given_back(outcome: Outcome, made: Made) -> Self {
+    pub fn given_back(outcome: Outcome, made: AttemptRecord) -> Self {
         Self { outcome, made, settlement: Settlement { answer: false, end: End::GiveBack } }
     }
 }
 
 /// What is known of the attempts at one delivery.
 #[derive(Debug, Clone, Default)]
-pub struct Made {
+pub struct AttemptRecord {
     /// The last one, counted from 1 over all deliveries of the message.
     pub attempt: u32,
     /// The handler's place in the table; `None` if the message got to none.
@@ -83,7 +83,7 @@ pub struct Made {
     pub first_error: Option<Box<str>>,
 }
 
-impl Made {
+impl AttemptRecord {
     /// Another attempt follows one that ended like this.
     pub(super) fn next(&mut self, outcome: &Outcome) {
         self.attempt += 1;
@@ -197,7 +197,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
             let stopped = Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped");
-            self.report(&done, Handled::given_back(stopped, Made::default()), None);
+            self.report(&done, Handled::given_back(stopped, AttemptRecord::default()), None);
         }
     }
 }

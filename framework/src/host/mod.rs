@@ -18,7 +18,7 @@ mod waiting;
 pub use actor::Host;
 pub use blocked::{ArbiterWatch, Watchdog};
 pub use core::{Core, Settings, Stops};
-pub use deliver::{Arrival, Deliver, Epoch, Finished, Handled, Made, Ticket};
+pub use deliver::{Arrival, AttemptRecord, Deliver, Epoch, Finished, Handled, Ticket};
 pub use running::{Nameless, Running, Turn};
 pub use state::Factory;
 pub use verdict::{Case, End, Settlement, SkewPolicy, Verdict, verdict};

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::broker::{Delivery, REPLAYED};
 use crate::handler::{Lane, Outcome};
-use crate::host::deliver::{Epoch, Handled, Made};
+use crate::host::deliver::{AttemptRecord, Epoch, Handled};
 use crate::host::nameless::{NamelessIds, number_of};
 
 pub use crate::host::nameless::Nameless;
@@ -93,6 +93,8 @@ struct Shared {
     hasher: RandomState,
     /// Whether a lane hands over one message at a time right now.
     narrow: Arc<AtomicBool>,
+    /// Whether the queue has delivered something to its present consumer.
+    active: Arc<AtomicBool>,
 }
 
 /// Whether a message is to be handled.
@@ -142,7 +144,7 @@ impl Running {
     pub fn acknowledged(&self, envelopes: impl IntoIterator<Item = Arc<Envelope>>) {
         let mut runs = self.lock();
         for envelope in envelopes {
-            let made = Made { attempt: envelope.attempt, ..Made::default() };
+            let made = AttemptRecord { attempt: envelope.attempt, ..AttemptRecord::default() };
             let settlement = Settlement { answer: false, end: End::Ack };
             let handled = Handled { outcome: Outcome::Done(None), made, settlement };
             runs.unsettled.add(Same(envelope).fingerprint(&self.0.hasher), handled);
@@ -157,6 +159,16 @@ impl Running {
     /// A lane hands over one message at a time, or as many as always.
     pub fn set_narrow(&self, narrow: bool) {
         self.0.narrow.store(narrow, Ordering::Relaxed);
+    }
+
+    /// Whether the queue has delivered something to its present consumer: of several instances of an ordered actor one gets all.
+    pub(super) fn active(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.active)
+    }
+
+    /// The queue has a new consumer, or has delivered something to it.
+    pub fn set_active(&self, active: bool) {
+        self.0.active.store(active, Ordering::Relaxed);
     }
 
     /// Forgets outcomes that nobody will ask for any more.
@@ -263,7 +275,7 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 
 #[cfg(test)]
 mod tests {
@@ -273,7 +285,7 @@ mod tests {
     use crate::message::{Key, Kind};
 
     fn handled() -> Handled {
-        Handled::given_back(Outcome::Done(None), Made { attempt: 2, ..Made::default() })
+        Handled::given_back(Outcome::Done(None), AttemptRecord { attempt: 2, ..AttemptRecord::default() })
     }
 
     fn envelope(id: &MessageId, key: &str) -> Arc<Envelope> {

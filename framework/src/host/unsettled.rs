@@ -80,12 +80,12 @@ mod tests {
 
     use super::*;
     use crate::handler::Reply;
-    use crate::host::Made;
+    use crate::host::AttemptRecord;
     use crate::message::MediaType;
 
     fn handled(bytes: usize) -> Handled {
         let reply = Reply { media_type: MediaType::BYTES, payload: Bytes::from(vec![0; bytes]) };
-        Handled::given_back(Outcome::Done(Some(reply)), Made::default())
+        Handled::given_back(Outcome::Done(Some(reply)), AttemptRecord::default())
     }
 
     #[test]

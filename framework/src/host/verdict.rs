@@ -238,4 +238,4 @@ mod tests {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

@@ -13,7 +13,7 @@ use crate::broker::{
     Binding, Broker, BrokerError, ConsumerSpec, Delivery, Exchange, ExchangeKind, Queue, Topology, open,
 };
 use crate::bus::{Bus, channel_key, reply_to};
-use crate::inbound::keep::{Consuming, Watched, keep_consuming};
+use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::message::{Envelope, Kind, MediaType, Name, is_logged};
 
 /// The channel on which every process of a service hears orders. No handler can have it.
@@ -53,7 +53,7 @@ pub async fn obey_orders(settings: ControlSettings, started: oneshot::Sender<Res
     keep_consuming(&settings, &settings.broker, &settings.stopping, started).await;
 }
 
-impl Consuming for ControlSettings {
+impl ReopeningConsumer for ControlSettings {
     fn name(&self) -> String {
         "orders to this process".into()
     }

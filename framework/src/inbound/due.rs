@@ -19,7 +19,7 @@ use crate::bus::{Bus, Counters, SendError, Unsent};
 use crate::handler::{Failed, FailureClass};
 use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
-use crate::inbound::keep::{Consuming, Watched, keep_consuming};
+use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::inbound::states::LaneStates;
 use crate::message::{Problem, is_logged};
 
@@ -64,7 +64,7 @@ struct Due {
     state: usize,
 }
 
-impl Consuming for Due {
+impl ReopeningConsumer for Due {
     fn name(&self) -> String {
         format!("publishing from {}", self.settings.bus.identity.names.due())
     }

@@ -182,4 +182,4 @@ fn seconds_now() -> u64 {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

@@ -11,7 +11,7 @@ use crate::broker::{Addressed, Properties, Queue, Topology, is_direct_reply};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
-use crate::host::{End, Handled, Made, Nameless, Settlement, Turn};
+use crate::host::{AttemptRecord, End, Handled, Nameless, Settlement, Turn};
 use crate::inbound::callers::Callers;
 use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::inbound::suspects::AloneRun;
@@ -124,7 +124,7 @@ impl Settler {
         Receive::GiveBack
     }
 
-    fn discarded(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) {
+    fn discarded(&self, outcome: &Outcome, made: &AttemptRecord, held: &HeldDelivery) {
         Counters::add(&self.counters.discarded);
         if is_logged("message given up: discarded", &self.queue) {
             tracing::warn!(service = self.bus.identity.service.as_str(), actor = self.actor, key = %held.envelope.key,
@@ -132,7 +132,7 @@ impl Settler {
         }
     }
 
-    fn dead_letter(&self, outcome: &Outcome, made: &Made, held: &HeldDelivery) -> Addressed {
+    fn dead_letter(&self, outcome: &Outcome, made: &AttemptRecord, held: &HeldDelivery) -> Addressed {
         let unknown = Failed {
             class: crate::handler::FailureClass::Permanent,
             problem: Problem::new(Problem::FAILED, "no reason is known"),

@@ -1,14 +1,14 @@
 //! Exchanges and routing keys for what the port says in its own words. RabbitMQ routes by them, and the in-process broker has
 //! RabbitMQ's rules.
 
-mod delays;
+pub(super) mod delays;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(super) use delays::{Declare, Delays};
+pub(super) use delays::Delays;
 
 use crate::broker::{
     Addressed, Capabilities, HOME, KIND, MAX_DELAY, MAX_PROPERTIES_BYTES, MessageLimits, Names, ORIGINAL_EXPIRATION,
@@ -42,6 +42,10 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
 pub(super) struct Routed {
     pub(super) way: Way,
     pub(super) mandatory: bool,
+    #[cfg_attr(
+        not(feature = "rabbitmq"),
+        expect(dead_code, reason = "in process the reply's address is known before")
+    )]
     pub(super) awaits_reply: bool,
     pub(super) properties: Arc<Properties>,
     pub(super) payload: Bytes,

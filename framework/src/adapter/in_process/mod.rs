@@ -5,7 +5,7 @@ mod connection;
 mod consumer;
 mod faults;
 #[cfg(test)]
-mod properties;
+mod property_tests;
 mod publisher;
 mod publishing_channel;
 mod queue;

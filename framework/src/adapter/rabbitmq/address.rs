@@ -276,4 +276,4 @@ mod tests {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

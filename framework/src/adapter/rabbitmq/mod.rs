@@ -1,28 +1,16 @@
 //! RabbitMQ through `lapin`. Recovery is our own: a lost connection is made again for ever, with a pause that grows and
 //! jitters; exchanges are declared again before anything is published; consumers are opened again by their lanes.
 
-mod acks;
 mod address;
-mod confirms;
-mod consumer;
+mod consuming;
 mod declare;
-mod entrance;
-mod epoch;
 mod errors;
-mod in_flight;
-mod job;
 mod kept;
 mod link;
-mod liveness;
 mod properties;
-mod publisher;
-mod rejections;
+mod publishing;
 mod restore;
-mod returns;
-mod silent;
 mod socket;
-mod strikes;
-mod waiting;
 mod writes;
 
 use std::path::PathBuf;
@@ -34,11 +22,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::adapter::amqp::{self, Declare, Delays};
+use crate::adapter::amqp::delays::Declare;
+use crate::adapter::amqp::{self, Delays};
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
-use crate::adapter::rabbitmq::publisher::RabbitPublisher;
+use crate::adapter::rabbitmq::publishing::RabbitPublisher;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
     ReplySink, Topology, is_direct_reply,
@@ -263,7 +252,7 @@ impl Broker for RabbitMq {
         let link = if spec.answers { &self.answering } else { &self.consuming };
         Box::pin(async {
             link.begin();
-            let consumer = consumer::open(link, &self.consuming, spec, &self.kept, &self.names).await?;
+            let consumer = consuming::open(link, &self.consuming, spec, &self.kept, &self.names).await?;
             // The queue may have been made anew, without the way back to it from a delay.
             self.delays.forget(&spec.queue.name);
             Ok(consumer)

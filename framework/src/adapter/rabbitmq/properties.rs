@@ -6,7 +6,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::broker::{BrokerError, INSTANCE, Properties, usual_header};
+use crate::broker::wire::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE};
+use crate::broker::{BrokerError, Properties};
 use crate::message::{Headers, MediaType, Value, shared};
 
 /// A text of at most 255 bytes.
@@ -175,6 +176,12 @@ fn value_from_client(value: &AMQPValue) -> Value {
         AMQPValue::FieldArray(values) => Value::List(values.as_slice().iter().map(value_from_client).collect()),
         AMQPValue::FieldTable(table) => Value::Table(table_from_client(table)),
     }
+}
+
+/// The name of a header that nearly every message has, so that nobody needs a copy of it.
+fn usual_header(name: &str) -> Option<&'static str> {
+    const USUAL: [&str; 5] = [INSTANCE, CAUSATION_ID, CONVERSATION_ID, ATTEMPT, "traceparent"];
+    USUAL.into_iter().find(|usual| *usual == name)
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Puts a message on the channel: the first poll of the client's future does. `owner` is woken when it was written, if
+    /// Publishes: lapin queues the frame on the first poll of its future. `owner` is woken when it was written, if
     /// nothing else is being written. Whether there is nothing to wait for.
     pub(super) fn put(&mut self, number: u64, channel: &Arc<Channel>, message: ClientMessage, owner: &Waker) -> bool {
         let channel = Arc::clone(channel);

@@ -298,4 +298,4 @@ fn edited(
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

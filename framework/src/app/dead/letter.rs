@@ -335,4 +335,4 @@ fn shown(value: &Value) -> Json {
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

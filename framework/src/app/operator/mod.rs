@@ -255,4 +255,4 @@ async fn ping(bus: &Bus, service: &str, timeout: Duration) -> Result<(), String>
 }
 
 #[cfg(test)]
-mod properties;
+mod property_tests;

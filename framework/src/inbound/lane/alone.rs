@@ -31,7 +31,7 @@ impl LaneLoop {
         delivery.delivery_count.is_some_and(|count| count >= SUSPECTED_AFTER)
             && self.settings.plan.lane == Lane::Durable
             && !self.settings.plan.ack_on_receipt
-            && self.outlived.suspicious(delivery) >= SUSPECTED_AFTER
+            && self.known_redeliveries.unexplained_deliveries(delivery) >= SUSPECTED_AFTER
             && !id_of(delivery).is_some_and(|id| self.settings.running.has(&id))
     }
 

@@ -230,7 +230,7 @@ impl LaneLoop {
         for delivery in &mut self.deliveries.buffer {
             let nameless = self.settings.running.name(delivery, self.settings.plan.lane);
             if let Some(id) = id_of(delivery) {
-                self.outlived.add(id.clone());
+                self.known_redeliveries.add(id.clone());
                 nameless.into_iter().for_each(|nameless| self.settings.running.lose(nameless, id.clone()));
             }
         }
@@ -240,7 +240,7 @@ impl LaneLoop {
             if number >= self.deliveries.epoch_began {
                 self.lose(nameless, &id);
             }
-            self.outlived.add(id);
+            self.known_redeliveries.add(id);
         }
     }
 

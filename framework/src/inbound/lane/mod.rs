@@ -1,23 +1,23 @@
 //! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
 
 mod alone;
+#[cfg(test)]
+mod batching_tests;
 mod breaker;
 mod epoch;
 mod event;
-mod held;
+mod held_deliveries;
+mod known_redeliveries;
 #[cfg(test)]
-mod leaving;
+mod leaving_tests;
 #[cfg(test)]
 mod model;
-mod outlived;
 mod pace;
 mod parts;
 mod probe;
 #[cfg(test)]
-mod properties;
+mod property_tests;
 mod turn;
-#[cfg(test)]
-mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +29,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::bus::Counters;
+use crate::handler::Lane;
 use crate::host::{Deliver, Finished, Running};
-use crate::inbound::keep::Started;
 use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::{Ended, Event};
-use crate::inbound::lane::outlived::Outlived;
+use crate::inbound::lane::known_redeliveries::KnownRedeliveries;
 use crate::inbound::lane::parts::{Answers, ChannelState, Deliveries, Suspect};
+use crate::inbound::reopen::Started;
 use crate::inbound::settle::{Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::suspects::Notes;
@@ -109,7 +110,7 @@ pub(super) struct LaneLoop {
     /// Whether there is no consumer while the circuit breaker pauses.
     rests: bool,
     /// What was delivered here before.
-    outlived: Outlived,
+    known_redeliveries: KnownRedeliveries,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
@@ -144,7 +145,7 @@ impl LaneLoop {
             settle,
             settled,
             rests: false,
-            outlived: Outlived::default(),
+            known_redeliveries: KnownRedeliveries::default(),
             probe,
             breaker,
             control,
@@ -179,6 +180,9 @@ impl LaneLoop {
             self.channel.queue_in_epoch.clone_from(&spec.queue.name);
             match opened {
                 Ok(consumer) => {
+                    if self.settings.plan.lane == Lane::Durable {
+                        self.settings.running.set_active(false);
+                    }
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {

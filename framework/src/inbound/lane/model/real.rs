@@ -19,7 +19,7 @@ use crate::bus::{Resend, Unsent};
 use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, Table};
 use crate::host::{ArbiterWatch, Arrival, Core, Deliver, Factory, Finished, Host, Settings, SkewPolicy, Stops};
 use crate::inbound::lane::event::Ended;
-use crate::inbound::lane::properties::{settings, spec};
+use crate::inbound::lane::property_tests::{settings, spec};
 use crate::inbound::lane::{LaneLoop, LaneSettings};
 use crate::inbound::settle::Receive;
 use crate::message::{Headers, Kind, MessageId};

@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::app::cli::properties::{arguments, line};
+use crate::app::cli::property_tests::{arguments, line};
 use crate::message::Envelope;
 
 const WORDS: [&str; 50] = [

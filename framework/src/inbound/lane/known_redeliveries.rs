@@ -1,4 +1,4 @@
-//! What this process had, gave back or lost with its channel, and outlived: such a delivery is no sign of a crash.
+//! Redeliveries that this process itself has caused: it gave the message back, or lost its channel, and lives. They are no sign of a crash.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ const MOST_REMEMBERED: usize = 4_096;
 
 /// How often this process had each message.
 #[derive(Default)]
-pub(super) struct Outlived(HashMap<MessageId, u32>);
+pub(super) struct KnownRedeliveries(HashMap<MessageId, u32>);
 
-impl Outlived {
+impl KnownRedeliveries {
     /// One more delivery that has ended without an end of this process.
     pub(super) fn add(&mut self, id: MessageId) {
         if self.0.len() >= MOST_REMEMBERED && !self.0.contains_key(&id) {
@@ -22,7 +22,7 @@ impl Outlived {
     }
 
     /// How often a message was delivered without an end, here not counted.
-    pub(super) fn suspicious(&self, delivery: &Delivery) -> u32 {
+    pub(super) fn unexplained_deliveries(&self, delivery: &Delivery) -> u32 {
         let count = delivery.delivery_count.unwrap_or(0);
         if count == 0 || self.0.is_empty() {
             return count;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::adapter::amqp::Way;
-use crate::adapter::rabbitmq::job::Job;
-use crate::adapter::rabbitmq::silent::SILENT_AFTER;
+use crate::adapter::rabbitmq::publishing::job::Job;
+use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 
 /// How soon a message is looked at again whose caller has its answer and which has not been written yet.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ pub(super) struct InFlight {
     count: usize,
     /// How many of them are requests.
     requests: usize,
-    /// Nobody's time is over before; it may lie before that of all who are still here.
+    /// No deadline is earlier than this. It may be stale: the message it came from can have left.
     earliest: Option<Instant>,
     /// Those whose callers have their answer, which no longer count.
     overdue: BTreeMap<u64, Overdue>,
@@ -72,7 +72,7 @@ impl InFlight {
     }
 
     pub(super) fn push(&mut self, job: Box<Job>) {
-        self.heed(&job);
+        self.track(&job);
         self.row.push_back(Some(job));
         while self.row.len() > 2 * self.count + SPARE_PLACES {
             if let Some(Some(job)) = self.row.pop_front() {
@@ -84,7 +84,7 @@ impl InFlight {
 
     /// Puts back what was taken out just now.
     pub(super) fn put_back(&mut self, number: u64, job: Box<Job>) {
-        self.heed(&job);
+        self.track(&job);
         match self.place(number) {
             Some(place) => *place = Some(job),
             None => drop(self.stragglers.insert(number, job)),
@@ -144,16 +144,16 @@ impl InFlight {
         row.into_iter().rev().flatten().chain(stragglers.into_values().rev())
     }
 
-    /// When to look whose time is over. It may still be a time of messages that have left: whoever waits for it need not
-    /// be told of every new one.
-    pub(super) fn look_at(&self) -> Option<Instant> {
+    /// When the next deadline may be over. It may be earlier than necessary, so that the waiting task need not be woken for each new
+    /// message.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.earliest
     }
 
     /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing. Whoever has waited too
     /// long is told, and leaves; one that has a number from `unwritten` on stays, since the client has it in its memory. What is
     /// given back are the targets that keep silent, with how many messages they have.
-    pub(super) fn look(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Way, usize> {
+    pub(super) fn visit_due(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Way, usize> {
         let (mut earliest, mut leaving, mut silent) = (None, Vec::new(), Vec::new());
         for (number, job) in self.iter_mut() {
             if job.result.is_some() && job.deadline <= now {
@@ -198,7 +198,7 @@ impl InFlight {
         counts
     }
 
-    fn heed(&mut self, job: &Job) {
+    fn track(&mut self, job: &Job) {
         self.count += 1;
         self.requests += usize::from(job.awaits_reply);
         let look_at = job.sent_at.and_then(|at| job.look_at(at)).or(Some(job.deadline));
@@ -257,13 +257,13 @@ mod tests {
                 }
                 prop_assert_eq!(jobs.len(), known.len());
                 prop_assert_eq!(jobs.only_requests(), known.keys().all(|number| number % 3 == 0));
-                prop_assert!(known.values().min().is_none_or(|first| jobs.look_at().is_some_and(|at| at <= *first)));
+                prop_assert!(known.values().min().is_none_or(|first| jobs.next_deadline().is_some_and(|at| at <= *first)));
                 let numbers: Vec<u64> = jobs.iter_mut().map(|(number, _)| number).collect();
                 prop_assert_eq!(numbers, known.keys().copied().collect::<Vec<_>>());
             }
-            jobs.look(began, u64::MAX);
+            jobs.visit_due(began, u64::MAX);
             let later: Vec<Instant> = known.values().copied().filter(|deadline| *deadline > began).collect();
-            prop_assert_eq!(jobs.look_at(), later.into_iter().min());
+            prop_assert_eq!(jobs.next_deadline(), later.into_iter().min());
             known.retain(|_, deadline| *deadline > began);
             let left: Vec<String> = jobs.take_newest_first().map(|job| job.way.routing_key.to_string()).collect();
             prop_assert_eq!(left, known.keys().rev().map(u64::to_string).collect::<Vec<_>>());
@@ -289,13 +289,13 @@ mod tests {
         let deadline = began + Duration::from_secs(1);
         (0..3).for_each(|_| jobs.push(job("k", false, deadline)));
         jobs.push(job("later", false, deadline + deadline.duration_since(began)));
-        let silent = jobs.look(deadline, 2);
+        let silent = jobs.visit_due(deadline, 2);
         assert_eq!(silent, BTreeMap::from([(Way { exchange: "".into(), routing_key: "k".into() }, 3)]));
         assert_eq!((jobs.len(), jobs.overdue()), (2, 2), "the third is not written yet");
-        assert_eq!(jobs.look_at(), Some(deadline + WRITTEN_PAUSE));
+        assert_eq!(jobs.next_deadline(), Some(deadline + WRITTEN_PAUSE));
         assert_eq!(jobs.returned_with(1, None, "k"), Some(1));
         assert_eq!(jobs.returned_with(3, None, "k"), Some(2), "one that is in flight comes first");
-        jobs.look(deadline, 3);
+        jobs.visit_due(deadline, 3);
         assert_eq!((jobs.len(), jobs.overdue()), (1, 3));
         assert!(matches!(jobs.take(1), Some(Taken::Overdue(_))) && jobs.take(1).is_none());
         assert_eq!(jobs.returned_with(3, None, "k"), Some(0));

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::{Channel, Confirmation, PublisherConfirm};
 
-use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::publishing::job::Job;
 use crate::adapter::rabbitmq::writes::Writes;
 
 /// What awaiting one confirm brought.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::{BoxFuture, pending, ready};
 
-use super::properties::{handled, settings, spec};
+use super::property_tests::{handled, settings, spec};
 use super::*;
 use crate::broker::any::{NoBroker, Told};
 use crate::broker::{

@@ -8,19 +8,19 @@ use lapin::{Channel, Connection};
 use tokio::time::{Instant, sleep_until};
 
 use crate::adapter::rabbitmq::declare::answered_unless_blocked;
-use crate::adapter::rabbitmq::epoch::{Epoch, ask};
 use crate::adapter::rabbitmq::errors::on_channel;
-use crate::adapter::rabbitmq::job::Job;
-use crate::adapter::rabbitmq::publisher::Owner;
-use crate::adapter::rabbitmq::rejections::Tried;
-use crate::adapter::rabbitmq::silent::SILENT_AFTER;
+use crate::adapter::rabbitmq::publishing::channel_life::{ChannelLife, ask};
+use crate::adapter::rabbitmq::publishing::job::Job;
+use crate::adapter::rabbitmq::publishing::publisher::Owner;
+use crate::adapter::rabbitmq::publishing::rejections::Tried;
+use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 use crate::broker::{BrokerError, DIRECT_REPLY_TO};
 
-impl Epoch {
+impl ChannelLife {
     pub(super) async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
         while let Some(first) = owner.waiting.front() {
             // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
-            if !self.entrance.lock().has_room_for(first) {
+            if !self.send_path.lock().has_room_for(first) {
                 break;
             }
             let Some(mut job) = owner.waiting.pop_front() else { break };
@@ -31,7 +31,7 @@ impl Epoch {
                 job.give_up("the time was over");
                 continue;
             }
-            if self.entrance.lock().silent.holds(|| job.target()) {
+            if self.send_path.lock().silent.holds(|| job.target()) {
                 if self.hold(owner, job) {
                     continue;
                 }
@@ -42,7 +42,7 @@ impl Epoch {
                 match self.meanwhile(owner, opening).await {
                     Ok(replies) => {
                         self.replies = Some(replies);
-                        self.entrance.lock().takes_requests = true;
+                        self.send_path.lock().takes_requests = true;
                     }
                     Err(error) => {
                         owner.waiting.push_front(job);
@@ -52,7 +52,7 @@ impl Epoch {
                 }
             }
             // Its deadline is looked at before anything is waited for.
-            self.entrance.lock().send(&self.channel, job, Instant::now());
+            self.send_path.lock().send(&self.channel, job, Instant::now());
         }
         Ok(())
     }
@@ -63,7 +63,7 @@ impl Epoch {
         // A request cannot be tried on another channel, as its reply comes to the channel that sent it.
         let blocked = self.connection.status().blocked();
         let can_be_tried = !job.awaits_reply && !blocked && !self.rejections.is_trying();
-        if can_be_tried && self.entrance.lock().silent.is_try_due(&job.target(), now) {
+        if can_be_tried && self.send_path.lock().silent.is_try_due(&job.target(), now) {
             self.rejections.try_elsewhere(job, false, &self.connection);
             return true;
         }
@@ -84,7 +84,7 @@ impl Epoch {
             Tried::Told => {}
             Tried::NotSent(job) => owner.waiting.hold_again(job),
             Tried::Taken(target) => {
-                if self.entrance.lock().silent.taken_elsewhere(&target) && !self.stuck {
+                if self.send_path.lock().silent.taken_elsewhere(&target) && !self.stuck {
                     self.stuck = true;
                     let routing_key = &*target.routing_key;
                     tracing::warn!(
@@ -104,7 +104,7 @@ impl Epoch {
     ) -> Result<T, BrokerError> {
         tokio::pin!(something);
         loop {
-            let look_at = self.entrance.lock().in_flight.look_at();
+            let look_at = self.send_path.lock().in_flight.next_deadline();
             let wake_at = self.wake_at(owner, look_at);
             tokio::select! {
                 biased;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
-use crate::adapter::rabbitmq::acks::{Ack, Acks};
+use crate::adapter::rabbitmq::consuming::acknowledgements::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
 use crate::adapter::rabbitmq::kept::{Kept, Living};
@@ -26,7 +26,7 @@ use crate::broker::{
 use crate::message::Value;
 
 /// Consumes over one link what was declared over another.
-pub(super) async fn open(
+pub(in crate::adapter::rabbitmq) async fn open(
     link: &Link,
     declaring: &Link,
     spec: &ConsumerSpec,

@@ -28,6 +28,9 @@ impl LaneLoop {
     pub(super) fn hand_over(&mut self, mut delivery: Delivery, suspect: bool) {
         let identity = &self.settings.settler.bus.identity;
         let redelivered = delivery.redelivered;
+        if self.settings.plan.lane == Lane::Durable {
+            self.settings.running.set_active(true);
+        }
         let nameless = self.settings.running.name(&mut delivery, self.settings.plan.lane);
         let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
@@ -274,7 +277,7 @@ impl LaneLoop {
                 if is_live {
                     Counters::add(&self.counters.given_back);
                     self.given_back += 1;
-                    self.outlived.add(id.clone());
+                    self.known_redeliveries.add(id.clone());
                     self.lose(held.nameless, &id);
                 }
                 // One by one they would lose their places. The host may hear of a stop before this lane does.

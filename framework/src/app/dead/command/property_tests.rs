@@ -4,7 +4,7 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::*;
-use crate::app::cli::properties::{arguments, line};
+use crate::app::cli::property_tests::{arguments, line};
 use crate::broker::{Names, any};
 
 #[derive(Parser)]

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::adapter::amqp::{Routed, Way};
-use crate::adapter::rabbitmq::entrance::Waits;
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
-use crate::adapter::rabbitmq::silent::SILENT_AFTER;
+use crate::adapter::rabbitmq::publishing::send_path::Waits;
+use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::{BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
 

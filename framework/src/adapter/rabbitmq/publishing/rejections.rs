@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::adapter::amqp::Way;
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::declare::{answered, confirming};
-use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::publishing::job::Job;
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::Publication;
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::rabbitmq::declare;
-use crate::adapter::rabbitmq::entrance::Entrance;
-use crate::adapter::rabbitmq::epoch::{End, Epoch};
-use crate::adapter::rabbitmq::in_flight::InFlight;
-use crate::adapter::rabbitmq::job::{Job, Outcome};
 use crate::adapter::rabbitmq::link::{Link, LinkState};
-use crate::adapter::rabbitmq::waiting::Waiting;
+use crate::adapter::rabbitmq::publishing::channel_life::{ChannelLife, End};
+use crate::adapter::rabbitmq::publishing::in_flight::InFlight;
+use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
+use crate::adapter::rabbitmq::publishing::send_path::SendPath;
+use crate::adapter::rabbitmq::publishing::waiting::Waiting;
 use crate::broker::{
     Addressed, BrokerError, Names, Publication, Publisher, ReplyEvent, ReplySink, To, is_direct_reply,
 };
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Publishes over one link, and direct replies over another one. The broker ends the whole connection over a reply address that
 /// somebody made up, and then only replies are lost.
-pub(super) struct RabbitPublisher {
+pub(in crate::adapter::rabbitmq) struct RabbitPublisher {
     all: ConfirmChannel,
     replies: OnceLock<ConfirmChannel>,
     answering: Arc<Link>,
@@ -45,7 +45,7 @@ pub(super) struct RabbitPublisher {
 }
 
 impl RabbitPublisher {
-    pub(super) fn open(
+    pub(in crate::adapter::rabbitmq) fn open(
         link: Arc<Link>,
         answering: Arc<Link>,
         delays: Arc<Delays>,
@@ -91,7 +91,7 @@ impl RabbitPublisher {
 /// The way to one confirm channel.
 #[derive(Clone)]
 struct ConfirmChannel {
-    entrance: Arc<Entrance>,
+    send_path: Arc<SendPath>,
     jobs: mpsc::Sender<Box<Job>>,
     link: Arc<Link>,
 }
@@ -101,18 +101,19 @@ impl ConfirmChannel {
     fn open(link: Arc<Link>, replies: ReplySink, replies_only: bool) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
-        let (owned, entrance) = (Arc::clone(&link), Entrance::new(Arc::clone(&replies), replies_only));
+        let (owned, send_path) = (Arc::clone(&link), SendPath::new(Arc::clone(&replies), replies_only));
         let waiting = Waiting::default();
-        let mut owner = Owner { link: owned, replies, entrance: Arc::clone(&entrance), queue, waiting, replaced: None };
+        let mut owner =
+            Owner { link: owned, replies, send_path: Arc::clone(&send_path), queue, waiting, replaced: None };
         let (tasks, closed) = (link.tasks.clone(), Arc::clone(&link));
         let closed = async move { closed.until_closed().await };
         handle.spawn(supervise(tasks, "confirm channel".into(), closed, async move || owner.run().await));
-        Self { entrance, jobs, link }
+        Self { send_path, jobs, link }
     }
 
     /// Publishes a message that was in flight so often when a channel was closed.
     fn publish(&self, message: Routed, deadline: Instant, strikes: u8) -> BoxFuture<'static, Outcome> {
-        let (entrance, jobs, link) = (Arc::clone(&self.entrance), self.jobs.clone(), Arc::clone(&self.link));
+        let (send_path, jobs, link) = (Arc::clone(&self.send_path), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
             if link.is_closed() {
                 return Err(BrokerError::Stopped);
@@ -120,12 +121,12 @@ impl ConfirmChannel {
             let (result, outcome) = oneshot::channel();
             let mut job = Job::new(message, deadline, result, link.max_properties())?;
             job.strikes = strikes;
-            let job = match entrance.put(job) {
+            let job = match send_path.send_if_idle(job) {
                 Ok(()) => None,
                 Err(mut job) => {
-                    entrance.waits(&mut job);
-                    // With room there is no need for a timer. Whoever waits for room comes first, unless there has been room and
-                    // they have not been polled since: only so many keep their order.
+                    send_path.count_as_waiting(&mut job);
+                    // With room there is no need for a timer. If the queue is full, callers wait; the order among more than 1 024
+                    // waiting callers is not kept.
                     match jobs.try_send(job) {
                         Ok(()) => None,
                         Err(TrySendError::Full(job)) => Some(job),
@@ -145,7 +146,7 @@ impl ConfirmChannel {
                     }
                 }
             }
-            if entrance.is_crowded() {
+            if send_path.is_crowded() {
                 return timeout_at(deadline, outcome).await.map_or_else(
                     |_| Ok(Publication::Unknown("too many messages wait for the channel".into())),
                     |outcome| outcome.unwrap_or(Err(BrokerError::Stopped)),
@@ -168,7 +169,7 @@ async fn open(connection: &Connection, mut state: watch::Receiver<LinkState>) ->
 pub(super) struct Owner {
     pub(super) link: Arc<Link>,
     pub(super) replies: ReplySink,
-    pub(super) entrance: Arc<Entrance>,
+    pub(super) send_path: Arc<SendPath>,
     pub(super) queue: mpsc::Receiver<Box<Job>>,
     /// Messages that are to be sent, oldest first.
     pub(super) waiting: Waiting,
@@ -179,7 +180,7 @@ pub(super) struct Owner {
 impl Drop for Owner {
     /// Nobody awaits what is in flight any more: whoever waits for it hears of it as it is dropped.
     fn drop(&mut self) {
-        let in_flight = self.entrance.lock().end();
+        let in_flight = self.send_path.lock().end();
         drop(in_flight);
     }
 }
@@ -203,8 +204,8 @@ impl Owner {
             let opened = self.meanwhile(open(&connection, state.clone())).await;
             let end = match opened {
                 Ok(channel) => {
-                    let entrance = Arc::clone(&self.entrance);
-                    Epoch::new(channel, connection, entrance, self.replaced).run(self).await
+                    let send_path = Arc::clone(&self.send_path);
+                    ChannelLife::new(channel, connection, send_path, self.replaced).run(self).await
                 }
                 Err(error) => End::Lost(error.to_string()),
             };
@@ -227,7 +228,7 @@ impl Owner {
     /// Only a run that panicked leaves a channel behind: it counts as lost.
     fn leave_broken(&mut self) {
         let in_flight = {
-            let mut on_channel = self.entrance.lock();
+            let mut on_channel = self.send_path.lock();
             if on_channel.channel.is_none() {
                 return;
             }
@@ -251,8 +252,8 @@ impl Owner {
             if !job.is_awaited() {
                 continue;
             }
-            self.entrance.waits(&mut job);
-            if self.entrance.replies_only && job.strikes > 0 {
+            self.send_path.count_as_waiting(&mut job);
+            if self.send_path.replies_only && job.strikes > 0 {
                 suspects.push(job);
             } else {
                 self.waiting.push_front(job);

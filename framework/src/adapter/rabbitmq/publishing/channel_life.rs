@@ -1,4 +1,4 @@
-//! One life of the confirm channel.
+//! One life of the confirm channel: from its opening until it is lost or nobody publishes any more.
 
 mod sending;
 
@@ -16,16 +16,16 @@ use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
-use crate::adapter::rabbitmq::confirms::{Confirmed, Unconfirmed};
-use crate::adapter::rabbitmq::entrance::Entrance;
 use crate::adapter::rabbitmq::errors::on_channel;
-use crate::adapter::rabbitmq::job::{Job, Outcome};
-use crate::adapter::rabbitmq::liveness::Liveness;
 use crate::adapter::rabbitmq::properties::from_client;
-use crate::adapter::rabbitmq::publisher::{MAX_WAITING, Owner};
-use crate::adapter::rabbitmq::rejections::{Rejections, Verdict};
-use crate::adapter::rabbitmq::returns::Returns;
-use crate::adapter::rabbitmq::strikes::accused;
+use crate::adapter::rabbitmq::publishing::confirms::{Confirmed, Unconfirmed};
+use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
+use crate::adapter::rabbitmq::publishing::liveness::Liveness;
+use crate::adapter::rabbitmq::publishing::publisher::{MAX_WAITING, Owner};
+use crate::adapter::rabbitmq::publishing::rejections::{Rejections, Verdict};
+use crate::adapter::rabbitmq::publishing::returns::Returns;
+use crate::adapter::rabbitmq::publishing::send_path::SendPath;
+use crate::adapter::rabbitmq::publishing::strikes::accused;
 use crate::broker::{Publication, ReplyEvent};
 use crate::message::is_logged;
 
@@ -41,7 +41,7 @@ pub(super) enum End {
 }
 
 /// One life of the confirm channel.
-pub(super) struct Epoch {
+pub(super) struct ChannelLife {
     channel: Arc<Channel>,
     connection: Arc<Connection>,
     rejections: Rejections,
@@ -53,18 +53,18 @@ pub(super) struct Epoch {
     /// Room for those that are settled in one go.
     settled: Vec<(u64, Publication)>,
     /// What is in flight.
-    entrance: Arc<Entrance>,
+    send_path: Arc<SendPath>,
     replies: Option<lapin::Consumer>,
     liveness: Liveness,
     /// Whether a target that was silent has confirmed something, so that what was held aside can be sent.
     spoke: bool,
 }
 
-impl Epoch {
+impl ChannelLife {
     pub(super) fn new(
         channel: Channel,
         connection: Arc<Connection>,
-        entrance: Arc<Entrance>,
+        send_path: Arc<SendPath>,
         replaced: Option<Instant>,
     ) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Epoch {
             open: true,
             returns: Returns::default(),
             settled: Vec::new(),
-            entrance,
+            send_path,
             replies: None,
             liveness: Liveness::new(Instant::now()),
             spoke: false,
@@ -85,7 +85,7 @@ impl Epoch {
     /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
     /// next epoch.
     pub(super) async fn run(mut self, owner: &mut Owner) -> End {
-        self.entrance.lock().channel = Some(Arc::clone(&self.channel));
+        self.send_path.lock().channel = Some(Arc::clone(&self.channel));
         let end = loop {
             if std::mem::take(&mut self.spoke) {
                 owner.waiting.release();
@@ -100,19 +100,19 @@ impl Epoch {
                 break End::Lost(reason);
             }
             let (look_at, hear_at, hurry_at) = {
-                let on_channel = self.entrance.lock();
-                (on_channel.in_flight.look_at(), on_channel.unheard_until, on_channel.one_at_a_time_until)
+                let on_channel = self.send_path.lock();
+                (on_channel.in_flight.next_deadline(), on_channel.confirms_muted_until, on_channel.one_at_a_time_until)
             };
             let wake_at = self.wake_at(owner, look_at);
             let room = self.open && owner.waiting.len() < MAX_WAITING;
             tokio::select! {
                 biased;
-                first = poll_fn(|cx| self.entrance.poll_confirmed(look_at, cx)) => if let Err(reason) = self.confirmed(first) {
+                first = poll_fn(|cx| self.send_path.poll_confirmed(look_at, cx)) => if let Err(reason) = self.confirmed(first) {
                     break End::Lost(reason);
                 },
                 reply = next_reply(&mut self.replies) => match reply {
                     Some(reply) => {
-                        self.entrance.lock().replied();
+                        self.send_path.lock().replied();
                         (owner.replies)(reply);
                     }
                     None => {
@@ -123,15 +123,15 @@ impl Epoch {
                 job = owner.queue.recv(), if room => match job {
                     Some(job) => {
                         owner.take_all(job);
-                        self.entrance.came(owner.waiting.len());
+                        self.send_path.note_burst(owner.waiting.len());
                     }
                     None => self.open = false,
                 },
                 tried = self.rejections.tried() => self.was_tried(tried, owner),
                 () = self.liveness.answered() => {}
                 () = sleep_until(wake_at) => {}
-                () = at(hear_at), if hear_at.is_some() => self.entrance.lock().unheard_until = None,
-                () = at(hurry_at), if hurry_at.is_some() => self.entrance.lock().one_at_a_time_until = None,
+                () = at(hear_at), if hear_at.is_some() => self.send_path.lock().confirms_muted_until = None,
+                () = at(hurry_at), if hurry_at.is_some() => self.send_path.lock().one_at_a_time_until = None,
             }
             if self.stuck {
                 owner.replaced = Some(Instant::now());
@@ -153,7 +153,7 @@ impl Epoch {
         let now = Instant::now();
         owner.waiting.end_overdue(now, "the channel had no room in time");
         self.rejections.end_overdue(now);
-        let mut on_channel = self.entrance.lock();
+        let mut on_channel = self.send_path.lock();
         on_channel.look_for_overdue(now)?;
         // A broker that is short of memory says nothing to whoever publishes.
         let waits = !on_channel.in_flight.is_empty() || on_channel.in_flight.overdue() > 0;
@@ -162,7 +162,7 @@ impl Epoch {
     }
 
     fn in_flight(&self) -> usize {
-        self.entrance.lock().in_flight.len()
+        self.send_path.lock().in_flight.len()
     }
 
     /// Takes all confirms that are ready.
@@ -180,7 +180,7 @@ impl Epoch {
                     self.returns.confirmed(number, publication);
                 }
                 Err(Unconfirmed { error, written }) => {
-                    let mut on_channel = self.entrance.lock();
+                    let mut on_channel = self.send_path.lock();
                     // Nobody else is to put anything on it.
                     on_channel.channel = None;
                     if let Some(job) = on_channel.in_flight.get_mut(number).filter(|_| !written) {
@@ -189,7 +189,7 @@ impl Epoch {
                     lost = Some(error);
                 }
             }
-            next = self.entrance.next_confirmed();
+            next = self.send_path.next_confirmed();
         }
         let mut settled = std::mem::take(&mut self.settled);
         self.returns.settle_into(&mut settled);
@@ -208,7 +208,7 @@ impl Epoch {
     fn returned(&mut self, confirmed: u64, returned: &BasicReturnMessage) {
         let (id, routing_key) = (returned.delivery.properties.message_id(), returned.delivery.routing_key.as_str());
         let id = id.as_ref().map(ShortString::as_str);
-        let found = self.entrance.lock().in_flight.returned_with(confirmed, id, routing_key);
+        let found = self.send_path.lock().in_flight.returned_with(confirmed, id, routing_key);
         match found {
             Some(number) => {
                 self.returns.returned(number);
@@ -226,14 +226,14 @@ impl Epoch {
     async fn why_ended(&mut self) -> Option<String> {
         let first = match self.in_flight() {
             0 => return None,
-            _ => timeout(SAYS_WHY, poll_fn(|cx| self.entrance.lock().confirms.poll_next(cx))).await.ok(),
+            _ => timeout(SAYS_WHY, poll_fn(|cx| self.send_path.lock().confirms.poll_next(cx))).await.ok(),
         };
         self.confirmed(first).err()
     }
 
     /// The broker closed the channel or the connection because of some message. One that must have been it hears of it.
     fn strike(&mut self, error: &lapin::Error) {
-        let accused = accused(error, &mut self.entrance.lock(), self.entrance.replies_only);
+        let accused = accused(error, &mut self.send_path.lock(), self.send_path.replies_only);
         for number in accused {
             self.resolve(number, Err(on_channel(error)));
         }
@@ -256,7 +256,7 @@ impl Epoch {
                     );
                 }
                 // It goes out once more with all that is in flight.
-                self.entrance.lock().in_flight.put_back(number, job);
+                self.send_path.lock().in_flight.put_back(number, job);
             }
         }
     }
@@ -268,7 +268,7 @@ impl Epoch {
     }
 
     fn take(&mut self, number: u64) -> Option<Box<Job>> {
-        let (job, spoke) = self.entrance.lock().take(number);
+        let (job, spoke) = self.send_path.lock().take(number);
         self.spoke |= spoke;
         job
     }
@@ -276,7 +276,7 @@ impl Epoch {
     fn hand_back(&mut self, owner: &mut Owner, end: &End) {
         let why = if let End::Lost(reason) = end { reason.as_str() } else { "nobody publishes any more" };
         self.rejections.end();
-        let (in_flight, mut confirms) = self.entrance.lock().end();
+        let (in_flight, mut confirms) = self.send_path.lock().end();
         owner.take_back(in_flight, why);
         if self.channel.status().connected() {
             let channel = Arc::clone(&self.channel);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use proptest::prelude::*;
 
-use super::properties::{handled, settings, spec};
+use super::property_tests::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
 use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Origin, Properties, Receipt};

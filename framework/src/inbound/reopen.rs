@@ -49,7 +49,7 @@ impl FirstStart {
 }
 
 /// What is done with the consumer of each channel epoch.
-pub(super) trait Consuming {
+pub(super) trait ReopeningConsumer {
     /// What it is called when it panics.
     fn name(&self) -> String;
 
@@ -102,7 +102,7 @@ impl Watched<'_> {
 
 /// Consumes until the app stops, or until the first consumer proves impossible.
 pub(super) async fn keep_consuming(
-    consuming: &impl Consuming,
+    consuming: &impl ReopeningConsumer,
     broker: &Arc<dyn Broker>,
     stopping: &CancellationToken,
     started: Started,
@@ -116,9 +116,9 @@ pub(super) async fn keep_consuming(
 }
 
 /// Nothing is consumed after a run, also after one that panicked.
-struct Ends<'a, C: Consuming>(&'a C);
+struct Ends<'a, C: ReopeningConsumer>(&'a C);
 
-impl<C: Consuming> Drop for Ends<'_, C> {
+impl<C: ReopeningConsumer> Drop for Ends<'_, C> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.consumes(false, Some("its task panicked".into()));
@@ -127,7 +127,7 @@ impl<C: Consuming> Drop for Ends<'_, C> {
 }
 
 async fn consume(
-    consuming: &impl Consuming,
+    consuming: &impl ReopeningConsumer,
     broker: &Arc<dyn Broker>,
     stopping: &CancellationToken,
     mut started: Option<Started>,

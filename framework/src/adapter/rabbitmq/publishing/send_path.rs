@@ -1,6 +1,5 @@
-//! Where messages come to a confirm channel. A message that is alone is put on it by whoever sends it, who need not wait
-//! until the owner has been woken. All else goes through the owner's queue, which sends together what has come together:
-//! that costs less for each. Nothing passes what waits there.
+//! The send path of one confirm channel. If nothing is queued or in flight, the calling thread publishes directly and the owner
+//! task need not be woken. Otherwise the owner publishes what has come in one go, which costs less for each message. Order is kept.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -10,16 +9,16 @@ use std::time::Duration;
 use lapin::Channel;
 use tokio::time::Instant;
 
-use crate::adapter::rabbitmq::confirms::{Confirmed, Confirms};
-use crate::adapter::rabbitmq::in_flight::{InFlight, Taken};
-use crate::adapter::rabbitmq::job::Job;
-use crate::adapter::rabbitmq::publisher::MAX_UNCONFIRMED;
-use crate::adapter::rabbitmq::silent::SilentTargets;
+use crate::adapter::rabbitmq::publishing::confirms::{Confirmed, Confirms};
+use crate::adapter::rabbitmq::publishing::in_flight::{InFlight, Taken};
+use crate::adapter::rabbitmq::publishing::job::Job;
+use crate::adapter::rabbitmq::publishing::publisher::MAX_UNCONFIRMED;
+use crate::adapter::rabbitmq::publishing::silent::SilentTargets;
 use crate::broker::{ReplyEvent, ReplySink};
 
-/// The way onto the channel of one owner, through all its epochs.
-pub(super) struct Entrance {
-    on_channel: Mutex<OnChannel>,
+/// The send path of one owner, through all lives of its channel.
+pub(super) struct SendPath {
+    on_channel: Mutex<ChannelState>,
     waiting: Arc<AtomicUsize>,
     /// Whether several messages came at once when the owner looked last. Then the lock is left to the owner.
     bursts: AtomicBool,
@@ -27,19 +26,19 @@ pub(super) struct Entrance {
     pub(super) replies_only: bool,
 }
 
-/// The channel of the present epoch, and what is on it.
-pub(super) struct OnChannel {
+/// The present channel, and what is on it.
+pub(super) struct ChannelState {
     /// `None` while there is no channel.
     pub(super) channel: Option<Arc<Channel>>,
     /// Whether replies are listened to.
     pub(super) takes_requests: bool,
     pub(super) in_flight: InFlight,
     pub(super) confirms: Confirms,
-    /// Until then confirms of requests wake nobody: the reply will.
-    pub(super) unheard_until: Option<Instant>,
+    /// Until this time the owner is not woken for confirms of requests: the reply wakes it.
+    pub(super) confirms_muted_until: Option<Instant>,
     /// Whether a reply has come since confirms were looked at.
     replied: bool,
-    /// Whether the last message was in flight before when a channel was closed. Such a one is alone on it.
+    /// Whether the last message sent was in flight when an earlier channel was closed. Such a message is sent with nothing beside it.
     suspect: bool,
     /// Until then each message is alone on the channel, because one that is not known yet has closed channels.
     pub(super) one_at_a_time_until: Option<Instant>,
@@ -53,18 +52,18 @@ pub(super) struct OnChannel {
 /// The most messages beyond their time that are remembered until their confirm comes. With more the channel is given up, which forgets
 /// them all.
 const MAX_OVERDUE: usize = 16_384;
-/// Where replies come in, the confirm of a request is looked at beside them, or so much later at the latest: whoever asks
-/// waits for the reply anyway, and hears so much later that nobody takes the request.
-const UNHEARD: Duration = Duration::from_millis(2);
+/// How long a request's confirm may be left unread while replies arrive. The caller waits for the reply anyway; the cost is that
+/// "unroutable" is told this much later.
+const CONFIRM_MUTE: Duration = Duration::from_millis(2);
 
-impl OnChannel {
+impl ChannelState {
     fn new(replies: ReplySink) -> Self {
         Self {
             channel: None,
             takes_requests: false,
             in_flight: InFlight::default(),
             confirms: Confirms::default(),
-            unheard_until: None,
+            confirms_muted_until: None,
             replied: false,
             suspect: false,
             one_at_a_time_until: None,
@@ -84,14 +83,14 @@ impl Drop for Waits {
     }
 }
 
-impl Entrance {
+impl SendPath {
     pub(super) fn new(replies: ReplySink, replies_only: bool) -> Arc<Self> {
-        let on_channel = Mutex::new(OnChannel::new(replies));
+        let on_channel = Mutex::new(ChannelState::new(replies));
         Arc::new(Self { on_channel, waiting: Arc::default(), bursts: AtomicBool::new(false), replies_only })
     }
 
     /// What is on the channel. Held for moments only, and never while something is awaited.
-    pub(super) fn lock(&self) -> MutexGuard<'_, OnChannel> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ChannelState> {
         self.on_channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,7 +99,7 @@ impl Entrance {
     pub(super) fn poll_confirmed(&self, look_at: Option<Instant>, cx: &mut Context<'_>) -> Poll<Option<Confirmed>> {
         let mut on_channel = self.lock();
         on_channel.owner.clone_from(cx.waker());
-        if on_channel.in_flight.look_at() != look_at {
+        if on_channel.in_flight.next_deadline() != look_at {
             return Poll::Ready(None);
         }
         if !on_channel.is_unheard() {
@@ -123,7 +122,7 @@ impl Entrance {
     }
 
     /// The message is to wait its turn.
-    pub(super) fn waits(&self, job: &mut Job) {
+    pub(super) fn count_as_waiting(&self, job: &mut Job) {
         if job.waits.is_none() {
             self.waiting.fetch_add(1, Ordering::AcqRel);
             job.waits = Some(Waits(Arc::clone(&self.waiting)));
@@ -136,12 +135,12 @@ impl Entrance {
     }
 
     /// So many messages have come to the owner at once.
-    pub(super) fn came(&self, together: usize) {
+    pub(super) fn note_burst(&self, together: usize) {
         self.bursts.store(together > 1, Ordering::Relaxed);
     }
 
     /// Puts a message on the channel if it is the only one; back comes one that has to wait.
-    pub(super) fn put(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+    pub(super) fn send_if_idle(&self, job: Box<Job>) -> Result<(), Box<Job>> {
         if self.bursts.load(Ordering::Relaxed) {
             return Err(job);
         }
@@ -170,7 +169,7 @@ impl Entrance {
     }
 }
 
-impl OnChannel {
+impl ChannelState {
     /// Sends a message. Whether its owner is to look at the channel again, beside what it is woken for anyway.
     pub(super) fn send(&mut self, channel: &Arc<Channel>, mut job: Box<Job>, now: Instant) -> bool {
         job.sent += 1;
@@ -181,11 +180,11 @@ impl OnChannel {
         }
         self.silent.sent(|| job.target());
         self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
-        let (number, look_at) = (self.in_flight.next_number(), self.in_flight.look_at());
+        let (number, look_at) = (self.in_flight.next_number(), self.in_flight.next_deadline());
         let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
         let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
         self.in_flight.push(job);
-        sent_at_once || self.in_flight.look_at() != look_at
+        sent_at_once || self.in_flight.next_deadline() != look_at
     }
 
     /// Whether the message may be put on the channel now: there is room, and nothing beside which it must not be.
@@ -197,10 +196,10 @@ impl OnChannel {
     /// Whoever waits for a confirm beyond the time gets an answer and makes room; the confirm is awaited all the same, so that it
     /// is not lost track of and nobody else on the channel suffers. An error when more is unconfirmed than can be remembered.
     pub(super) fn look_for_overdue(&mut self, now: Instant) -> Result<(), String> {
-        if self.in_flight.look_at().is_none_or(|at| at > now) {
+        if self.in_flight.next_deadline().is_none_or(|at| at > now) {
             return Ok(());
         }
-        for (target, unconfirmed) in self.in_flight.look(now, self.confirms.unwritten()) {
+        for (target, unconfirmed) in self.in_flight.visit_due(now, self.confirms.unwritten()) {
             self.silent.note(target, unconfirmed, now);
         }
         match self.in_flight.overdue() {
@@ -223,17 +222,17 @@ impl OnChannel {
 
     /// A reply has come; more may.
     pub(super) fn replied(&mut self) {
-        self.unheard_until = Some(Instant::now() + UNHEARD);
+        self.confirms_muted_until = Some(Instant::now() + CONFIRM_MUTE);
         self.replied = true;
     }
 
     fn is_unheard(&self) -> bool {
-        self.unheard_until.is_some() && self.in_flight.only_requests()
+        self.confirms_muted_until.is_some() && self.in_flight.only_requests()
     }
 
     /// The channel has ended: what was on it.
     pub(super) fn end(&mut self) -> (InFlight, Confirms) {
-        (self.channel, self.takes_requests, self.unheard_until, self.suspect) = (None, false, None, false);
+        (self.channel, self.takes_requests, self.confirms_muted_until, self.suspect) = (None, false, None, false);
         self.silent.channel_ended();
         (std::mem::take(&mut self.in_flight), std::mem::take(&mut self.confirms))
     }

@@ -58,7 +58,7 @@ fn envelope((id, payload): Message) -> Arc<Envelope> {
 
 /// A run, which carries its number.
 fn handled(number: u32) -> Handled {
-    Handled::given_back(Outcome::Done(None), Made { attempt: number, ..Made::default() })
+    Handled::given_back(Outcome::Done(None), AttemptRecord { attempt: number, ..AttemptRecord::default() })
 }
 
 impl Model {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::adapter::rabbitmq::job::Job;
+use crate::adapter::rabbitmq::publishing::job::Job;
 
 /// The most messages that are held aside.
 const MOST_HELD: usize = 1_024;

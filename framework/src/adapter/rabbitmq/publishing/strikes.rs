@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::adapter::rabbitmq::entrance::OnChannel;
 use crate::adapter::rabbitmq::errors::code;
+use crate::adapter::rabbitmq::publishing::send_path::ChannelState;
 
 /// How often a message may be in flight when the broker closes channel or connection, before it counts as the reason. The second
 /// time it was alone.
@@ -20,7 +20,7 @@ const CONNECTION_FORCED: u16 = 320;
 ///
 /// That is a message that was alone on a channel which the broker closed. The end of a connection may be the fault of another
 /// channel, so there a message must have been in flight twice.
-pub(super) fn accused(error: &lapin::Error, on_channel: &mut OnChannel, replies_only: bool) -> Vec<u64> {
+pub(super) fn accused(error: &lapin::Error, on_channel: &mut ChannelState, replies_only: bool) -> Vec<u64> {
     if code(error).is_none_or(|code| code == CONNECTION_FORCED) {
         return Vec::new();
     }

@@ -15,7 +15,7 @@ use crate::broker::{Delivery, Names, Origin, Properties, Receipt};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings, Unsent};
 use crate::codec::Limits;
 use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
-use crate::host::{Arrival, Case, Handled, Made, SkewPolicy, Verdict, verdict};
+use crate::host::{Arrival, AttemptRecord, Case, Handled, SkewPolicy, Verdict, verdict};
 use crate::inbound::suspects::Suspects;
 use crate::inbound::topology::plan;
 use crate::message::Kind;
@@ -150,7 +150,7 @@ pub(super) fn handled(outcome: Outcome, asked: Asked) -> Handled {
         stops: false,
         chance: 0.0,
     };
-    let made = Made { attempt: 1, ..Made::default() };
+    let made = AttemptRecord { attempt: 1, ..AttemptRecord::default() };
     match verdict(&case) {
         Verdict::Settle(settlement) => Handled { outcome, made, settlement },
         Verdict::Again(_) => Handled::given_back(outcome, made),
