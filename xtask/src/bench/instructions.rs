@@ -46,9 +46,9 @@ enum Work {
 
 const ROWS: [Row; 4] = [
     Row { name: "in process", work: Work::Chain, messages: [2_000, 12_000], tolerance: 0.03 },
-    Row { name: "publish", work: Work::Publish, messages: [2_000, 8_000], tolerance: 0.08 },
-    Row { name: "consume", work: Work::Consume, messages: [2_000, 8_000], tolerance: 0.08 },
-    Row { name: "request", work: Work::Request, messages: [1_000, 4_000], tolerance: 0.08 },
+    Row { name: "publish", work: Work::Publish, messages: [2_000, 8_000], tolerance: 0.05 },
+    Row { name: "consume", work: Work::Consume, messages: [2_000, 8_000], tolerance: 0.05 },
+    Row { name: "request", work: Work::Request, messages: [1_000, 4_000], tolerance: 0.05 },
 ];
 
 /// What each row cost when it was last looked at, by compiler and C library.
