@@ -123,13 +123,13 @@ impl Delays {
         }
     }
 
-    /// The longest of them, chance included; nothing if there are none.
+    /// The longest of them, without what chance adds; nothing if there are none.
     #[must_use]
     pub fn longest(&self) -> Option<Duration> {
         match self {
             Self::List(delays) => delays.iter().max().copied(),
             // They grow, so that the last one is the longest.
-            Self::Growing { times, .. } => self.get(times.checked_sub(1)?, 1.0),
+            Self::Growing { times, .. } => self.get(times.checked_sub(1)?, 0.0),
         }
     }
 

@@ -183,7 +183,7 @@ fn what_a_broker_lacks_is_refused_at_the_start_with_handler_capability_and_broke
         let app = App::new("office").actor(Clerk::default).actor(|| Archive).broker(adapter);
         let Err(error) = app.start_as_configured().await else { panic!("it starts without what it needs") };
         let expected = [
-            ("Clerk::file (", "delays of up to 600s"),
+            ("Clerk::file (", "delays of up to 10m"),
             ("Clerk::filed (", "subscriptions by pattern"),
             ("Clerk::found (", "replies"),
             ("Archive (archive)", "one active consumer of several"),

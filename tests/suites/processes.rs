@@ -1,5 +1,6 @@
 //! Service binaries as processes: command line, exit codes, signals, limits. Built beforehand by `cargo xtask test`.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -101,6 +102,30 @@ fn the_company_works_as_separate_processes_and_the_operator_reaches_it() {
     let released = ask(&["domain", "release", "orders"]);
     assert_eq!(out(&released).trim(), "released orders", "{}", err(&released));
     assert!(!ask(&["domain", "release", "orders"]).status.success());
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once_whatever_its_handlers_do() {
+    let namespace = namespace();
+    let mut command = on(&namespace, "mortal");
+    command.env("POSTRIDER_STOP_TIMEOUT", "10m").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut service = Service(command.spawn().unwrap());
+    let mut lines = BufReader::new(service.0.stdout.take().unwrap()).lines();
+    let start = Instant::now();
+    while !run(on(&namespace, "postrider").args(["send", "mortal.do", "--text", "endless"])).status.success() {
+        assert!(start.elapsed() < PATIENCE, "it does not take its message");
+    }
+    assert_eq!(lines.next().unwrap().unwrap(), "endless 1");
+    // The first one asks it to stop, for which it waits for its handler.
+    let ended = loop {
+        assert!(start.elapsed() < PATIENCE, "it goes on after several signals");
+        service.signal("-TERM");
+        std::thread::sleep(Duration::from_millis(100));
+        if let Some(status) = service.0.try_wait().unwrap() {
+            break status;
+        }
+    };
+    assert!(!ended.success(), "what was being handled is not finished");
 }
 
 /// T130

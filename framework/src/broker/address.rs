@@ -21,9 +21,12 @@ pub enum To {
 }
 
 impl To {
-    /// To a key, with `service:` in front of it if the message is for one service by name.
+    /// To a key, with `service:` in front of it if the message is for one service by name. A reply has a queue in place of a key.
     #[must_use]
     pub fn key(kind: Kind, key: &Arc<str>) -> Self {
+        if kind == Kind::Reply {
+            return Self::Queue(Arc::clone(key));
+        }
         match key.split_once(':') {
             Some((service, key)) => Self::Key { kind, service: Some(service.into()), key: key.into() },
             None => Self::Key { kind, service: None, key: Arc::clone(key) },
@@ -87,5 +90,16 @@ impl From<&To> for Origin {
             To::Key { kind: Kind::Reply, .. } | To::Queue(_) => Self::Queue(to.name()),
             To::Key { kind, .. } => Self::Key { kind: *kind, key: to.name() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_goes_to_a_queue_whatever_its_name() {
+        let address: Arc<str> = "amq.rabbitmq.reply-to.made:up".into();
+        assert_eq!(To::key(Kind::Reply, &address), To::Queue(address));
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use postrider_grammar::show_duration;
+
 /// How deliveries are settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settles {
@@ -139,6 +141,7 @@ impl Capabilities {
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
         let limits = self.limits;
+        let most = |bytes: usize| if bytes == usize::MAX { "no limit".to_owned() } else { bytes.to_string() };
         vec![
             ("survives a restart of the broker", yes(self.survives_restart)),
             ("settles each delivery by itself", yes(self.settles == Settles::Each)),
@@ -176,7 +179,7 @@ impl Capabilities {
             ),
             ("messages can be looked at without taking them", yes(self.looks_without_taking)),
             ("claims of domains", yes(self.claims)),
-            ("the most bytes of a payload", limits.payload.to_string()),
+            ("the most bytes of a payload", most(limits.payload)),
             ("the most bytes of properties and headers", limits.properties.to_string()),
             ("the most bytes of a key or a queue's name", limits.name.to_string()),
         ]
@@ -222,7 +225,7 @@ impl fmt::Display for Need {
             Self::CountDeliveries => "counts of deliveries",
             Self::ReturnKeys => "returns of what nobody handles",
             Self::Patterns => "subscriptions by pattern",
-            Self::Delays(longest) => return write!(f, "delays of up to {longest:?}"),
+            Self::Delays(longest) => return write!(f, "delays of up to {}", show_duration(*longest)),
             Self::OneActiveConsumer => "one active consumer of several",
             Self::Replies => "replies",
             Self::InstanceQueues => "queues that end with their instance",

@@ -263,15 +263,14 @@ impl Bus {
             let address = Address { kind, key, service: service.as_deref() };
             self.identity.keyed(&address, payload.clone(), options.clone(), self.request_timeout())
         };
-        let began = Instant::now();
-        let query = self.await_reply(compose(Kind::Query)?, origin).await;
+        let query = compose(Kind::Query)?;
+        // Both together have the time of one.
+        let deadline = Instant::now() + query.timeout;
+        let query = self.await_reply_until(query, origin, deadline).await;
         match query {
             // No service has such a query; a command of that key is the other thing that answers.
             Err(RequestError::Send(SendError::Unroutable { .. })) => {
-                let mut command = compose(Kind::Command)?;
-                // Both together have the time of one.
-                command.timeout = command.timeout.saturating_sub(began.elapsed());
-                self.await_reply(command, origin).await
+                self.await_reply_until(compose(Kind::Command)?, origin, deadline).await
             }
             other => other,
         }
@@ -279,22 +278,33 @@ impl Bus {
 
     pub(crate) async fn await_reply(
         &self,
+        outgoing: Outgoing,
+        origin: Option<(&Origin, u32)>,
+    ) -> Result<Envelope, RequestError> {
+        let deadline = Instant::now() + outgoing.timeout;
+        self.await_reply_until(outgoing, origin, deadline).await
+    }
+
+    async fn await_reply_until(
+        &self,
         mut outgoing: Outgoing,
         origin: Option<(&Origin, u32)>,
+        deadline: Instant,
     ) -> Result<Envelope, RequestError> {
         as_request(&mut outgoing)?;
         if let Some((origin, ordinal)) = origin.filter(|_| !outgoing.explicit_id) {
-            outgoing.envelope.id = origin.request_id(ordinal, &outgoing.envelope);
+            outgoing.envelope.id = origin.request_id(ordinal);
+            outgoing.envelope.correlation_id = Some(Origin::correlation_id(&outgoing.envelope));
         }
         let (patience, cancellation) = (outgoing.timeout, outgoing.cancellation.clone());
         let envelope = stamp(outgoing, &self.identity, origin.map(|(origin, _)| origin))?;
-        let Some(token) = cancellation else { return self.outlet.request(envelope, patience).await };
+        let Some(token) = cancellation else { return self.outlet.request(envelope, patience, deadline).await };
         if token.is_cancelled() {
             return Err(RequestError::Cancelled);
         }
         tokio::select! {
             () = token.cancelled() => Err(RequestError::Cancelled),
-            reply = self.outlet.request(envelope, patience) => reply,
+            reply = self.outlet.request(envelope, patience, deadline) => reply,
         }
     }
 

@@ -158,13 +158,21 @@ impl Outlet {
         self.forward(Addressed { delay: Some(delay), ..addressed }, deadline).await
     }
 
-    /// Publishes a stamped request and waits for its reply until the deadline.
+    /// Publishes a stamped request and waits for its reply until the deadline, which is the end of `patience`.
     ///
     /// # Errors
     /// When it is not sent, the other side answers with an error, the connection breaks, or the time is over.
-    pub async fn request(&self, envelope: Box<Envelope>, patience: Duration) -> Result<Envelope, RequestError> {
-        let (key, id) = (envelope.key.to_string(), envelope.id.clone());
-        let deadline = Instant::now() + patience;
+    pub async fn request(
+        &self,
+        envelope: Box<Envelope>,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<Envelope, RequestError> {
+        let key = envelope.key.to_string();
+        if deadline <= Instant::now() {
+            return Err(RequestError::TimedOut { key, after: patience });
+        }
+        let id = envelope.correlation_id.as_ref().unwrap_or(&envelope.id).clone();
         let published = self.publish(envelope, deadline);
         self.answered(published, id.as_str(), key, deadline, patience).await
     }

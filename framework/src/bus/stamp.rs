@@ -29,14 +29,19 @@ impl Origin {
         Self { trace: trace.map_or_else(TraceContext::root, TraceContext::child), message, seed, waiter }
     }
 
-    /// The id of a handler's request, counted from 1. It is the same at every attempt that asks the same, and another one when
-    /// something else is asked: an answer that comes late is that to its own question.
+    /// The id of a handler's request, counted from 1; the same at every attempt.
     #[must_use]
-    pub fn request_id(&self, ordinal: u32, request: &Envelope) -> MessageId {
-        let id = self.message.id.derived(&self.seed, ordinal);
-        match &request.target {
-            Some(service) => id.of_content(&format!("{service}:{}", request.key), &request.payload),
-            None => id.of_content(request.key.as_str(), &request.payload),
+    pub fn request_id(&self, ordinal: u32) -> MessageId {
+        self.message.id.derived(&self.seed, ordinal)
+    }
+
+    /// What the reply to a handler's request will name: the same when the same is asked again, and something else otherwise. So an
+    /// answer that comes late is taken for that to its own question only.
+    #[must_use]
+    pub fn correlation_id(request: &Envelope) -> MessageId {
+        match request.target.as_ref().or(request.recipients.first()) {
+            Some(service) => request.id.of_content(&format!("{service}:{}", request.key), &request.payload),
+            None => request.id.of_content(request.key.as_str(), &request.payload),
         }
     }
 
@@ -69,7 +74,7 @@ pub(crate) fn stamp(
         None => begin(&mut envelope),
     }
     if envelope.wants_reply() && envelope.kind != Kind::Reply {
-        envelope.correlation_id = Some(envelope.id.clone());
+        envelope.correlation_id.get_or_insert_with(|| envelope.id.clone());
     }
     for hook in identity.hooks.iter() {
         hook(&mut envelope).map_err(SendError::Refused)?;
@@ -121,25 +126,24 @@ mod tests {
     use crate::message::{Key, MediaType, Name};
 
     #[test]
-    fn a_request_has_the_same_id_at_each_attempt_that_asks_the_same_and_another_one_otherwise() {
-        let asks = |kind, key: &str, payload: &'static str| {
-            Envelope::new(kind, Key::from_wire(key), MediaType::JSON, Bytes::from_static(payload.as_bytes()))
-        };
-        let handled = Envelope::with_id(
-            Kind::Command,
-            Key::from_wire("a.b"),
-            "the message".into(),
-            MediaType::JSON,
-            Bytes::new(),
-        );
+    fn a_request_has_the_same_id_at_each_attempt_and_its_reply_names_what_was_asked() {
+        let handled =
+            Envelope::with_id(Kind::Command, Key::from_wire("a.b"), "it".into(), MediaType::JSON, Bytes::new());
         let origin = Origin::of(handled.into(), "a waiter".into(), "an actor".into());
-        let id = |envelope: &Envelope| origin.request_id(1, envelope);
-        let first = asks(Kind::Query, "stock.left", "7");
-        assert_eq!(id(&first), id(&asks(Kind::Query, "stock.left", "7")));
+        let asks = |key: &str, payload: &'static str| {
+            let payload = Bytes::from_static(payload.as_bytes());
+            let id = origin.request_id(1);
+            Envelope::with_id(Kind::Query, Key::from_wire(key), id, MediaType::JSON, payload)
+        };
+        let first = asks("stock.left", "7");
+        let named = |envelope: &Envelope| Origin::correlation_id(envelope);
+        assert_eq!(named(&first), named(&asks("stock.left", "7")));
         let by_name = Envelope { target: Some(Name::from_wire("depot")), ..first.clone() };
-        for other in [asks(Kind::Query, "stock.price", "7"), asks(Kind::Query, "stock.left", "8"), by_name] {
-            assert_ne!(id(&first), id(&other), "an answer to one would be taken for the other's: {other:?}");
+        let recipient = Envelope { recipients: vec![Name::from_wire("other-depot")], ..first.clone() };
+        for other in [asks("stock.price", "7"), asks("stock.left", "8"), by_name, recipient] {
+            assert_eq!(other.id, first.id);
+            assert_ne!(named(&first), named(&other), "an answer to one would be taken for the other's: {other:?}");
         }
-        assert_ne!(id(&first), origin.request_id(2, &first));
+        assert_ne!(origin.request_id(1), origin.request_id(2));
     }
 }

@@ -187,7 +187,10 @@ impl Waiters {
         if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable {
             // One instance of an ordered actor handles. If it is this one after all, the request is refused as it arrives.
             let is_here = holds_up.lane == lane || own.active.load(Ordering::Relaxed);
-            return Some((lane, if is_here { OwnRequest::Behind } else { OwnRequest::Beside }));
+            let nobody_is_there = !is_here
+                && matches!(bus.broker.inspect(own.queue(lane)?).await, Ok(Some(state)) if state.consumers == 0);
+            let behind = is_here || nobody_is_there;
+            return Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }));
         }
         let prefetch = if own.is_narrow(lane) { 1 } else { own.prefetch };
         let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));

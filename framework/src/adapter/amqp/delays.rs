@@ -1,4 +1,4 @@
-//! Delays stand at the broker only where somebody uses them: they are declared before the first one.
+//! The queues for delays are declared at the broker before the first message is delayed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,14 +28,18 @@ pub(in crate::adapter) struct Delays {
 struct Standing {
     /// What stands: the levels as the empty name, and the queues to which a way back leads.
     declared: HashSet<String>,
+    /// What is being declared.
+    in_progress: Option<String>,
     /// How often something was forgotten. What was being declared then may be gone already.
     forgotten: u64,
 }
 
 impl Standing {
     fn forget(&mut self, gone: impl Fn(&str) -> bool) {
+        let before = self.declared.len();
         self.declared.retain(|name| !gone(name));
-        self.forgotten += 1;
+        let is_meant = self.declared.len() < before || self.in_progress.as_deref().is_some_and(gone);
+        self.forgotten += u64::from(is_meant);
     }
 }
 
@@ -106,14 +110,17 @@ impl Delays {
     /// What was forgotten while it was declared is declared again before the next delay.
     async fn declare_once(&self, name: &str, topology: impl FnOnce(&Names) -> Topology) -> Result<(), BrokerError> {
         let forgotten = {
-            let standing = self.standing();
+            let mut standing = self.standing();
             if standing.declared.contains(name) {
                 return Ok(());
             }
+            standing.in_progress = Some(name.to_owned());
             standing.forgotten
         };
-        (self.declare)(topology(&self.names)).await?;
+        let declared = (self.declare)(topology(&self.names)).await;
         let mut standing = self.standing();
+        standing.in_progress = None;
+        declared?;
         if standing.forgotten == forgotten {
             standing.declared.insert(name.to_owned());
         }

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::adapter::amqp::{self, Routed};
-use crate::broker::{Capabilities, Names, open};
+use crate::broker::{Capabilities, MessageLimits, Names, open};
 use crate::message::Envelope;
 use faults::Script;
 use state::State;
@@ -63,7 +63,11 @@ impl Default for Inner {
 
 impl InProcess {
     /// What it can do: as much as RabbitMQ, for as long as the process lives.
-    pub const CAPABILITIES: Capabilities = Capabilities { survives_restart: false, ..amqp::CAPABILITIES };
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        survives_restart: false,
+        limits: MessageLimits { payload: usize::MAX, ..amqp::CAPABILITIES.limits },
+        ..amqp::CAPABILITIES
+    };
 
     /// A broker with nothing in it.
     #[must_use]
@@ -71,7 +75,8 @@ impl InProcess {
         Self::default()
     }
 
-    /// A connection to it.
+    /// A connection to it, in a namespace. Messages expire, and delays end, on the tokio runtime on which it is made; without one
+    /// neither happens.
     #[must_use]
     pub fn connect(&self, names: &Names) -> Session {
         Session::new(Arc::clone(&self.inner), names.clone(), self.faults.clone(), Arc::clone(&self.stops))

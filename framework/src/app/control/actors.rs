@@ -166,7 +166,7 @@ fn question(bus: &Bus, service: &str, order: Bytes, window: Duration) -> Result<
 /// actors consume, so that by then every queue of theirs stands.
 pub(in crate::app) async fn answers(bus: &Bus, service: &str, patience: Duration) -> Result<(), RequestError> {
     let order = question(bus, service, Bytes::from_static(ABOUT), patience)?;
-    bus.outlet.request(order, patience).await.map(drop)
+    bus.outlet.request(order, patience, tokio::time::Instant::now() + patience).await.map(drop)
 }
 
 fn service_of(actor: &str) -> &str {

@@ -204,6 +204,9 @@ impl LaneLoop {
             self.lose_alone_runs();
         }
         self.lose_all();
+        if self.settings.plan.lane == Lane::Durable {
+            self.settings.running.set_active(false);
+        }
         // The channel closes first, so that all goes back to its place at once.
         drop(consumer);
         // Nobody else will say what became of these.

@@ -29,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::bus::Counters;
-use crate::handler::Lane;
 use crate::host::{Deliver, Finished, Running};
 use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::breaker::BreakerState;
@@ -180,9 +179,6 @@ impl LaneLoop {
             self.channel.queue_in_epoch.clone_from(&spec.queue.name);
             match opened {
                 Ok(consumer) => {
-                    if self.settings.plan.lane == Lane::Durable {
-                        self.settings.running.set_active(false);
-                    }
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {

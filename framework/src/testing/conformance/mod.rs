@@ -13,10 +13,11 @@
 //!         println!("not on this broker: {}", scenario.name);
 //!         continue;
 //!     }
-//!     let broker = InProcess::new();
-//!     let names = Bench::names();
-//!     let bench = Bench::new(names.clone(), Arc::new(broker.connect(&names)), Arc::new(broker.connect(&names)));
-//!     runtime.block_on(scenario.run(bench));
+//!     runtime.block_on(async {
+//!         let (broker, names) = (InProcess::new(), Bench::names());
+//!         let (one, other) = (Arc::new(broker.connect(&names)), Arc::new(broker.connect(&names)));
+//!         scenario.run(Bench::new(names, one, other)).await;
+//!     });
 //! }
 //! ```
 

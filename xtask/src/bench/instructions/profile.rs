@@ -37,7 +37,9 @@ impl Profile {
                 if std::mem::take(&mut is_of_call) {
                     continue;
                 }
-                let cost: u64 = line.rsplit(' ').next()?.parse().ok()?;
+                // A line without a cost has none.
+                let Some((_, cost)) = line.rsplit_once(' ') else { continue };
+                let cost: u64 = cost.parse().ok()?;
                 profile.total += cost;
                 profile.client += if is_client { cost } else { 0 };
             }

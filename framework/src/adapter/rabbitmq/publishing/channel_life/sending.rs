@@ -73,7 +73,10 @@ impl ChannelLife {
             return true;
         }
         // Perhaps nobody confirms anything; then all wait, in order, until the broker has answered.
-        self.liveness.ask(now, || ask(&self.channel));
+        // While it is short of memory it answers nobody.
+        if !blocked {
+            self.liveness.ask(now, || ask(&self.channel));
+        }
         owner.waiting.push_front(job);
         false
     }
