@@ -117,92 +117,92 @@ impl<S: 'static> Core<S> {
         Some((row, job))
     }
 
-    /// Whether another delivery of the same message is being handled, or was; nothing when this one is neither handled nor waits.
-    fn try_enter(&self, job: Job) -> Option<(Job, Entered)> {
+    /// The job if it is to be handled now. Otherwise it has its outcome, or waits for another delivery of the same message.
+    fn try_enter(&self, mut job: Job) -> Tried {
+        // Queries have no effect that could happen twice, and an instance's events come once.
+        if job.lane != Lane::Durable {
+            return Tried::Runs(job);
+        }
         // It comes again, and what it would take here is for the one that can be settled.
         if !job.ticket.is_live() {
             Counters::add(&self.counters.stale);
             job.give_back(stopping());
-            return None;
+            return Tried::Done;
         }
-        let entered = self.settings.running.enter(&job.envelope, job.redelivered, job.ticket.shared_epoch());
-        Some((job, entered))
+        match self.settings.running.enter(&job.envelope, job.redelivered, job.ticket.shared_epoch()) {
+            Entered::Run(turn) => {
+                job.turn = Some(turn);
+                Tried::Runs(job)
+            }
+            Entered::Ended(turn, handled) => {
+                Counters::add(&self.counters.joined);
+                job.take(turn, handled);
+                Tried::Done
+            }
+            waiting @ Entered::Joined(_) => {
+                Counters::add(&self.counters.joined);
+                Tried::Waits(job, waiting)
+            }
+            waiting @ Entered::After(_) => Tried::Waits(job, waiting),
+        }
     }
 
-    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome, or is handled after
-    /// it. Nothing behind it begins before that.
-    async fn enter_in_order(&self, mut job: Job) -> Option<Job> {
-        if job.lane != Lane::Durable {
-            return Some(job);
-        }
+    /// The job when the run that it waited for did not take place, or is settled. Of several that wait one runs, and the others wait
+    /// again.
+    async fn wait(&self, mut job: Job, mut waiting: Entered) -> Option<Job> {
         loop {
-            let entered;
-            (job, entered) = self.try_enter(job)?;
-            match entered {
-                Entered::Run(turn) => {
-                    job.turn = Some(turn);
-                    return Some(job);
-                }
-                Entered::Ended(turn, handled) => {
-                    Counters::add(&self.counters.joined);
-                    job.take(turn, handled);
-                    return None;
-                }
-                Entered::Joined(waiting) => {
-                    Counters::add(&self.counters.joined);
-                    if let Ok((turn, handled)) = waiting.await {
+            match waiting {
+                Entered::Joined(outcome) => {
+                    if let Ok((turn, handled)) = outcome.await {
                         job.take(turn, handled);
                         return None;
                     }
                 }
                 // Nobody says anything: it only waits.
-                Entered::After(waiting) => drop(waiting.await),
+                Entered::After(end) => drop(end.await),
+                Entered::Run(_) | Entered::Ended(..) => {}
+            }
+            match self.try_enter(job) {
+                Tried::Runs(job) => return Some(job),
+                Tried::Done => return None,
+                Tried::Waits(again, for_what) => (job, waiting) = (again, for_what),
             }
         }
     }
 
-    /// The job, unless another delivery of the same message is being handled: then it takes that one's outcome.
-    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, slots: &Slots) -> Option<Job> {
-        // Queries have no effect that could happen twice, and an instance's events come once.
-        if job.lane != Lane::Durable {
-            return Some(job);
+    /// The job when it is to be handled. While it waits for another delivery of the same message nothing behind it begins.
+    async fn enter_in_order(&self, job: Job) -> Option<Job> {
+        match self.try_enter(job) {
+            Tried::Runs(job) => Some(job),
+            Tried::Done => None,
+            Tried::Waits(job, waiting) => self.wait(job, waiting).await,
         }
-        let (mut job, entered) = self.try_enter(job)?;
-        match entered {
-            Entered::Run(turn) => {
-                job.turn = Some(turn);
-                return Some(job);
-            }
-            Entered::Ended(turn, handled) => {
-                Counters::add(&self.counters.joined);
-                job.take(turn, handled);
-            }
-            Entered::Joined(waiting) => {
-                Counters::add(&self.counters.joined);
+    }
+
+    /// The job if it is to be handled now. If it waits for another delivery of the same message, it does so beside the lane.
+    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, slots: &Slots) -> Option<Job> {
+        match self.try_enter(job) {
+            Tried::Runs(job) => return Some(job),
+            Tried::Done => {}
+            Tried::Waits(job, waiting) => {
                 let (core, row, slots) = (Rc::clone(self), Rc::clone(row), slots.clone());
                 actix_rt::spawn(async move {
-                    match waiting.await {
-                        Ok((turn, handled)) => job.take(turn, handled),
-                        Err(_) => core.enter_again(row, job, slots).await,
-                    }
-                });
-            }
-            Entered::After(waiting) => {
-                let (core, row, slots) = (Rc::clone(self), Rc::clone(row), slots.clone());
-                actix_rt::spawn(async move {
-                    // Nobody says anything: it only waits.
-                    let _ = waiting.await;
-                    core.enter_again(row, job, slots).await;
+                    let Some(job) = core.wait(job, waiting).await else { return };
+                    let slots = (!row.is_exclusive()).then_some(slots);
+                    core.handle_caught(row, job, None, slots, LaneTurn::default()).await;
                 });
             }
         }
         None
     }
+}
 
-    /// The run that it waited for did not take place, or is settled. Of several that wait one runs, and the others wait again.
-    async fn enter_again(self: Rc<Self>, row: Rc<Row<S>>, job: Job, slots: Slots) {
-        let Some(job) = self.enter(&row, job, &slots) else { return };
-        let slots = (!row.is_exclusive()).then_some(slots);
-        self.handle_caught(row, job, None, slots, LaneTurn::default()).await;
-    }
+/// What became of a job that was to be handled.
+enum Tried {
+    /// It is handled now.
+    Runs(Job),
+    /// It has its outcome, or has gone back.
+    Done,
+    /// It waits for another delivery of the same message.
+    Waits(Job, Entered),
 }
