@@ -46,24 +46,9 @@ pub(super) async fn connect(
     deadline: Instant,
     waits: impl Fn(&BrokerError),
 ) -> Result<Arc<dyn Broker>, BrokerError> {
-    if config.broker.is_none() {
-        match choice {
-            BrokerChoice::Shared(broker) => return Ok(Arc::new(broker.connect(&config.namespace))),
-            BrokerChoice::InProcess => {
-                tracing::info!(
-                    "using the in-process broker: only the services of this process are reachable, and messages end with it; set POSTRIDER_BROKER=amqp://… for RabbitMQ"
-                );
-                return Ok(Arc::new(InProcess::new().connect(&config.namespace)));
-            }
-            BrokerChoice::Adapter(_) => {}
-        }
-    }
     loop {
         let error = match connect_once(config, choice, name, deadline).await {
-            Ok(broker) => {
-                tracing::info!(broker = broker.describe(), "connected");
-                return Ok(broker);
-            }
+            Ok(broker) => return Ok(broker),
             Err(error) => error,
         };
         if error.is_permanent() || Instant::now() + PAUSE >= deadline {
@@ -83,13 +68,20 @@ async fn connect_once(
     deadline: Instant,
 ) -> Result<Arc<dyn Broker>, BrokerError> {
     let patience = deadline.saturating_duration_since(Instant::now());
-    if let Some(address) = &config.broker {
-        return rabbitmq::connect(config, address, name, patience).await;
-    }
-    let BrokerChoice::Adapter(connect) = choice else {
-        return Ok(Arc::new(InProcess::new().connect(&config.namespace)));
+    let broker = match (&config.broker, choice) {
+        (Some(address), _) => rabbitmq::connect(config, address, name, patience).await?,
+        (None, BrokerChoice::Adapter(connect)) => {
+            let late = |_| Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() });
+            timeout_at(deadline, connect(config.namespace.clone())).await.unwrap_or_else(late)?
+        }
+        (None, BrokerChoice::Shared(broker)) => return Ok(Arc::new(broker.connect(&config.namespace))),
+        (None, BrokerChoice::InProcess) => {
+            tracing::info!(
+                "using the in-process broker: only the services of this process are reachable, and messages end with it; set POSTRIDER_BROKER=amqp://… for RabbitMQ"
+            );
+            return Ok(Arc::new(InProcess::new().connect(&config.namespace)));
+        }
     };
-    timeout_at(deadline, connect(config.namespace.clone()))
-        .await
-        .unwrap_or_else(|_| Err(BrokerError::TimedOut { what: "connect".into(), seconds: patience.as_secs() }))
+    tracing::info!(broker = broker.describe(), "connected");
+    Ok(broker)
 }

@@ -1,4 +1,4 @@
-//! Ways that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
+//! Targets that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
 //!
 //! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue, and with it the whole connection
 //! after 400 more messages, whatever their targets. So a target that is silent gets a few messages and no more; those that
