@@ -4,13 +4,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use postrider::broker::{Origin, Properties, matches, open, seal};
+use postrider::broker::{To, matches, write_headers};
 use postrider::bus::route;
 use postrider::codec::{self, Limits};
 use postrider::handler::{Asked, Outcome, Policy};
 use postrider::host::{Case, SkewPolicy, verdict};
 use postrider::message::{Key, Kind};
-use postrider::{Context, Envelope, MediaType, Payload};
+use postrider::testing::ForeignMessage;
+use postrider::{Context, Envelope, Headers, MediaType, Payload};
 use postrider_benches::work::Work;
 
 /// Bytes of the payload.
@@ -58,9 +59,15 @@ fn steps(c: &mut Criterion) {
             criterion::BatchSize::SmallInput,
         )
     });
-    let origin = Origin::Key { kind: Kind::Command, key: "load.work".into() };
-    let properties: Properties = seal(&envelope);
-    c.bench_function("open", |b| b.iter(|| open(black_box(&origin), &properties, envelope.payload.clone())));
+    let written = || {
+        let mut headers = Headers::new();
+        write_headers(black_box(&envelope), |name, value| drop(headers.set(name, value.to_value())));
+        headers
+    };
+    c.bench_function("write headers", |b| b.iter(written));
+    let message = ForeignMessage { headers: written(), ..ForeignMessage::default() };
+    let to = To::key(Kind::Command, &"load.work".into());
+    c.bench_function("read", |b| b.iter(|| message.envelope(black_box(&to), envelope.payload.clone())));
 }
 
 criterion_group!(micro, steps);

@@ -162,6 +162,15 @@ impl RawClient {
         }
     }
 
+    /// Deletes an exchange with what is bound to it, if it stands.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub fn delete_exchange(&mut self, name: &str) {
+        self.method(1, 40, 20, &[vec![0, 0], short(name.as_bytes()), vec![0]].concat());
+        self.expect(40, 21);
+    }
+
     /// The content header of the next message in a queue, as its bytes. The message is taken out.
     ///
     /// # Panics

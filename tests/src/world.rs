@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use postrider::adapter::in_process::InProcess;
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
-use postrider::broker::{Addressed, Broker, ConsumerSpec, Names, Properties, Publication, Queue, To, Topology, open};
+use postrider::broker::{Broker, ConsumerSpec, Names, Publication, Queue, To, Topology};
+use postrider::testing::ForeignMessage;
 use postrider::{App, Bytes, Envelope, MessageId, Retry, Running, Secret, StartError};
 use tokio::time::{Instant, timeout};
 
@@ -150,12 +151,12 @@ impl World {
         &self,
         exchange: &str,
         key: &str,
-        properties: Properties,
+        foreign: ForeignMessage,
         payload: impl Into<Bytes>,
     ) -> Publication {
         let broker = self.broker().await;
         let publisher = broker.publisher(Arc::new(|_| {})).await.expect("a publisher opens");
-        let message = Addressed { to: self.to(exchange, key), ..Addressed::to_queue("", properties, payload.into()) };
+        let message = foreign.addressed(self.to(exchange, key), payload);
         let publication = publisher.publish(message, Instant::now() + PATIENCE).await.expect("the message is taken");
         broker.close().await;
         publication
@@ -175,8 +176,8 @@ impl World {
             let Ok(Some(Ok(delivery))) = delivery else {
                 panic!("{} messages came to {:?}, not {count}: {envelopes:?}", envelopes.len(), spec.queue.name);
             };
-            envelopes.push(open(&delivery.origin, &delivery.properties, delivery.payload));
             delivery.receipt.ack();
+            envelopes.push(Arc::unwrap_or_clone(delivery.envelope));
         }
         consumer.close().await;
         broker.close().await;
@@ -185,7 +186,7 @@ impl World {
 
     /// Takes `count` dead letters of a service's main actor.
     pub async fn dead_letters(&self, service: &str, count: usize) -> Vec<Envelope> {
-        self.take(Queue::quorum(self.names.dead_queue(&self.names.queue(service, None))), count).await
+        self.take(Queue::replicated(self.names.dead_queue(&self.names.queue(service, None))), count).await
     }
 
     /// How many messages are ready in a queue; `None` if there is no such queue.

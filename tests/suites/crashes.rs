@@ -117,7 +117,7 @@ async fn is_given_up_alone(key: &str, queue: Option<&str>) {
     others_began.sort();
     others_began.dedup();
     assert_same(others, others_began);
-    let dead = world.take(postrider::broker::Queue::quorum(world.names.dead_queue(&name)), 1).await.remove(0);
+    let dead = world.take(postrider::broker::Queue::replicated(world.names.dead_queue(&name)), 1).await.remove(0);
     assert_eq!(dead.headers.text("postrider-dead-reason"), Some("crash_suspected"));
     assert_eq!(&dead.payload[..], b"fatal");
     client.stop().await;

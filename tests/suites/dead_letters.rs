@@ -177,8 +177,8 @@ on_both_brokers! {
         assert_eq!(letters.list(&DeadFilter::id("it")).await.unwrap()[0].payload_as_json(), serde_json::json!([1, 2]));
         letters.replay(&DeadFilter::id("it"), &Replay::default()).await.unwrap();
         assert_eq!(alpha.seen.reach(1).await, ["[1, 2]"]);
-        let kept = world.take(Queue::quorum(format!("{}.kept", letter.queue)), 1).await.remove(0);
-        assert_eq!((kept.id.as_str(), kept.payload), ("it", letter.payload));
+        let kept = world.take(Queue::replicated(format!("{}.kept", letter.queue)), 1).await.remove(0);
+        assert_eq!((kept.id.as_str(), kept.payload), ("it", letter.envelope.payload));
         let missing = letters.replace("nobody", vec![].into()).await.unwrap_err();
         assert!(missing.to_string().contains("\"nobody\""), "{missing}");
     }
@@ -209,9 +209,9 @@ on_both_brokers! {
     async fn a_dead_letter_queue_that_somebody_removed_is_declared_again(world: World) {
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;
-        let dead = Queue::quorum(world.names.dead_queue(&world.names.queue("alpha", None)));
+        let dead = Queue::replicated(world.names.dead_queue(&world.names.queue("alpha", None)));
         let broker = world.broker().await;
-        broker.remove(&Topology { queues: vec![dead.clone()], ..Topology::default() }).await.unwrap();
+        broker.remove(&Topology::of_queues([dead.clone()])).await.unwrap();
         broker.close().await;
         failed(&running, &["it"]).await;
         eventually_async("it is there", || async { world.ready(&dead.name).await == Some(1) }).await;
@@ -356,7 +356,7 @@ fn a_message_whose_dead_letter_is_refused_stays_in_its_queue() {
             let listed = letters.list(&DeadFilter::all()).await.unwrap();
             // Only those that were seen: more may have come meanwhile.
             let seen: Vec<String> = listed.iter().map(|letter| letter.id().to_owned()).collect();
-            found.extend(listed.into_iter().map(|letter| letter.payload));
+            found.extend(listed.into_iter().map(|letter| letter.envelope.payload));
             if !seen.is_empty() {
                 letters.delete(&filter(|filter| filter.ids = seen)).await.unwrap();
             }

@@ -257,7 +257,7 @@ on_both_brokers! {
             config.skew.window = Duration::from_secs(1);
         })).await;
         client.bus().send_key_with("nobody.there", Payload::text("lonely"), |o| o.delay(Duration::from_millis(100))).await.unwrap();
-        let queue = Queue::quorum(world.names.dead_queue(&world.names.due()));
+        let queue = Queue::replicated(world.names.dead_queue(&world.names.due()));
         eventually("it is given up", || client.stats().dead_lettered == 1).await;
         let dead = world.take(queue, 1).await.remove(0);
         assert_eq!((dead.kind, dead.key.as_str(), &dead.payload[..]), (Kind::Command, "nobody.there", &b"lonely"[..]));
@@ -298,8 +298,8 @@ on_both_brokers! {
         running.bus().send_key_with("alpha.note", Payload::text("first"), |o| o.delay(delay)).await.unwrap();
         eventually("the first arrives", || alpha.clock.all() == ["first"]).await;
         let broker = world.broker().await;
-        let queues = postrider::broker::delay_levels(&world.names).queues.into_iter().filter(|queue| queue.name.contains("delay")).collect();
-        broker.remove(&postrider::broker::Topology { queues, ..Default::default() }).await.unwrap();
+        let levels = (0..25).map(|level| Queue::standing(world.names.delay_level(level)));
+        broker.remove(&postrider::broker::Topology::of_queues(levels)).await.unwrap();
         broker.close().await;
         running.bus().send_key_with("alpha.note", Payload::text("second"), |o| o.delay(delay)).await.unwrap();
         eventually("the second arrives", || alpha.clock.all() == ["first", "second"]).await;

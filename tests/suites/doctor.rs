@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider::adapter::http::Management;
 use postrider::app::{Doctor, Finding, Verdict};
-use postrider::broker::{Binding, Exchange, ExchangeKind, Queue, Topology};
+use postrider::broker::{Claim, Queue, Source, Subscription, Topology};
 use postrider::{App, Bus, Failure, Kind, Payload, Running, Secret, distributed};
 use postrider_tests::node::{ALARM, NO_ALARM, Node};
 use postrider_tests::program::operator;
@@ -58,10 +58,10 @@ fn problems(findings: &[Finding]) -> Vec<&Finding> {
 /// Puts a queue with other arguments where the actor's is.
 async fn replace(world: &World, name: &str, other: Queue) {
     let broker = world.broker().await;
-    let gone = Topology { queues: vec![Queue::standing(name)], ..Topology::default() };
+    let gone = Topology::of_queues([Queue::standing(name)]);
     broker.remove(&gone).await.unwrap();
     // The lane may have made its own again meanwhile.
-    while broker.declare(&Topology { queues: vec![other.clone()], ..Topology::default() }).await.is_err() {
+    while broker.declare(&Topology::of_queues([other.clone()])).await.is_err() {
         broker.remove(&gone).await.unwrap();
     }
     broker.close().await;
@@ -98,7 +98,7 @@ on_both_brokers! {
     async fn a_queue_with_other_arguments_turns_durability_and_lanes(world: World) {
         let running = start(&world).await;
         let queue = world.names.queue("alpha", None);
-        replace(&world, &queue, Queue::classic(&queue)).await;
+        replace(&world, &queue, Queue::on_one_node(&queue)).await;
         eventually("the lane is not ready", || !running.health().ready).await;
         let findings = examine(running.bus()).await;
         assert_eq!(row(&findings, "durability", ".alpha").verdict, Verdict::Problem);
@@ -110,8 +110,7 @@ on_both_brokers! {
     async fn another_delivery_limit_turns_its_row(world: World) {
         let running = start(&world).await;
         let queue = world.names.queue("alpha", None);
-        let other = Queue::quorum(&queue).with("x-delivery-limit", 5_i32)
-            .with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", world.names.dead_queue(&queue));
+        let other = Queue::replicated(&queue).with_delivery_limit(5).with_last_resort(world.names.dead_queue(&queue));
         replace(&world, &queue, other).await;
         let findings = examine(running.bus()).await;
         let row = row(&findings, "delivery limit", ".alpha");
@@ -125,17 +124,16 @@ on_both_brokers! {
         let findings = examine(running.bus()).await;
         assert_eq!(row(&findings, "queue", ".alpha").verdict, Verdict::Warning, "it is paused on purpose");
         assert_eq!(row(&findings, "lanes", "").verdict, Verdict::Warning);
-        let (queue, domain) = (world.names.queue("alpha", None), world.names.domain("alpha"));
+        let queue = world.names.queue("alpha", None);
+        let claimed_by = |service: &str| vec![Claim { domain: "alpha".into(), service: service.into() }];
         let queues = [queue.clone(), world.names.dead_queue(&queue)].map(Queue::standing).to_vec();
-        let exchanges = vec![Exchange::new(&domain, ExchangeKind::Fanout)];
-        remove(&world, Topology { exchanges, queues, ..Topology::default() }).await;
+        remove(&world, Topology { claims: claimed_by("alpha"), queues, ..Topology::default() }).await;
         let findings = examine(running.bus()).await;
         for (check, subject) in [("queue", ".alpha"), ("dead-letter queue", ".alpha.dead"), ("claim", "alpha")] {
             assert_eq!(row(&findings, check, subject).verdict, Verdict::Problem, "{check}: {findings:#?}");
         }
-        let taken = Exchange::new(&domain, ExchangeKind::Fanout).with("alternate-exchange", world.names.owner("thief"));
         let broker = world.broker().await;
-        broker.declare(&Topology { exchanges: vec![taken], ..Topology::default() }).await.unwrap();
+        broker.declare(&Topology { claims: claimed_by("thief"), ..Topology::default() }).await.unwrap();
         let findings = examine(running.bus()).await;
         let claim = row(&findings, "claim", "alpha");
         assert!(claim.verdict == Verdict::Problem && claim.text.contains("thief"), "{claim:?}");
@@ -144,7 +142,7 @@ on_both_brokers! {
     async fn a_missing_exchange_is_seen_and_not_made(world: World) {
         let running = start(&world).await;
         let gone = world.names.exchange(Kind::Command);
-        remove(&world, Topology { exchanges: vec![Exchange::new(&*gone, ExchangeKind::Direct)], ..Topology::default() }).await;
+        remove(&world, Topology { sources: vec![Source::Kind(Kind::Command)], ..Topology::default() }).await;
         for _ in 0..2 {
             let findings = examine(running.bus()).await;
             let exchanges = row(&findings, "exchanges", "");
@@ -157,8 +155,8 @@ on_both_brokers! {
         let client = world.client().await;
         let queue = world.names.queue("alpha", None);
         for queue in [&queue, &world.names.dead_queue(&queue)] {
-            let begun = Queue::quorum(format!("{queue}.migrating"));
-            world.broker().await.declare(&Topology { queues: vec![begun], ..Topology::default() }).await.unwrap();
+            let begun = Queue::replicated(format!("{queue}.migrating"));
+            world.broker().await.declare(&Topology::of_queues([begun])).await.unwrap();
         }
         let findings = examine(client.bus()).await;
         for (check, subject) in [("queue", ".alpha"), ("dead letters", ".alpha.dead")] {
@@ -197,7 +195,7 @@ on_both_brokers! {
         assert!(row(&findings, "delays", "delay.out").text.starts_with("25 levels"), "{findings:#?}");
         assert_eq!(row(&findings, "due", ".due").verdict, Verdict::Ok);
         let level = Queue::standing(world.names.delay_level(3));
-        remove(&world, Topology { queues: vec![level.clone()], ..Topology::default() }).await;
+        remove(&world, Topology::of_queues([level.clone()])).await;
         let findings = examine(running.bus()).await;
         let delays = row(&findings, "delays", "delay.out");
         assert!(delays.verdict == Verdict::Problem && delays.text.contains(&level.name), "{delays:?}");
@@ -229,8 +227,8 @@ fn policies_bindings_and_an_alarm_are_seen() {
 
         node.ctl(&["set_policy", "short", r"\.alpha$", r#"{"message-ttl":1000}"#]).unwrap();
         let queue = world.names.queue("alpha", None);
-        let lost = Binding::to_queue(&*world.names.exchange(Kind::Command), "alpha.do", &queue);
-        remove(&world, Topology { bindings: vec![lost], ..Topology::default() }).await;
+        let lost = Subscription::new(Kind::Command, "alpha.do", &queue);
+        remove(&world, Topology { subscriptions: vec![lost], ..Topology::default() }).await;
         let start = std::time::Instant::now();
         // The management API's view is up to some seconds old.
         let findings = loop {

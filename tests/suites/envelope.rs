@@ -1,6 +1,6 @@
 //! Envelope and encoding.
 
-use postrider::broker::Properties;
+use postrider::testing::ForeignMessage;
 use postrider::{App, Bytes, Context, Envelope, Failure, Headers, MediaType, Payload, SendError, Value, distributed};
 use postrider_tests::world::{Seen, assert_same, eventually};
 use serde::{Deserialize, Serialize};
@@ -54,12 +54,12 @@ impl Alpha {
     }
 }
 
-fn json(text: &str) -> Properties {
-    Properties { content_type: Some("application/json".into()), ..text_properties(text) }
+fn json(text: &str) -> ForeignMessage {
+    ForeignMessage { content_type: Some("application/json".into()), ..text_properties(text) }
 }
 
-fn text_properties(id: &str) -> Properties {
-    Properties { message_id: Some(id.into()), content_type: Some("text/plain".into()), ..Properties::default() }
+fn text_properties(id: &str) -> ForeignMessage {
+    ForeignMessage { message_id: Some(id.into()), content_type: Some("text/plain".into()), ..ForeignMessage::default() }
 }
 
 on_both_brokers! {
@@ -115,9 +115,9 @@ on_both_brokers! {
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;
         let exchange = world.names.exchange(postrider::Kind::Command);
-        let unknown = Properties { content_type: Some("application/x-unheard-of".into()), ..text_properties("unknown") };
-        let none = Properties { message_id: Some("none".into()), ..Properties::default() };
-        let cases: Vec<(&str, Properties, Vec<u8>)> = vec![
+        let unknown = ForeignMessage { content_type: Some("application/x-unheard-of".into()), ..text_properties("unknown") };
+        let none = ForeignMessage { message_id: Some("none".into()), ..ForeignMessage::default() };
+        let cases: Vec<(&str, ForeignMessage, Vec<u8>)> = vec![
             ("alpha.nested", json("broken"), b"{\"name\":".to_vec()),
             ("alpha.nested", json("type"), b"[1,2]".to_vec()),
             ("alpha.nested", unknown, b"whatever".to_vec()),
@@ -168,7 +168,7 @@ on_both_brokers! {
     async fn a_message_without_our_headers_is_handled_by_its_key(world: World) {
         let alpha = Alpha::default();
         let _running = world.start(alpha.app()).await;
-        let properties = Properties { content_type: Some("application/json".into()), ..Properties::default() };
+        let properties = ForeignMessage { content_type: Some("application/json".into()), ..ForeignMessage::default() };
         world.publish_foreign(&world.names.exchange(postrider::Kind::Command), "alpha.raw", properties, "{\"a\":1}").await;
         let envelope = alpha.envelopes.reach(1).await.remove(0);
         assert_eq!((envelope.key.as_str(), envelope.attempt, envelope.source.clone()), ("alpha.raw", 1, None));

@@ -145,7 +145,7 @@ async fn balanced(seed: u64, bus: &Bus, ledger: &Ledger, names: &[&str]) -> Bala
     loop {
         // A dead-letter queue may stand still too; then all of it is seen at another look.
         for letter in DeadLetters::new(bus).list(&DeadFilter::all()).await.unwrap_or_default() {
-            let number: u32 = serde_json::from_slice(&letter.payload).unwrap();
+            let number: u32 = serde_json::from_slice(&letter.envelope.payload).unwrap();
             if buried.insert(number) {
                 names.iter().for_each(|name| ledger.buries(&format!("{name} {number}")));
             }

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use postrider::adapter::in_process::InProcess;
 use postrider::broker::{
-    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Destination, Exchange, ExchangeKind, Names,
-    Properties, Publication, Publisher, Queue, To, Topology,
+    Addressed, Broker, BrokerError, Consumer, ConsumerSpec, Names, Publication, Publisher, Queue, Source, Subscription,
+    To, Topology, WhenFull,
 };
 use postrider::message::Kind;
+use postrider::testing::ForeignMessage;
 use postrider::testing::{FaultKind, Faults, run};
 use postrider_tests::on_both_brokers;
 use postrider_tests::world::PATIENCE;
 use tokio::time::{Instant, timeout};
 
 fn message(queue: &str, text: &str) -> Addressed {
-    Addressed::to_queue(queue, Properties::default(), text.to_owned().into())
+    ForeignMessage::default().addressed(To::Queue(queue.into()), text.to_owned())
 }
 
 async fn publisher(broker: &dyn Broker) -> Arc<dyn Publisher> {
@@ -23,8 +24,7 @@ async fn publisher(broker: &dyn Broker) -> Arc<dyn Publisher> {
 }
 
 async fn declared(broker: &dyn Broker, names: &[&str]) {
-    let queues = names.iter().map(|name| Queue::quorum(*name)).collect();
-    broker.declare(&Topology { queues, ..Topology::default() }).await.unwrap();
+    broker.declare(&Topology::of_queues(names.iter().map(|name| Queue::replicated(*name)))).await.unwrap();
 }
 
 async fn consumer(broker: &dyn Broker, queue: Queue) -> Box<dyn Consumer> {
@@ -34,7 +34,7 @@ async fn consumer(broker: &dyn Broker, queue: Queue) -> Box<dyn Consumer> {
 /// The next message's text, whether it came before, and how often. It is acknowledged.
 async fn next(consumer: &mut Box<dyn Consumer>) -> (String, bool, Option<u32>) {
     let delivery = timeout(PATIENCE, consumer.next()).await.expect("a delivery comes").unwrap().unwrap();
-    let text = String::from_utf8(delivery.payload.to_vec()).unwrap();
+    let text = String::from_utf8(delivery.envelope.payload.to_vec()).unwrap();
     delivery.receipt.ack();
     (text, delivery.redelivered, delivery.delivery_count)
 }
@@ -61,7 +61,7 @@ fn a_queue_that_is_suspended_neither_confirms_nor_delivers_until_it_goes_on() {
         let broker = InProcess::new();
         let session = broker.connect(&Names::default());
         declared(&session, &["q", "other"]).await;
-        let (publisher, mut consumer) = (publisher(&session).await, consumer(&session, Queue::quorum("q")).await);
+        let (publisher, mut consumer) = (publisher(&session).await, consumer(&session, Queue::replicated("q")).await);
         broker.suspend("q");
         let mut waiting = publisher.publish(message("q", "late"), Instant::now() + HOUR);
         assert!(timeout(MINUTE, &mut waiting).await.is_err(), "it is not confirmed");
@@ -81,7 +81,7 @@ fn a_queue_that_is_suspended_neither_confirms_nor_delivers_until_it_goes_on() {
 fn a_message_arrives_before_its_confirm_that_is_late() {
     run(async {
         let (_, session, publisher) = suffering(FaultKind::LateConfirm, HOUR).await;
-        let mut consumer = consumer(&*session, Queue::quorum("q")).await;
+        let mut consumer = consumer(&*session, Queue::replicated("q")).await;
         let publication = publisher.publish(message("q", "one"), Instant::now() + Duration::from_secs(1));
         let (publication, (text, ..)) = futures::join!(publication, next(&mut consumer));
         assert_eq!(text, "one");
@@ -145,7 +145,7 @@ fn a_write_that_fails_says_so_and_nothing_arrives() {
 fn what_is_not_written_leaves_in_its_order_and_not_after_its_deadline() {
     run(async {
         let (_, session, publisher) = suffering(FaultKind::BlockedWrite, HOUR).await;
-        let mut consumer = consumer(&*session, Queue::quorum("q")).await;
+        let mut consumer = consumer(&*session, Queue::replicated("q")).await;
         let too_late = publisher.publish(message("q", "too late"), Instant::now() + Duration::from_secs(1));
         let first = publisher.publish(message("q", "first"), Instant::now() + 2 * HOUR);
         let second = publisher.publish(message("q", "second"), Instant::now() + 2 * HOUR);
@@ -169,14 +169,14 @@ fn a_consuming_channel_that_ends_alone_gives_back_what_it_held_and_costs_no_othe
             assert_eq!(sent, Ok(Publication::Confirmed));
         }
         let (mut ends, mut stays) =
-            (consumer(&session, Queue::quorum("q")).await, consumer(&session, Queue::quorum("other")).await);
+            (consumer(&session, Queue::replicated("q")).await, consumer(&session, Queue::replicated("other")).await);
         let held = ends.next().await.unwrap().unwrap();
         assert_eq!((held.redelivered, held.delivery_count), (false, Some(0)));
         let epoch = session.connection().borrow().epoch;
         broker.close_consumers("q");
         assert!(matches!(ends.next().await, Some(Err(BrokerError::Lost { .. }))));
         held.receipt.ack();
-        let mut again = consumer(&session, Queue::quorum("q")).await;
+        let mut again = consumer(&session, Queue::replicated("q")).await;
         assert_eq!(next(&mut again).await, ("q".to_owned(), true, Some(1)));
         assert_eq!(next(&mut stays).await, ("other".to_owned(), false, Some(0)));
         assert_eq!(session.connection().borrow().epoch, epoch, "the connection stays");
@@ -187,18 +187,14 @@ on_both_brokers! {
     async fn one_queue_that_is_full_rejects_the_message_for_all_and_the_others_have_it(world: World) {
         let broker = world.broker().await;
         let name = |what: &str| format!("{}.{what}", world.names.queue("fan", None));
-        let exchange = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
-        let full = Queue::quorum(name("full")).with("x-max-length", 1_i32).with("x-overflow", "reject-publish");
-        let free = Queue::quorum(name("free"));
-        let bindings = [&full, &free].map(|queue| Binding {
-            source: exchange.name.clone(),
-            routing_key: "#".into(),
-            destination: Destination::Queue(queue.name.clone()),
-        });
+        let full = Queue::replicated(name("full")).with_limit(1, WhenFull::Refuse);
+        let free = Queue::replicated(name("free"));
+        let subscriptions = [&full, &free].map(|queue| Subscription::new(Kind::Event, "#", &queue.name));
         let topology = Topology {
-            exchanges: vec![exchange.clone()],
+            sources: vec![Source::Kind(Kind::Event)],
             queues: vec![full.clone(), free.clone()],
-            bindings: bindings.to_vec(),
+            subscriptions: subscriptions.to_vec(),
+            ..Topology::default()
         };
         broker.declare(&topology).await.unwrap();
         let publisher = publisher(&*broker).await;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::app::{Migration, MigrationError};
-use postrider::broker::{Properties, Publication, Queue, Topology};
+use postrider::broker::{Publication, Queue, Topology};
+use postrider::testing::ForeignMessage;
 use postrider::{App, MessageId, Payload, Running, Value, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::program::operator_command;
@@ -61,10 +62,7 @@ impl Alpha {
 
 fn target(world: &World) -> Queue {
     let queue = world.names.queue("alpha", None);
-    Queue::quorum(&queue)
-        .with("x-dead-letter-exchange", "")
-        .with("x-dead-letter-routing-key", world.names.dead_queue(&queue))
-        .with("x-single-active-consumer", true)
+    Queue::replicated(&queue).with_last_resort(world.names.dead_queue(&queue)).with_one_active_consumer()
 }
 
 /// The version before has run and is gone; its queue stands.
@@ -167,8 +165,8 @@ on_both_brokers! {
             let mut confirmed = Vec::new();
             while !stop.load(Ordering::Acquire) {
                 let id = MessageId::new().to_string();
-                let properties = Properties { message_type: Some("alpha.do".into()), message_id: Some(id.as_str().into()),
-                    content_type: Some("text/plain".into()), headers: headers().collect(), ..Properties::default() };
+                let properties = ForeignMessage { message_type: Some("alpha.do".into()), message_id: Some(id.as_str().into()),
+                    content_type: Some("text/plain".into()), headers: headers().collect(), ..ForeignMessage::default() };
                 if world.publish_foreign("", &queue, properties, id.clone()).await == Publication::Confirmed {
                     confirmed.push(id);
                 }
@@ -198,7 +196,7 @@ on_both_brokers! {
         let moved = eventually_async("it has begun", || async { world.ready(&temporary).await == Some(1) });
         tokio::select! { () = moved => {} done = &mut begun => panic!("it has ended: {done:?}") }
         drop(begun);
-        let other = Queue::quorum(&ordered.name);
+        let other = Queue::replicated(&ordered.name);
         let refused = migration.run(&other, &[]).await.unwrap_err();
         assert!(matches!(&refused, MigrationError::OtherTarget { .. }), "{refused}");
         migration.run(&ordered, &[]).await.unwrap();
@@ -212,7 +210,7 @@ on_both_brokers! {
         let client = left_by_the_version_before(&world).await;
         let broker = world.broker().await;
         let record = Queue::standing(world.names.topology("alpha"));
-        broker.remove(&Topology { queues: vec![record], ..Topology::default() }).await.unwrap();
+        broker.remove(&Topology::of_queues([record])).await.unwrap();
         let refused = Migration::new(client.bus()).run(&target(&world), &[]).await.unwrap_err();
         let text = refused.to_string();
         assert!(matches!(refused, MigrationError::NoRecord { .. }) && text.contains("alpha topology migrate"), "{text}");
@@ -224,12 +222,12 @@ on_both_brokers! {
         let running = world.start(App::new("alpha").actor(move || before.clone())).await;
         let client = world.client().await;
         let dead = world.names.dead_queue(&world.names.queue("alpha", None));
-        let classic = Queue::classic(&dead);
+        let classic = Queue::on_one_node(&dead);
         let refused = Migration::new(client.bus()).run(&classic, &[]).await.unwrap_err();
         assert!(matches!(refused, MigrationError::Consumed { .. }), "{refused}");
         running.stop().await;
-        let begun = Queue::quorum(format!("{dead}.migrating"));
-        world.broker().await.declare(&Topology { queues: vec![begun], ..Topology::default() }).await.unwrap();
+        let begun = Queue::replicated(format!("{dead}.migrating"));
+        world.broker().await.declare(&Topology::of_queues([begun])).await.unwrap();
         let before = Before::default();
         let text = world.try_start(App::new("alpha").actor(move || before.clone())).await.err().unwrap().to_string();
         assert!(text.contains(&dead) && text.contains("not finished"), "{text}");

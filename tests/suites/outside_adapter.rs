@@ -11,11 +11,11 @@ use postrider::adapter::in_process::InProcess;
 use postrider::adapter::rabbitmq::RabbitMq;
 use postrider::app::BrokerChoice;
 use postrider::broker::{
-    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publication,
-    Publisher, QueueState, ReplySink, Topology,
+    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords,
+    Publication, Publisher, Queue, QueueState, ReplySink, Subscription, Topology,
 };
 use postrider::testing::conformance::{Bench, matrix, scenarios};
-use postrider::{App, Context, Payload, distributed};
+use postrider::{App, Context, Headers, Payload, distributed};
 use postrider_tests::world::{Seen, eventually, run};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -62,8 +62,20 @@ impl Broker for Forwarding {
         self.to.inspect(queue)
     }
 
-    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        self.to.exchange_stands(exchange)
+    fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        self.to.absent(topology)
+    }
+
+    fn in_own_words(&self, topology: &Topology) -> OwnWords {
+        self.to.in_own_words(topology)
+    }
+
+    fn recorded_subscription(&self, json: &serde_json::Value) -> Option<Subscription> {
+        self.to.recorded_subscription(json)
+    }
+
+    fn recorded_queue(&self, name: &str, arguments: &Headers) -> Queue {
+        self.to.recorded_queue(name, arguments)
     }
 
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
@@ -217,7 +229,6 @@ fn a_scenario_that_is_not_on_a_broker_is_listed_by_name() {
     let mut capabilities = InProcess::CAPABILITIES;
     capabilities.taps = postrider::broker::Taps::Events;
     let listed = matrix(&[("some", capabilities)]);
-    let line =
-        "| `exchanges_pass_messages_on_and_each_queue_gets_one_copy` | not on this broker: taps of all messages |";
+    let line = "| `taps_get_a_copy_and_each_queue_gets_one_message_only` | not on this broker: taps of all messages |";
     assert!(listed.lines().any(|listed| listed == line), "{listed}");
 }

@@ -1,6 +1,6 @@
 //! Keys and patterns: our matcher against a real topic exchange.
 
-use postrider::broker::{Binding, Exchange, ExchangeKind, Queue, Topology, matches};
+use postrider::broker::{Queue, Source, Subscription, Topology, matches};
 use postrider::{Kind, Payload, SendError};
 
 /// Pattern by pattern, key by key.
@@ -13,13 +13,13 @@ on_both_brokers! {
     async fn the_matcher_agrees_with_the_broker_on_every_pair(world: World) {
         let broker = world.broker().await;
         let name = |text: &str| format!("{}.{text}", world.names.namespace());
-        let exchange = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
-        let queues: Vec<Queue> = (0..PATTERNS.len()).map(|index| Queue::classic(name(&format!("pattern{index}")))).collect();
-        let bindings = PATTERNS.iter().zip(&queues).map(|(pattern, queue)| Binding::to_queue(&exchange.name, *pattern, &queue.name)).collect();
-        broker.declare(&Topology { exchanges: vec![exchange.clone()], queues: queues.clone(), bindings }).await.unwrap();
+        let queues: Vec<Queue> = (0..PATTERNS.len()).map(|index| Queue::on_one_node(name(&format!("pattern{index}")))).collect();
+        let subscriptions = PATTERNS.iter().zip(&queues).map(|(pattern, queue)| Subscription::new(Kind::Event, *pattern, &queue.name)).collect();
+        let sources = vec![Source::Kind(Kind::Event)];
+        broker.declare(&Topology { sources, queues: queues.clone(), subscriptions, ..Topology::default() }).await.unwrap();
         for key in KEYS {
-            let properties = postrider::broker::Properties { message_type: Some(key.into()), ..Default::default() };
-            world.publish_foreign(&exchange.name, key, properties, key).await;
+            let properties = postrider::testing::ForeignMessage { message_type: Some(key.into()), ..Default::default() };
+            world.publish_foreign(&world.names.exchange(Kind::Event), key, properties, key).await;
         }
         for (pattern, queue) in PATTERNS.iter().zip(queues) {
             let expected: Vec<&str> = KEYS.into_iter().filter(|key| matches(pattern, key)).collect();

@@ -125,8 +125,8 @@ fn two_queues_do_not_disturb_each_other_when_one_is_deleted() {
         let (world, seen) = (World::on(node.url()), Seen::default());
         let running = start(&world, &seen).await;
         let broker = world.broker().await;
-        let queue = postrider::broker::Queue::quorum(world.names.query_queue(&world.names.queue("alpha", None)));
-        broker.remove(&postrider::broker::Topology { queues: vec![queue], ..Default::default() }).await.unwrap();
+        let queue = postrider::broker::Queue::replicated(world.names.query_queue(&world.names.queue("alpha", None)));
+        broker.remove(&postrider::broker::Topology::of_queues([queue])).await.unwrap();
         running.bus().send_key("alpha.note", Payload::text("meanwhile")).await.unwrap();
         seen.reach(1).await;
         eventually("the deleted queue is declared and consumed again", || {

@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use postrider::broker::{ConsumerSpec, Names, Properties, Queue, Topology};
+use postrider::broker::{ConsumerSpec, Names, Queue, Topology};
+use postrider::testing::ForeignMessage;
 use postrider::{App, Context, Failure, Payload, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{PATIENCE, program};
@@ -93,7 +94,7 @@ pub(super) async fn give_back(world: &World, queue: &Queue, times: usize) {
 pub(super) fn queue(world: &World, service: &str) -> Queue {
     let name = world.names.queue(service, None);
     let dead = world.names.dead_queue(&name);
-    Queue::quorum(name).with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", dead)
+    Queue::replicated(name).with_last_resort(dead)
 }
 
 on_both_brokers! {
@@ -122,7 +123,7 @@ on_both_brokers! {
         assert_eq!(alpha.seen.reach(1).await, ["it 1"]);
         eventually("it is settled", || running.stats().in_flight == 0).await;
         let queue = queue(&world, "alpha");
-        let mut properties = Properties { persistent: true, message_type: Some("alpha.note".into()), ..Properties::default() };
+        let mut properties = ForeignMessage { persistent: true, message_type: Some("alpha.note".into()), ..ForeignMessage::default() };
         properties.headers.set("postrider-kind", "command");
         properties.headers.set("postrider-attempt", 3);
         world.publish_foreign("", &queue.name, properties, "last").await;
@@ -179,7 +180,7 @@ on_both_brokers! {
         for what in ["first", "second"] {
             client.bus().send_key("strict.note", Payload::text(what)).await.unwrap();
         }
-        let ordered = queue(&world, "strict").with("x-single-active-consumer", true);
+        let ordered = queue(&world, "strict").with_one_active_consumer();
         give_back(&world, &ordered, 20).await;
         let running = world.start(app()).await;
         assert_eq!(strict.0.reach(2).await, ["first", "second"]);

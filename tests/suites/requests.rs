@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::broker::Properties;
+use postrider::testing::ForeignMessage;
 use postrider::{App, CancellationToken, Context, Failure, Options, Payload, RequestError, SendError, distributed};
 use postrider_tests::world::{Seen, eventually};
 use tokio::sync::Semaphore;
@@ -419,19 +419,19 @@ on_both_brokers! {
     async fn a_foreign_client_gets_its_reply(world: World) {
         let alpha = Alpha::default();
         let _running = world.start(alpha.app()).await;
-        let queue = postrider::broker::Queue::classic(format!("{}.foreign", world.names.namespace()));
+        let queue = postrider::broker::Queue::on_one_node(format!("{}.foreign", world.names.namespace()));
         let broker = world.broker().await;
-        let declared = postrider::broker::Topology { queues: vec![queue.clone()], ..Default::default() };
+        let declared = postrider::broker::Topology::of_queues([queue.clone()]);
         broker.declare(&declared).await.unwrap();
-        let properties = Properties {
+        let properties = ForeignMessage {
             content_type: Some("application/json".into()),
             reply_to: Some(queue.name.as_str().into()),
             message_id: Some("my-id".into()),
-            ..Properties::default()
+            ..ForeignMessage::default()
         };
         let exchange = world.names.exchange(postrider::Kind::Command);
         world.publish_foreign(&exchange, "alpha.note", properties.clone(), "{\"text\":\"hello\"}").await;
-        let with_correlation = Properties { correlation_id: Some("mine".into()), ..properties };
+        let with_correlation = ForeignMessage { correlation_id: Some("mine".into()), ..properties };
         world.publish_foreign(&exchange, "alpha.note", with_correlation, "{\"text\":\"rejected\"}").await;
         let replies = world.take(queue, 2).await;
         let find = |id: &str| replies.iter().find(|reply| reply.correlation_id.as_ref().is_some_and(|c| c.as_str() == id)).unwrap();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use postrider::broker::{Addressed, BrokerError, ConsumerSpec, Properties, Publication, Queue, To, Topology};
+use postrider::broker::{Addressed, BrokerError, ConsumerSpec, Publication, Queue, To, Topology};
+use postrider::message::ReplyTo;
+use postrider::testing::ForeignMessage;
 use postrider::{App, Context, Failure, Payload, RequestError, SendError, distributed};
 use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
 use tokio::time::Instant;
@@ -193,7 +195,7 @@ on_both_brokers! {
 
     async fn the_queue_of_a_tap_ends_with_it(world: World) {
         let broker = world.broker().await;
-        let queue = Queue::exclusive(format!("{}.tap.x", world.names.namespace()));
+        let queue = Queue::of_connection(format!("{}.tap.x", world.names.namespace()));
         let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
         drop(broker.consume(&spec).await.unwrap());
         eventually_async("the queue is gone", || async { broker.inspect(&spec.queue.name).await.unwrap().is_none() }).await;
@@ -213,7 +215,7 @@ on_both_brokers! {
     async fn a_foreign_message_with_headers_as_large_as_a_frame_is_dead_lettered_without_the_largest(world: World) {
         let running = world.start(App::new("sink").actor(Sink::default)).await;
         let headers = [("big", "x".repeat(90_000)), ("small", "kept".to_owned()), ("second", "y".repeat(8_000))].into_iter().collect();
-        let properties = Properties { content_type: Some("application/json".into()), headers, persistent: true, ..Properties::default() };
+        let properties = ForeignMessage { content_type: Some("application/json".into()), headers, persistent: true, ..ForeignMessage::default() };
         world.publish_foreign(&world.names.exchange(postrider::Kind::Command), "sink.put", properties, "not json").await;
         let dead = world.dead_letters("sink", 1).await;
         assert_eq!(dead[0].headers.text("small"), Some("kept"));
@@ -229,19 +231,14 @@ fn a_message_that_the_broker_refuses_takes_no_other_with_it() {
         let running = world.start(App::new("sink").actor(Sink::default)).await;
         let broker = world.broker().await;
         let publisher = broker.publisher(std::sync::Arc::new(|_| {})).await.unwrap();
-        let message = |number: u64, headers| Addressed {
-            to: To::key(postrider::Kind::Command, &"sink.put".into()),
-            delay: None,
-            mandatory: true,
-            awaits_reply: false,
-            properties: Properties {
+        let message = |number: u64, headers| {
+            let foreign = ForeignMessage {
                 content_type: Some("application/json".into()),
                 message_id: Some(number.to_string().into()),
                 headers,
-                ..Properties::default()
-            }
-            .into(),
-            payload: number.to_string().into(),
+                ..ForeignMessage::default()
+            };
+            foreign.addressed(To::key(postrider::Kind::Command, &"sink.put".into()), number.to_string())
         };
         let deadline = Instant::now() + Duration::from_secs(30);
         let publications = (0..300_u64).map(|number| {
@@ -267,20 +264,18 @@ fn a_message_that_the_broker_refuses_is_found_also_on_a_channel_that_listens_to_
         let world = World::rabbitmq();
         let _sink = world.start(App::new("sink").actor(Sink::default)).await;
         let broker = world.broker().await;
-        let message = |number: u64, refused: bool, awaits_reply| Addressed {
-            to: To::key(postrider::Kind::Command, &"sink.put".into()),
-            delay: None,
-            mandatory: true,
-            awaits_reply,
-            properties: Properties {
+        let message = |number: u64, refused: bool, awaits_reply: bool| {
+            let foreign = ForeignMessage {
                 content_type: Some("application/json".into()),
                 message_id: Some(number.to_string().into()),
                 // RabbitMQ wants a list there, and closes the channel.
                 headers: if refused { [("CC", "x")].into_iter().collect() } else { postrider::Headers::new() },
-                ..Properties::default()
-            }
-            .into(),
-            payload: number.to_string().into(),
+                ..ForeignMessage::default()
+            };
+            let to = To::key(postrider::Kind::Command, &"sink.put".into());
+            let mut envelope = foreign.envelope(&to, number.to_string().into());
+            envelope.reply_to = awaits_reply.then_some(ReplyTo::Caller);
+            Addressed { to, ..Addressed::to_queue("", envelope) }
         };
         for round in 0..20 {
             let publisher = broker.publisher(std::sync::Arc::new(|_| {})).await.unwrap();

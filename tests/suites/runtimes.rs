@@ -5,8 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use postrider::broker::{Addressed, Properties, Publication, To};
+use postrider::broker::{Publication, To};
 use postrider::message::{Key, ReplyTo};
+use postrider::testing::ForeignMessage;
 use postrider::{App, Bus, Envelope, Failure, Kind, MediaType, Payload, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::world::{Seen, World, eventually, run};
@@ -163,14 +164,8 @@ fn a_call_that_began_on_a_runtime_that_has_ended_goes_on() {
         let running = world.start(App::new("sink").actor(move || sink.clone())).await;
         let broker = world.broker().await;
         let publisher = broker.publisher(Arc::new(|_| {})).await.unwrap();
-        let message = Addressed {
-            to: To::key(Kind::Command, &"sink.put".into()),
-            delay: None,
-            mandatory: true,
-            awaits_reply: false,
-            properties: Properties { content_type: Some("application/json".into()), ..Properties::default() }.into(),
-            payload: "1".into(),
-        };
+        let foreign = ForeignMessage { content_type: Some("application/json".into()), ..ForeignMessage::default() };
+        let message = foreign.addressed(To::key(Kind::Command, &"sink.put".into()), "1");
         let there = Instant::now() + Duration::from_secs(60);
         let (say, under_way) = mpsc::channel();
         node.freeze().unwrap();

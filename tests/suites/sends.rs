@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider::broker::{Binding, ConsumerSpec, Queue, Topology};
+use postrider::broker::{ConsumerSpec, Queue, Subscription, Topology, WhenFull};
 use postrider::{App, Context, Failure, Kind, Payload, distributed};
 use postrider_tests::world::{PATIENCE, Seen, World, eventually, eventually_async};
 use tokio::sync::Semaphore;
@@ -56,13 +56,10 @@ impl Alpha {
 /// A queue that takes one message and refuses every other one, and gets what is sent by the key `full.do`.
 async fn full_queue(world: &World) -> Queue {
     let name = format!("{}.full", world.names.namespace());
-    let queue = Queue::classic(&name).with("x-max-length", 1_i32).with("x-overflow", "reject-publish");
-    let binding = Binding::to_queue(&*world.names.exchange(Kind::Command), "full.do", &name);
+    let queue = Queue::on_one_node(&name).with_limit(1, WhenFull::Refuse);
+    let subscriptions = vec![Subscription::new(Kind::Command, "full.do", &name)];
     let broker = world.broker().await;
-    broker
-        .declare(&Topology { queues: vec![queue.clone()], bindings: vec![binding], ..Topology::default() })
-        .await
-        .unwrap();
+    broker.declare(&Topology { queues: vec![queue.clone()], subscriptions, ..Topology::default() }).await.unwrap();
     broker.close().await;
     queue
 }
@@ -74,7 +71,7 @@ async fn take(world: &World, queue: &Queue) -> String {
     let mut consumer = broker.consume(&spec).await.unwrap();
     let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap();
     consumer.cancel().await;
-    let id = delivery.properties.message_id.as_deref().unwrap().to_owned();
+    let id = delivery.envelope.id.to_string();
     delivery.receipt.ack();
     consumer.close().await;
     broker.close().await;

@@ -536,8 +536,8 @@ fn a_queue_in_trouble_comes_back_and_its_neighbours_do_not_notice() {
         let began = alpha.seen.all().iter().filter(|what| *what == "long began").count();
         assert_eq!(began, 1, "it ran once");
         // Somebody puts another queue in its place.
-        let wrong = postrider::broker::Queue::classic(queue.clone());
-        let topology = postrider::broker::Topology { queues: vec![wrong], ..Default::default() };
+        let wrong = postrider::broker::Queue::on_one_node(queue.clone());
+        let topology = postrider::broker::Topology::of_queues([wrong]);
         broker.remove(&topology).await.unwrap();
         broker.declare(&topology).await.unwrap();
         running.restart("alpha").unwrap();

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::app::Actors;
-use postrider::broker::{Addressed, Broker, Properties, Publication, ReplyEvent, To};
+use postrider::broker::{Addressed, Broker, Publication, ReplyEvent, To};
+use postrider::message::ReplyTo;
+use postrider::testing::ForeignMessage;
 use postrider::{App, Payload, Running, Secret, distributed};
 use postrider_tests::world::{PATIENCE, Seen, World, amqp_url, eventually, run};
 use tokio::time::Instant;
@@ -93,22 +95,20 @@ fn a_confirm_channel_whose_owner_panics_confirms_what_is_sent_next() {
         let told = Arc::new(AtomicBool::new(false));
         let tells = Arc::clone(&told);
         let publisher = broker.publisher(Arc::new(move |event| {
-            let first = matches!(event, ReplyEvent::Arrived { .. }) && !tells.swap(true, Ordering::SeqCst);
+            let first = matches!(event, ReplyEvent::Arrived(_)) && !tells.swap(true, Ordering::SeqCst);
             assert!(!first, "the first reply");
         }));
         let publisher = publisher.await.unwrap();
-        let message = |key: &str, awaits_reply: bool| Addressed {
-            to: To::Queue(key.into()),
-            delay: None,
-            mandatory: true,
-            awaits_reply,
-            properties: Arc::new(Properties::default()),
-            payload: "x".into(),
+        let message = |key: &str, awaits_reply: bool| {
+            let to = To::Queue(key.into());
+            let mut envelope = ForeignMessage::default().envelope(&to, "x".into());
+            envelope.reply_to = awaits_reply.then_some(ReplyTo::Caller);
+            Addressed::to_queue(key, envelope)
         };
         let within = || Instant::now() + PATIENCE;
         // The broker says which address its replies have by sending a message to itself.
         let world = World::rabbitmq();
-        let queue = postrider::broker::Queue::exclusive(world.names.queue("mirror", None));
+        let queue = postrider::broker::Queue::of_connection(world.names.queue("mirror", None));
         let spec = postrider::broker::ConsumerSpec {
             queue,
             topology: postrider::broker::Topology::default(),
@@ -119,7 +119,7 @@ fn a_confirm_channel_whose_owner_panics_confirms_what_is_sent_next() {
         let sent = publisher.publish(message(&spec.queue.name, true), within()).await;
         assert_eq!(sent.unwrap(), Publication::Confirmed);
         let question = consumer.next().await.unwrap().unwrap();
-        let address = question.properties.reply_to.clone().unwrap();
+        let Some(ReplyTo::Queue(address)) = question.envelope.reply_to.clone() else { panic!("nobody asks") };
         question.receipt.ack();
         let answer = Addressed { mandatory: false, ..message(&address, false) };
         let answering = broker.publisher(Arc::new(|_| {})).await.unwrap();

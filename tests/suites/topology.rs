@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::broker::{Queue, Topology};
+use postrider::broker::{Queue, Topology, WhenFull};
 use postrider::{App, Payload, distributed};
 use postrider_tests::world::{Seen, eventually};
 
@@ -60,8 +60,8 @@ on_both_brokers! {
     async fn a_queue_with_other_arguments_is_refused_with_queue_argument_and_both_values(world: World) {
         let broker = world.broker().await;
         let name = world.names.queue("alpha", None);
-        let standing = Queue::classic(&name).with("x-max-length", 5_i32);
-        broker.declare(&Topology { queues: vec![standing], ..Topology::default() }).await.unwrap();
+        let standing = Queue::on_one_node(&name).with_limit(5, WhenFull::DropOldest);
+        broker.declare(&Topology::of_queues([standing])).await.unwrap();
         let Err(error) = world.try_start(new(&Seen::default())).await else { panic!("it started") };
         let text = error.to_string();
         assert!(text.contains(&name) && text.contains("received") && text.contains("current"), "{text}");

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::app::{Actors, Doctor, Verdict};
-use postrider::broker::{
-    Binding, BrokerError, ConsumerSpec, Exchange, ExchangeKind, Names, Publication, Queue, Topology,
-};
+use postrider::broker::{BrokerError, Claim, ConsumerSpec, Names, Publication, Queue, Source, Subscription, Topology};
 use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{err, operator_command, program, run as run_program};
+use postrider_tests::raw::RawClient;
 use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, eventually_async, run};
 
 /// The node that the tests of this file share. It ends with the last of them that runs.
@@ -114,14 +113,10 @@ impl Beta {
     }
 }
 
-fn exchange(name: impl Into<String>) -> Exchange {
-    Exchange::new(name, ExchangeKind::Direct)
-}
-
-async fn delete(world: &World, exchanges: Vec<Exchange>) {
-    let broker = world.broker().await;
-    broker.remove(&Topology { exchanges, ..Topology::default() }).await.unwrap();
-    broker.close().await;
+/// Deletes exchanges, as whoever has the rights can.
+fn delete(world: &World, exchanges: &[&str]) {
+    let mut whoever = RawClient::connect(world.url().unwrap());
+    exchanges.iter().for_each(|exchange| whoever.delete_exchange(exchange));
 }
 
 /// Two services, each a process of its own as far as the broker sees.
@@ -166,11 +161,12 @@ fn exchanges_that_are_deleted_stand_again_with_the_bindings_of_all_who_live() {
         all_kinds_arrive(&client, &alpha, &beta, "before").await;
         let kinds = [Kind::Event, Kind::Command, Kind::Query, Kind::Channel].map(|kind| world.names.exchange(kind));
         for name in &kinds[..2] {
-            delete(&world, vec![exchange(&**name)]).await;
+            delete(&world, &[&**name]);
             all_kinds_arrive(&client, &alpha, &beta, name).await;
         }
-        let all = kinds.iter().map(|name| exchange(&**name));
-        delete(&world, all.chain([exchange(world.names.tap()), exchange(world.names.domain("alpha"))]).collect()).await;
+        let (taps, claim) = (world.names.tap(), world.names.domain("alpha"));
+        let all: Vec<&str> = kinds.iter().map(|name| &**name).chain([&*taps, &*claim]).collect();
+        delete(&world, &all);
         all_kinds_arrive(&client, &alpha, &beta, "all").await;
         let hears = async { while tap.next().await.unwrap().payload != "for the tap" {} };
         let speaks = async {
@@ -181,7 +177,10 @@ fn exchanges_that_are_deleted_stand_again_with_the_bindings_of_all_who_live() {
         };
         tokio::select! { () = hears => {}, () = speaks => {} }
         let broker = world.broker().await;
-        assert!(broker.exchange_stands(&world.names.domain("alpha")).await.unwrap(), "the claim stands again");
+        let claims = vec![Claim { domain: "alpha".into(), service: "alpha".into() }];
+        let claimed = Topology { claims, ..Topology::default() };
+        assert_eq!(broker.absent(&claimed).await.unwrap(), [""; 0], "the claim stands again");
+        broker.compare(&claimed).await.unwrap();
         eventually("all are ready", || first.health().ready && second.health().ready).await;
         assert_eq!(first.stats().dead_lettered + second.stats().dead_lettered, 0);
     });
@@ -192,7 +191,7 @@ fn a_handler_that_sends_to_a_deleted_exchange_is_tried_again_until_it_stands() {
     run(async {
         let world = World::rabbitmq();
         let (first, alpha, _second, beta) = alpha_and_beta(&world, Duration::from_secs(4)).await;
-        delete(&world, vec![exchange(&*world.names.exchange(Kind::Event))]).await;
+        delete(&world, &[&*world.names.exchange(Kind::Event)]);
         first.bus().send_key("alpha.do", Payload::text("kept")).await.unwrap();
         eventually("its event could not be sent", || first.stats().resent > 0).await;
         eventually("it is handled", || first.stats().handled > 0).await;
@@ -217,19 +216,17 @@ fn levels_of_delays_that_are_deleted_stand_again() {
         // One on the way, and the one where they come out, while messages are within.
         later("two", 5_000).await.unwrap();
         let (level, out) = (world.names.delay_level(3), world.names.delay_out());
-        delete(&world, vec![exchange(&level), exchange(&out)]).await;
+        delete(&world, &[&*level, &*out]);
         alpha.seen.reach(2).await;
         // A level with its queue, which is used at once.
-        let gone = Topology {
-            exchanges: vec![exchange(&level)],
-            queues: vec![Queue::standing(&level)],
-            ..Topology::default()
-        };
+        let gone = Topology::of_queues([Queue::standing(&level)]);
         let broker = world.broker().await;
         broker.remove(&gone).await.unwrap();
+        delete(&world, &[&*level]);
         later("three", 900).await.unwrap();
         alpha.seen.reach(3).await;
         broker.remove(&gone).await.unwrap();
+        delete(&world, &[&*level]);
         eventually_async("the level stands again also if nobody uses it", || async {
             broker.inspect(&level).await.unwrap().is_some()
         })
@@ -243,43 +240,40 @@ fn bindings_that_vanish_alone_are_declared_again() {
         let world = World::rabbitmq();
         let (ours, other) = (world.broker().await, world.broker().await);
         let name = world.names.exchange(Kind::Command).to_string();
+        let commands = || Topology { sources: vec![Source::Kind(Kind::Command)], ..Topology::default() };
         let mut consumers = Vec::new();
         let mut bindings = Vec::new();
-        for queue in [Queue::classic(format!("{name}.lasting")), Queue::exclusive(format!("{name}.mine"))] {
-            let binding = Binding::to_queue(&name, &queue.name, &queue.name);
-            let (exchanges, bound) = (vec![exchange(&name)], vec![binding.clone()]);
-            let topology = Topology { exchanges, queues: Vec::new(), bindings: bound };
-            ours.declare(&Topology { exchanges: topology.exchanges.clone(), ..Topology::default() }).await.unwrap();
+        for queue in [Queue::on_one_node(format!("{name}.lasting")), Queue::of_connection(format!("{name}.mine"))] {
+            let binding = Subscription::new(Kind::Command, &queue.name, &queue.name);
+            let topology = Topology { subscriptions: vec![binding.clone()], ..commands() };
+            ours.declare(&commands()).await.unwrap();
             consumers.push(ours.consume(&ConsumerSpec { queue, topology, prefetch: 1, answers: false }).await.unwrap());
             bindings.push(binding);
         }
         // Nobody else can take a binding from an exclusive queue.
-        other.remove(&Topology { bindings: vec![bindings[0].clone()], ..Topology::default() }).await.unwrap();
+        let first = Topology { subscriptions: vec![bindings[0].clone()], ..Topology::default() };
+        other.remove(&first).await.unwrap();
         assert_eq!(ours.missing().await.unwrap(), Some(Vec::new()), "the exchange stands");
-        let arrives = async |binding: &Binding| {
-            let publication = world.publish_foreign(&name, &binding.routing_key, Default::default(), "x").await;
+        let arrives = async |binding: &Subscription| {
+            let publication = world.publish_foreign(&name, &binding.pattern, Default::default(), "x").await;
             assert_eq!(publication, Publication::Confirmed, "{binding:?}");
         };
         ours.restore().await.unwrap();
         arrives(&bindings[0]).await;
         // Somebody else has declared the exchange again.
-        other.remove(&Topology { exchanges: vec![exchange(&name)], ..Topology::default() }).await.unwrap();
-        other.declare(&Topology { exchanges: vec![exchange(&name)], ..Topology::default() }).await.unwrap();
+        other.remove(&commands()).await.unwrap();
+        other.declare(&commands()).await.unwrap();
         ours.restore().await.unwrap();
         arrives(&bindings[0]).await;
         arrives(&bindings[1]).await;
         drop(consumers);
         other
-            .remove(&Topology {
-                exchanges: vec![exchange(&name)],
-                queues: vec![Queue::standing(format!("{name}.lasting"))],
-                ..Topology::default()
-            })
+            .remove(&Topology { queues: vec![Queue::standing(format!("{name}.lasting"))], ..commands() })
             .await
             .unwrap();
         assert_eq!(ours.missing().await.unwrap(), Some(vec![name.clone()]));
         assert!(ours.restore().await.is_err(), "the queue is its consumer's affair");
-        assert!(ours.exchange_stands(&name).await.unwrap(), "what can be declared is declared");
+        assert_eq!(ours.absent(&commands()).await.unwrap(), [""; 0], "what can be declared is declared");
     });
 }
 
@@ -401,8 +395,7 @@ fn a_user_who_may_not_declare_uses_what_an_administrator_has_applied() {
         let applied = tokio::task::spawn_blocking(move || run_program(&mut apply)).await.unwrap();
         assert!(applied.status.success(), "{}", err(&applied));
         let broker = world.broker().await;
-        let events = Exchange::new(&*world.names.exchange(Kind::Event), ExchangeKind::Topic);
-        let events = Topology { exchanges: vec![events], ..Topology::default() };
+        let events = Topology { sources: vec![Source::Kind(Kind::Event)], ..Topology::default() };
         broker.declare(&events).await.unwrap();
         assert!(broker.compare(&events).await.is_err(), "nobody can say whether it is the same");
         let running = invoice(&world, &["--messages", "1"]).spawn().unwrap();

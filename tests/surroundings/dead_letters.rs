@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use postrider::app::{DeadFilter, DeadLetter, DeadLetters, Replay};
-use postrider::broker::{Addressed, Broker, ConsumerSpec, Properties, Publication, Publisher, Queue, To, Topology};
+use postrider::broker::{Broker, ConsumerSpec, Publication, Publisher, Queue, To, Topology};
 use postrider::message::{Headers, Kind, Value};
+use postrider::testing::ForeignMessage;
 use postrider::{App, Context, Failure, Payload, distributed};
 use postrider_tests::on_both_brokers;
 use postrider_tests::program::operator;
@@ -53,7 +54,7 @@ fn dead_queue(world: &World) -> String {
 }
 
 /// A letter as the framework writes it.
-fn letter(id: &str, key: &str, headers: &[(&str, Value)]) -> Properties {
+fn letter(id: &str, key: &str, headers: &[(&str, Value)]) -> ForeignMessage {
     let mut all: Headers = [
         ("postrider-kind", Value::from("command")),
         ("postrider-dead-reason", "permanent".into()),
@@ -64,13 +65,13 @@ fn letter(id: &str, key: &str, headers: &[(&str, Value)]) -> Properties {
     for (name, value) in headers {
         all.set((*name).to_owned(), value.clone());
     }
-    Properties {
+    ForeignMessage {
         content_type: Some("text/plain".into()),
         message_id: Some(id.into()),
         message_type: Some(key.into()),
         persistent: true,
         headers: all,
-        ..Properties::default()
+        ..ForeignMessage::default()
     }
 }
 
@@ -95,19 +96,12 @@ impl Writer {
         Self::new(world).await
     }
 
-    async fn write(&self, letters: impl IntoIterator<Item = (Properties, Vec<u8>)>) {
+    async fn write(&self, letters: impl IntoIterator<Item = (ForeignMessage, Vec<u8>)>) {
         let mut letters = letters.into_iter().peekable();
         while letters.peek().is_some() {
             // They leave in the order in which they are first polled.
             let some = letters.by_ref().take(500).map(|(properties, payload)| {
-                let message = Addressed {
-                    to: To::Queue(self.queue.as_str().into()),
-                    delay: None,
-                    mandatory: true,
-                    awaits_reply: false,
-                    properties: properties.into(),
-                    payload: payload.into(),
-                };
+                let message = properties.addressed(To::Queue(self.queue.as_str().into()), payload);
                 self.publisher.publish(message, Instant::now() + Duration::from_secs(60))
             });
             for confirmed in join_all(some).await {
@@ -122,7 +116,7 @@ impl Writer {
     }
 }
 
-fn numbered(number: usize) -> Properties {
+fn numbered(number: usize) -> ForeignMessage {
     letter(&format!("m{number}"), if number.is_multiple_of(2) { "order.even" } else { "order.odd" }, &[])
 }
 
@@ -204,7 +198,7 @@ on_both_brokers! {
         let writer = Writer::after_a_run(&world).await;
         let twin = || (letter("twin", "alpha.do", &[]), b"twin".to_vec());
         let nameless = |text: &str| (letter("", "alpha.do", &[]), text.as_bytes().to_vec());
-        let absent = (Properties { message_id: None, ..letter("", "alpha.do", &[]) }, b"absent".to_vec());
+        let absent = (ForeignMessage { message_id: None, ..letter("", "alpha.do", &[]) }, b"absent".to_vec());
         let given = (letter("given", "alpha.do", &[("postrider-dead-id", "abc123".into())]), b"given".to_vec());
         let forged = (letter("forged", "alpha.do", &[("postrider-dead-id", "a\u{1b}[2J".into())]), b"forged".to_vec());
         writer.write([twin(), twin(), nameless("a"), nameless("b"), absent, given, forged]).await;
@@ -217,7 +211,7 @@ on_both_brokers! {
         assert_eq!(addresses(&letters.list(&DeadFilter::all()).await.unwrap()), all, "they stay the same");
         assert_eq!(all[5], "abc123");
         for (address, letter) in all.iter().zip(&found) {
-            assert_eq!(letters.one(address).await.unwrap().payload, letter.payload, "{address}");
+            assert_eq!(letters.one(address).await.unwrap().envelope.payload, letter.envelope.payload, "{address}");
         }
         // An id that several have names none of them, and an empty one nothing.
         let problem = letters.one("twin").await.unwrap_err().to_string();
@@ -227,23 +221,23 @@ on_both_brokers! {
         assert_eq!(letters.delete(&DeadFilter::id("")).await.unwrap(), 0);
         // The second of two twins alone is edited, and is then found under what was said.
         let edited = letters.replace(&all[1], b"edited".to_vec().into()).await.unwrap();
-        assert_eq!(letters.one(&edited).await.unwrap().payload, "edited");
+        assert_eq!(letters.one(&edited).await.unwrap().envelope.payload, "edited");
         assert_eq!(letters.delete(&DeadFilter::id(all[3].as_str())).await.unwrap(), 1);
         assert_eq!(letters.delete(&DeadFilter::id("twin")).await.unwrap(), 2);
-        let left: Vec<_> = letters.list(&DeadFilter::all()).await.unwrap().into_iter().map(|letter| letter.payload).collect();
+        let left: Vec<_> = letters.list(&DeadFilter::all()).await.unwrap().into_iter().map(|letter| letter.envelope.payload).collect();
         assert_eq!(left, ["a", "absent", "given", "forged"]);
         assert_eq!(letters.replay(&DeadFilter::id(all[2].as_str()), &Replay::default()).await.unwrap().replayed, 1);
     }
 
     async fn what_the_broker_gave_up_says_its_key_and_is_handled_when_replayed(world: World) {
         world.start(Alpha::default().app()).await.stop().await;
-        let foreign = |expiration: &str| Properties {
+        let foreign = |expiration: &str| ForeignMessage {
             content_type: Some("text/plain".into()),
             message_type: Some("a type of theirs".into()).filter(|_| expiration == "51"),
             expiration: Some(expiration.into()),
             // Forged, as far as anybody can.
             headers: [("postrider-dead-id", Value::from("mine")), ("postrider-dead-at", Value::Timestamp(1))].into_iter().collect(),
-            ..Properties::default()
+            ..ForeignMessage::default()
         };
         let (events, commands) = (world.names.exchange(Kind::Event), world.names.exchange(Kind::Command));
         world.publish_foreign(&events, "order.placed", foreign("50"), "one").await;
@@ -253,7 +247,7 @@ on_both_brokers! {
         let client = world.client().await;
         let letters = DeadLetters::new(client.bus());
         let mut found = letters.list(&DeadFilter::all()).await.unwrap();
-        found.sort_by_key(|letter| letter.payload.clone());
+        found.sort_by_key(|letter| letter.envelope.payload.clone());
         let seen: Vec<_> = found.iter().map(|letter| (letter.kind(), letter.key(), letter.reason())).collect();
         assert_eq!(seen, [("event", "order.placed", "expired"), ("command", "alpha.do", "expired")]);
         assert!(found.iter().all(|letter| letter.at().is_some_and(|at| at.elapsed().unwrap_or_default() < Duration::from_secs(60))));

@@ -1,6 +1,7 @@
 //! Bytes that a client library cannot read or must not believe.
 
-use postrider::broker::{Binding, ConsumerSpec, Destination, Queue, Topology};
+use postrider::broker::{ConsumerSpec, Queue, Subscription, Topology};
+use postrider::message::ReplyTo;
 use postrider::{App, Context, Failure, MessageId, Payload, Running, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::raw::{RawClient, RawMessage, nested_header, text_header};
@@ -152,8 +153,7 @@ fn a_reply_and_its_request_keep_the_bytes_of_a_correlation_id_that_is_no_utf_8()
         let running = world.start(notes.app()).await;
         let answers = world.names.queue("stranger", None);
         let broker = world.broker().await;
-        let queues = vec![Queue::quorum(answers.clone())];
-        broker.declare(&Topology { queues, ..Topology::default() }).await.unwrap();
+        broker.declare(&Topology::of_queues([Queue::replicated(answers.clone())])).await.unwrap();
         let mut stranger = RawClient::connect(&amqp_url());
         let asked = |number| note(&world, number).property("reply_to", answers.as_bytes());
         stranger.publish(&asked(7).property("correlation_id", GARBAGE));
@@ -177,9 +177,9 @@ fn a_dead_letter_that_comes_back_is_found_again_although_its_id_had_to_be_cut() 
     run(async {
         let (world, notes) = (World::rabbitmq(), Notes::default());
         let running = world.start(notes.app()).await;
-        let dead = Queue::quorum(world.names.dead_queue(&world.names.queue("notes", None)));
+        let dead = Queue::replicated(world.names.dead_queue(&world.names.queue("notes", None)));
         let broker = world.broker().await;
-        broker.remove(&Topology { queues: vec![dead], ..Topology::default() }).await.unwrap();
+        broker.remove(&Topology::of_queues([dead])).await.unwrap();
         let mut stranger = RawClient::connect(&amqp_url());
         let broken = RawMessage { body: b"{broken".to_vec(), ..note(&world, 0) };
         for id in [&[0xff; 255][..], &[0xff; 51], b"a\xff", "a\u{fffd}b".as_bytes(), "a\u{fffd}ff".as_bytes()] {
@@ -234,13 +234,13 @@ fn a_reply_that_is_no_utf_8_ends_no_request_of_others() {
         let client = world.client().await;
         let broker = world.broker().await;
         let spec = ConsumerSpec {
-            queue: Queue::quorum(world.names.queue("oracle", None)),
+            queue: Queue::replicated(world.names.queue("oracle", None)),
             topology: Topology {
-                bindings: vec![Binding {
-                    source: world.names.exchange(postrider::Kind::Command).to_string(),
-                    destination: Destination::Queue(world.names.queue("oracle", None)),
-                    routing_key: "oracle.ask".into(),
-                }],
+                subscriptions: vec![Subscription::new(
+                    postrider::Kind::Command,
+                    "oracle.ask",
+                    world.names.queue("oracle", None),
+                )],
                 ..Topology::default()
             },
             prefetch: 1,
@@ -250,8 +250,8 @@ fn a_reply_that_is_no_utf_8_ends_no_request_of_others() {
         let bus = client.bus().clone();
         let asking = tokio::spawn(async move { bus.request_key::<u64>("oracle.ask", Payload::json(&1_u64)).await });
         let question = oracle.next().await.unwrap().unwrap();
-        let (reply_to, id) =
-            (question.properties.reply_to.clone().unwrap(), question.properties.message_id.clone().unwrap());
+        let Some(ReplyTo::Queue(reply_to)) = &question.envelope.reply_to else { panic!("nobody asks: {question:?}") };
+        let (reply_to, id) = (reply_to.clone(), question.envelope.id.to_string());
         question.receipt.ack();
         let epoch = client.connection().borrow().epoch;
         let mut stranger = RawClient::connect(&amqp_url());

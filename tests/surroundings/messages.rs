@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::app::{DeadFilter, DeadLetters, Replay};
-use postrider::broker::{Addressed, Properties, Publication};
+use postrider::broker::Publication;
 use postrider::message::Key;
+use postrider::testing::ForeignMessage;
 use postrider::{
     App, Bytes, Command, ContentEncoding, Context, Failure, Headers, Kind, MediaType, Payload, Value, distributed,
 };
@@ -16,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Properties of a foreign client: a media type and headers.
-fn foreign(media_type: &str, headers: impl IntoIterator<Item = (&'static str, Value)>) -> Properties {
+/// What a foreign client sends: a media type and headers.
+fn foreign(media_type: &str, headers: impl IntoIterator<Item = (&'static str, Value)>) -> ForeignMessage {
     let headers: Headers = headers.into_iter().collect();
-    Properties { content_type: Some(media_type.to_owned().into()), headers, ..Properties::default() }
+    ForeignMessage { content_type: Some(media_type.to_owned().into()), headers, ..ForeignMessage::default() }
 }
 
 /// Sends as a foreign client to the exchange of commands.
-async fn command(world: &World, key: &str, properties: Properties, payload: impl Into<postrider::Bytes>) {
+async fn command(world: &World, key: &str, properties: ForeignMessage, payload: impl Into<postrider::Bytes>) {
     let exchange = world.names.exchange(postrider::Kind::Command);
     world.publish_foreign(&exchange, key, properties, payload).await;
 }
@@ -219,8 +220,8 @@ const GZIPPED: &[u8] = &[
     0, 0, 0,
 ];
 
-fn packed(media_type: &str, encoding: &str) -> Properties {
-    Properties { content_encoding: Some(encoding.into()), ..foreign(media_type, []) }
+fn packed(media_type: &str, encoding: &str) -> ForeignMessage {
+    ForeignMessage { content_encoding: Some(encoding.into()), ..foreign(media_type, []) }
 }
 
 mod compressed {
@@ -230,7 +231,7 @@ mod compressed {
         async fn encoding_type_and_cluster_stay_as_they_were_through_retry_dead_letter_replay_and_delay(world: World) {
             let packer = Packer::default();
             let running = world.start(app("packed", &packer)).await;
-            let sent = Properties { message_type: Some("Shop.Number".into()), cluster_id: Some("east".into()), ..packed("application/json", "gzip") };
+            let sent = ForeignMessage { message_type: Some("Shop.Number".into()), cluster_id: Some("east".into()), ..packed("application/json", "gzip") };
             command(&world, "packed.number", sent, GZIPPED).await;
             let saw = |attempt| (7, Some("gzip".to_owned()), Some("Shop.Number".to_owned()), Some("east".to_owned()), attempt);
             assert_eq!(packer.seen.reach(2).await, [saw(1), saw(2)]);
@@ -407,8 +408,8 @@ impl Refuser {
 mod rejected {
     use super::*;
 
-    fn asking(reply_to: &str) -> Properties {
-        Properties { reply_to: Some(reply_to.into()), ..foreign("text/plain", []) }
+    fn asking(reply_to: &str) -> ForeignMessage {
+        ForeignMessage { reply_to: Some(reply_to.into()), ..foreign("text/plain", []) }
     }
 
     async fn letter(world: &World, payload: &[u8]) {
@@ -579,14 +580,14 @@ mod anything {
         random.bool().then(|| one_of(random, &TEXTS).into())
     }
 
-    fn properties(random: &mut fastrand::Rng, number: i64) -> Properties {
+    fn properties(random: &mut fastrand::Rng, number: i64) -> ForeignMessage {
         let mut headers: Headers = (0..random.usize(..8)).map(|_| (one_of(random, &NAMES), value(random, 3))).collect();
         headers.set("n", number);
         let reply_to = [None, None, Some("nobody-waits-here".into()), Some("".into())][random.usize(..4)].clone();
         if reply_to.is_some() {
             headers.remove("postrider-timeout");
         }
-        Properties {
+        ForeignMessage {
             content_type: random.bool().then(|| one_of(random, &MEDIA_TYPES).to_owned().into()),
             content_encoding: (random.u8(..3) == 0).then(|| one_of(random, &ENCODINGS).into()),
             message_id: text(random),
@@ -600,7 +601,7 @@ mod anything {
             priority: [None, Some(0), Some(255)][random.usize(..3)],
             cluster_id: text(random),
             headers,
-            ..Properties::default()
+            ..ForeignMessage::default()
         }
     }
 
@@ -630,10 +631,7 @@ mod anything {
                     };
                     (exchange, key, properties(&mut random, number), one_of(&mut random, &BODIES))
                 };
-                let message = Addressed {
-                    to: world.to(exchange, key), delay: None, mandatory: true, awaits_reply: false,
-                    properties: properties.into(), payload: Bytes::from_static(payload),
-                };
+                let message = properties.addressed(world.to(exchange, key), Bytes::from_static(payload));
                 let published = publisher.publish(message, Instant::now() + PATIENCE).await.unwrap();
                 assert_eq!(published, Publication::Confirmed, "SEED={seed}, message {number}");
             }

@@ -1,6 +1,6 @@
 //! Adapters: the only place that names a client library.
 
-mod amqp;
+pub(crate) mod amqp;
 pub mod http;
 pub mod in_process;
 #[cfg(feature = "rabbitmq")]

@@ -31,7 +31,7 @@ use crate::app::upkeep;
 use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::host::{Stops, Watchdog};
-use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, Suspects, plan, shared_exchanges, tell_others};
+use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, Suspects, plan, shared_sources, tell_others};
 use crate::message::{MessageId, Name};
 
 /// How long handlers may go on of an app that is stopped before it has started; `stop_timeout` if that is shorter.
@@ -185,7 +185,7 @@ async fn launch_on(
     let instance = new_instance();
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, config, &instance)).collect();
     unless(&app.give_up, refuse_unfinished_migrations(&*broker, &plans, deadline)).await?;
-    let topology = combined(&plans, config);
+    let topology = combined(&plans);
     let declaring = upkeep::declare(&*broker, &config.namespace, &topology, deadline);
     let deleted = unless(&app.give_up, declaring).await?;
     let counters = Arc::new(Counters::default());
@@ -306,12 +306,11 @@ pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str)
 }
 
 /// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
-pub(super) fn combined(plans: &[ActorPlan], config: &Config) -> Topology {
-    let mut combined = shared_exchanges(&config.namespace);
+pub(super) fn combined(plans: &[ActorPlan]) -> Topology {
+    let mut combined = shared_sources();
     for plan in plans {
         combined.extend(plan.topology.clone());
     }
-    combined.exchanges.sort_by_key(|exchange| exchange.arguments.get("alternate-exchange").is_none());
     combined
 }
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::app::record;
 use crate::broker::{
-    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Destination, Names, Queue, Receipt, Topology,
-    delay_return, due_topology,
+    Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Names, Queue, Receipt, Source, Subscription, Target,
+    Topology, WhenFull, due_topology,
 };
 use crate::bus::{Bus, SendError};
 use crate::inbound::relocated;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a message of a queue that is gone already is tried, with a pause of [`QUIET`] between.
 const TRIES: u32 = 5;
 /// Far more messages than a queue can hold.
-const NO_LIMIT: i64 = 1 << 40;
+const NO_LIMIT: u64 = 1 << 40;
 
 /// Why a queue was not migrated. What was moved until then is in the queue or in its temporary one; trying again goes on
 /// where this stopped.
@@ -121,7 +121,7 @@ pub enum MigrationError {
 /// use postrider::app::Migration;
 /// use postrider::broker::Queue;
 ///
-/// let target = Queue::quorum("postrider.invoice").with("x-single-active-consumer", true);
+/// let target = Queue::replicated("postrider.invoice").with_one_active_consumer();
 /// let moved = Migration::new(&bus).run(&target, &[]).await?;
 /// # Ok(())
 /// # }
@@ -158,12 +158,12 @@ impl Migration {
         &self.bus.identity.names
     }
 
-    /// Gives the queue the arguments of `target`, and these bindings beside those that its service recorded; how many
+    /// Gives the queue what `target` has, and these subscriptions beside those that its service recorded; how many
     /// messages were moved into it. Zero also when it has these arguments already.
     ///
     /// # Errors
     /// [`MigrationError`]. Nothing is lost unless it says so; run it again.
-    pub async fn run(&self, target: &Queue, bindings: &[Binding]) -> Result<u64, MigrationError> {
+    pub async fn run(&self, target: &Queue, subscriptions: &[Subscription]) -> Result<u64, MigrationError> {
         let (queue, temporary) = (&target.name, temporary(&target.name));
         let standing = self.broker().inspect(queue).await?.is_some();
         let begun = self.broker().inspect(&temporary).await?.is_some();
@@ -178,27 +178,27 @@ impl Migration {
         if begun && !self.stands_as(&between).await? {
             return Err(MigrationError::OtherTarget { queue: queue.clone() });
         }
-        let bindings = self.bindings(queue, bindings).await?;
+        let subscriptions = self.subscriptions(queue, subscriptions).await?;
         self.refuse_consumed(queue).await?;
         if outdated {
-            self.change(queue, &between, &bindings).await?;
+            self.change(queue, &between, &subscriptions).await?;
         }
-        self.change(&temporary, target, &bindings).await
+        self.change(&temporary, target, &subscriptions).await
     }
 
     /// The temporary queue. What is given up there goes where it would go from the queue itself. Its limit, which is none,
     /// tells which arguments it is for: a broker compares only arguments that it knows.
     fn between(&self, target: &Queue) -> Queue {
-        let arguments = target.arguments.iter().map(|(name, value)| format!("{name}={value:?}"));
+        let target_in_own_words = self.broker().in_own_words(&Topology::of_queues([target.clone()])).queues;
+        let arguments = target_in_own_words.iter().flat_map(|queue| queue.arguments.iter());
+        let arguments = arguments.map(|(name, value)| format!("{name}={value:?}"));
         let aim = Uuid::new_v5(&Uuid::NAMESPACE_OID, arguments.collect::<Vec<_>>().join(" ").as_bytes());
-        let limit = NO_LIMIT + i64::from(aim.as_fields().0);
-        let between = Queue::quorum(temporary(&target.name)).with("x-max-length", limit);
+        let limit = NO_LIMIT + u64::from(aim.as_fields().0);
+        let between = Queue::replicated(temporary(&target.name)).with_limit(limit, WhenFull::DropOldest);
         if target.name.ends_with(DEAD) {
             return between;
         }
-        between
-            .with("x-dead-letter-exchange", "")
-            .with("x-dead-letter-routing-key", self.names().dead_queue(&target.name))
+        between.with_last_resort(self.names().dead_queue(&target.name))
     }
 
     /// Who consumes a queue also writes its dead letters.
@@ -212,9 +212,14 @@ impl Migration {
         Ok(())
     }
 
-    /// All messages and bindings of a queue go to another, which is declared if need be; then it is removed.
-    async fn change(&self, from: &str, to: &Queue, bindings: &BTreeSet<Binding>) -> Result<u64, MigrationError> {
-        self.broker().declare(&Topology { queues: vec![to.clone()], ..Topology::default() }).await?;
+    /// All messages and subscriptions of a queue go to another, which is declared if need be; then it is removed.
+    async fn change(
+        &self,
+        from: &str,
+        to: &Queue,
+        subscriptions: &BTreeSet<Subscription>,
+    ) -> Result<u64, MigrationError> {
+        self.broker().declare(&Topology::of_queues([to.clone()])).await?;
         let declared = Instant::now();
         let waiting = self.waiting(from).await?;
         let spec = ConsumerSpec {
@@ -226,12 +231,15 @@ impl Migration {
         let mut consumer = self.broker().consume(&spec).await?;
         // First what waits, so that it stays in front of what is sent from now on.
         let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;
-        for binding in bindings {
-            let bound = Binding { destination: Destination::Queue(to.name.clone()), ..binding.clone() };
-            let unbound = Binding { destination: Destination::Queue(from.to_owned()), ..binding.clone() };
+        for subscription in subscriptions {
+            let into = |queue: &str| {
+                let target = Target::Queue(queue.to_owned());
+                let subscriptions = vec![Subscription { target, ..subscription.clone() }];
+                Topology { subscriptions, ..Topology::default() }
+            };
             // For a moment both get a copy: twice rather than not at all.
-            self.broker().declare(&Topology { bindings: vec![bound], ..Topology::default() }).await?;
-            self.broker().remove(&Topology { bindings: vec![unbound], ..Topology::default() }).await?;
+            self.broker().declare(&into(&to.name)).await?;
+            self.broker().remove(&into(from)).await?;
         }
         loop {
             moved += self.shift(from, &mut consumer, &to.name, QUIET, u64::MAX).await?;
@@ -239,7 +247,7 @@ impl Migration {
                 break;
             }
         }
-        self.broker().remove(&Topology { queues: vec![Queue::standing(from)], ..Topology::default() }).await?;
+        self.broker().remove(&Topology::of_queues([Queue::standing(from)])).await?;
         Ok(moved + self.rest(from, consumer, &to.name).await?)
     }
 
@@ -321,12 +329,12 @@ impl Migration {
     }
 
     async fn send(&self, delivery: &Delivery, to: &str) -> Result<(), SendError> {
-        let addressed = relocated(delivery, self.names(), to);
+        let addressed = relocated(delivery, to);
         self.bus.outlet.forward(addressed, Instant::now() + self.bus.confirm_timeout()).await
     }
 
     async fn stands_as(&self, target: &Queue) -> Result<bool, BrokerError> {
-        match self.broker().compare(&Topology { queues: vec![target.clone()], ..Topology::default() }).await {
+        match self.broker().compare(&Topology::of_queues([target.clone()])).await {
             Ok(()) => Ok(true),
             Err(BrokerError::Inequivalent { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -334,25 +342,36 @@ impl Migration {
     }
 
     /// What leads to the queue: what its service recorded and will declare, and the way back from the delays.
-    async fn bindings(&self, queue: &str, further: &[Binding]) -> Result<BTreeSet<Binding>, MigrationError> {
-        let mut bindings: BTreeSet<Binding> = further.iter().cloned().collect();
+    async fn subscriptions(
+        &self,
+        queue: &str,
+        further: &[Subscription],
+    ) -> Result<BTreeSet<Subscription>, MigrationError> {
+        let mut subscriptions: BTreeSet<Subscription> = further.iter().cloned().collect();
         let rest = queue.strip_prefix(self.names().namespace()).and_then(|rest| rest.strip_prefix('.'));
         let service = rest.map(|rest| rest.split('.').next().unwrap_or(rest)).unwrap_or(queue);
         if queue == self.names().due() {
-            bindings.extend(due_topology(self.names()).bindings);
+            subscriptions.extend(due_topology(self.names()).subscriptions);
         } else if !queue.ends_with(DEAD) {
             match record::read(self.broker(), self.names(), service).await? {
-                Some(record) => bindings.extend(record.bindings),
+                Some(recorded) => subscriptions.extend(recorded),
                 None if !further.is_empty() => {}
                 None => {
                     return Err(MigrationError::NoRecord { queue: queue.to_owned(), service: service.to_owned() });
                 }
             }
         }
-        if !queue.ends_with(DEAD) && self.broker().exchange_stands(&self.names().delay_out()).await? {
-            bindings.insert(delay_return(self.names(), queue));
+        let target = Target::Queue(queue.to_owned());
+        if !queue.ends_with(DEAD) && self.delays_stand().await? {
+            let pattern = queue.to_owned();
+            subscriptions.insert(Subscription { source: Source::Delays, pattern, target: target.clone() });
         }
-        bindings.retain(|binding| binding.destination == Destination::Queue(queue.to_owned()));
-        Ok(bindings)
+        subscriptions.retain(|subscription| subscription.target == target);
+        Ok(subscriptions)
+    }
+
+    async fn delays_stand(&self) -> Result<bool, BrokerError> {
+        let delays = Topology { sources: vec![Source::Delays], ..Topology::default() };
+        Ok(!self.broker().absent(&delays).await?.contains(&self.names().delay_out()))
     }
 }

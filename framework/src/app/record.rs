@@ -1,14 +1,15 @@
-//! What a service declared last, kept at the broker, so that bindings of handlers that have disappeared can be found;
+//! What a service declared last, kept at the broker, so that subscriptions of handlers that have disappeared can be found;
 //! and which domains are claimed.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::launch::combined;
-use crate::broker::{Binding, Broker, BrokerError, Destination, Names, Queue, Topology};
+use crate::broker::{Broker, BrokerError, Claim, Names, Queue, Subscription, Topology, WhenFull};
 use crate::bus::Outlet;
 use crate::inbound::ActorPlan;
 use crate::inbound::records::{peek, write};
@@ -16,54 +17,63 @@ use crate::inbound::records::{peek, write};
 /// The most claims that are remembered.
 const MAX_CLAIMS: u16 = 10_000;
 
-/// The bindings that a service declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) bindings: BTreeSet<Binding>,
+/// The subscriptions of a service, as they are recorded: in the broker's own words.
+#[derive(Debug, Clone, Deserialize)]
+struct Record {
+    bindings: Vec<Json>,
 }
 
-/// A domain and who claimed it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Claim {
-    pub(super) domain: String,
-    pub(super) service: String,
+/// A claim as it is recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RecordedClaim {
+    domain: String,
+    service: String,
 }
+
+/// Subscriptions that outlive a process.
+pub(super) type Subscriptions = BTreeSet<Subscription>;
 
 fn record_queue(names: &Names, service: &str) -> Queue {
-    Queue::quorum(names.topology(service)).with("x-max-length", 1_i32)
+    Queue::replicated(names.topology(service)).with_limit(1, WhenFull::DropOldest)
 }
 
 fn claims_queue(names: &Names) -> Queue {
-    Queue::quorum(names.domain("claims")).with("x-max-length", i32::from(MAX_CLAIMS))
+    Queue::replicated(names.domain("claims")).with_limit(MAX_CLAIMS.into(), WhenFull::DropOldest)
 }
 
-/// The lasting bindings of one service in an app.
-pub(super) fn present(app: &App, plans: &[ActorPlan], config: &Config, service: &str) -> Record {
+/// The lasting subscriptions of one service in an app.
+pub(super) fn present(app: &App, plans: &[ActorPlan], service: &str) -> Subscriptions {
     let of_service = app.entries.iter().zip(plans).filter(|(entry, _)| entry.attributes.service == service);
     let own: Vec<ActorPlan> = of_service.map(|(_, plan)| plan.clone()).collect();
-    let mut bindings: BTreeSet<Binding> = own
+    let mut subscriptions: Subscriptions = own
         .iter()
         .flat_map(|plan| &plan.lanes)
         .filter_map(|lane| lane.lasting())
-        .flat_map(|(_, bindings)| bindings)
+        .flat_map(|(_, subscriptions)| subscriptions)
         .collect();
-    // The tap of the event exchange belongs to everybody.
-    let event_tap = combined(&[], config).bindings;
-    bindings.extend(combined(&own, config).bindings.into_iter().filter(|binding| !event_tap.contains(binding)));
-    Record { bindings }
+    // That all events go to the taps is everybody's.
+    let shared = combined(&[]).subscriptions;
+    subscriptions.extend(combined(&own).subscriptions.into_iter().filter(|one| !shared.contains(one)));
+    subscriptions
 }
 
 /// What a service declared last; `None` if nothing is known.
-pub(super) async fn read(broker: &dyn Broker, names: &Names, service: &str) -> Result<Option<Record>, BrokerError> {
-    Ok(peek::<Record>(broker, &record_queue(names, service).name, 1).await?.pop())
+pub(super) async fn read(
+    broker: &dyn Broker,
+    names: &Names,
+    service: &str,
+) -> Result<Option<Subscriptions>, BrokerError> {
+    let record = peek::<Record>(broker, &record_queue(names, service).name, 1).await?.pop();
+    let read = |record: Record| record.bindings.iter().filter_map(|json| broker.recorded_subscription(json)).collect();
+    Ok(record.map(read))
 }
 
-/// Bindings that were declared and are not any more.
-pub(super) fn stale(recorded: &Record, present: &Record) -> Vec<Binding> {
-    recorded.bindings.difference(&present.bindings).cloned().collect()
+/// Subscriptions that were declared and are not any more.
+pub(super) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Subscription> {
+    recorded.difference(present).cloned().collect()
 }
 
-/// Writes what stands now, stale bindings included until they are removed, and what is claimed.
+/// Writes what stands now, stale subscriptions included until they are removed, and what is claimed.
 pub(super) async fn keep(
     broker: &dyn Broker,
     outlet: &Outlet,
@@ -71,19 +81,17 @@ pub(super) async fn keep(
     app: &App,
     plans: &[ActorPlan],
 ) -> Result<(), String> {
-    let mut queues: Vec<Queue> =
-        app.services().into_iter().map(|service| record_queue(&config.namespace, service)).collect();
-    queues.push(claims_queue(&config.namespace));
-    let declared = broker.declare(&Topology { queues, ..Topology::default() }).await;
+    let records = app.services().into_iter().map(|service| record_queue(&config.namespace, service));
+    let declared = broker.declare(&Topology::of_queues(records.chain([claims_queue(&config.namespace)]))).await;
     declared.map_err(|error| error.to_string())?;
     for service in app.services() {
-        let mut record = present(app, plans, config, service);
+        let mut subscriptions = present(app, plans, service);
         let recorded = read(broker, &config.namespace, service).await.map_err(|error| error.to_string())?;
         if let Some(recorded) = &recorded {
-            record.bindings.extend(stale(recorded, &record));
+            subscriptions.extend(stale(recorded, &subscriptions));
         }
-        if recorded.as_ref() != Some(&record) {
-            write(outlet, &record_queue(&config.namespace, service).name, &record).await?;
+        if recorded.as_ref() != Some(&subscriptions) {
+            replace(broker, outlet, &config.namespace, service, &subscriptions).await?;
         }
     }
     let known = claims(broker, &config.namespace).await.map_err(|error| error.to_string())?;
@@ -91,7 +99,10 @@ pub(super) async fn keep(
         for domain in entry.attributes.domains {
             let claim = Claim { domain: (*domain).to_owned(), service: entry.attributes.service.to_owned() };
             if !known.contains(&claim) {
-                write(outlet, &claims_queue(&config.namespace).name, &claim).await?;
+                let Claim { domain, service } = claim;
+                let claim =
+                    serde_json::to_vec(&RecordedClaim { domain, service }).map_err(|error| error.to_string())?;
+                write(outlet, &claims_queue(&config.namespace).name, claim.into()).await?;
             }
         }
     }
@@ -99,20 +110,27 @@ pub(super) async fn keep(
 }
 
 /// Replaces the record of a service.
-pub(super) async fn replace(outlet: &Outlet, names: &Names, service: &str, record: &Record) -> Result<(), String> {
-    write(outlet, &record_queue(names, service).name, record).await
+pub(super) async fn replace(
+    broker: &dyn Broker,
+    outlet: &Outlet,
+    names: &Names,
+    service: &str,
+    subscriptions: &Subscriptions,
+) -> Result<(), String> {
+    let topology = Topology { subscriptions: subscriptions.iter().cloned().collect(), ..Topology::default() };
+    let bindings: Vec<String> = broker.in_own_words(&topology).subscriptions.into_iter().map(|one| one.json).collect();
+    let record = format!("{{\"bindings\":[{}]}}", bindings.join(","));
+    write(outlet, &record_queue(names, service).name, record.into()).await
 }
 
 /// All claims that were ever made and not forgotten.
 pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSet<Claim>, BrokerError> {
-    Ok(peek::<Claim>(broker, &claims_queue(names).name, MAX_CLAIMS).await?.into_iter().collect())
+    let claims = peek::<RecordedClaim>(broker, &claims_queue(names).name, MAX_CLAIMS).await?;
+    Ok(claims.into_iter().map(|RecordedClaim { domain, service }| Claim { domain, service }).collect())
 }
 
-/// A binding in one line.
-pub(super) fn shown(binding: &Binding) -> String {
-    let to = match &binding.destination {
-        Destination::Queue(queue) => format!("queue {queue}"),
-        Destination::Exchange(exchange) => format!("exchange {exchange}"),
-    };
-    format!("exchange {} --{}--> {to}", binding.source, binding.routing_key)
+/// A subscription in one line, in the broker's own words.
+pub(super) fn shown(broker: &dyn Broker, subscription: &Subscription) -> String {
+    let topology = Topology { subscriptions: vec![subscription.clone()], ..Topology::default() };
+    broker.in_own_words(&topology).subscriptions.into_iter().map(|one| one.line).collect()
 }

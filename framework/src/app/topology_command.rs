@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
+use crate::adapter::in_process::InProcess;
 use crate::app::builder::App;
 use crate::app::cli::TopologyCommand;
 use crate::app::connect::{connect, told};
@@ -13,31 +14,34 @@ use crate::app::migrate::Migration;
 use crate::app::output;
 use crate::app::printable::one_line;
 use crate::app::record;
-use crate::broker::{Binding, Broker, Queue, Topology, delay_levels, delay_return, due_topology};
+use crate::broker::{Broker, OwnWords, Source, Subscription, Target, Topology, due_topology};
 use crate::bus::{Bus, Counters, Outlet};
 use crate::inbound::{ActorPlan, generation_queue, tell_others, were_deleted};
 
 /// Everything of an app that outlives its process.
 fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
-    let mut topology = combined(plans, &app.config);
+    let mut topology = combined(plans);
     topology.extend(due_topology(&app.config.namespace));
     topology.extend(generation_queue(&app.config.namespace));
-    for (queue, bindings) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
-        topology.extend(Topology { queues: vec![queue], bindings, ..Topology::default() });
+    for (queue, subscriptions) in plans.iter().flat_map(|plan| &plan.lanes).filter_map(|lane| lane.lasting()) {
+        topology.extend(Topology { queues: vec![queue], subscriptions, ..Topology::default() });
     }
     topology
 }
 
-/// What delays need. A process declares it before its first delay; here it is for those who may not declare.
-fn delays(app: &App, plans: &[ActorPlan]) -> Topology {
-    let mut topology = delay_levels(&app.config.namespace);
+/// What delays need. It stands from somebody's first delay on; here it is for those who may not declare.
+fn delays(plans: &[ActorPlan]) -> Topology {
     // An actor that only answers queries has no queue to which something put off could come back.
     let has_queue = |plan: &&ActorPlan| {
         plan.lanes.iter().filter_map(|lane| lane.lasting()).any(|(queue, _)| queue.name == plan.queue.as_str())
     };
-    let returns = plans.iter().filter(has_queue).map(|plan| delay_return(&app.config.namespace, &plan.queue));
-    topology.bindings.extend(returns);
-    topology
+    let comes_back = |plan: &ActorPlan| Subscription {
+        source: Source::Delays,
+        pattern: plan.queue.clone(),
+        target: Target::Queue(plan.queue.clone()),
+    };
+    let subscriptions = plans.iter().filter(has_queue).map(comes_back).collect();
+    Topology { sources: vec![Source::Delays], subscriptions, ..Topology::default() }
 }
 
 /// Runs the command; the exit code.
@@ -48,7 +52,8 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, &app.config, "…")).collect();
     let topology = lasting(app, &plans);
     if let TopologyCommand::Show { json } = command {
-        show(&topology, *json);
+        // The in-process broker says it as RabbitMQ does, and needs no connection.
+        show(&InProcess::new().connect(&app.config.namespace).in_own_words(&topology), *json);
         return Ok(0);
     }
     let deadline = Instant::now() + app.config.start_timeout;
@@ -77,13 +82,14 @@ async fn with_broker(
         if deleted {
             tell_others(&outlet, &config.namespace).await;
         }
-        broker.declare(&delays(app, plans)).await.map_err(text)?;
+        broker.declare(&delays(plans)).await.map_err(text)?;
         record::keep(&**broker, &outlet, config, app, plans).await?;
+        let OwnWords { sources, queues, subscriptions } = broker.in_own_words(topology);
         output::line(format_args!(
             "declared {} exchanges, {} queues, {} bindings, and the levels for delays",
-            topology.exchanges.len(),
-            topology.queues.len(),
-            topology.bindings.len()
+            sources.len(),
+            queues.len(),
+            subscriptions.len()
         ));
         return Ok(0);
     }
@@ -93,27 +99,24 @@ async fn with_broker(
     }
     let (mut found, mut said) = (0, Vec::new());
     for service in app.services() {
-        let present = record::present(app, plans, config, service);
+        let present = record::present(app, plans, service);
         let recorded = record::read(&**broker, &config.namespace, service).await.map_err(text)?;
         let Some(recorded) = recorded else {
             said.push(format!("{service}: nothing was declared before"));
             continue;
         };
         let stale = record::stale(&recorded, &present);
-        let missing: Vec<&Binding> = present.bindings.difference(&recorded.bindings).collect();
+        let missing: Vec<&Subscription> = present.difference(&recorded).collect();
         found += stale.len() + missing.len();
         // First the work, then what is said of it: nobody may be reading.
         let removed = matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty();
         if removed {
-            broker.remove(&Topology { bindings: stale.clone(), ..Topology::default() }).await.map_err(text)?;
-            record::replace(&outlet, &config.namespace, service, &present).await?;
+            broker.remove(&Topology { subscriptions: stale.clone(), ..Topology::default() }).await.map_err(text)?;
+            record::replace(&**broker, &outlet, &config.namespace, service, &present).await?;
         }
-        stale
-            .iter()
-            .for_each(|binding| said.push(format!("{service}: stale    {}", one_line(&record::shown(binding)))));
-        missing
-            .iter()
-            .for_each(|binding| said.push(format!("{service}: missing  {}", one_line(&record::shown(binding)))));
+        let shown = |subscription| one_line(&record::shown(&**broker, subscription)).to_string();
+        said.extend(stale.iter().map(|subscription| format!("{service}: stale    {}", shown(subscription))));
+        said.extend(missing.iter().map(|subscription| format!("{service}: missing  {}", shown(subscription))));
         if removed {
             said.push(format!("{service}: removed {} stale bindings", stale.len()));
         }
@@ -131,12 +134,12 @@ async fn migrate(bus: &Bus, topology: &Topology, queue: &str) -> Result<(), Stri
         let known: Vec<&str> = topology.queues.iter().map(|queue| queue.name.as_str()).collect();
         return Err(format!("this binary has no queue {queue:?}; it has {known:?}"));
     };
-    let moved = Migration::new(bus).run(target, &topology.bindings).await.map_err(|error| error.to_string())?;
+    let moved = Migration::new(bus).run(target, &topology.subscriptions).await.map_err(|error| error.to_string())?;
     output::line(format_args!("{queue} has its present arguments; {moved} messages were moved"));
     Ok(())
 }
 
-fn show(topology: &Topology, as_json: bool) {
+fn show(topology: &OwnWords, as_json: bool) {
     let arguments = |headers: &crate::message::Headers| -> String {
         let shown = headers.iter().map(|(name, value)| match value.as_text() {
             Some(text) => format!("{name}={text}"),
@@ -144,28 +147,25 @@ fn show(topology: &Topology, as_json: bool) {
         });
         shown.collect::<Vec<_>>().join(" ")
     };
-    let kind = |queue: &Queue| if queue.exclusive { "exclusive" } else { "durable" };
+    let OwnWords { sources, queues, subscriptions } = topology;
     if as_json {
         let shown = json!({
-            "exchanges": topology.exchanges.iter().map(|e| json!({ "name": e.name, "type": e.kind.as_str(), "arguments": arguments(&e.arguments) })).collect::<Vec<_>>(),
-            "queues": topology.queues.iter().map(|q| json!({ "name": q.name, "kind": kind(q), "arguments": arguments(&q.arguments) })).collect::<Vec<_>>(),
-            "bindings": topology.bindings,
+            "exchanges": sources.iter().map(|e| json!({ "name": e.name, "type": e.kind, "arguments": arguments(&e.arguments) })).collect::<Vec<_>>(),
+            "queues": queues.iter().map(|q| json!({ "name": q.name, "kind": q.kind, "arguments": arguments(&q.arguments) })).collect::<Vec<_>>(),
+            "bindings": subscriptions.iter().filter_map(|s| serde_json::from_str(&s.json).ok()).collect::<Vec<Json>>(),
         });
         output::line(format_args!("{shown:#}"));
         return;
     }
-    for exchange in &topology.exchanges {
-        output::line(format_args!(
-            "exchange {:<32} {:<7} {}",
-            exchange.name,
-            exchange.kind.as_str(),
-            arguments(&exchange.arguments)
-        ));
+    for source in sources {
+        let arguments = arguments(&source.arguments);
+        output::line(format_args!("exchange {:<32} {:<7} {arguments}", source.name, source.kind));
     }
-    for queue in &topology.queues {
-        output::line(format_args!("queue    {:<32} {:<7} {}", queue.name, kind(queue), arguments(&queue.arguments)));
+    for queue in queues {
+        let arguments = arguments(&queue.arguments);
+        output::line(format_args!("queue    {:<32} {:<7} {arguments}", queue.name, queue.kind));
     }
-    for binding in &topology.bindings {
-        output::line(format_args!("binding  {}", one_line(&record::shown(binding))));
+    for subscription in subscriptions {
+        output::line(format_args!("binding  {}", one_line(&subscription.line)));
     }
 }

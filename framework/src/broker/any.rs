@@ -2,17 +2,21 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::future::{BoxFuture, ready};
 use proptest::prelude::*;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::broker::headers::read_header;
 use crate::broker::{
     Addressed, Answered, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery,
-    DeliveryChannel, Origin, Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    DeliveryChannel, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
-use crate::message::{Headers, Kind, Value};
+use crate::message::{
+    ContentEncoding, Envelope, Foreign, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value,
+};
 
 /// Names of headers that mean something to us or to the broker.
 const KNOWN: [&str; 34] = [
@@ -53,7 +57,7 @@ const KNOWN: [&str; 34] = [
 ];
 
 /// Texts that are nearly what some header or property expects.
-fn text() -> impl Strategy<Value = String> {
+pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => ".{0,30}",
         2 => prop::sample::select(vec!["", "command", "query", "event", "channel", "reply", "error", "ok"]).prop_map(str::to_owned),
@@ -109,57 +113,48 @@ pub(crate) fn headers() -> impl Strategy<Value = Headers> {
     prop::collection::btree_map(name(), value(), 0..10).prop_map(|headers| headers.into_iter().collect())
 }
 
-/// Properties of any content that fits into AMQP's short texts.
-pub(crate) fn properties() -> impl Strategy<Value = Properties> {
+/// An envelope as it may have arrived from anybody, with any of our headers and more.
+pub(crate) fn envelope() -> impl Strategy<Value = Envelope> {
     let media_type = prop_oneof![
         prop::sample::select(vec!["application/json", "application/msgpack", "text/plain", "x/y+json; a=b", ";"])
             .prop_map(str::to_owned),
         text(),
     ];
-    let texts = (
-        prop::option::of(media_type),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        prop::option::of(text()),
-        (prop::option::of(text()), prop::option::of(text())),
-    );
-    let timestamp = prop::option::of(prop_oneof![any::<u64>(), Just(u64::MAX), 0..2_000_000_000_u64]);
-    let rest = (timestamp, any::<bool>(), prop::option::of(any::<u8>()), headers());
-    (texts, rest).prop_map(|(texts, (timestamp, persistent, priority, headers))| {
-        let (content_type, message_id, correlation_id, reply_to, message_type, app_id, expiration, user_id, rest) =
-            texts;
-        let (content_encoding, cluster_id) = rest;
-        Properties {
-            content_type: content_type.map(Into::into),
-            message_id: message_id.map(Into::into),
-            correlation_id: correlation_id.map(Into::into),
-            reply_to: reply_to.map(Into::into),
-            message_type: message_type.map(Into::into),
-            app_id: app_id.map(Into::into),
-            timestamp,
-            expiration: expiration.map(Into::into),
-            persistent,
-            priority,
-            user_id: user_id.map(Into::into),
-            content_encoding: content_encoding.map(Into::into),
-            cluster_id: cluster_id.map(Into::into),
-            headers,
+    let some = || prop::option::of(text());
+    let texts = (prop::option::of(media_type), some(), some(), some(), some(), some(), some(), some(), some());
+    let way = (prop::sample::select(&Kind::ALL[..]), text(), some());
+    let seconds = prop::option::of(prop_oneof![any::<u64>(), Just(u64::MAX), 0..2_000_000_000_u64]);
+    let rest = (seconds, prop::option::of(any::<u64>()), any::<bool>(), prop::option::of(any::<u8>()));
+    (way, texts, rest, headers(), payload()).prop_map(|(way, texts, rest, headers, payload)| {
+        let ((kind, key, target), (seconds, millis, transient, priority)) = (way, rest);
+        let (media_type, id, correlation_id, reply_to, message_type, source, odd_expiration, user_id, encoding) = texts;
+        let mut foreign = Foreign { no_media_type: media_type.is_none(), ..Foreign::default() };
+        let media_type = media_type.map_or(MediaType::BYTES, MediaType::new);
+        let id = id.filter(|id| !id.is_empty()).map(MessageId::from);
+        foreign.no_id = id.is_none();
+        (foreign.expiration, foreign.user_id) = (odd_expiration.map(Into::into), user_id.map(Into::into));
+        let mut envelope = Envelope::with_id(kind, Key::from_wire(key), id.unwrap_or_default(), media_type, payload);
+        envelope.target = target.map(Name::from_wire).filter(|_| !matches!(kind, Kind::Event | Kind::Reply));
+        envelope.correlation_id = correlation_id.map(MessageId::from);
+        envelope.reply_to = reply_to.map(|queue| ReplyTo::Queue(queue.into()));
+        envelope.message_type = message_type.filter(|given| *given != envelope.key.as_str()).map(Into::into);
+        envelope.source = source.map(Name::from_wire);
+        envelope.content_encoding = encoding.and_then(|text| ContentEncoding::from_wire(&text.into()));
+        envelope.sent_at = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        foreign.timestamp = seconds.filter(|_| envelope.sent_at.is_none());
+        envelope.expiration = millis.map(Duration::from_millis);
+        (envelope.transient, envelope.priority) = (transient, priority);
+        envelope.status = (kind == Kind::Reply).then_some(Status::Ok);
+        envelope.foreign = Some(Box::new(foreign));
+        for (name, value) in
+            headers.iter().filter(|(name, _)| !["postrider-kind", "postrider-original-type"].contains(name))
+        {
+            if let Some(value) = read_header(&mut envelope, name, value.clone()) {
+                envelope.headers.set(name, value);
+            }
         }
-    })
-}
-
-/// Any way in which a message may have been addressed.
-pub(crate) fn origin() -> impl Strategy<Value = Origin> {
-    let kind = prop::sample::select(&[Kind::Command, Kind::Query, Kind::Event, Kind::Channel][..]);
-    (0..6_u8, kind, text()).prop_map(|(way, kind, name)| match way {
-        0 => Origin::Queue(name.into()),
-        1 => Origin::Delay(name.into()),
-        2 => Origin::Foreign(name.into()),
-        _ => Origin::Key { kind, key: name.into() },
+        envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
+        envelope
     })
 }
 
@@ -178,15 +173,18 @@ pub(crate) fn nested(depth: usize) -> Value {
     })
 }
 
+/// A command of ours with this id.
+pub(crate) fn command(id: &str) -> Envelope {
+    Envelope::with_id(Kind::Command, Key::from_wire("a.b"), id.into(), MediaType::BYTES, bytes::Bytes::new())
+}
+
 /// Everything of a delivery but the right to settle it.
 pub(crate) fn delivery(receipt: impl Fn() -> Receipt + Clone) -> impl Strategy<Value = Delivery> {
-    let parts = (origin(), properties(), payload(), any::<bool>(), prop::option::of(any::<u32>()));
-    parts.prop_map(move |(origin, properties, payload, redelivered, delivery_count)| Delivery {
-        origin: Arc::new(origin),
+    let parts = (envelope(), any::<bool>(), prop::option::of(any::<u32>()));
+    parts.prop_map(move |(envelope, redelivered, delivery_count)| Delivery {
+        envelope: Arc::new(envelope),
         redelivered,
         delivery_count,
-        properties: Arc::new(properties),
-        payload,
         receipt: receipt(),
     })
 }
@@ -260,8 +258,8 @@ impl Broker for NoBroker {
         Box::pin(ready(Ok(None)))
     }
 
-    fn exchange_stands<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(ready(Ok(true)))
+    fn absent<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        Box::pin(ready(Ok(Vec::new())))
     }
 
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {

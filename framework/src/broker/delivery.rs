@@ -1,23 +1,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::broker::{Addressed, Origin, Properties};
+use crate::broker::Addressed;
+use crate::message::Envelope;
 
 /// What the broker handed over.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Exchange and routing key it was published with.
-    pub origin: Arc<Origin>,
+    /// The message.
+    pub envelope: Arc<Envelope>,
     /// Whether it may have been handed over before. `false` proves a first delivery, `true` proves nothing.
     pub redelivered: bool,
     /// How often it was given back, where the queue counts.
     pub delivery_count: Option<u32>,
-    /// Properties and headers.
-    pub properties: Arc<Properties>,
-    /// The payload.
-    pub payload: Bytes,
     /// The single-use right to settle it.
     pub receipt: Receipt,
 }

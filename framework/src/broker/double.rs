@@ -85,8 +85,8 @@ impl Broker for Double {
         Box::pin(ready(Ok(Some(found))))
     }
 
-    fn exchange_stands<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(ready(Ok(true)))
+    fn absent<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        Box::pin(ready(Ok(Vec::new())))
     }
 
     fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {

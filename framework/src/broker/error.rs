@@ -1,5 +1,3 @@
-use crate::broker::Exchange;
-
 /// What went wrong between us and the broker. The texts name the value and the remedy, never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -142,19 +140,6 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// The error for an exchange that stands with other arguments: a claim of somebody else, or a plain mistake.
-    #[must_use]
-    pub fn inequivalent_exchange(exchange: &Exchange, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
-        let claim = exchange.name.split_once(".domain.").zip(exchange.arguments.text("alternate-exchange"));
-        match claim.and_then(|((_, domain), owner)| Some((domain, owner.split_once(".owner.")?.1))) {
-            Some((domain, claimant)) => {
-                Self::DomainOwned { domain: domain.to_owned(), claimant: claimant.to_owned(), reason }
-            }
-            None => Self::Inequivalent { what: format!("exchange {:?}", exchange.name), reason },
-        }
-    }
-
     /// Whether trying again without changing anything is pointless.
     #[must_use]
     pub fn is_permanent(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use crate::broker::{CUT_HEADERS, DEAD, KIND, Properties, is_reserved_header};
+use crate::broker::headers::{CUT_HEADERS, DEAD, is_reserved_header, remove_header, size, write_headers};
+use crate::message::Envelope;
 
 /// Names of headers that are listed at most, of those that were left out.
 pub(crate) const MOST_NAMED: usize = 20;
@@ -13,18 +14,19 @@ pub(crate) const LIST_BYTES: usize = MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64;
 
 /// Leaves out the largest headers until the rest takes at most `most` bytes, and says which: a message that cannot be moved
 /// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.
-pub(crate) fn fit_into_frame(properties: &mut Properties, most: usize) {
-    let mut size = properties.size();
+pub(crate) fn fit_into_frame(envelope: &mut Envelope, most: usize) {
+    let mut size = size(envelope);
     if size <= most {
         return;
     }
-    let written_now = |name: &str| name == KIND || name.starts_with(DEAD);
-    let others = properties.headers.iter().filter(|(name, _)| !written_now(name));
-    let mut others: Vec<(bool, Reverse<usize>, String)> =
-        others.map(|(name, value)| (is_reserved_header(name), Reverse(value.size()), name.to_owned())).collect();
+    let mut others = Vec::new();
+    write_headers(envelope, |name, value| {
+        if !name.starts_with(DEAD) {
+            others.push((is_reserved_header(name), Reverse(value.size()), name.to_owned()));
+        }
+    });
     others.sort_unstable();
     let room = most.saturating_sub(LIST_BYTES);
-    let mut cut = std::collections::BTreeSet::new();
     let mut names = Vec::new();
     for (_, Reverse(bytes), name) in others {
         if size <= room {
@@ -34,8 +36,7 @@ pub(crate) fn fit_into_frame(properties: &mut Properties, most: usize) {
         if names.len() < MOST_NAMED {
             names.push(name.chars().take(NAME_SHOWN).collect::<String>());
         }
-        cut.insert(name);
+        remove_header(envelope, &name);
     }
-    properties.headers.retain(|name| !cut.contains(name));
-    properties.headers.set(CUT_HEADERS, names.join(", "));
+    envelope.headers.set(CUT_HEADERS, names.join(", "));
 }

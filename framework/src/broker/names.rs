@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use postrider_grammar::{NameError, check_word};
 
-use crate::broker::Origin;
 use crate::message::Kind;
 
 /// The names of exchanges and queues in one namespace. See `docs/wire.md`, "Names".
@@ -55,17 +54,6 @@ impl Names {
         Kind::from_word(exchange.strip_prefix(&*self.namespace)?.strip_prefix('.')?).filter(|kind| *kind != Kind::Reply)
     }
 
-    /// How a message was addressed that was published to this exchange with this routing key.
-    #[must_use]
-    pub fn origin(&self, exchange: &str, routing_key: Arc<str>) -> Origin {
-        match self.kind_of(exchange) {
-            Some(kind) => Origin::Key { kind, key: routing_key },
-            None if exchange.is_empty() => Origin::Queue(routing_key),
-            None if self.is_delay(exchange) => Origin::Delay(routing_key),
-            None => Origin::Foreign(routing_key),
-        }
-    }
-
     /// The exchange of the wire tap.
     #[must_use]
     pub fn tap(&self) -> String {
@@ -91,6 +79,12 @@ impl Names {
     #[must_use]
     pub fn dead_queue(&self, queue: &str) -> String {
         format!("{queue}.dead")
+    }
+
+    /// Whether a queue is one of dead letters.
+    #[must_use]
+    pub fn is_dead_queue(queue: &str) -> bool {
+        queue.ends_with(".dead")
     }
 
     /// The queue of one instance, in one of its epochs.

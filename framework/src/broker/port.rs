@@ -3,12 +3,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{BrokerError, Capabilities, Delivery, MAX_PROPERTIES_BYTES, Properties, Queue, To, Topology};
+use crate::broker::{
+    BrokerError, Capabilities, Delivery, MAX_PROPERTIES_BYTES, OwnWords, Queue, Subscription, To, Topology,
+};
+use crate::message::{Envelope, Headers, MessageId, ReplyTo};
 use crate::supervise::Tasks;
 
 /// A message with its address: what a publisher sends.
@@ -20,25 +22,21 @@ pub struct Addressed {
     pub delay: Option<Duration>,
     /// Whether the broker returns the message when no queue takes it.
     pub mandatory: bool,
-    /// Whether the sender waits for a reply on this publisher; the adapter then fills in `reply_to`.
-    pub awaits_reply: bool,
-    /// Properties and headers.
-    pub properties: Arc<Properties>,
-    /// The payload.
-    pub payload: Bytes,
+    /// The message. With [`ReplyTo::Caller`](crate::message::ReplyTo::Caller) the sender waits for a reply on this publisher, and the
+    /// adapter writes the address in its place.
+    pub envelope: Arc<Envelope>,
 }
 
 impl Addressed {
     /// A message that goes straight into a queue and comes back if there is no such queue.
-    pub fn to_queue(queue: impl Into<Arc<str>>, properties: Properties, payload: Bytes) -> Self {
-        Self {
-            to: To::Queue(queue.into()),
-            delay: None,
-            mandatory: true,
-            awaits_reply: false,
-            properties: Arc::new(properties),
-            payload,
-        }
+    pub fn to_queue(queue: impl Into<Arc<str>>, envelope: impl Into<Arc<Envelope>>) -> Self {
+        Self { to: To::Queue(queue.into()), delay: None, mandatory: true, envelope: envelope.into() }
+    }
+
+    /// Whether the sender waits for a reply.
+    #[must_use]
+    pub fn awaits_reply(&self) -> bool {
+        self.envelope.reply_to == Some(ReplyTo::Caller)
     }
 }
 
@@ -59,16 +57,11 @@ pub enum Publication {
 #[derive(Debug)]
 pub enum ReplyEvent {
     /// A reply.
-    Arrived {
-        /// Its properties.
-        properties: Arc<Properties>,
-        /// Its payload.
-        payload: Bytes,
-    },
+    Arrived(Box<Envelope>),
     /// A request is about to be put on the channel to which its reply will come.
     Sent {
         /// The id that its reply will name: its correlation id, or its message id if it has none.
-        id: Arc<str>,
+        id: MessageId,
     },
     /// The channel is gone: no reply to what was sent on it will come. Requests that wait for a channel go out on the next one.
     Lost,
@@ -82,7 +75,7 @@ pub type ReplySink = Arc<dyn Fn(ReplyEvent) + Send + Sync>;
 pub struct ConsumerSpec {
     /// The queue, declared before it is consumed unless it is one that stands.
     pub queue: Queue,
-    /// Bindings of that queue, and other things that must stand before the first delivery.
+    /// What goes into it, and what else must stand before the first delivery.
     pub topology: Topology,
     /// The most deliveries that may be unsettled at once.
     pub prefetch: u16,
@@ -129,20 +122,21 @@ pub trait Broker: Send + Sync + 'static {
         Tasks::default()
     }
 
-    /// Declares exchanges, queues and bindings, in this order. Declaring what stands already changes nothing.
-    /// The exchanges and their bindings are declared again whenever a connection is new.
+    /// Declares claims, sources, queues and subscriptions, in this order. Declaring what stands already changes nothing.
+    /// Sources, and what joins them, are declared again whenever a connection is new.
     ///
     /// # Errors
     /// When the broker cannot be reached or refuses; the error tells a permanent mistake from a passing one.
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// Declares what stands already, to see whether it has these arguments. It is not declared again by a new connection.
+    /// Declares what stands already, subscriptions left out, to see whether it is the same. It is not declared again by a new
+    /// connection.
     ///
     /// # Errors
-    /// [`BrokerError::Inequivalent`] when it has others; as [`Broker::declare`].
+    /// [`BrokerError::Inequivalent`] when it is another one; as [`Broker::declare`].
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// Removes exactly these bindings, then these queues, then these exchanges. What is not there is no error.
+    /// Removes exactly these subscriptions, then these queues, then these sources and claims. What is not there is no error.
     /// Nor is it declared again by a new connection.
     ///
     /// # Errors
@@ -155,13 +149,31 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached.
     fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>>;
 
-    /// Whether an exchange stands.
+    /// What of this does not stand, by its names at the broker. Subscriptions cannot be seen. A claim stands whoever has made it.
     ///
     /// # Errors
     /// When the broker cannot be reached.
-    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>>;
+    fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>>;
 
-    /// The names of exchanges that were declared over this connection and that somebody has deleted, also if a new
+    /// What a topology is at this broker, in its own words: for people, and for what is recorded. By itself a broker has none.
+    fn in_own_words(&self, topology: &Topology) -> OwnWords {
+        let _ = topology;
+        OwnWords::default()
+    }
+
+    /// The subscription that was recorded in the broker's own words, if it is one of ours.
+    fn recorded_subscription(&self, json: &serde_json::Value) -> Option<Subscription> {
+        let _ = json;
+        None
+    }
+
+    /// The queue that was recorded in the broker's own words.
+    fn recorded_queue(&self, name: &str, arguments: &Headers) -> Queue {
+        let _ = arguments;
+        Queue::standing(name)
+    }
+
+    /// The names of sources and claims that were declared over this connection and that somebody has deleted, also if a new
     /// connection has declared them again meanwhile. `None` where only this process could delete them.
     ///
     /// # Errors
@@ -170,7 +182,7 @@ pub trait Broker: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Declares again all exchanges that were declared over this connection, and all bindings of what it consumes.
+    /// Declares again all sources and claims that were declared over this connection, and all subscriptions of what it consumes.
     /// What cannot be bound does not keep the rest from being bound.
     ///
     /// # Errors

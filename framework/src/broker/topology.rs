@@ -1,176 +1,264 @@
-use serde::{Deserialize, Serialize};
+//! What stands at a broker: who owns which domain, queues, and what goes into them. Said by what it is for; an adapter knows what
+//! that is at its broker.
 
-use crate::message::{Headers, Value};
+use std::cmp::Ordering;
+use std::time::Duration;
 
-/// How an exchange routes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExchangeKind {
-    /// To bindings with the same key.
-    Direct,
-    /// To bindings whose pattern matches the key.
-    Topic,
-    /// To all bindings.
-    Fanout,
+use crate::message::Kind;
+
+/// A domain and the service that owns it: nobody else may handle its commands and queries, or publish its events.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim {
+    /// The domain.
+    pub domain: String,
+    /// Its owner.
+    pub service: String,
 }
 
-impl ExchangeKind {
-    /// The word for it on the network.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Topic => "topic",
-            Self::Fanout => "fanout",
-        }
-    }
+/// Where a queue is, and when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// On several nodes: it stands although one of them is gone, and its deliveries are counted.
+    Replicated,
+    /// On one node, also after a restart of it.
+    OneNode,
+    /// It belongs to one connection, and ends with it.
+    Connection,
+    /// It stands already, whatever it is; it is used and never declared.
+    Standing,
 }
 
-/// A durable exchange.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Exchange {
-    /// Its name.
-    pub name: String,
-    /// How it routes.
-    pub kind: ExchangeKind,
-    /// Arguments such as `alternate-exchange`.
-    pub arguments: Headers,
+/// What happens with a message for which a queue has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WhenFull {
+    /// The oldest one leaves.
+    DropOldest,
+    /// The new one is refused.
+    Refuse,
 }
 
-impl Exchange {
-    /// An exchange without arguments.
-    #[must_use]
-    pub fn new(name: impl Into<String>, kind: ExchangeKind) -> Self {
-        Self { name: name.into(), kind, arguments: Headers::new() }
-    }
-
-    /// The same with one more argument.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.arguments.set(name, value);
-        self
-    }
+/// How many messages a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QueueLimit {
+    /// At most so many.
+    pub messages: u64,
+    /// What happens beyond.
+    pub when_full: WhenFull,
 }
 
-/// A queue.
-#[derive(Debug, Clone, PartialEq)]
+/// A queue, by what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// Its name.
     pub name: String,
-    /// Belongs to one connection and ends with it.
-    pub exclusive: bool,
-    /// Is used as it stands and never declared, because its arguments are not known.
-    pub standing: bool,
-    /// Arguments such as `x-queue-type`, fixed when the queue is first declared.
-    pub arguments: Headers,
+    /// Where it is, and when it ends.
+    pub durability: Durability,
+    /// Whether only one of its consumers gets messages at a time; the next one when that is gone.
+    pub one_active_consumer: bool,
+    /// How many messages it holds; as many as there is room for without one.
+    pub limit: Option<QueueLimit>,
+    /// The queue for what the broker itself gives up.
+    pub last_resort: Option<String>,
+    /// It is removed when nobody has used it for so long.
+    pub unused_for: Option<Duration>,
+    /// How often a message may be given back before the broker gives it up. Ours are given up by our own attempts long before.
+    pub delivery_limit: u32,
 }
 
+/// So often no message is given back.
+const NEVER: u32 = 1_000_000;
+
 impl Queue {
-    /// A durable, replicated queue; `x-delivery-limit` is out of the way, as our own attempts decide.
-    #[must_use]
-    pub fn quorum(name: impl Into<String>) -> Self {
-        Self { name: name.into(), exclusive: false, standing: false, arguments: Headers::new() }
-            .with("x-queue-type", "quorum")
-            .with("x-delivery-limit", 1_000_000_i32)
+    fn new(name: impl Into<String>, durability: Durability) -> Self {
+        Self {
+            name: name.into(),
+            durability,
+            one_active_consumer: false,
+            limit: None,
+            last_resort: None,
+            unused_for: None,
+            delivery_limit: NEVER,
+        }
     }
 
-    /// A durable classic queue.
+    /// A durable queue on several nodes.
     #[must_use]
-    pub fn classic(name: impl Into<String>) -> Self {
-        Self { name: name.into(), exclusive: false, standing: false, arguments: Headers::new() }
-            .with("x-queue-type", "classic")
+    pub fn replicated(name: impl Into<String>) -> Self {
+        Self::new(name, Durability::Replicated)
+    }
+
+    /// A durable queue on one node.
+    #[must_use]
+    pub fn on_one_node(name: impl Into<String>) -> Self {
+        Self::new(name, Durability::OneNode)
     }
 
     /// A queue that ends with its last consumer, or with its connection.
     #[must_use]
-    pub fn exclusive(name: impl Into<String>) -> Self {
-        Self { exclusive: true, ..Self::classic(name) }
+    pub fn of_connection(name: impl Into<String>) -> Self {
+        Self::new(name, Durability::Connection)
     }
 
-    /// A queue that stands already, whatever its arguments.
+    /// A queue that stands already, whatever it is.
     #[must_use]
     pub fn standing(name: impl Into<String>) -> Self {
-        Self { name: name.into(), exclusive: false, standing: true, arguments: Headers::new() }
+        Self::new(name, Durability::Standing)
     }
 
-    /// Whether the broker counts the deliveries of its messages: quorum queues do. One whose arguments are not known may.
+    /// The same with one active consumer.
     #[must_use]
-    pub fn counts_deliveries(&self) -> bool {
-        self.standing || self.arguments.text("x-queue-type") == Some("quorum")
-    }
-
-    /// The same with one more argument.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.arguments.set(name, value);
+    pub fn with_one_active_consumer(mut self) -> Self {
+        self.one_active_consumer = true;
         self
     }
+
+    /// The same with room for so many messages.
+    #[must_use]
+    pub fn with_limit(mut self, messages: u64, when_full: WhenFull) -> Self {
+        self.limit = Some(QueueLimit { messages, when_full });
+        self
+    }
+
+    /// The same with a queue for what the broker itself gives up.
+    #[must_use]
+    pub fn with_last_resort(mut self, queue: impl Into<String>) -> Self {
+        self.last_resort = Some(queue.into());
+        self
+    }
+
+    /// The same, removed when nobody has used it for so long.
+    #[must_use]
+    pub fn removed_when_unused_for(mut self, time: Duration) -> Self {
+        self.unused_for = Some(time);
+        self
+    }
+
+    /// The same with another number of times that a message may be given back.
+    #[must_use]
+    pub fn with_delivery_limit(mut self, times: u32) -> Self {
+        self.delivery_limit = times;
+        self
+    }
+
+    /// Whether the broker counts the deliveries of its messages. One that is not known may.
+    #[must_use]
+    pub fn counts_deliveries(&self) -> bool {
+        matches!(self.durability, Durability::Replicated | Durability::Standing)
+    }
 }
 
-/// Where a binding leads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Destination {
-    /// To a queue.
+/// Which messages a subscription takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Those of a kind.
+    Kind(Kind),
+    /// Copies of all kinds, for wire taps.
+    Taps,
+    /// Those whose delay is over; the pattern is the queue for which they were delayed.
+    Delays,
+    /// Those that are due to be published.
+    Due,
+}
+
+impl Source {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kind(kind) => kind.as_str(),
+            Self::Taps => "tap",
+            Self::Delays => "delay",
+            Self::Due => "due",
+        }
+    }
+}
+
+/// By their words, as what is recorded has always been.
+impl Ord for Source {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Where a subscription leads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// Into a queue.
     Queue(String),
-    /// To another exchange.
-    Exchange(String),
+    /// To the wire taps, as a copy.
+    Taps,
 }
 
-/// A way from an exchange to a queue or another exchange.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Binding {
-    /// The exchange it starts at.
-    pub source: String,
-    /// The key or pattern.
-    pub routing_key: String,
-    /// Where it leads.
-    pub destination: Destination,
+/// What goes where: messages of a kind whose key matches a pattern, into a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subscription {
+    /// Which messages.
+    pub source: Source,
+    /// Those whose key matches: the key itself, for events a pattern with `*` and `#`. `service:` stands in front of a key for one
+    /// service by name.
+    pub pattern: String,
+    /// Where they go.
+    pub target: Target,
 }
 
-impl Binding {
-    /// A binding to a queue.
+impl Subscription {
+    /// Messages of a kind into a queue.
     #[must_use]
-    pub fn to_queue(source: impl Into<String>, routing_key: impl Into<String>, queue: impl Into<String>) -> Self {
-        Self { source: source.into(), routing_key: routing_key.into(), destination: Destination::Queue(queue.into()) }
+    pub fn new(kind: Kind, pattern: impl Into<String>, queue: impl Into<String>) -> Self {
+        Self { source: Source::Kind(kind), pattern: pattern.into(), target: Target::Queue(queue.into()) }
     }
 
-    /// A binding to another exchange.
+    /// Messages of a kind to the wire taps.
     #[must_use]
-    pub fn to_exchange(source: impl Into<String>, routing_key: impl Into<String>, exchange: impl Into<String>) -> Self {
-        let destination = Destination::Exchange(exchange.into());
-        Self { source: source.into(), routing_key: routing_key.into(), destination }
+    pub fn to_taps(kind: Kind, pattern: impl Into<String>) -> Self {
+        Self { source: Source::Kind(kind), pattern: pattern.into(), target: Target::Taps }
+    }
+
+    /// The queue it leads to, if it is one.
+    #[must_use]
+    pub fn queue(&self) -> Option<&str> {
+        if let Target::Queue(queue) = &self.target { Some(queue) } else { None }
     }
 }
 
-/// Exchanges, queues and bindings as a value.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// Claims, sources, queues and subscriptions as a value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
-    /// The exchanges, claims first.
-    pub exchanges: Vec<Exchange>,
+    /// Who owns which domain; first, so that a service that is refused leaves nothing behind.
+    pub claims: Vec<Claim>,
+    /// What subscriptions take messages from: it stands before the first message is sent.
+    pub sources: Vec<Source>,
     /// The queues.
     pub queues: Vec<Queue>,
-    /// The bindings.
-    pub bindings: Vec<Binding>,
+    /// What goes into them.
+    pub subscriptions: Vec<Subscription>,
 }
 
 impl Topology {
+    /// Nothing but these queues.
+    #[must_use]
+    pub fn of_queues(queues: impl IntoIterator<Item = Queue>) -> Self {
+        Self { queues: queues.into_iter().collect(), ..Self::default() }
+    }
+
     /// Adds everything of another topology that is not in this one.
     pub fn extend(&mut self, other: Self) {
-        for exchange in other.exchanges {
-            if !self.exchanges.contains(&exchange) {
-                self.exchanges.push(exchange);
+        fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+            for one in more {
+                if !all.contains(&one) {
+                    all.push(one);
+                }
             }
         }
-        for queue in other.queues {
-            if !self.queues.contains(&queue) {
-                self.queues.push(queue);
-            }
-        }
-        for binding in other.bindings {
-            if !self.bindings.contains(&binding) {
-                self.bindings.push(binding);
-            }
-        }
+        add(&mut self.claims, other.claims);
+        add(&mut self.sources, other.sources);
+        add(&mut self.queues, other.queues);
+        add(&mut self.subscriptions, other.subscriptions);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::broker::{Addressed, Properties, Publication, Publisher, To, seal_owned};
+use crate::broker::{Addressed, Publication, Publisher, To};
 use crate::bus::SendError;
 use crate::message::{Envelope, Key, Kind, MediaType, Name};
 
@@ -39,13 +39,5 @@ fn question(key: &str) -> Addressed {
     envelope.recipients = vec![Name::from_wire(NOBODY)];
     envelope.expiration = Some(Duration::ZERO);
     envelope.transient = true;
-    let (properties, payload): (Properties, Bytes) = seal_owned(Box::new(envelope));
-    Addressed {
-        to: To::key(Kind::Query, &key.into()),
-        delay: None,
-        mandatory: true,
-        awaits_reply: false,
-        properties: Arc::new(properties),
-        payload,
-    }
+    Addressed { to: To::key(Kind::Query, &key.into()), delay: None, mandatory: true, envelope: Arc::new(envelope) }
 }

@@ -9,13 +9,13 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::broker::{Addressed, Broker, BrokerError, Publication, Publisher, ReplySink, To, fit_into_frame};
+use crate::broker::{Addressed, Broker, BrokerError, Publication, Publisher, ReplySink, To, fit_into_frame, size};
 use crate::bus::explain::explained;
 use crate::bus::requests::{Refused, Requests, Waited};
 use crate::bus::route::route;
 use crate::bus::{Counters, RemoteError, RequestError, SendError};
 use crate::codec::{self, Limits};
-use crate::message::{Envelope, Kind, Problem, Status};
+use crate::message::{Envelope, Kind, Problem, ReplyTo, Status};
 
 /// Limits on publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Outlet {
     /// When the queue does not take it for certain.
     pub async fn forward(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
         self.fit(&mut addressed);
-        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
+        let id = addressed.envelope.id.clone();
         let to = addressed.to.clone();
         let publication = self.publisher.publish(addressed, deadline).await?;
         judge(publication, Kind::Command, &to, &id, &self.counters)
@@ -116,8 +116,8 @@ impl Outlet {
     /// The connection may have smaller frames than the one on which the message came.
     fn fit(&self, addressed: &mut Addressed) {
         let most = self.publisher.max_properties_bytes();
-        if addressed.properties.size() > most {
-            fit_into_frame(Arc::make_mut(&mut addressed.properties), most);
+        if size(&addressed.envelope) > most {
+            fit_into_frame(Arc::make_mut(&mut addressed.envelope), most);
         }
     }
 
@@ -126,7 +126,7 @@ impl Outlet {
     /// # Errors
     /// As [`Outlet::publish`].
     pub async fn answer_again(&self, answer: Addressed, deadline: Instant) -> Result<(), SendError> {
-        let id = answer.properties.message_id.as_deref().unwrap_or_default().into();
+        let id = answer.envelope.id.clone();
         let to = answer.to.clone();
         let publication = self.publisher.publish_suspect(answer, deadline).await?;
         judge(publication, Kind::Reply, &to, &id, &self.counters)
@@ -138,7 +138,7 @@ impl Outlet {
     /// As [`Outlet::publish`].
     pub async fn publish_due(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
         self.fit(&mut addressed);
-        let id = addressed.properties.message_id.as_deref().unwrap_or_default().into();
+        let id = addressed.envelope.id.clone();
         let to = addressed.to.clone();
         let kind = if let To::Key { kind, .. } = to { kind } else { Kind::Reply };
         let publication = self.publisher.publish(addressed, deadline).await?;
@@ -188,8 +188,9 @@ impl Outlet {
         key: &str,
         patience: Duration,
     ) -> Result<Envelope, RequestError> {
-        addressed.awaits_reply = true;
-        Arc::make_mut(&mut addressed.properties).correlation_id = Some(id.into());
+        let envelope = Arc::make_mut(&mut addressed.envelope);
+        envelope.reply_to = Some(ReplyTo::Caller);
+        envelope.correlation_id = Some(id.into());
         let deadline = Instant::now() + patience;
         self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::{Origin, ReplyEvent, open};
+use crate::broker::ReplyEvent;
 use crate::bus::Counters;
 use crate::message::Envelope;
 
@@ -100,15 +100,13 @@ impl Requests {
 
     pub(super) fn receive(&self, event: ReplyEvent) {
         match event {
-            ReplyEvent::Arrived { properties, payload } => {
-                let origin = Origin::default();
-                let reply = open(&origin, &properties, payload);
+            ReplyEvent::Arrived(reply) => {
                 if !self.deliver(reply) {
                     Counters::add(&self.counters.late_replies);
                 }
             }
             ReplyEvent::Sent { id } => {
-                if let Some(entry) = self.lock().entries.get_mut(&*id) {
+                if let Some(entry) = self.lock().entries.get_mut(id.as_str()) {
                     entry.sent = true;
                 }
             }
@@ -127,14 +125,14 @@ impl Requests {
     }
 
     /// Whether somebody waits for the reply.
-    fn deliver(&self, reply: Envelope) -> bool {
+    fn deliver(&self, reply: Box<Envelope>) -> bool {
         let Some(id) = reply.correlation_id.clone() else { return false };
         let entries = &mut self.lock().entries;
         if let Some(Entry { waiting: Waiting::Many(waiting), .. }) = entries.get(id.as_str()) {
-            return waiting.try_send(Waited::Reply(Box::new(reply))).is_ok();
+            return waiting.try_send(Waited::Reply(reply)).is_ok();
         }
         match entries.remove(id.as_str()).map(|entry| entry.waiting) {
-            Some(Waiting::One(waiting)) => waiting.send(Waited::Reply(Box::new(reply))).is_ok(),
+            Some(Waiting::One(waiting)) => waiting.send(Waited::Reply(reply)).is_ok(),
             Some(Waiting::Many(_)) | None => false,
         }
     }
@@ -156,15 +154,16 @@ impl<T> Drop for OpenRequest<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Properties;
+    use crate::message::{Key, Kind, MediaType};
 
     fn requests() -> Arc<Requests> {
         Requests::new(8, Arc::default())
     }
 
     fn reply_to(id: &str) -> ReplyEvent {
-        let properties = Properties { correlation_id: Some(id.into()), ..Properties::default() };
-        ReplyEvent::Arrived { properties: properties.into(), payload: "answer".into() }
+        let mut reply = Envelope::new(Kind::Reply, Key::from_wire("a.b"), MediaType::TEXT, "answer".into());
+        reply.correlation_id = Some(id.into());
+        ReplyEvent::Arrived(Box::new(reply))
     }
 
     #[test]

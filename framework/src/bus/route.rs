@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::broker::{Addressed, To, seal_owned};
+use crate::broker::{Addressed, To};
 use crate::message::{Envelope, Kind, Name, ReplyTo};
 
 /// The routing key for a channel, a query or a command of a service by name.
@@ -12,22 +12,17 @@ pub fn channel_key(service: &str, key: &str) -> String {
 /// Where an envelope goes. More than one message only for a command or channel message with several recipients; such copies share
 /// their id.
 pub fn route(mut envelope: Box<Envelope>) -> impl Iterator<Item = Addressed> {
-    let (kind, delay) = (envelope.kind, envelope.delay);
-    let awaits_reply = envelope.reply_to == Some(ReplyTo::Caller);
+    let (kind, delay) = (envelope.kind, envelope.delay.take());
     let (last, others) = addresses(&mut envelope);
-    let (properties, payload) = seal_owned(envelope);
-    let properties = Arc::new(properties);
-    let address = move |to, properties, payload| Addressed {
-        to,
-        delay,
-        mandatory: kind != Kind::Reply,
-        awaits_reply,
-        properties,
-        payload,
+    let address = move |to: To, mut envelope: Box<Envelope>| {
+        if let To::Key { service, .. } = &to {
+            // Each copy is for its own service.
+            envelope.target = service.clone().map(Name::from_wire);
+        }
+        Addressed { to, delay, mandatory: kind != Kind::Reply, envelope: Arc::from(envelope) }
     };
-    let others: Vec<Addressed> =
-        others.into_iter().map(|to| address(to, Arc::clone(&properties), payload.clone())).collect();
-    others.into_iter().chain(last.map(|to| address(to, properties, payload)))
+    let others: Vec<Addressed> = others.into_iter().map(|to| address(to, envelope.clone())).collect();
+    others.into_iter().chain(last.map(|to| address(to, envelope)))
 }
 
 /// The last one, and those before it if there are several.
@@ -66,6 +61,6 @@ mod tests {
         let routed: Vec<Addressed> = route(reply).collect();
         let [only] = &routed[..] else { panic!("{routed:?}") };
         assert_eq!((&only.to, only.mandatory), (&To::Queue("answers".into()), false));
-        assert_eq!((&only.properties.reply_to, only.awaits_reply), (&None, false));
+        assert_eq!(only.envelope.reply_to, None);
     }
 }

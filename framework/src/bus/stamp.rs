@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::broker::{MAX_PROPERTIES_BYTES, check_size};
+use crate::broker::{MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, size};
 use crate::bus::{Identity, Outgoing, SendError, TraceContext};
-use crate::message::{Envelope, Kind, MessageId};
+use crate::message::{ContentEncoding, Envelope, Kind, MessageId, Name, ReplyTo};
 
 /// What a message that is being handled hands on to everything its handler sends: itself as the cause, its conversation,
 /// the headers to pass on.
@@ -56,7 +56,7 @@ impl Origin {
 /// Completes an outgoing message: stamps it, lets the middleware see it, checks that it may leave.
 ///
 /// # Errors
-/// When the sender does not own the event's domain, the middleware refuses, or the headers are too large.
+/// When the sender does not own the event's domain, the middleware refuses, or a text or the headers are too large.
 pub(crate) fn stamp(
     outgoing: Outgoing,
     identity: &Identity,
@@ -86,10 +86,44 @@ pub(crate) fn stamp(
             domain: envelope.key.domain().to_owned(),
         });
     }
-    match check_size(&envelope) {
-        Ok(()) => Ok(envelope),
-        Err(bytes) => Err(SendError::HeadersTooLarge { bytes, most: MAX_PROPERTIES_BYTES }),
+    check_texts(&envelope)?;
+    let bytes = size(&envelope);
+    if bytes <= MAX_PROPERTIES_BYTES {
+        Ok(envelope)
+    } else {
+        Err(SendError::HeadersTooLarge { bytes, most: MAX_PROPERTIES_BYTES })
     }
+}
+
+/// Ids, names and keys of every broker are short texts: what one of them would refuse is refused here for all.
+fn check_texts(envelope: &Envelope) -> Result<(), SendError> {
+    let service = envelope.target.as_ref().map_or(0, |service| service.as_str().len() + 1);
+    let reply_to = if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { Some(&**queue) } else { None };
+    let texts = [
+        ("id", Some(envelope.id.as_str())),
+        ("correlation_id", envelope.correlation_id.as_ref().map(MessageId::as_str)),
+        ("media_type", Some(envelope.media_type.as_str())),
+        ("encoding", envelope.content_encoding.as_ref().map(ContentEncoding::as_str)),
+        ("reply_to", reply_to),
+        ("source", envelope.source.as_ref().map(Name::as_str)),
+        ("message_type", envelope.message_type.as_deref()),
+        ("cluster_id", envelope.cluster_id.as_deref()),
+    ];
+    let headers = envelope.headers.iter().map(|(name, _)| ("header", Some(name)));
+    for (option, text) in texts.into_iter().chain(headers) {
+        check_text(option, text.unwrap_or_default(), 0)?;
+    }
+    check_text("key", envelope.key.as_str(), service)
+}
+
+fn check_text(option: &'static str, text: &str, before: usize) -> Result<(), SendError> {
+    let bytes = before + text.len();
+    if bytes <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let begin: String = text.chars().take(40).collect();
+    let reason = format!("{begin:?}… has {bytes} bytes; at most {MAX_TEXT_BYTES} are allowed");
+    Err(SendError::Option { option, reason })
 }
 
 fn inherit(envelope: &mut Envelope, origin: &Origin, identity: &Identity) {
@@ -123,7 +157,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::message::{Key, MediaType, Name};
+    use crate::message::{Key, MediaType};
 
     #[test]
     fn a_request_has_the_same_id_at_each_attempt_and_its_reply_names_what_was_asked() {

@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use crate::broker::{
-    Binding, Broker, BrokerError, Consumer, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology, open,
+    Broker, BrokerError, Consumer, ConsumerSpec, Names, Queue, Source, Subscription, Target, Topology, WhenFull,
 };
 use crate::message::{Envelope, MessageId};
 
 /// The most messages that wait for a tap's reader; beyond it the oldest are dropped.
-const TAP_CAPACITY: i32 = 10_000;
+const TAP_CAPACITY: u64 = 10_000;
 /// The most messages that are handed to a tap's reader at once.
 const TAP_PREFETCH: u16 = 256;
 
@@ -37,13 +39,15 @@ pub struct Tap {
 
 impl Tap {
     pub(super) async fn open(broker: &dyn Broker, names: &Names, filter: TapFilter) -> Result<Self, BrokerError> {
-        let queue = Queue::exclusive(names.tap_queue(MessageId::new().as_str()))
-            .with("x-max-length", TAP_CAPACITY)
-            .with("x-overflow", "drop-head");
-        let bindings =
-            filter.patterns.iter().map(|pattern| Binding::to_queue(names.tap(), pattern, &queue.name)).collect();
-        let exchanges = vec![Exchange::new(names.tap(), ExchangeKind::Topic)];
-        let topology = Topology { exchanges, queues: Vec::new(), bindings };
+        let queue = Queue::of_connection(names.tap_queue(MessageId::new().as_str()))
+            .with_limit(TAP_CAPACITY, WhenFull::DropOldest);
+        let subscription = |pattern: &String| Subscription {
+            source: Source::Taps,
+            pattern: pattern.clone(),
+            target: Target::Queue(queue.name.clone()),
+        };
+        let subscriptions = filter.patterns.iter().map(subscription).collect();
+        let topology = Topology { sources: vec![Source::Taps], subscriptions, ..Topology::default() };
         let spec = ConsumerSpec { queue, topology, prefetch: TAP_PREFETCH, answers: false };
         let consumer = broker.consume(&spec).await.map_err(|error| match error {
             BrokerError::Forbidden { reason } => {
@@ -61,8 +65,7 @@ impl Tap {
     /// The next message. `None` when the connection is gone; open a new tap then. Cancel safe.
     pub async fn next(&mut self) -> Option<Envelope> {
         let delivery = self.consumer.next().await?.ok()?;
-        let envelope = open(&delivery.origin, &delivery.properties, delivery.payload);
         delivery.receipt.ack();
-        Some(envelope)
+        Some(Arc::unwrap_or_clone(delivery.envelope))
     }
 }

@@ -12,10 +12,10 @@ use foldhash::quality::RandomState;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::broker::{Delivery, DeliveryChannel, is_of_one_delivery};
+use crate::broker::{Delivery, DeliveryChannel, is_of_one_delivery, write_headers};
 use crate::handler::Lane;
 use crate::host::unsettled::REMEMBERED_FOR;
-use crate::message::MessageId;
+use crate::message::{Envelope, MessageId};
 
 /// The most messages without an id that are remembered per actor. Beyond it the oldest are forgotten, and run again.
 const MOST_REMEMBERED: usize = 4_096;
@@ -113,20 +113,25 @@ impl Lost {
 
 /// What a delivery has in common with its redelivery, if it has no id.
 pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -> Option<Nameless> {
-    let properties = &delivery.properties;
-    if properties.message_id.as_deref().is_some_and(|id| !id.is_empty()) {
+    let envelope = &*delivery.envelope;
+    if envelope.has_own_id() {
         return None;
     }
     let mut all = Hashed(hasher.build_hasher());
-    let texts = [&properties.correlation_id, &properties.reply_to, &properties.message_type, &properties.app_id];
+    let Envelope { kind, key, target, message_type, correlation_id, reply_to, source, .. } = envelope;
     // Writing to it never fails.
-    let _ = write!(all, "{lane} {:?} {texts:?}", delivery.origin);
-    let rest = (&properties.content_type, properties.timestamp, properties.priority, &properties.user_id);
-    let _ = write!(all, " {rest:?}");
-    for (name, value) in properties.headers.iter().filter(|(name, _)| !is_of_one_delivery(name)) {
-        let _ = write!(all, " {name:?} {value:?}");
-    }
-    all.0.write(&delivery.payload);
+    let _ = write!(
+        all,
+        "{lane} {:?}",
+        (kind, key, target, message_type, correlation_id, reply_to, source, &envelope.foreign)
+    );
+    let _ = write!(all, " {:?}", (&envelope.media_type, envelope.sent_at, envelope.priority));
+    write_headers(envelope, |name, value| {
+        if !is_of_one_delivery(name) {
+            let _ = write!(all, " {name:?} {value:?}");
+        }
+    });
+    all.0.write(&envelope.payload);
     Some(Nameless(all.0.finish()))
 }
 
@@ -153,11 +158,9 @@ mod tests {
 
     fn again(delivery: &Delivery) -> Delivery {
         Delivery {
-            origin: delivery.origin.clone(),
+            envelope: delivery.envelope.clone(),
             redelivered: true,
             delivery_count: Some(1),
-            properties: delivery.properties.clone(),
-            payload: delivery.payload.clone(),
             receipt: any::receipt(),
         }
     }
@@ -169,11 +172,20 @@ mod tests {
         ) {
             let hasher = RandomState::default();
             let mut later = again(&delivery);
-            Arc::make_mut(&mut later.properties).headers.set("x-delivery-count", count);
+            let again = Arc::make_mut(&mut later.envelope);
+            again.headers.set("x-delivery-count", count);
+            if !again.has_own_id() {
+                // It is made anew each time.
+                again.id = MessageId::new();
+                if again.conversation_id.as_ref() == Some(&delivery.envelope.id) {
+                    again.conversation_id = Some(again.id.clone());
+                }
+            }
             let number = number_of(&delivery, Lane::Durable, &hasher);
-            prop_assert_eq!(number.is_none(), delivery.properties.message_id.as_deref().is_some_and(|id| !id.is_empty()));
+            prop_assert_eq!(number.is_none(), delivery.envelope.has_own_id());
             prop_assert_eq!(number_of(&later, Lane::Durable, &hasher), number);
-            later.payload = [&later.payload[..], b"more"].concat().into();
+            let other = Arc::make_mut(&mut later.envelope);
+            other.payload = [&other.payload[..], b"more"].concat().into();
             prop_assert!(number.is_none() || number_of(&later, Lane::Durable, &hasher) != number);
         }
     }

@@ -126,7 +126,11 @@ impl Running {
         let id = before.unwrap_or_default();
         nameless.hold(number, id.clone(), delivery.receipt.channel());
         drop(runs);
-        Arc::make_mut(&mut delivery.properties).message_id = Some(id.into_shared());
+        let envelope = Arc::make_mut(&mut delivery.envelope);
+        if envelope.conversation_id.as_ref() == Some(&envelope.id) {
+            envelope.conversation_id = Some(id.clone());
+        }
+        envelope.id = id;
         Some(number)
     }
 

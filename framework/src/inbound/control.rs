@@ -9,9 +9,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{
-    Binding, Broker, BrokerError, ConsumerSpec, Delivery, Exchange, ExchangeKind, Queue, Topology, open,
-};
+use crate::broker::{Broker, BrokerError, ConsumerSpec, Delivery, Queue, Source, Subscription, Topology};
 use crate::bus::{Bus, channel_key, reply_to};
 use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::message::{Envelope, Kind, MediaType, Name, is_logged};
@@ -66,14 +64,13 @@ impl ReopeningConsumer for ControlSettings {
         let identity = &self.bus.identity;
         let (names, first) = (&identity.names, self.services.first().map_or("", String::as_str));
         let name = names.instance_queue(&names.queue(first, None), identity.instance.as_str(), epoch);
-        let queue = Queue::exclusive(format!("{name}.control"));
-        let channels = names.exchange(Kind::Channel);
-        let binding = |service: &String| Binding::to_queue(&*channels, channel_key(service, CONTROL), &queue.name);
-        let everybody = Binding::to_queue(&*channels, BIND, &queue.name);
+        let queue = Queue::of_connection(format!("{name}.control"));
+        let to_it = |key: String| Subscription::new(Kind::Channel, key, &queue.name);
+        let orders = self.services.iter().map(|service| to_it(channel_key(service, CONTROL)));
         let topology = Topology {
-            exchanges: vec![Exchange::new(&*channels, ExchangeKind::Direct)],
-            queues: Vec::new(),
-            bindings: self.services.iter().map(binding).chain([everybody]).collect(),
+            sources: vec![Source::Kind(Kind::Channel)],
+            subscriptions: orders.chain([to_it(BIND.to_owned())]).collect(),
+            ..Topology::default()
         };
         ConsumerSpec { queue, topology, prefetch: PREFETCH, answers: false }
     }
@@ -106,13 +103,12 @@ impl ReopeningConsumer for ControlSettings {
 
 impl ControlSettings {
     async fn obey(&self, delivery: Delivery) {
-        let Delivery { origin, properties, payload, receipt, .. } = delivery;
+        let Delivery { envelope: order, receipt, .. } = delivery;
         // At most once: what comes twice would be obeyed twice.
         receipt.ack();
-        if **origin.name() == *BIND {
+        if *order.address() == *BIND {
             return self.bind.notify_one();
         }
-        let order = open(&origin, &properties, payload);
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
         let Some(reply) = self.reply(&order, answer) else { return };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -12,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{
-    Addressed, Broker, BrokerError, ConsumerSpec, Delivery, Properties, Queue, Receipt, Topology, due, due_topology,
-    strip,
+    Addressed, Broker, BrokerError, ConsumerSpec, Delivery, HOME, Queue, Receipt, To, Topology, due_topology,
+    resume_expiration, strip,
 };
 use crate::bus::{Bus, Counters, SendError, Unsent};
 use crate::handler::{Failed, FailureClass};
@@ -21,7 +20,7 @@ use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
 use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::inbound::states::LaneStates;
-use crate::message::{Problem, is_logged};
+use crate::message::{Envelope, Problem, is_logged};
 
 /// The most messages that are being published at once.
 const PREFETCH: u16 = 64;
@@ -111,11 +110,11 @@ impl DueSettings {
     }
 
     async fn publish(&self, delivery: Delivery) {
-        let Delivery { properties, payload, receipt, .. } = delivery;
-        let properties = Arc::unwrap_or_clone(properties);
-        let Some(addressed) = due(properties.clone(), payload.clone()) else {
+        let Delivery { envelope, receipt, .. } = delivery;
+        let envelope = Arc::unwrap_or_clone(envelope);
+        let Some(addressed) = due(envelope.clone()) else {
             let why = "it does not say in `type` and `postrider-kind` where it is to go";
-            return self.give_up(properties, payload, receipt, why).await;
+            return self.give_up(envelope, receipt, why).await;
         };
         let deadline = Instant::now() + self.confirm_timeout;
         match self.bus.outlet.publish_due(addressed, deadline).await {
@@ -124,10 +123,10 @@ impl DueSettings {
                 receipt.ack();
             }
             Err(error @ (SendError::Unroutable { .. } | SendError::Rejected { .. })) => {
-                self.unrouted(properties, payload, receipt, &error).await;
+                self.unrouted(envelope, receipt, &error).await;
             }
             Err(error @ SendError::Broker(_)) if is_permanent(&error) => {
-                self.unrouted(properties, payload, receipt, &error).await;
+                self.unrouted(envelope, receipt, &error).await;
             }
             Err(error) => {
                 if is_logged("a delayed message could not be published", "delays") {
@@ -140,40 +139,39 @@ impl DueSettings {
     }
 
     /// Nobody takes it now: perhaps its service is not started yet.
-    async fn unrouted(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, error: &SendError) {
-        if skewed_for(&properties) >= self.skew.window {
-            return self.give_up(properties, payload, receipt, &error.to_string()).await;
+    async fn unrouted(&self, mut envelope: Envelope, receipt: Receipt, error: &SendError) {
+        if skewed_for(&envelope) >= self.skew.window {
+            return self.give_up(envelope, receipt, &error.to_string()).await;
         }
         if is_logged("a delayed message is due and cannot be published", "delays") {
             tracing::warn!(%error, again_in = ?self.skew.pause, "a delayed message is due and cannot be published; it is tried again");
         }
-        strip(&mut properties.headers);
-        set_skewed_since(&mut properties);
-        let names = &self.bus.identity.names;
-        let addressed = Addressed::to_queue(names.due(), properties, payload);
+        strip(&mut envelope.headers);
+        set_skewed_since(&mut envelope);
+        let addressed = Addressed::to_queue(self.bus.identity.names.due(), envelope);
         let deadline = Instant::now() + self.confirm_timeout;
         self.settle(self.bus.outlet.forward_later(addressed, self.skew.pause, deadline).await, receipt).await;
     }
 
-    async fn give_up(&self, mut properties: Properties, payload: Bytes, receipt: Receipt, why: &str) {
+    async fn give_up(&self, mut envelope: Envelope, receipt: Receipt, why: &str) {
         let names = &self.bus.identity.names;
         let dead = names.dead_queue(&names.due());
         if is_logged("delayed message given up: dead-lettered", "delays") {
             tracing::error!(
-                message_id = properties.message_id.as_deref(),
+                message_id = envelope.has_own_id().then(|| envelope.id.as_str()),
                 reason = why,
                 queue = dead,
                 "delayed message given up: dead-lettered"
             );
         }
-        strip(&mut properties.headers);
+        strip(&mut envelope.headers);
         let failed = Failed {
             class: FailureClass::Permanent,
             problem: Problem::new(Problem::FAILED, why),
             log: format!("when its delay was over, it could not be published: {why}"),
         };
-        note_death(&mut properties.headers, "due", "due", 1, &failed);
-        let declared = Topology { queues: vec![Queue::quorum(&dead)], ..Topology::default() };
+        note_death(&mut envelope.headers, "due", "due", 1, &failed);
+        let declared = Topology::of_queues([Queue::replicated(&dead)]);
         if let Err(error) = self.broker.declare(&declared).await {
             if is_logged("the dead-letter queue cannot be declared", "delays") {
                 tracing::error!(%error, "the dead-letter queue cannot be declared; the message stays");
@@ -182,7 +180,7 @@ impl DueSettings {
             return receipt.give_back();
         }
         let deadline = Instant::now() + self.confirm_timeout;
-        let forwarded = self.bus.outlet.forward(Addressed::to_queue(dead, properties, payload), deadline).await;
+        let forwarded = self.bus.outlet.forward(Addressed::to_queue(dead, envelope), deadline).await;
         if forwarded.is_ok() {
             Counters::add(&self.counters.dead_lettered);
         }
@@ -201,6 +199,21 @@ impl DueSettings {
             }
         }
     }
+}
+
+/// The message as it is published when its delay is over; `None` if it does not say where it is to go.
+fn due(mut envelope: Envelope) -> Option<Addressed> {
+    strip(&mut envelope.headers);
+    if let Some(home) = envelope.headers.remove(HOME).and_then(|home| home.shared_text()) {
+        // A delayed attempt that did not find the way back: it is nobody else's.
+        return Some(Addressed::to_queue(home, envelope));
+    }
+    if envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_address) {
+        return None;
+    }
+    resume_expiration(&mut envelope);
+    let to = To::key(envelope.kind, &envelope.address());
+    Some(Addressed { to, delay: None, mandatory: true, envelope: Arc::new(envelope) })
 }
 
 fn is_permanent(error: &SendError) -> bool {

@@ -1,90 +1,57 @@
 //! A received message on its way into a queue again: to the dead letters, or back into its own queue.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, KIND, MAX_PROPERTIES_BYTES, Names, ORIGINAL_EXPIRATION,
-    ORIGINAL_TYPE, Origin, Properties, fit_into_frame, note_broker_death, open, strip,
+    ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, FIRST_ERROR, MAX_PROPERTIES_BYTES, SKEWED_SINCE,
+    fit_into_frame, remove_header, strip, suspend_expiration,
 };
 use crate::handler::{Failed, HandlerSpec};
-use crate::message::{Envelope, Headers, Kind, MessageId, Problem, Value};
-
-/// When a build without a handler for its key first met a message, in seconds since 1970.
-const SKEWED_SINCE: &str = "postrider-skewed-since";
+use crate::message::{Envelope, Headers, MessageId, Problem, ReplyTo, Value};
 
 /// How many seconds the clocks of two processes may differ.
 const MOST_AHEAD: u64 = 60;
 
-/// Why the first attempt failed, from the first delayed one on.
-const FIRST_ERROR: &str = "postrider-first-error";
-
-/// Whether a header tells of attempts that were made before: only a message that is in its queue again has one.
-pub(super) fn is_of_earlier_attempts(header: &str) -> bool {
-    matches!(header, ATTEMPT | FIRST_ERROR | SKEWED_SINCE)
+/// The message as it came, to be put into a queue again. What would confuse the next delivery is kept as `postrider-original-…` or left
+/// out.
+fn moved(original: &Envelope) -> Envelope {
+    let mut envelope = original.clone();
+    strip(&mut envelope.headers);
+    // The broker reads it as "whoever sends this", and closes the channel of a sender that awaits no replies.
+    let means_its_sender = |to: &mut ReplyTo| matches!(to, ReplyTo::Queue(queue) if **queue == *DIRECT_REPLY_TO);
+    if let Some(ReplyTo::Queue(address)) = envelope.reply_to.take_if(means_its_sender) {
+        envelope.headers.set("postrider-original-reply-to", address);
+    }
+    if let Some(foreign) = &mut envelope.foreign {
+        (foreign.no_id, foreign.no_address) = (false, false);
+        if let Some(user) = foreign.user_id.take() {
+            envelope.headers.set("postrider-original-user-id", user);
+        }
+    }
+    envelope.transient = false;
+    envelope
 }
 
-/// The message as it came, with the properties that it came with, addressed to a queue. What would confuse the next delivery is kept as
-/// `postrider-original-…` or left out.
-fn forwarded(original: &Properties, envelope: &Envelope, queue: &str) -> Addressed {
-    let mut properties = original.clone();
-    let headers = &mut properties.headers;
-    strip(headers);
-    // Ours follow; what a stranger wrote there says nothing.
-    headers.retain(|name| !name.starts_with(DEAD));
-    headers.set(KIND, envelope.kind.as_str());
-    if let Some(expiration) = properties.expiration.take() {
-        headers.set(ORIGINAL_EXPIRATION, expiration);
-    }
-    // The broker reads it as "whoever sends this", and closes the channel of a sender that awaits no replies.
-    if let Some(address) = properties.reply_to.take_if(|address| **address == *DIRECT_REPLY_TO) {
-        headers.set("postrider-original-reply-to", address);
-    }
-    if let Some(user) = properties.user_id.take() {
-        headers.set("postrider-original-user-id", user);
-    }
-    if let Some(given) = &envelope.message_type {
-        headers.set(ORIGINAL_TYPE, Arc::clone(given));
-    }
-    // For the next attempt it is for the same service; a reply is for whoever has its queue.
-    let service = envelope.target.as_ref().filter(|_| envelope.kind != Kind::Reply);
-    properties.message_type = Some(match service {
-        Some(service) => format!("{service}:{}", envelope.key).into(),
-        None => envelope.key.shared(),
-    });
-    properties.message_id = Some(envelope.id.shared());
-    properties.persistent = true;
-    Addressed::to_queue(queue, properties, envelope.payload.clone())
+/// The message for a queue of its actor. Whatever says why it is a dead letter is ours to write; what a stranger wrote there says
+/// nothing.
+fn forwarded(original: &Envelope) -> Envelope {
+    let mut envelope = moved(original);
+    suspend_expiration(&mut envelope);
+    envelope.headers.retain(|name| !name.starts_with(DEAD));
+    envelope
 }
 
 /// A message that changes its queue and nothing else.
 #[must_use]
-pub fn relocated(delivery: &Delivery, names: &Names, queue: &str) -> Addressed {
-    let mut original = (*delivery.properties).clone();
-    if matches!(&*delivery.origin, Origin::Queue(queue) if queue.ends_with(".dead")) {
-        // What the broker says of a letter would be lost on the way.
-        note_broker_death(&mut original, names);
-    }
-    let envelope = open(&delivery.origin, &original, delivery.payload.clone());
-    // What was moved before is addressed by its type, the service included.
-    let address = original.message_type.clone().filter(|_| delivery.origin.is_moved());
+pub fn relocated(delivery: &Delivery, queue: &str) -> Addressed {
     // It expires where it goes as it would have where it was.
-    let expiration = original.expiration.take();
-    let mut addressed = forwarded(&original, &envelope, queue);
-    // In a dead-letter queue they are ours.
-    let why = original.headers.iter().filter(|(name, _)| name.starts_with(DEAD));
-    let properties = Arc::make_mut(&mut addressed.properties);
-    why.for_each(|(name, value)| drop(properties.headers.set(name, value.clone())));
-    properties.message_type = address.or(properties.message_type.take());
-    addressed = fitted(addressed);
-    Arc::make_mut(&mut addressed.properties).expiration = expiration;
-    addressed
+    fitted(queue, moved(&delivery.envelope))
 }
 
-/// Cut so that it fits into a frame.
-pub(crate) fn fitted(mut addressed: Addressed) -> Addressed {
-    fit_into_frame(Arc::make_mut(&mut addressed.properties), MAX_PROPERTIES_BYTES);
-    addressed
+/// The message on its way into a queue, cut so that it fits into a frame.
+pub(crate) fn fitted(queue: &str, mut envelope: Envelope) -> Addressed {
+    fit_into_frame(&mut envelope, MAX_PROPERTIES_BYTES);
+    Addressed::to_queue(queue, envelope)
 }
 
 /// Why and where a message was given up.
@@ -98,9 +65,9 @@ pub(super) struct DeadLetter<'a> {
 }
 
 /// The message as a dead letter: its bytes and headers, and why it is there.
-pub(super) fn dead_letter(original: &Properties, envelope: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
-    let mut addressed = forwarded(original, envelope, queue);
-    let headers = &mut Arc::make_mut(&mut addressed.properties).headers;
+pub(super) fn dead_letter(original: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
+    let mut envelope = forwarded(original);
+    let headers = &mut envelope.headers;
     if let Some(first) = why.first_error.filter(|_| headers.get(FIRST_ERROR).is_none()) {
         headers.set(FIRST_ERROR, first);
     }
@@ -108,7 +75,7 @@ pub(super) fn dead_letter(original: &Properties, envelope: &Envelope, queue: &st
     if let Some(handler) = why.handler {
         headers.set("postrider-dead-handler", handler.method);
     }
-    fitted(addressed)
+    fitted(queue, envelope)
 }
 
 /// Writes down why and where a message was given up.
@@ -139,38 +106,38 @@ pub(crate) fn letter_id() -> String {
 }
 
 /// The message for its next attempt.
-pub(super) fn retried(original: &Properties, envelope: &Envelope, queue: &str, attempt: u32, error: &str) -> Addressed {
-    let mut addressed = forwarded(original, envelope, queue);
-    let headers = &mut Arc::make_mut(&mut addressed.properties).headers;
-    headers.set(ATTEMPT, i64::from(attempt));
-    if headers.get(FIRST_ERROR).is_none() {
-        headers.set(FIRST_ERROR, error);
+pub(super) fn retried(original: &Envelope, queue: &str, attempt: u32, error: &str) -> Addressed {
+    let mut envelope = forwarded(original);
+    remove_header(&mut envelope, ATTEMPT);
+    envelope.attempt = attempt;
+    if envelope.headers.get(FIRST_ERROR).is_none() {
+        envelope.headers.set(FIRST_ERROR, error);
     }
-    fitted(addressed)
+    fitted(queue, envelope)
 }
 
 /// The message for another round through its own queue, because this build has no handler for it.
-pub(super) fn skewed(original: &Properties, envelope: &Envelope, queue: &str) -> Addressed {
-    let mut addressed = forwarded(original, envelope, queue);
-    set_skewed_since(Arc::make_mut(&mut addressed.properties));
-    fitted(addressed)
+pub(super) fn skewed(original: &Envelope, queue: &str) -> Addressed {
+    let mut envelope = forwarded(original);
+    set_skewed_since(&mut envelope);
+    fitted(queue, envelope)
 }
 
 /// Notes that nobody takes the message, unless it is noted already.
-pub(super) fn set_skewed_since(properties: &mut Properties) {
-    if skewed_since(properties).is_none() {
-        properties.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
+pub(super) fn set_skewed_since(envelope: &mut Envelope) {
+    if skewed_since(envelope).is_none() {
+        envelope.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
     }
 }
 
 /// How long ago a build without a handler first met the message.
-pub(super) fn skewed_for(properties: &Properties) -> Duration {
-    let since = skewed_since(properties).map_or(0, |since| seconds_now().saturating_sub(since));
+pub(super) fn skewed_for(envelope: &Envelope) -> Duration {
+    let since = skewed_since(envelope).map_or(0, |since| seconds_now().saturating_sub(since));
     Duration::from_secs(since)
 }
 
-fn skewed_since(properties: &Properties) -> Option<u64> {
-    match properties.headers.get(SKEWED_SINCE) {
+fn skewed_since(envelope: &Envelope) -> Option<u64> {
+    match envelope.headers.get(SKEWED_SINCE) {
         // From a time that is still to come it would be waited for ever.
         Some(Value::Timestamp(since)) if *since <= seconds_now() + MOST_AHEAD => Some(*since),
         _ => None,

@@ -23,5 +23,5 @@ pub(crate) use forward::{fitted, letter_id};
 pub use lane::{Breaker, ConsumerTimeout, Control, Pace};
 pub use states::{LaneState, LaneStates};
 pub use suspects::Suspects;
-pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_exchanges};
+pub use topology::{ActorPlan, LanePlan, QueryQueue, durable_queue, plan, query_queue, shared_sources};
 pub use upkeep::{REBIND_AFTER, UpkeepSettings, generation_queue, keep_bound, tell_others, were_deleted};

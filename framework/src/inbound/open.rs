@@ -2,35 +2,30 @@
 
 use std::sync::Arc;
 
-use crate::broker::{self, Delivery, Origin, Properties, Receipt};
+use crate::broker::{Delivery, HOME, Receipt, strip};
 use crate::bus::Identity;
 use crate::handler::Lane;
-use crate::inbound::forward::is_of_earlier_attempts;
 use crate::message::{Envelope, Name};
 
 pub(super) struct Opened {
+    /// The message as it came; the attempts share it, and retries have it.
     pub(super) envelope: Arc<Envelope>,
-    /// The properties as they came.
-    pub(super) original: Arc<Properties>,
     pub(super) receipt: Receipt,
 }
 
 /// Opens a delivery; the receipt alone when somebody else is meant.
 pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
-    let Delivery { origin, mut properties, payload, receipt, .. } = delivery;
-    if matches!(*origin, Origin::Delay(_)) {
-        let headers = &mut Arc::make_mut(&mut properties).headers;
-        broker::strip(headers);
-        headers.remove(broker::HOME);
-    } else if !origin.is_moved() && properties.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {
-        // It comes straight from its sender, so that nobody has tried it yet.
-        Arc::make_mut(&mut properties).headers.retain(|name| !is_of_earlier_attempts(name));
+    let Delivery { mut envelope, receipt, .. } = delivery;
+    if envelope.headers.get(HOME).is_some() {
+        // It comes out of a delay: what the broker wrote on the way there was not the end of it.
+        let headers = &mut Arc::make_mut(&mut envelope).headers;
+        strip(headers);
+        headers.remove(HOME);
     }
-    let envelope = broker::open(&origin, &properties, payload);
     if is_for_others(&envelope, lane, identity) {
         return Err(receipt);
     }
-    Ok(Opened { envelope: Arc::new(envelope), original: properties, receipt })
+    Ok(Opened { envelope, receipt })
 }
 
 fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
@@ -62,21 +57,17 @@ mod tests {
         fn any_delivery_is_opened_as_it_came_or_is_for_somebody_else(
             delivery in any::delivery(any::receipt), lane in prop::sample::select(&Lane::ALL[..])
         ) {
-            let (properties, payload, origin) =
-                (delivery.properties.clone(), delivery.payload.clone(), delivery.origin.clone());
+            let came = delivery.envelope.clone();
             match open(delivery, lane, &identity()) {
                 Ok(opened) => {
-                    prop_assert!(opened.receipt.is_live() && opened.envelope.attempt >= 1);
-                    prop_assert_eq!(&opened.envelope.payload, &payload);
-                    let (delayed, moved) = (matches!(*origin, Origin::Delay(_)), origin.is_moved());
-                    let mut came = (*properties).clone();
-                    came.headers.retain(|name| moved || !is_of_earlier_attempts(name));
-                    prop_assert!(delayed || *opened.original == came, "retries must have what came");
-                    prop_assert!(delayed || moved || opened.envelope.attempt == 1, "nobody has tried it yet");
+                    prop_assert!(opened.receipt.is_live());
+                    let delayed = came.headers.get(HOME).is_some();
+                    prop_assert!(delayed || Arc::ptr_eq(&opened.envelope, &came), "retries must have what came");
+                    prop_assert!(opened.envelope.headers.get(HOME).is_none());
+                    prop_assert_eq!((&opened.envelope.payload, &opened.envelope.id), (&came.payload, &came.id));
                 }
                 Err(receipt) => {
-                    let narrowed = ["postrider-recipients", "postrider-skip"].map(|name| properties.headers.get(name));
-                    prop_assert!(narrowed.iter().any(Option::is_some), "nobody else is meant");
+                    prop_assert!(!came.recipients.is_empty() || came.skip.is_some(), "nobody else is meant");
                     prop_assert!(receipt.is_live());
                 }
             }

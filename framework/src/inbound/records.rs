@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
-use crate::broker::{Addressed, Broker, BrokerError, ConsumerSpec, Properties, Queue, Receipt, Topology};
+use crate::broker::{Addressed, Broker, BrokerError, ConsumerSpec, Queue, Receipt, Topology};
 use crate::bus::Outlet;
-use crate::message::{Headers, MediaType, MessageId};
+use crate::message::{Envelope, MediaType};
 
 /// How long to wait for a record that is there, and for one to be written.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ pub(crate) async fn peek<T: DeserializeOwned>(
         // Somebody else may be reading them at the same time; then there are fewer.
         let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { break };
         let delivery = delivery?;
-        match serde_json::from_slice(&delivery.payload) {
+        match serde_json::from_slice(&delivery.envelope.payload) {
             Ok(record) => read.push(record),
             Err(error) => tracing::warn!(queue = spec.queue.name, %error, "a record cannot be read and is passed over"),
         }
@@ -61,19 +61,12 @@ async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> 
     }
 }
 
-/// Writes a record.
+/// Writes a record, which is JSON.
 ///
 /// # Errors
 /// What went wrong, as text.
-pub(crate) async fn write<T: Serialize>(outlet: &Outlet, queue: &str, record: &T) -> Result<(), String> {
-    let payload = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-    let properties = Properties {
-        content_type: Some(MediaType::JSON.shared()),
-        message_id: Some(MessageId::new().shared()),
-        persistent: true,
-        headers: Headers::new(),
-        ..Properties::default()
-    };
-    let addressed = Addressed::to_queue(queue, properties, payload.into());
+pub(crate) async fn write(outlet: &Outlet, queue: &str, record: Bytes) -> Result<(), String> {
+    let record = Envelope::note(MediaType::JSON, record);
+    let addressed = Addressed::to_queue(queue, record);
     outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Properties, Queue, Topology, is_direct_reply};
+use crate::broker::{Addressed, Queue, Topology, is_direct_reply};
 use crate::bus::{Bus, Counters, SendError, reply_to, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
@@ -34,9 +34,7 @@ pub(super) struct HeldDelivery {
     pub(super) redelivered: bool,
     /// What it is known by when it is delivered again, if it came without an id.
     pub(super) nameless: Option<Nameless>,
-    /// As they came: whatever a handler or middleware changes, retries and dead letters have these.
-    pub(super) original: Arc<Properties>,
-    /// The envelope as it came; the attempts share it.
+    /// The message as it came; the attempts share it. Whatever a handler or middleware changes, retries and dead letters have this one.
     pub(super) envelope: Arc<Envelope>,
     /// How it was handled, and the right to handle it, until it is settled.
     pub(super) handled: Option<(Turn, Handled)>,
@@ -95,10 +93,10 @@ impl Settler {
             }
             // The queue of an instance ends with it; there is no later for it.
             End::Later(_) | End::Retry(_) if lane == Lane::Instance => return Receive::Ack,
-            End::Later(_) => skewed(&held.original, &held.envelope, &self.queue),
+            End::Later(_) => skewed(&held.envelope, &self.queue),
             End::Retry(_) => {
                 let error = made.first_error.as_deref().map_or_else(|| in_short(&outcome), str::to_owned);
-                retried(&held.original, &held.envelope, &self.queue, made.attempt + 1, &error)
+                retried(&held.envelope, &self.queue, made.attempt + 1, &error)
             }
             End::DeadLetter => self.dead_letter(&outcome, &made, held),
         };
@@ -148,7 +146,7 @@ impl Settler {
         }
         let first_error = made.first_error.as_deref();
         let why = DeadLetter { service, actor: self.actor, handler, attempts, first_error, failed };
-        dead_letter(&held.original, &held.envelope, &self.dead_queue, &why)
+        dead_letter(&held.envelope, &self.dead_queue, &why)
     }
 
     async fn forward(&self, addressed: Addressed, end: End) -> Result<(), String> {
@@ -158,8 +156,8 @@ impl Settler {
             End::DeadLetter => match outlet.forward(addressed.clone(), deadline).await {
                 // Somebody removed the dead-letter queue.
                 Err(SendError::Unroutable { .. }) => {
-                    let queues = vec![Queue::quorum(&*self.dead_queue)];
-                    let declared = self.bus.broker.declare(&Topology { queues, ..Topology::default() }).await;
+                    let dead_queue = Topology::of_queues([Queue::replicated(&*self.dead_queue)]);
+                    let declared = self.bus.broker.declare(&dead_queue).await;
                     declared.map_err(|error| error.to_string())?;
                     outlet.forward(addressed, deadline).await
                 }

@@ -14,16 +14,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Broker, ConsumerSpec, Properties, Queue, Topology};
+use crate::broker::{Addressed, Broker, ConsumerSpec, Queue, Topology};
 use crate::bus::Outlet;
-use crate::message::{MessageId, is_logged};
+use crate::message::{Envelope, MediaType, is_logged};
 
 /// From so many deliveries without an end on a message is suspected.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
 /// So often a suspect may end its process while it is handled alone; then it is given up.
 const CONDEMNED_AFTER: u64 = 3;
 /// How long the notes of a suspect stand that nobody looks at: a week.
-const UNUSED_FOR_MILLIS: i32 = 7 * 24 * 3_600 * 1_000;
+const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How long a note may take to be written, and to be taken out.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a suspect waits for another one of its process.
@@ -108,19 +108,17 @@ impl Notes {
     }
 
     async fn write(&self, queue: &str) -> Result<(), String> {
-        let queues = vec![Queue::classic(queue).with("x-expires", UNUSED_FOR_MILLIS)];
-        let declared = self.broker.declare(&Topology { queues, ..Topology::default() }).await;
+        let notes = Queue::on_one_node(queue).removed_when_unused_for(UNUSED_FOR);
+        let declared = self.broker.declare(&Topology::of_queues([notes])).await;
         declared.map_err(|error| error.to_string())?;
-        let message_id = Some(MessageId::new().shared());
-        let properties = Properties { message_id, persistent: true, ..Properties::default() };
-        let note = Addressed::to_queue(queue, properties, Bytes::new());
+        let note = Envelope::note(MediaType::BYTES, Bytes::new());
+        let note = Addressed::to_queue(queue, note);
         self.outlet.forward(note, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
     }
 
     /// Removes all notes of a suspect.
     async fn remove_all(&self, queue: &str) -> Result<(), String> {
-        let topology = Topology { queues: vec![Queue::standing(queue)], ..Topology::default() };
-        self.broker.remove(&topology).await.map_err(|error| error.to_string())
+        self.broker.remove(&Topology::of_queues([Queue::standing(queue)])).await.map_err(|error| error.to_string())
     }
 
     /// Takes one note out: all are the same.

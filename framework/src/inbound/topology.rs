@@ -1,8 +1,8 @@
-//! From what an actor handles to exchanges, queues and bindings: pure.
+//! From what an actor handles to claims, queues and subscriptions: pure.
 
 use std::str::FromStr;
 
-use crate::broker::{Binding, ConsumerSpec, Exchange, ExchangeKind, Names, Queue, Topology};
+use crate::broker::{Claim, ConsumerSpec, Names, Queue, Source, Subscription, Topology};
 use crate::bus::channel_key;
 use crate::handler::{Attributes, Guarantee, HandlerSpec, Lane};
 use crate::message::Kind;
@@ -38,7 +38,7 @@ pub struct ActorPlan {
     pub dead_queue: String,
     /// Its lanes that have a handler.
     pub lanes: Vec<LanePlan>,
-    /// What stands beside the lanes' own queues: exchanges, claims, tap, the dead-letter queue.
+    /// What stands beside the lanes' own queues: claims, sources, copies for taps, the dead-letter queue.
     pub topology: Topology,
 }
 
@@ -50,7 +50,8 @@ pub struct LanePlan {
     /// Whether a delivery is acked when its permit is taken.
     pub ack_on_receipt: bool,
     queue: Queue,
-    sources: Vec<(String, String)>,
+    /// The kinds and keys that it handles.
+    keys: Vec<(Kind, String)>,
 }
 
 impl LanePlan {
@@ -61,10 +62,11 @@ impl LanePlan {
         if self.lane == Lane::Instance {
             queue.name = format!("{}.{epoch}", queue.name);
         }
-        let bindings = self.sources.iter().map(|(source, key)| Binding::to_queue(source, key, &queue.name)).collect();
+        let subscribe = |(kind, key): &(Kind, String)| Subscription::new(*kind, key, &queue.name);
+        let subscriptions = self.keys.iter().map(subscribe).collect();
         ConsumerSpec {
             queue,
-            topology: Topology { bindings, ..Topology::default() },
+            topology: Topology { subscriptions, ..Topology::default() },
             prefetch,
             answers: self.lane == Lane::Query,
         }
@@ -76,31 +78,25 @@ impl LanePlan {
         &self.queue.name
     }
 
-    /// Queue and bindings, if they outlive a process.
+    /// Queue and subscriptions, if they outlive a process.
     #[must_use]
-    pub fn lasting(&self) -> Option<(Queue, Vec<Binding>)> {
+    pub fn lasting(&self) -> Option<(Queue, Vec<Subscription>)> {
         if self.lane == Lane::Instance {
             return None;
         }
         let spec = self.consumer(1, 0);
-        Some((spec.queue, spec.topology.bindings))
+        Some((spec.queue, spec.topology.subscriptions))
     }
 }
 
-/// The exchanges that every service uses.
+/// What every service uses: the sources of all kinds, and copies of all events for taps.
 #[must_use]
-pub fn shared_exchanges(names: &Names) -> Topology {
-    let exchange = |kind, route| Exchange::new(&*names.exchange(kind), route);
+pub fn shared_sources() -> Topology {
+    let kinds = [Kind::Command, Kind::Query, Kind::Event, Kind::Channel].map(Source::Kind);
     Topology {
-        exchanges: vec![
-            exchange(Kind::Command, ExchangeKind::Direct),
-            exchange(Kind::Query, ExchangeKind::Direct),
-            exchange(Kind::Event, ExchangeKind::Topic),
-            exchange(Kind::Channel, ExchangeKind::Direct),
-            Exchange::new(names.tap(), ExchangeKind::Topic),
-        ],
-        queues: Vec::new(),
-        bindings: vec![Binding::to_exchange(&*names.exchange(Kind::Event), "#", names.tap())],
+        sources: kinds.into_iter().chain([Source::Taps]).collect(),
+        subscriptions: vec![Subscription::to_taps(Kind::Event, "#")],
+        ..Topology::default()
     }
 }
 
@@ -117,52 +113,45 @@ pub fn plan(
     let service = attributes.service;
     let queue = names.queue(service, attributes.queue);
     let dead_queue = names.dead_queue(&queue);
-    let mut topology = claims(attributes, names);
-    topology.extend(shared_exchanges(names));
-    topology.queues.push(Queue::quorum(&dead_queue));
+    let mut topology = claims(attributes);
+    topology.extend(shared_sources());
+    topology.queues.push(Queue::replicated(&dead_queue));
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
-        let mut sources: Vec<_> =
-            handlers.iter().filter(|spec| spec.lane() == lane).flat_map(|spec| sources(spec, service, names)).collect();
+        let of_lane = handlers.iter().filter(|spec| spec.lane() == lane);
+        let mut keys: Vec<_> = of_lane.flat_map(|spec| keys(spec, service)).collect();
         if lane == Lane::Query && answers_ping {
-            sources.push((names.exchange(Kind::Query).to_string(), channel_key(service, "ping")));
+            keys.push((Kind::Query, channel_key(service, "ping")));
         }
-        if sources.is_empty() {
+        if keys.is_empty() {
             continue;
         }
-        tap(&sources, names, &mut topology);
+        tap(&keys, &mut topology);
         let queue = lane_queue(lane, attributes, &queue, names, instance, queries);
         let ack_on_receipt = lane == Lane::Durable && attributes.guarantee == Guarantee::AtMostOnce;
-        lanes.push(LanePlan { lane, ack_on_receipt, queue, sources });
+        lanes.push(LanePlan { lane, ack_on_receipt, queue, keys });
     }
     ActorPlan { queue, dead_queue, lanes, topology }
 }
 
-/// The claim of a domain is an exchange that only its owner can declare, because its arguments name the owner.
-fn claims(attributes: &Attributes, names: &Names) -> Topology {
-    let claim = |domain: &&str| {
-        Exchange::new(names.domain(domain), ExchangeKind::Fanout)
-            .with("alternate-exchange", names.owner(attributes.service))
-    };
-    Topology { exchanges: attributes.domains.iter().map(claim).collect(), ..Topology::default() }
+fn claims(attributes: &Attributes) -> Topology {
+    let claim = |domain: &&str| Claim { domain: (*domain).to_owned(), service: attributes.service.to_owned() };
+    Topology { claims: attributes.domains.iter().map(claim).collect(), ..Topology::default() }
 }
 
-fn sources(spec: &HandlerSpec, service: &str, names: &Names) -> Vec<(String, String)> {
-    let exchange = names.exchange(spec.kind).to_string();
+fn keys(spec: &HandlerSpec, service: &str) -> Vec<(Kind, String)> {
+    let (own, by_name) = ((spec.kind, spec.key.to_owned()), (spec.kind, channel_key(service, spec.key)));
     match spec.kind {
-        Kind::Command | Kind::Query => {
-            vec![(exchange.clone(), spec.key.to_owned()), (exchange, channel_key(service, spec.key))]
-        }
-        Kind::Channel => vec![(exchange, channel_key(service, spec.key))],
-        Kind::Event | Kind::Reply => vec![(exchange, spec.key.to_owned())],
+        Kind::Command | Kind::Query => vec![own, by_name],
+        Kind::Channel => vec![by_name],
+        Kind::Event | Kind::Reply => vec![own],
     }
 }
 
-/// The tap is bound with the same exact keys as the owner's queue, so that a message nobody owns is still returned.
-fn tap(sources: &[(String, String)], names: &Names, topology: &mut Topology) {
-    let events = names.exchange(Kind::Event);
-    for (source, key) in sources.iter().filter(|(source, _)| **source != *events) {
-        topology.bindings.push(Binding::to_exchange(source, key, names.tap()));
+/// Taps get copies of exactly the keys that the owner's queue gets, so that a message nobody owns is still returned.
+fn tap(keys: &[(Kind, String)], topology: &mut Topology) {
+    for (kind, key) in keys.iter().filter(|(kind, _)| *kind != Kind::Event) {
+        topology.subscriptions.push(Subscription::to_taps(*kind, key));
     }
 }
 
@@ -176,7 +165,7 @@ fn lane_queue(
 ) -> Queue {
     match (lane, attributes.guarantee) {
         (Lane::Query, _) => query_queue(&names.query_queue(queue), queries),
-        (Lane::Instance, _) => Queue::exclusive(format!("{queue}.instance.{instance}")),
+        (Lane::Instance, _) => Queue::of_connection(format!("{queue}.instance.{instance}")),
         (Lane::Durable, guarantee) => durable_queue(names, queue, guarantee, attributes.ordered),
     }
 }
@@ -185,8 +174,8 @@ fn lane_queue(
 #[must_use]
 pub fn query_queue(queue: &str, queries: QueryQueue) -> Queue {
     match queries {
-        QueryQueue::Classic => Queue::classic(queue),
-        QueryQueue::Quorum => Queue::quorum(queue),
+        QueryQueue::Classic => Queue::on_one_node(queue),
+        QueryQueue::Quorum => Queue::replicated(queue),
     }
 }
 
@@ -194,10 +183,8 @@ pub fn query_queue(queue: &str, queries: QueryQueue) -> Queue {
 #[must_use]
 pub fn durable_queue(names: &Names, queue: &str, guarantee: Guarantee, ordered: bool) -> Queue {
     if guarantee == Guarantee::AtMostOnce {
-        return Queue::classic(queue);
+        return Queue::on_one_node(queue);
     }
-    let durable = Queue::quorum(queue)
-        .with("x-dead-letter-exchange", "")
-        .with("x-dead-letter-routing-key", names.dead_queue(queue));
-    if ordered { durable.with("x-single-active-consumer", true) } else { durable }
+    let durable = Queue::replicated(queue).with_last_resort(names.dead_queue(queue));
+    if ordered { durable.with_one_active_consumer() } else { durable }
 }

@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Broker, BrokerError, Names, Properties, Queue, To, Topology};
+use crate::broker::{Addressed, Broker, BrokerError, Names, Queue, To, Topology};
 use crate::bus::{Bus, Outlet};
 use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
-use crate::inbound::topology::shared_exchanges;
-use crate::message::{Kind, MessageId, is_logged};
+use crate::inbound::topology::shared_sources;
+use crate::message::{Envelope, Key, Kind, MediaType, Name, is_logged};
 use crate::supervise::supervise;
 
 /// How often what others say of deleted exchanges makes this process declare all again, at most.
@@ -179,7 +179,7 @@ impl Upkeep {
 /// The queue that counts how often deleted exchanges were declared again.
 #[must_use]
 pub fn generation_queue(names: &Names) -> Topology {
-    Topology { queues: vec![Queue::quorum(names.generation())], ..Topology::default() }
+    Topology::of_queues([Queue::replicated(names.generation())])
 }
 
 /// Whether exchanges that stood before are gone, so that others are to be told when they stand again.
@@ -187,27 +187,16 @@ pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
     if !matches!(broker.inspect(&names.generation()).await, Ok(Some(_))) {
         return false;
     }
-    for exchange in shared_exchanges(names).exchanges {
-        if matches!(broker.exchange_stands(&exchange.name).await, Ok(false)) {
-            return true;
-        }
-    }
-    false
+    broker.absent(&shared_sources()).await.is_ok_and(|absent| !absent.is_empty())
 }
 
 /// Tells all processes that exchanges were deleted, so that they declare them with what is bound to them.
 pub async fn tell_others(outlet: &Outlet, names: &Names) {
-    let sign = |to: To| Addressed {
-        mandatory: matches!(to, To::Queue(_)),
-        to,
-        delay: None,
-        awaits_reply: false,
-        properties: Arc::new(Properties {
-            message_id: Some(MessageId::new().shared()),
-            persistent: true,
-            ..Properties::default()
-        }),
-        payload: Bytes::new(),
+    let (everybody, key) = BIND.split_once(':').unwrap_or_default();
+    let sign = |to: To| {
+        let mut envelope = Envelope::new(Kind::Channel, Key::from_wire(key), MediaType::BYTES, Bytes::new());
+        envelope.target = Some(Name::from_wire(everybody));
+        Addressed { mandatory: matches!(to, To::Queue(_)), to, delay: None, envelope: Arc::new(envelope) }
     };
     let deadline = Instant::now() + PATIENCE;
     // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::message::content_encoding::ContentEncoding;
+use crate::message::foreign::Foreign;
 use crate::message::id::MessageId;
 use crate::message::key::{Key, Name};
 use crate::message::kind::Kind;
@@ -32,7 +33,7 @@ pub enum Status {
 /// Headers and payload bytes: the only shape that crosses a process.
 ///
 /// `Debug` shows neither the payload nor secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Envelope {
     /// Command, event, query, channel message or reply.
@@ -91,6 +92,8 @@ pub struct Envelope {
     pub cluster_id: Option<Arc<str>>,
     /// The user's own headers, trace context and bearer token among them.
     pub headers: Headers,
+    /// What a foreign sender wrote that has no field; `None` for what is ours.
+    pub foreign: Option<Box<Foreign>>,
 }
 
 impl Envelope {
@@ -135,7 +138,13 @@ impl Envelope {
             message_type: None,
             cluster_id: None,
             headers: Headers::new(),
+            foreign: None,
         }
+    }
+
+    /// A note in a queue of ours: for no handler, so that it has no key.
+    pub(crate) fn note(media_type: MediaType, payload: Bytes) -> Self {
+        Self::new(Kind::Reply, Key::from_wire(""), media_type, payload)
     }
 
     /// The token of an `authorization: Bearer …` header.
@@ -148,6 +157,26 @@ impl Envelope {
     #[must_use]
     pub fn wants_reply(&self) -> bool {
         self.reply_to.is_some()
+    }
+
+    /// The id that a reply to this message names.
+    #[must_use]
+    pub fn reply_id(&self) -> &MessageId {
+        self.correlation_id.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Whether its sender gave it the id that it has.
+    #[must_use]
+    pub fn has_own_id(&self) -> bool {
+        self.foreign.as_ref().is_none_or(|foreign| !foreign.no_id)
+    }
+
+    /// The key, with `service:` in front if the message is for one service by name.
+    pub(crate) fn address(&self) -> Arc<str> {
+        match &self.target {
+            Some(service) => format!("{service}:{}", self.key).into(),
+            None => self.key.shared(),
+        }
     }
 }
 

@@ -43,16 +43,6 @@ impl MessageId {
         self.followed_by(&[key, &format!("{:x}", xxh3_128(payload))], 0)
     }
 
-    /// The id as text that is not copied.
-    pub(crate) fn shared(&self) -> Arc<str> {
-        Arc::clone(&self.0)
-    }
-
-    /// The id as text, when it is not needed any more.
-    pub(crate) fn into_shared(self) -> Arc<str> {
-        self.0
-    }
-
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -33,11 +33,6 @@ impl Key {
         Arc::clone(&self.0)
     }
 
-    /// The key as text, when it is not needed any more.
-    pub(crate) fn into_shared(self) -> Arc<str> {
-        self.0
-    }
-
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -80,11 +75,6 @@ impl Name {
     /// The name as text that others share.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
-    }
-
-    /// The name as text, when it is not needed any more.
-    pub(crate) fn into_shared(self) -> Arc<str> {
-        self.0
     }
 
     /// The name as text.

@@ -34,14 +34,6 @@ impl MediaType {
         Self(Cow::Borrowed(text))
     }
 
-    pub(crate) fn shared(&self) -> Cow<'static, str> {
-        self.0.clone()
-    }
-
-    pub(crate) fn into_shared(self) -> Cow<'static, str> {
-        self.0
-    }
-
     /// The media type as text, parameters included.
     #[must_use]
     pub fn as_str(&self) -> &str {

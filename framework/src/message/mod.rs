@@ -3,6 +3,7 @@
 mod content_encoding;
 mod contract;
 mod envelope;
+mod foreign;
 mod id;
 mod key;
 mod kind;
@@ -16,6 +17,7 @@ mod value;
 pub use content_encoding::ContentEncoding;
 pub use contract::{Command, Contract, Event, Query, Request};
 pub use envelope::{Envelope, ReplyTo, Status};
+pub use foreign::Foreign;
 pub use id::MessageId;
 pub use key::{Key, Name};
 pub use kind::Kind;

@@ -114,8 +114,6 @@ type Header = (Cow<'static, str>, Value);
 #[derive(Clone, Default)]
 pub struct Headers {
     entries: Option<Arc<Entries>>,
-    /// Names that begin so are not seen.
-    hidden: Option<&'static str>,
 }
 
 /// In the order of their names. There are few, so that a search costs less than a tree's nodes.
@@ -155,24 +153,15 @@ impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: None, hidden: None }
+        Self { entries: None }
     }
 
     /// The value of a header.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         let Entries(entries) = self.entries.as_deref()?;
-        let place = self.visible_place(name)?;
+        let place = self.entries.as_deref()?.place(name).ok()?;
         entries.get(place).map(|(_, value)| value)
-    }
-
-    fn visible_place(&self, name: &str) -> Option<usize> {
-        let entries = self.entries.as_deref().filter(|_| self.shows(name))?;
-        entries.place(name).ok()
-    }
-
-    fn shows(&self, name: &str) -> bool {
-        self.hidden.is_none_or(|hidden| !name.starts_with(hidden))
     }
 
     /// The value of a header, if it is text.
@@ -191,26 +180,22 @@ impl Headers {
         self.edit().put(name, value)
     }
 
-    /// The headers, to be changed. What is not seen is gone then.
+    /// The headers, to be changed.
     pub(crate) fn edit(&mut self) -> &mut Entries {
-        if let Some(hidden) = self.hidden.take() {
-            self.retain(|name| !name.starts_with(hidden));
-        }
         Arc::make_mut(self.entries.get_or_insert_default())
     }
 
     /// Removes a header and returns it.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
-        self.visible_place(name)?;
+        let place = self.entries.as_deref()?.place(name).ok()?;
         let Entries(entries) = self.edit();
-        let place = entries.iter().position(|(other, _)| other == name)?;
         Some(entries.remove(place).1)
     }
 
     /// All headers in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let entries = self.entries.as_deref().map(|Entries(entries)| entries.as_slice()).unwrap_or_default();
-        entries.iter().map(|(name, value)| (&**name, value)).filter(|(name, _)| self.shows(name))
+        entries.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Keeps the headers for which the function says yes.
@@ -218,20 +203,6 @@ impl Headers {
         if self.entries.is_some() {
             self.edit().0.retain(|(name, _)| keep(name));
         }
-    }
-
-    /// A copy of the headers for which the function says yes.
-    pub(crate) fn only(&self, mut keep: impl FnMut(&str, &Value) -> bool) -> Self {
-        let mut only = Self::new();
-        let Entries(entries) = only.edit();
-        let kept = self.entries.as_deref().map(|Entries(entries)| entries.as_slice()).unwrap_or_default();
-        entries.extend(kept.iter().filter(|(name, value)| self.shows(name) && keep(name, value)).cloned());
-        only
-    }
-
-    /// The same headers, without those whose names begin so.
-    pub(crate) fn hiding(&self, prefix: &'static str) -> Self {
-        Self { entries: self.entries.clone(), hidden: Some(prefix) }
     }
 
     /// Whether there is none.
@@ -309,12 +280,11 @@ mod tests {
         Set(String, i64),
         Remove(String),
         Retain(char),
-        Hide,
         /// Goes on with a copy; the original is not to change any more.
         Copy,
     }
 
-    /// More names than are looked at one by one, some of them hidden.
+    /// More names than are looked at one by one.
     fn name() -> impl Strategy<Value = String> {
         "(own-)?[a-d]{1,2}"
     }
@@ -324,7 +294,6 @@ mod tests {
             12 => (name(), any::<i64>()).prop_map(|(name, value)| Step::Set(name, value)),
             3 => name().prop_map(Step::Remove),
             1 => prop::char::range('a', 'e').prop_map(Step::Retain),
-            1 => Just(Step::Hide),
             2 => Just(Step::Copy),
         ]
     }
@@ -340,13 +309,13 @@ mod tests {
         prop_assert_eq!(headers.clone().into_iter().collect::<Vec<_>>(), shown.clone());
         prop_assert_eq!(headers, &shown.into_iter().collect::<Headers>());
         let size: usize = model.keys().map(|name| 1 + name.len() + Value::I64(0).size()).sum();
-        prop_assert_eq!(headers.size(), size, "what is hidden is not sent");
+        prop_assert_eq!(headers.size(), size);
         Ok(())
     }
 
     proptest! {
         #[test]
-        fn headers_are_a_map_whatever_is_hidden_shared_or_changed(
+        fn headers_are_a_map_whatever_is_shared_or_changed(
             steps in prop::collection::vec(step(), 0..60), asked in name()
         ) {
             let (mut headers, mut model, mut left) = (Headers::new(), BTreeMap::new(), Vec::new());
@@ -363,10 +332,6 @@ mod tests {
                     Step::Retain(letter) => {
                         headers.retain(|name| !name.ends_with(letter));
                         model.retain(|name, _| !name.ends_with(letter));
-                    }
-                    Step::Hide => {
-                        headers = headers.hiding("own-");
-                        model.retain(|name, _| !name.starts_with("own-"));
                     }
                     Step::Copy => {
                         let copy = headers.clone();

@@ -30,6 +30,7 @@ pub mod conformance;
 mod fault_test;
 mod test_app;
 
+pub use crate::adapter::amqp::foreign::ForeignMessage;
 pub use crate::adapter::in_process::{Fault, FaultKind, Faults, Step};
 pub use fault_test::{FaultReport, FaultTest, MakeApp};
 pub use test_app::{Log, TestApp};

@@ -8,11 +8,13 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::adapter::amqp::Routed;
-use crate::broker::{Addressed, BrokerError, Names, Publication, To, Topology, delay_levels, delay_return};
+use crate::adapter::amqp::declaration::{Declaration, binding};
+use crate::adapter::amqp::levels::delay_levels;
+use crate::broker::{Addressed, BrokerError, Names, Publication, Source, Subscription, Target, To};
 
 /// Declares something at the broker.
 pub(in crate::adapter) type Declare =
-    Box<dyn Fn(Topology) -> BoxFuture<'static, Result<(), BrokerError>> + Send + Sync>;
+    Box<dyn Fn(Declaration) -> BoxFuture<'static, Result<(), BrokerError>> + Send + Sync>;
 
 /// Declares what delays need, once per connection.
 pub(in crate::adapter) struct Delays {
@@ -95,8 +97,13 @@ impl Delays {
         let _declares_alone = self.declaring.lock().await;
         self.declare_once("", delay_levels).await?;
         if let Some(queue) = queue {
+            let comes_back = Subscription {
+                source: Source::Delays,
+                pattern: queue.to_owned(),
+                target: Target::Queue(queue.to_owned()),
+            };
             let way_back =
-                |names: &Names| Topology { bindings: vec![delay_return(names, queue)], ..Topology::default() };
+                |names: &Names| Declaration { bindings: vec![binding(&comes_back, names)], ..Declaration::default() };
             self.declare_once(queue, way_back).await?;
         }
         Ok(())
@@ -108,7 +115,7 @@ impl Delays {
     }
 
     /// What was forgotten while it was declared is declared again before the next delay.
-    async fn declare_once(&self, name: &str, topology: impl FnOnce(&Names) -> Topology) -> Result<(), BrokerError> {
+    async fn declare_once(&self, name: &str, topology: impl FnOnce(&Names) -> Declaration) -> Result<(), BrokerError> {
         let forgotten = {
             let mut standing = self.standing();
             if standing.declared.contains(name) {

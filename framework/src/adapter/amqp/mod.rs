@@ -1,20 +1,36 @@
 //! Exchanges and routing keys for what the port says in its own words. RabbitMQ routes by them, and the in-process broker has
 //! RabbitMQ's rules.
 
+mod death;
+mod declaration;
 pub(super) mod delays;
+#[cfg(any(feature = "rabbitmq", feature = "testing", test))]
+pub(crate) mod fields;
+#[cfg(test)]
+pub(super) mod fields_tests;
+#[cfg(test)]
+mod for_tests;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod foreign;
+mod levels;
+mod origin;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-pub(super) use delays::Delays;
-
-use crate::broker::{
-    Addressed, Capabilities, HOME, KIND, MAX_DELAY, MAX_PROPERTIES_BYTES, MessageLimits, Names, ORIGINAL_EXPIRATION,
-    ORIGINAL_TYPE, Origin, Patterns, Properties, Settles, Taps, To, delayed_publish, delayed_to_queue,
+pub(super) use death::note_broker_death;
+pub(super) use declaration::{
+    Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange, subscription,
 };
-use crate::message::{Kind, Value};
+pub(super) use delays::Delays;
+pub(crate) use origin::Origin;
+
+use crate::adapter::amqp::levels::{MAX_DELAY, delayed_publish, delayed_to_queue};
+use crate::broker::{
+    Addressed, Capabilities, HOME, MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, MessageLimits, Names, Patterns, Settles, Taps,
+    To, suspend_expiration,
+};
+use crate::message::{Envelope, Kind, Name};
 
 /// What RabbitMQ can do, and the in-process broker with its rules.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
@@ -33,7 +49,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
     expires: true,
     taps: Taps::All,
     claims: true,
-    limits: MessageLimits { payload: 16 * 1024 * 1024, properties: MAX_PROPERTIES_BYTES, name: u8::MAX as usize },
+    limits: MessageLimits { payload: 16 * 1024 * 1024, properties: MAX_PROPERTIES_BYTES, name: MAX_TEXT_BYTES },
     ..Capabilities::none()
 };
 
@@ -42,13 +58,10 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
 pub(super) struct Routed {
     pub(super) way: Way,
     pub(super) mandatory: bool,
-    #[cfg_attr(
-        not(feature = "rabbitmq"),
-        expect(dead_code, reason = "in process the reply's address is known before")
-    )]
-    pub(super) awaits_reply: bool,
-    pub(super) properties: Arc<Properties>,
-    pub(super) payload: Bytes,
+    /// Whether its way tells neither kind nor key.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
+    pub(super) tells_address: bool,
+    pub(super) envelope: Arc<Envelope>,
 }
 
 /// The exchange and routing key a message is published with.
@@ -69,47 +82,39 @@ impl Way {
     }
 
     /// How a message was addressed that came by this way.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process the envelope tells it"))]
     pub(super) fn origin(&self, names: &Names) -> Origin {
-        names.origin(&self.exchange, Arc::clone(&self.routing_key))
+        Origin::of(names, &self.exchange, Arc::clone(&self.routing_key))
     }
 }
 
 impl Routed {
     /// A message that leaves at once, or into its delay.
     pub(super) fn of(message: Addressed, names: &Names) -> Self {
-        let Addressed { to, delay, mandatory, awaits_reply, mut properties, payload } = message;
+        let Addressed { to, delay, mandatory, mut envelope } = message;
         let way = match delay {
             None => Way::to(&to, names),
-            Some(delay) => delayed(&to, delay, Arc::make_mut(&mut properties), names),
+            Some(delay) => delayed(&to, delay, Arc::make_mut(&mut envelope), names),
         };
-        Self { way, mandatory, awaits_reply, properties, payload }
+        Self { way, mandatory, tells_address: delay.is_some() || matches!(to, To::Queue(_)), envelope }
     }
 }
 
 /// The way through the delays, and what the message must tell of itself when they are over. It does not expire before that.
-fn delayed(to: &To, delay: Duration, properties: &mut Properties, names: &Names) -> Way {
+fn delayed(to: &To, delay: Duration, envelope: &mut Envelope, names: &Names) -> Way {
     let (exchange, routing_key) = match to {
         To::Queue(queue) => {
             // Should the way back be gone when the delay is over, it is sent on from what is due.
             if **queue != *names.due() {
-                properties.headers.set(HOME, Arc::clone(queue));
+                envelope.headers.set(HOME, Arc::clone(queue));
             }
             delayed_to_queue(names, delay, queue)
         }
-        To::Key { kind, .. } => {
-            let key = to.name();
-            properties.headers.set(KIND, kind.as_str());
-            // The key takes the place of a type that its sender gave it. Without one, the type is the key.
-            let plain = key.split_once(':').map_or(&*key, |(_, key)| key);
-            if let Some(given) = properties.message_type.take().filter(|given| **given != *plain) {
-                properties.headers.set(ORIGINAL_TYPE, Value::Text(given));
-            }
-            properties.message_type = Some(key);
+        To::Key { service, .. } => {
+            envelope.target = service.clone().map(Name::from_wire);
             // A restart of the broker must not lose what waits for days.
-            properties.persistent = true;
-            if let Some(expiration) = properties.expiration.take() {
-                properties.headers.set(ORIGINAL_EXPIRATION, expiration);
-            }
+            envelope.transient = false;
+            suspend_expiration(envelope);
             delayed_publish(names, delay)
         }
     };

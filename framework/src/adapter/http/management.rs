@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use ureq::Agent;
 
-use crate::broker::{Binding, Destination};
+use crate::adapter::amqp::{Binding, Destination};
 use crate::message::Secret;
 
 /// How long one answer may take.
@@ -91,18 +91,19 @@ impl Management {
         self.get(&self.path(name))
     }
 
-    /// The bindings of a queue, without the one that every queue has. Blocks.
+    /// The bindings of a queue, as they are recorded, without the one that every queue has. Blocks.
     ///
     /// # Errors
     /// As [`Management::queue`].
-    pub fn bindings(&self, name: &str) -> Result<Vec<Binding>, String> {
+    pub fn bindings(&self, name: &str) -> Result<Vec<Json>, String> {
         let found: Vec<BindingInfo> = self.get(&format!("{}/bindings", self.path(name)))?;
         let binding = |info: BindingInfo| Binding {
             source: info.source,
             routing_key: info.routing_key,
             destination: Destination::Queue(info.destination),
         };
-        Ok(found.into_iter().map(binding).filter(|binding| !binding.source.is_empty()).collect())
+        let bindings = found.into_iter().map(binding).filter(|binding| !binding.source.is_empty());
+        Ok(bindings.filter_map(|binding| serde_json::to_value(binding).ok()).collect())
     }
 
     /// The path of a queue, as a finding names it.

@@ -7,19 +7,19 @@ use foldhash::HashMap;
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 
-use crate::adapter::amqp::{Routed, Way};
+use crate::adapter::amqp::{Declaration, DeclaredQueue, Routed, note_broker_death};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
 use crate::adapter::in_process::publisher::publish;
 use crate::adapter::in_process::queue::Subscriber;
 use crate::broker::{
-    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin, Receipt,
+    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Receipt,
 };
 
 pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut state = connection.inner.lock();
-    let mut topology = spec.topology.clone();
-    topology.queues.insert(0, spec.queue.clone());
+    let mut topology = Declaration::of(&spec.topology, &connection.names);
+    topology.queues.insert(0, DeclaredQueue::of(&spec.queue));
     state.declare(&topology, connection.id)?;
     let id = state.next_id();
     let wake = Arc::new(AtomicWaker::new());
@@ -50,7 +50,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         wake: Arc::clone(&wake),
         itself: Weak::clone(itself),
     });
-    Ok(Box::new(InProcessConsumer { channel, last: None }))
+    Ok(Box::new(InProcessConsumer { channel }))
 }
 
 /// One consumer's channel.
@@ -178,23 +178,9 @@ impl Channel {
 
 struct InProcessConsumer {
     channel: Arc<Channel>,
-    /// The way of the last delivery, and how that was addressed.
-    last: Option<(Arc<Way>, Arc<Origin>)>,
 }
 
 impl InProcessConsumer {
-    /// What comes often was addressed as what came before it.
-    fn origin(&mut self, way: &Arc<Way>) -> Arc<Origin> {
-        if let Some((last, origin)) = &self.last
-            && (Arc::ptr_eq(last, way) || last == way)
-        {
-            return Arc::clone(origin);
-        }
-        let origin = Arc::new(way.origin(&self.channel.connection.names));
-        self.last = Some((Arc::clone(way), Arc::clone(&origin)));
-        origin
-    }
-
     /// What there is to say right now.
     #[allow(clippy::panic, reason = "a fault that tests ask for")]
     fn poll_once(&mut self) -> Option<Option<Result<Delivery, BrokerError>>> {
@@ -218,12 +204,14 @@ impl InProcessConsumer {
         if self.channel.connection.fault(Step::Deliver, Some(&self.channel.queue)) == Some(FaultKind::CrashAfter) {
             self.channel.connection.shut();
         }
+        let mut envelope = message.envelope;
+        if Names::is_dead_queue(&self.channel.queue) {
+            note_broker_death(Arc::make_mut(&mut envelope), &self.channel.connection.names);
+        }
         Some(Some(Ok(Delivery {
-            origin: self.origin(&message.way),
+            envelope,
             redelivered: message.redelivered,
             delivery_count: counts.then_some(message.given_back),
-            properties: message.properties,
-            payload: message.payload,
             receipt: Receipt::new(tag, Arc::clone(&self.channel) as Arc<dyn DeliveryChannel>),
         })))
     }

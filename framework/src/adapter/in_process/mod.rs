@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::adapter::amqp::{self, Routed};
-use crate::broker::{Capabilities, MessageLimits, Names, open};
+use crate::broker::{Capabilities, MessageLimits, Names};
 use crate::message::Envelope;
 use faults::Script;
 use state::State;
@@ -187,10 +187,10 @@ impl Inner {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn published(&self, message: &Routed, names: &Names) {
+    fn published(&self, message: &Routed) {
         let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for observer in observers {
-            observer(open(&message.way.origin(names), &message.properties, message.payload.clone()));
+            observer((*message.envelope).clone());
         }
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::in_process::{InProcess, Session};
 use crate::broker::{Broker, Consumer, ConsumerSpec, Delivery, Names, Publication, Queue, Receipt, Topology};
+use crate::message::{Envelope, MediaType};
 
 const PREFETCH: u16 = 3;
 
@@ -49,19 +50,19 @@ struct Model {
 }
 
 fn spec(prefetch: u16) -> ConsumerSpec {
-    ConsumerSpec { queue: Queue::quorum("q"), topology: Topology::default(), prefetch, answers: false }
+    ConsumerSpec { queue: Queue::replicated("q"), topology: Topology::default(), prefetch, answers: false }
 }
 
 fn message_of(delivery: &Delivery) -> u32 {
-    u32::from_be_bytes(delivery.payload[..].try_into().unwrap())
+    u32::from_be_bytes(delivery.envelope.payload[..].try_into().unwrap())
 }
 
 impl Model {
     fn new() -> Self {
         let broker = InProcess::new();
         let session = broker.connect(&Names::default());
-        let queues = vec![Queue::quorum("q")];
-        session.declare(&Topology { queues, ..Topology::default() }).now_or_never().unwrap().unwrap();
+        let queues = vec![Queue::replicated("q")];
+        session.declare(&Topology::of_queues(queues)).now_or_never().unwrap().unwrap();
         let (consumers, held) = (Vec::new(), Vec::new());
         let (pulled, acked) = (BTreeSet::new(), BTreeSet::new());
         Self { session, broker, consumers, held, published: 0, opened: 0, pulled, acked }
@@ -96,9 +97,8 @@ impl Model {
                 let routed = Routed {
                     way: Way { exchange: "".into(), routing_key: "q".into() },
                     mandatory: true,
-                    awaits_reply: false,
-                    properties: std::sync::Arc::default(),
-                    payload: self.published.to_be_bytes().to_vec().into(),
+                    tells_address: true,
+                    envelope: Envelope::note(MediaType::BYTES, self.published.to_be_bytes().to_vec().into()).into(),
                 };
                 let publication = self.broker.inner.lock().publish(routed);
                 prop_assert_eq!(publication.ok(), Some(Publication::Confirmed));

@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::publishing_channel::PublishingChannel;
-use crate::broker::{Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink};
+use crate::broker::{
+    Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, is_of_earlier_attempts,
+};
+use crate::message::ReplyTo;
 
 const REPLY_PREFIX: &str = "in-process.reply.";
 
@@ -85,10 +88,11 @@ impl Publisher for InProcessPublisher {
     ) -> BoxFuture<'static, Result<Publication, BrokerError>> {
         let channel = Arc::clone(&self.channel);
         let mut replies = None;
-        if message.awaits_reply {
-            Arc::make_mut(&mut message.properties).reply_to = Some(Arc::clone(&channel.address));
+        if message.awaits_reply() {
+            Arc::make_mut(&mut message.envelope).reply_to = Some(ReplyTo::Queue(Arc::clone(&channel.address)));
             replies = Some(Arc::clone(&self.replies));
         }
+        as_it_arrives(&mut message);
         if message.delay.is_some() {
             let delays = Arc::clone(&self.delays);
             let publish = move |routed| {
@@ -99,11 +103,26 @@ impl Publisher for InProcessPublisher {
         }
         let message = Routed::of(message, &channel.connection.names);
         Box::pin(async move {
-            if let Some((replies, id)) = replies.zip(message.properties.reply_id().cloned()) {
-                replies(ReplyEvent::Sent { id });
+            if let Some(replies) = replies {
+                replies(ReplyEvent::Sent { id: message.envelope.reply_id().clone() });
             }
             channel.publish(message, deadline).await
         })
+    }
+}
+
+/// The envelope as every broker hands it over. What goes to a key comes straight from its sender, and was tried by nobody yet.
+fn as_it_arrives(message: &mut Addressed) {
+    let Addressed { to, envelope, .. } = message;
+    if envelope.conversation_id.is_none() {
+        let envelope = Arc::make_mut(envelope);
+        envelope.conversation_id = Some(envelope.id.clone());
+    }
+    let was_tried = || envelope.attempt > 1 || envelope.headers.iter().any(|(name, _)| is_of_earlier_attempts(name));
+    if matches!(to, To::Key { .. }) && was_tried() {
+        let envelope = Arc::make_mut(envelope);
+        envelope.attempt = 1;
+        envelope.headers.retain(|name| !is_of_earlier_attempts(name));
     }
 }
 
@@ -114,7 +133,7 @@ pub(super) fn publish(
     is_duplicated: bool,
 ) -> Result<Publication, BrokerError> {
     connection.open()?;
-    connection.inner.published(&message, &connection.names);
+    connection.inner.published(&message);
     let publication = if is_reply(&message) {
         Ok(reply(message))
     } else {
@@ -142,7 +161,7 @@ fn reply(message: Routed) -> Publication {
     drop(waiting);
     match sink {
         Some(sink) => {
-            sink(ReplyEvent::Arrived { properties: message.properties, payload: message.payload });
+            sink(ReplyEvent::Arrived(Box::new(Arc::unwrap_or_clone(message.envelope))));
             Publication::Confirmed
         }
         None if message.mandatory => Publication::Returned,

@@ -4,21 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foldhash::HashMap;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
-use crate::adapter::amqp::Way;
+use crate::adapter::amqp::{DeclaredQueue, Way};
 use crate::adapter::in_process::troubles::Troubles;
-use crate::broker::{Properties, Queue};
+use crate::message::Envelope;
 
 /// A message in a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) way: Arc<Way>,
-    pub(super) properties: Arc<Properties>,
-    pub(super) payload: Bytes,
+    pub(super) envelope: Arc<Envelope>,
     pub(super) redelivered: bool,
     pub(super) given_back: u32,
     /// Its place in its queue.
@@ -56,7 +54,7 @@ struct Rules {
 }
 
 impl Rules {
-    fn of(queue: &Queue) -> Self {
+    fn of(queue: &DeclaredQueue) -> Self {
         let arguments = &queue.arguments;
         let limit =
             |argument: &str| arguments.get(argument)?.as_integer().and_then(|limit| usize::try_from(limit).ok());
@@ -73,7 +71,7 @@ impl Rules {
 
 pub(super) struct QueueState {
     pub(super) name: Arc<str>,
-    pub(super) declared: Queue,
+    pub(super) declared: DeclaredQueue,
     rules: Rules,
     /// The session that owns an exclusive queue.
     pub(super) owner: Option<u64>,
@@ -94,7 +92,7 @@ pub(super) struct Evicted {
 }
 
 impl QueueState {
-    pub(super) fn new(declared: Queue, owner: Option<u64>) -> Self {
+    pub(super) fn new(declared: DeclaredQueue, owner: Option<u64>) -> Self {
         Self {
             name: declared.name.as_str().into(),
             rules: Rules::of(&declared),
@@ -126,8 +124,7 @@ impl QueueState {
 
     /// Puts a message at the end; the oldest leave when there are too many.
     pub(super) fn push(&mut self, mut message: Message) -> Vec<Evicted> {
-        let own =
-            message.properties.expiration.as_deref().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        let own = message.envelope.expiration;
         message.expires = own.into_iter().chain(self.rules.ttl).min().map(|ttl| Instant::now() + ttl);
         message.place = self.next_place;
         self.next_place += 1;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use foldhash::HashMap;
 use postrider_grammar::matches;
 
-use crate::broker::{Destination, Exchange, ExchangeKind};
+use crate::adapter::amqp::{Destination, Exchange, ExchangeKind};
 
 /// By name.
 pub(super) type Exchanges = HashMap<String, ExchangeState>;

@@ -5,7 +5,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
-use crate::adapter::amqp::Delays;
+use crate::adapter::amqp::{Declaration, DeclaredQueue, Delays, subscription};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
 use crate::adapter::in_process::faults::Script;
@@ -13,9 +13,10 @@ use crate::adapter::in_process::publisher::InProcessPublisher;
 use crate::adapter::in_process::state::State;
 use crate::adapter::in_process::{InProcess, Inner};
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
-    ReplySink, Topology,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
+    QueueState, ReplySink, Subscription, Topology,
 };
+use crate::message::Headers;
 use crate::supervise::{Tasks, supervise};
 
 /// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
@@ -29,7 +30,7 @@ impl Session {
     pub(super) fn new(inner: Arc<Inner>, names: Names, faults: Option<Script>, stops: Arc<Notify>) -> Self {
         let (connection, tasks) = (Connection::new(inner, names.clone(), faults, stops), Tasks::default());
         let declares = Arc::clone(&connection);
-        let declare = move |topology: Topology| {
+        let declare = move |topology: Declaration| {
             let connection = Arc::clone(&declares);
             let declare = async move {
                 connection.open()?;
@@ -95,16 +96,19 @@ impl Broker for Session {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async { self.state()?.declare(topology, self.connection.id) })
+        let declaration = Declaration::of(topology, &self.connection.names);
+        Box::pin(async move { self.state()?.declare(&declaration, self.connection.id) })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        self.declare(topology)
+        let declaration = Declaration { bindings: Vec::new(), ..Declaration::of(topology, &self.connection.names) };
+        Box::pin(async move { self.state()?.declare(&declaration, self.connection.id) })
     }
 
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async {
-            self.state()?.remove(topology);
+        let declaration = Declaration::of(topology, &self.connection.names);
+        Box::pin(async move {
+            self.state()?.remove(&declaration);
             self.connection.inner.changed();
             Ok(())
         })
@@ -121,8 +125,26 @@ impl Broker for Session {
         })
     }
 
-    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(async move { Ok(self.state()?.has_exchange(exchange)) })
+    fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        let Declaration { exchanges, queues, .. } = Declaration::of(topology, &self.connection.names);
+        Box::pin(async move {
+            let state = self.state()?;
+            let exchanges = exchanges.into_iter().map(|it| it.name).filter(|name| !state.has_exchange(name));
+            let queues = queues.into_iter().map(|it| it.name).filter(|name| !state.queues.contains_key(name));
+            Ok(exchanges.chain(queues).collect())
+        })
+    }
+
+    fn in_own_words(&self, topology: &Topology) -> OwnWords {
+        Declaration::of(topology, &self.connection.names).in_own_words()
+    }
+
+    fn recorded_subscription(&self, json: &serde_json::Value) -> Option<Subscription> {
+        subscription(&serde_json::from_value(json.clone()).ok()?, &self.connection.names)
+    }
+
+    fn recorded_queue(&self, name: &str, arguments: &Headers) -> Queue {
+        DeclaredQueue::asked(name, arguments)
     }
 
     fn publisher(&self, replies: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {

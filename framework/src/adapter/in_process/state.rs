@@ -10,10 +10,12 @@ use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::adapter::amqp::{Routed, Way};
+use crate::adapter::amqp::{
+    Binding, Declaration, DeclaredQueue, Destination, Exchange, Routed, Way, inequivalent_exchange,
+};
 use crate::adapter::in_process::queue::{Evicted, Message, QueueState};
 use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
-use crate::broker::{Binding, BrokerError, Destination, Exchange, Publication, Queue, Topology};
+use crate::broker::{BrokerError, Publication};
 use crate::message::{Headers, Value, is_logged};
 
 /// How often a message may be dead-lettered in one go before a circle of queues is assumed.
@@ -57,7 +59,7 @@ impl State {
         self.next_id
     }
 
-    pub(super) fn declare(&mut self, topology: &Topology, session: u64) -> Result<(), BrokerError> {
+    pub(super) fn declare(&mut self, topology: &Declaration, session: u64) -> Result<(), BrokerError> {
         self.forget_routes();
         for exchange in &topology.exchanges {
             self.declare_exchange(exchange)?;
@@ -92,11 +94,11 @@ impl State {
         };
         match reason {
             None => Ok(()),
-            Some(reason) => Err(BrokerError::inequivalent_exchange(exchange, reason)),
+            Some(reason) => Err(inequivalent_exchange(exchange, reason)),
         }
     }
 
-    pub(super) fn declare_queue(&mut self, queue: &Queue, session: u64) -> Result<(), BrokerError> {
+    pub(super) fn declare_queue(&mut self, queue: &DeclaredQueue, session: u64) -> Result<(), BrokerError> {
         let Some(standing) = self.queues.get(&queue.name) else {
             if queue.standing {
                 return Err(absent(format!("no queue {:?}", queue.name)));
@@ -133,7 +135,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, topology: &Topology) {
+    pub(super) fn remove(&mut self, topology: &Declaration) {
         self.forget_routes();
         for binding in &topology.bindings {
             if let Some(source) = self.exchanges.get_mut(&binding.source) {
@@ -179,7 +181,7 @@ impl State {
     }
 
     pub(super) fn publish(&mut self, routed: Routed) -> Result<Publication, BrokerError> {
-        let Routed { way, mandatory, properties, payload, .. } = routed;
+        let Routed { way, mandatory, envelope, .. } = routed;
         if !way.exchange.is_empty() && !self.exchanges.contains_key(&*way.exchange) {
             return Err(absent(format!("no exchange {:?}", way.exchange)));
         }
@@ -187,7 +189,7 @@ impl State {
         if queues.is_empty() {
             return Ok(if mandatory { Publication::Returned } else { Publication::Confirmed });
         }
-        let message = Message { way, properties, payload, redelivered: false, given_back: 0, place: 0, expires: None };
+        let message = Message { way, envelope, redelivered: false, given_back: 0, place: 0, expires: None };
         let mut taken = true;
         if let Some((last, others)) = queues.split_last() {
             for name in others {
@@ -288,9 +290,9 @@ impl State {
         let key = arguments.text("x-dead-letter-routing-key").map(Arc::<str>::from);
         for Evicted { mut message, reason } in evicted {
             let routing_key = key.clone().unwrap_or_else(|| message.way.routing_key.clone());
-            let properties = Arc::make_mut(&mut message.properties);
-            properties.expiration = None;
-            note_death(&mut properties.headers, &message.way, name, reason);
+            let envelope = Arc::make_mut(&mut message.envelope);
+            envelope.expiration = None;
+            note_death(&mut envelope.headers, &message.way, name, reason);
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {
                 if is_logged("queues dead-letter in a circle", name) {
@@ -352,7 +354,7 @@ fn absent(reason: String) -> BrokerError {
 }
 
 /// A tap only listens; what it has not read yet is nobody's work.
-fn is_tap(queue: &Queue) -> bool {
+fn is_tap(queue: &DeclaredQueue) -> bool {
     queue.exclusive && queue.arguments.get("x-max-length").is_some()
 }
 

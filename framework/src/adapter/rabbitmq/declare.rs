@@ -12,10 +12,13 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
 
+use crate::adapter::amqp::{
+    Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange,
+};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::errors::{code, declaring, on_channel};
 use crate::adapter::rabbitmq::properties::{short, table_to_client};
-use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, QueueState, Topology};
+use crate::broker::{BrokerError, QueueState};
 
 /// So many bindings are declared without awaiting each one's answer.
 const BINDINGS_AT_ONCE: usize = 64;
@@ -86,16 +89,16 @@ pub(super) async fn done(channel: &Channel) {
     }
 }
 
-pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+pub(super) async fn declare(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
     declare_with(connection, topology, false).await
 }
 
 /// As [`declare`], but what may not be declared is an error, also if it stands: nobody knows its arguments.
-pub(super) async fn compare(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+pub(super) async fn compare(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
     declare_with(connection, topology, true).await
 }
 
-async fn declare_with(connection: &Connection, topology: &Topology, compares: bool) -> Result<(), BrokerError> {
+async fn declare_with(connection: &Connection, topology: &Declaration, compares: bool) -> Result<(), BrokerError> {
     let mut declaring = Declaring { connection, channel: channel(connection).await?, compares, looks_first: false };
     let result = declaring.all(topology).await;
     done(&declaring.channel).await;
@@ -116,7 +119,7 @@ struct Declaring<'a> {
 }
 
 impl Declaring<'_> {
-    async fn all(&mut self, topology: &Topology) -> Result<(), BrokerError> {
+    async fn all(&mut self, topology: &Declaration) -> Result<(), BrokerError> {
         for exchange in &topology.exchanges {
             self.exchange(exchange).await?;
         }
@@ -146,7 +149,7 @@ impl Declaring<'_> {
         declared.map_err(|error| does_not_stand(error, &format!("exchange {:?}", exchange.name)))
     }
 
-    async fn queue(&mut self, queue: &Queue) -> Result<(), BrokerError> {
+    async fn queue(&mut self, queue: &DeclaredQueue) -> Result<(), BrokerError> {
         let named = format!("queue {:?}", queue.name);
         // Nobody can have declared one that belongs to this connection.
         if queue.exclusive || !self.looks_first {
@@ -200,12 +203,12 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
     let name = short("an exchange's name", &exchange.name)?;
     let declared = answered("declare an exchange", channel.exchange_declare(name, kind, options, arguments)).await?;
     declared.map_err(|error| match declaring(&error, String::new()) {
-        BrokerError::Inequivalent { reason, .. } => BrokerError::inequivalent_exchange(exchange, reason),
+        BrokerError::Inequivalent { reason, .. } => inequivalent_exchange(exchange, reason),
         other => other,
     })
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), BrokerError> {
+async fn declare_queue(channel: &Channel, queue: &DeclaredQueue) -> Result<(), BrokerError> {
     let options = QueueDeclareOptions {
         durable: !queue.exclusive,
         exclusive: queue.exclusive,
@@ -239,14 +242,14 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
     bound.map_err(|error| on_channel(&error))
 }
 
-pub(super) async fn remove(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
+pub(super) async fn remove(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
     let channel = channel(connection).await?;
     let result = remove_on(&channel, topology).await;
     done(&channel).await;
     result
 }
 
-async fn remove_on(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+async fn remove_on(channel: &Channel, topology: &Declaration) -> Result<(), BrokerError> {
     for binding in &topology.bindings {
         let (source, key) =
             (short("an exchange's name", &binding.source)?, short("a routing key", &binding.routing_key)?);

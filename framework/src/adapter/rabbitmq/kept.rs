@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::broker::{Binding, ConsumerSpec, Destination, Topology};
+use crate::adapter::amqp::{Binding, Declaration, DeclaredQueue, Destination};
 
 /// Shared by all connections of a process.
 #[derive(Default)]
@@ -11,7 +11,7 @@ pub(super) struct Kept(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    lasting: Topology,
+    lasting: Declaration,
     /// Bindings of exclusive queues, as long as these are consumed.
     living: HashMap<u64, Vec<Binding>>,
     next: u64,
@@ -37,19 +37,19 @@ impl Kept {
     }
 
     /// This was declared.
-    pub(super) fn add(&self, topology: &Topology) {
+    pub(super) fn add(&self, topology: &Declaration) {
         self.inner().lasting.extend(topology.clone());
     }
 
-    /// This is consumed from now on. Queues that last are declared by whoever consumes them.
-    pub(super) fn consumes(self: &Arc<Self>, spec: &ConsumerSpec) -> Option<Living> {
+    /// A queue is consumed from now on, with what it needs beside it. Queues that last are declared by whoever consumes them.
+    pub(super) fn consumes(self: &Arc<Self>, queue: &DeclaredQueue, needs: &Declaration) -> Option<Living> {
         let mut inner = self.inner();
-        let Topology { exchanges, bindings, .. } = spec.topology.clone();
-        if !spec.queue.exclusive {
-            inner.lasting.extend(Topology { exchanges, queues: Vec::new(), bindings });
+        let Declaration { exchanges, bindings, .. } = needs.clone();
+        if !queue.exclusive {
+            inner.lasting.extend(Declaration { exchanges, queues: Vec::new(), bindings });
             return None;
         }
-        inner.lasting.extend(Topology { exchanges, ..Topology::default() });
+        inner.lasting.extend(Declaration { exchanges, ..Declaration::default() });
         let number = inner.next;
         inner.next += 1;
         inner.living.insert(number, bindings);
@@ -57,7 +57,7 @@ impl Kept {
     }
 
     /// This was removed on purpose.
-    pub(super) fn remove(&self, topology: &Topology) {
+    pub(super) fn remove(&self, topology: &Declaration) {
         let exchange_gone = |name: &str| topology.exchanges.iter().any(|gone| gone.name == name);
         let queue_gone = |name: &str| topology.queues.iter().any(|gone| gone.name == name);
         let ends = |kept: &Binding| match &kept.destination {
@@ -73,15 +73,15 @@ impl Kept {
     }
 
     /// What must stand before anything is published: exchanges, and what joins them.
-    pub(super) fn exchanges(&self) -> Topology {
+    pub(super) fn exchanges(&self) -> Declaration {
         let inner = self.inner();
         let joins = |binding: &&Binding| matches!(binding.destination, Destination::Exchange(_));
         let bindings = inner.lasting.bindings.iter().filter(joins).cloned().collect();
-        Topology { exchanges: inner.lasting.exchanges.clone(), queues: Vec::new(), bindings }
+        Declaration { exchanges: inner.lasting.exchanges.clone(), queues: Vec::new(), bindings }
     }
 
     /// All of it.
-    pub(super) fn all(&self) -> Topology {
+    pub(super) fn all(&self) -> Declaration {
         let inner = self.inner();
         let mut all = inner.lasting.clone();
         all.bindings.extend(inner.living.values().flatten().cloned());
@@ -102,20 +102,20 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Exchange, ExchangeKind, Queue};
+    use crate::adapter::amqp::{Exchange, ExchangeKind};
+    use crate::broker::Queue;
 
-    fn spec(queue: Queue) -> ConsumerSpec {
+    fn consumed(kept: &Arc<Kept>, queue: &Queue) -> Option<Living> {
         let bindings = vec![Binding::to_queue("e", "k", &queue.name)];
         let exchanges = vec![Exchange::new("e", ExchangeKind::Direct)];
-        let topology = Topology { exchanges, queues: Vec::new(), bindings };
-        ConsumerSpec { queue, topology, prefetch: 1, answers: false }
+        kept.consumes(&DeclaredQueue::of(queue), &Declaration { exchanges, queues: Vec::new(), bindings })
     }
 
     #[test]
     fn bindings_of_exclusive_queues_are_kept_while_these_are_consumed_and_others_for_good() {
         let kept = Arc::<Kept>::default();
-        assert!(kept.consumes(&spec(Queue::quorum("lasts"))).is_none());
-        let living = kept.consumes(&spec(Queue::exclusive("mine")));
+        assert!(consumed(&kept, &Queue::replicated("lasts")).is_none());
+        let living = consumed(&kept, &Queue::of_connection("mine"));
         assert_eq!((kept.all().bindings.len(), kept.all().exchanges.len()), (2, 1));
         drop(living);
         assert_eq!(kept.all().bindings, [Binding::to_queue("e", "k", "lasts")]);
@@ -127,10 +127,13 @@ mod tests {
         let kept = Arc::<Kept>::default();
         let exchanges = vec![Exchange::new("e", ExchangeKind::Topic), Exchange::new("f", ExchangeKind::Topic)];
         let bindings = vec![Binding::to_queue("e", "#", "q"), Binding::to_exchange("e", "#", "f")];
-        kept.add(&Topology { exchanges, queues: vec![Queue::quorum("q")], bindings });
-        kept.remove(&Topology { queues: vec![Queue::standing("q")], ..Topology::default() });
+        kept.add(&Declaration { exchanges, queues: vec![DeclaredQueue::replicated("q")], bindings });
+        kept.remove(&Declaration { queues: vec![DeclaredQueue::of(&Queue::standing("q"))], ..Declaration::default() });
         assert_eq!(kept.all().bindings, [Binding::to_exchange("e", "#", "f")]);
-        kept.remove(&Topology { exchanges: vec![Exchange::new("e", ExchangeKind::Topic)], ..Topology::default() });
+        kept.remove(&Declaration {
+            exchanges: vec![Exchange::new("e", ExchangeKind::Topic)],
+            ..Declaration::default()
+        });
         assert_eq!((kept.all().bindings.len(), kept.all().exchanges.len()), (0, 1));
     }
 }

@@ -23,16 +23,16 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::adapter::amqp::delays::Declare;
-use crate::adapter::amqp::{self, Delays};
+use crate::adapter::amqp::{self, Declaration, DeclaredQueue, Delays, Exchange, subscription};
 use crate::adapter::rabbitmq::address::Addresses;
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publishing::RabbitPublisher;
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, Publisher, QueueState,
-    ReplySink, Topology, is_direct_reply,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
+    QueueState, ReplySink, Subscription, Topology, is_direct_reply,
 };
-use crate::message::Secret;
+use crate::message::{Headers, Secret};
 use crate::supervise::Tasks;
 
 /// How long the broker may take to answer one request of ours.
@@ -147,7 +147,7 @@ impl RabbitMq {
     }
 }
 
-async fn declare_and_keep(link: &Link, kept: &Kept, topology: &Topology) -> Result<(), BrokerError> {
+async fn declare_and_keep(link: &Link, kept: &Kept, topology: &Declaration) -> Result<(), BrokerError> {
     // A connection that publishes answers nothing while the broker is short of memory.
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, topology).await?;
@@ -187,21 +187,24 @@ impl Broker for RabbitMq {
     }
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(declare_and_keep(&self.consuming, &self.kept, topology))
+        let declaration = Declaration::of(topology, &self.names);
+        Box::pin(async move { declare_and_keep(&self.consuming, &self.kept, &declaration).await })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async {
+        let declaration = Declaration { bindings: Vec::new(), ..Declaration::of(topology, &self.names) };
+        Box::pin(async move {
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            declare::compare(&connection, topology).await
+            declare::compare(&connection, &declaration).await
         })
     }
 
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
-        Box::pin(async {
-            self.kept.remove(topology);
+        let declaration = Declaration::of(topology, &self.names);
+        Box::pin(async move {
+            self.kept.remove(&declaration);
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            declare::remove(&connection, topology).await
+            declare::remove(&connection, &declaration).await
         })
     }
 
@@ -215,11 +218,35 @@ impl Broker for RabbitMq {
         })
     }
 
-    fn exchange_stands<'a>(&'a self, exchange: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(async {
-            let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            declare::exchange_stands(&connection, exchange).await
+    fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        let Declaration { exchanges, queues, .. } = Declaration::of(topology, &self.names);
+        Box::pin(async move {
+            let mut absent = Vec::new();
+            for Exchange { name, .. } in exchanges {
+                let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+                if !declare::exchange_stands(&connection, &name).await? {
+                    absent.push(name);
+                }
+            }
+            for DeclaredQueue { name, .. } in queues {
+                if self.inspect(&name).await?.is_none() {
+                    absent.push(name);
+                }
+            }
+            Ok(absent)
         })
+    }
+
+    fn in_own_words(&self, topology: &Topology) -> OwnWords {
+        Declaration::of(topology, &self.names).in_own_words()
+    }
+
+    fn recorded_subscription(&self, json: &serde_json::Value) -> Option<Subscription> {
+        subscription(&serde_json::from_value(json.clone()).ok()?, &self.names)
+    }
+
+    fn recorded_queue(&self, name: &str, arguments: &Headers) -> Queue {
+        DeclaredQueue::asked(name, arguments)
     }
 
     fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {

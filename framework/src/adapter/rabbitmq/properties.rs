@@ -1,14 +1,14 @@
 //! Properties and headers to the client's types and back. Every AMQP type stays what it is.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::broker::wire::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE};
-use crate::broker::{BrokerError, Properties};
-use crate::message::{Headers, MediaType, Value, shared};
+use crate::adapter::amqp::fields::{Fields, KIND, Reading, write, write_all_headers};
+use crate::adapter::amqp::{Origin, Routed};
+use crate::broker::headers::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE, size};
+use crate::broker::{BrokerError, DIRECT_REPLY_TO, HeaderValue};
+use crate::message::{Envelope, Headers, ReplyTo, Value, shared};
 
 /// A text of at most 255 bytes.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
@@ -28,73 +28,120 @@ pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
 /// The most bytes of a short string.
 pub(super) const MAX_SHORT: usize = 255;
 
-/// Properties and headers as the client takes them, if they take at most `most` bytes.
-pub(super) fn to_client(properties: &Properties, most: usize) -> Result<BasicProperties, BrokerError> {
-    let bytes = properties.size();
+/// Properties and headers of a message as the client takes them, if they take at most `most` bytes.
+pub(super) fn to_client(message: &Routed, most: usize) -> Result<BasicProperties, BrokerError> {
+    let envelope = &*message.envelope;
+    let bytes = size(envelope);
     if bytes > most {
         let reason =
             format!("properties and headers of {bytes} bytes; at most {most} fit into a frame of this connection");
         return Err(BrokerError::Protocol { reason });
     }
-    let mut client = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
-    if let Some(text) = &properties.content_type {
+    let fields = write(envelope, message.tells_address);
+    let reply_to = if envelope.reply_to == Some(ReplyTo::Caller) { Some(DIRECT_REPLY_TO) } else { fields.reply_to };
+    let mut client = BasicProperties::default().with_delivery_mode(if fields.persistent { 2 } else { 1 });
+    if let Some(text) = fields.content_type {
         client = client.with_content_type(short("the content type", text)?);
     }
-    if let Some(text) = &properties.content_encoding {
+    if let Some(text) = fields.content_encoding {
         client = client.with_content_encoding(short("the content encoding", text)?);
     }
-    if let Some(text) = &properties.cluster_id {
+    if let Some(text) = fields.cluster_id {
         client = client.with_cluster_id(short("the cluster id", text)?);
     }
-    if let Some(text) = &properties.message_id {
+    if let Some(text) = fields.message_id {
         client = client.with_message_id(short("the message id", text)?);
     }
-    if let Some(text) = &properties.correlation_id {
+    if let Some(text) = fields.correlation_id {
         client = client.with_correlation_id(short("the correlation id", text)?);
     }
-    if let Some(text) = &properties.reply_to {
+    if let Some(text) = reply_to {
         client = client.with_reply_to(short("the reply address", text)?);
     }
-    if let Some(text) = &properties.message_type {
-        client = client.with_type(short("the type", text)?);
+    if let Some(text) = fields.message_type {
+        client = client.with_type(short("the type", &text)?);
     }
-    if let Some(text) = &properties.app_id {
+    if let Some(text) = fields.app_id {
         client = client.with_app_id(short("the app id", text)?);
     }
-    if let Some(text) = &properties.expiration {
-        client = client.with_expiration(short("the expiration", text)?);
+    if let Some(text) = fields.expiration {
+        client = client.with_expiration(short("the expiration", &text)?);
     }
-    if let Some(seconds) = properties.timestamp {
+    if let Some(seconds) = fields.timestamp {
         client = client.with_timestamp(seconds);
     }
-    if let Some(priority) = properties.priority {
+    if let Some(priority) = fields.priority {
         client = client.with_priority(priority);
     }
-    if !properties.headers.is_empty() {
-        client = client.with_headers(table_to_client(&properties.headers)?);
+    let headers = headers_to_client(envelope, message.tells_address)?;
+    if !headers.inner().is_empty() {
+        client = client.with_headers(headers);
     }
     Ok(client)
 }
 
-pub(super) fn from_client(client: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(|text| Arc::from(text.as_str()));
-    let often = |value: &Option<ShortString>| value.as_ref().map(|text| shared(text.as_str()));
-    Properties {
-        content_type: client.content_type().as_ref().map(|text| MediaType::from_wire(text.as_str()).shared()),
-        content_encoding: often(client.content_encoding()),
-        cluster_id: often(client.cluster_id()),
-        message_id: text(client.message_id()),
-        correlation_id: text(client.correlation_id()),
-        reply_to: often(client.reply_to()),
-        message_type: often(client.kind()),
-        app_id: often(client.app_id()),
+fn headers_to_client(envelope: &Envelope, tells_address: bool) -> Result<FieldTable, BrokerError> {
+    let mut table = FieldTable::default();
+    let mut problem = None;
+    write_all_headers(envelope, tells_address, |name, value| {
+        match short("the name of a header", name).and_then(|name| Ok((name, header_to_client(value)?))) {
+            Ok((name, value)) => drop(table.insert(name, value)),
+            Err(error) => problem = Some(error),
+        }
+    });
+    problem.map_or(Ok(table), Err)
+}
+
+fn header_to_client(value: HeaderValue<'_>) -> Result<AMQPValue, BrokerError> {
+    let text = |text: &str| AMQPValue::LongString(LongString::from(text.as_bytes()));
+    let list = |texts: Vec<AMQPValue>| AMQPValue::FieldArray(FieldArray::from(texts));
+    Ok(match value {
+        HeaderValue::Given(value) => value_to_client(value)?,
+        HeaderValue::Number(number) => AMQPValue::LongLongInt(number),
+        HeaderValue::Text(given) => text(given),
+        HeaderValue::Names(names) => list(names.iter().map(|name| text(name.as_str())).collect()),
+        HeaderValue::Texts(texts) => list(texts.iter().map(|given| text(given)).collect()),
+    })
+}
+
+/// The envelope of a message that came so.
+pub(super) fn from_client(client: &BasicProperties, origin: &Origin, payload: Bytes) -> Envelope {
+    let fields = Fields {
+        content_type: client.content_type().as_ref().map(ShortString::as_str),
+        content_encoding: client.content_encoding().as_ref().map(ShortString::as_str),
+        cluster_id: client.cluster_id().as_ref().map(ShortString::as_str),
+        message_id: client.message_id().as_ref().map(ShortString::as_str),
+        correlation_id: client.correlation_id().as_ref().map(ShortString::as_str),
+        reply_to: client.reply_to().as_ref().map(ShortString::as_str),
+        message_type: client.kind().as_ref().map(|text| text.as_str().into()),
+        app_id: client.app_id().as_ref().map(ShortString::as_str),
         timestamp: *client.timestamp(),
-        expiration: text(client.expiration()),
+        expiration: client.expiration().as_ref().map(|text| text.as_str().into()),
         persistent: *client.delivery_mode() == Some(2),
         priority: *client.priority(),
-        user_id: often(client.user_id()),
-        headers: client.headers().as_ref().map(table_from_client).unwrap_or_default(),
+        user_id: client.user_id().as_ref().map(ShortString::as_str),
+    };
+    let table = client.headers().as_ref().map(FieldTable::inner);
+    // What comes straight from its sender tells its kind by its way.
+    let told = match origin {
+        Origin::Key { .. } => None,
+        _ => table.and_then(|table| table.get(KIND)),
+    };
+    let told = if let Some(AMQPValue::LongString(word)) = told { str::from_utf8(word.as_bytes()).ok() } else { None };
+    let mut reading = Reading::begin(origin, &fields, told, payload);
+    for (name, value) in table.into_iter().flatten() {
+        let name = name.as_str();
+        let value = match value {
+            AMQPValue::LongString(text) if name == INSTANCE => str::from_utf8(text.as_bytes()).map(shared).ok(),
+            _ => None,
+        }
+        .map_or_else(|| value_from_client(value), Value::Text);
+        match usual_header(name) {
+            Some(usual) => reading.header(usual, value),
+            None => reading.header(name.to_owned(), value),
+        }
     }
+    reading.end()
 }
 
 pub(super) fn table_to_client(headers: &Headers) -> Result<FieldTable, BrokerError> {
@@ -131,24 +178,7 @@ fn value_to_client(value: &Value) -> Result<AMQPValue, BrokerError> {
 }
 
 fn table_from_client(table: &FieldTable) -> Headers {
-    let mut headers = Headers::new();
-    if table.inner().is_empty() {
-        return headers;
-    }
-    let entries = headers.edit();
-    for (name, value) in table.inner() {
-        let name = name.as_str();
-        let value = match value {
-            AMQPValue::LongString(text) if name == INSTANCE => str::from_utf8(text.as_bytes()).map(shared).ok(),
-            _ => None,
-        }
-        .map_or_else(|| value_from_client(value), Value::Text);
-        let _ = match usual_header(name) {
-            Some(usual) => entries.put(usual, value),
-            None => entries.put(name.to_owned(), value),
-        };
-    }
-    headers
+    table.inner().iter().map(|(name, value)| (name.as_str(), value_from_client(value))).collect()
 }
 
 fn value_from_client(value: &AMQPValue) -> Value {
@@ -180,7 +210,7 @@ fn value_from_client(value: &AMQPValue) -> Value {
 
 /// The name of a header that nearly every message has, so that nobody needs a copy of it.
 fn usual_header(name: &str) -> Option<&'static str> {
-    const USUAL: [&str; 5] = [INSTANCE, CAUSATION_ID, CONVERSATION_ID, ATTEMPT, "traceparent"];
+    const USUAL: [&str; 5] = ["traceparent", CONVERSATION_ID, INSTANCE, CAUSATION_ID, ATTEMPT];
     USUAL.into_iter().find(|usual| *usual == name)
 }
 
@@ -193,7 +223,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::{MAX_PROPERTIES_BYTES, any, open};
+    use crate::adapter::amqp::fields_tests::{foreign, origin, written};
+    use crate::broker::{MAX_PROPERTIES_BYTES, any};
+    use crate::message::MediaType;
+
+    fn routed(envelope: Envelope, tells_address: bool) -> Routed {
+        let mut routed = Routed::for_test("e", "k", false);
+        (routed.envelope, routed.tells_address) = (envelope.into(), tells_address);
+        routed
+    }
 
     fn encoded(table: &FieldTable) -> Vec<u8> {
         let mut room = vec![0; 256 * 1024];
@@ -205,10 +243,14 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
-        fn properties_keep_names_values_and_types(properties in any::properties()) {
-            let client = to_client(&properties, MAX_PROPERTIES_BYTES).unwrap();
+        fn properties_and_headers_keep_names_values_and_types(message in foreign(), origin in origin()) {
+            let envelope = message.received(&origin, Bytes::new());
+            let client = to_client(&routed(envelope.clone(), origin.is_moved()), MAX_PROPERTIES_BYTES).unwrap();
+            let read = from_client(&client, &origin, Bytes::new());
+            let mut expected = written(&envelope, origin.is_moved());
             // Who published is the broker's to say.
-            prop_assert_eq!(from_client(&client), Properties { user_id: None, ..properties });
+            expected.user_id = None;
+            prop_assert_eq!(written(&read, origin.is_moved()), expected);
         }
 
         #[test]
@@ -221,8 +263,8 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_of_headers_open_as_an_envelope_or_are_refused(
-            origin in any::origin(), headers in any::headers(), damage in prop::collection::vec((any::<u16>(), any::<u8>()), 0..6)
+        fn any_bytes_of_headers_are_read_as_an_envelope_or_refused(
+            origin in origin(), headers in any::headers(), damage in prop::collection::vec((any::<u16>(), any::<u8>()), 0..6)
         ) {
             let mut bytes = encoded(&table_to_client(&headers).unwrap());
             for (place, byte) in damage {
@@ -230,17 +272,18 @@ mod tests {
                 bytes[place] = byte;
             }
             if let Ok((_, table)) = parse_field_table(&bytes[..]) {
-                let properties = from_client(&BasicProperties::default().with_headers(table));
-                let envelope = open(&origin, &properties, Bytes::new());
-                prop_assert!(envelope.headers.len() <= properties.headers.len());
+                let count = table.inner().len();
+                let envelope = from_client(&BasicProperties::default().with_headers(table), &origin, Bytes::new());
+                prop_assert!(envelope.headers.len() <= count);
             }
         }
     }
 
     #[test]
     fn a_property_of_more_than_255_bytes_is_refused_with_its_name() {
-        let properties = Properties { correlation_id: Some("x".repeat(256).into()), ..Properties::default() };
-        let error = to_client(&properties, MAX_PROPERTIES_BYTES).unwrap_err().to_string();
+        let mut envelope = Envelope::note(MediaType::BYTES, Bytes::new());
+        envelope.correlation_id = Some("x".repeat(256).into());
+        let error = to_client(&routed(envelope, false), MAX_PROPERTIES_BYTES).unwrap_err().to_string();
         assert!(error.contains("correlation id") && error.contains("256"), "{error}");
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use lapin::Connection;
 
+use crate::adapter::amqp::{Binding, Declaration, Destination, Exchange};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::{code, on_channel};
-use crate::broker::{Binding, BrokerError, Destination, Exchange, Topology};
+use crate::broker::BrokerError;
 
 /// Which of these exchanges do not stand.
 pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> Result<Vec<String>, BrokerError> {
@@ -35,8 +36,8 @@ pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> 
 }
 
 /// Declares exchanges and bindings again. What cannot be had is passed over.
-pub(super) async fn restore(connection: &Connection, topology: &Topology) -> Result<(), BrokerError> {
-    let lasting = Topology { queues: Vec::new(), ..topology.clone() };
+pub(super) async fn restore(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
+    let lasting = Declaration { queues: Vec::new(), ..topology.clone() };
     let Err(error) = declare::declare(connection, &lasting).await else { return Ok(()) };
     if matches!(error, BrokerError::Lost { .. } | BrokerError::TimedOut { .. } | BrokerError::Stopped) {
         return Err(error);
@@ -48,7 +49,7 @@ pub(super) async fn restore(connection: &Connection, topology: &Topology) -> Res
         failed
     };
     for exchange in &topology.exchanges {
-        let one = Topology { exchanges: vec![exchange.clone()], ..Topology::default() };
+        let one = Declaration { exchanges: vec![exchange.clone()], ..Declaration::default() };
         note(declare::declare(connection, &one).await);
     }
     let mut by_destination: BTreeMap<&Destination, Vec<Binding>> = BTreeMap::new();
@@ -56,7 +57,7 @@ pub(super) async fn restore(connection: &Connection, topology: &Topology) -> Res
         by_destination.entry(&binding.destination).or_default().push(binding.clone());
     }
     for (destination, bindings) in by_destination {
-        let bound = Topology { bindings, ..Topology::default() };
+        let bound = Declaration { bindings, ..Declaration::default() };
         let result = match declare::declare(connection, &bound).await {
             // The queue is gone too. One that is consumed is declared by its lane.
             Err(absent @ BrokerError::Absent { .. }) => {
@@ -65,7 +66,7 @@ pub(super) async fn restore(connection: &Connection, topology: &Topology) -> Res
                 if queues.is_empty() {
                     Err(absent)
                 } else {
-                    declare::declare(connection, &Topology { queues, ..bound }).await
+                    declare::declare(connection, &Declaration { queues, ..bound }).await
                 }
             }
             other => other,

@@ -38,8 +38,8 @@ impl ClientMessage {
             exchange: short("an exchange's name", &message.way.exchange)?,
             routing_key: short("a routing key", &message.way.routing_key)?,
             mandatory: message.mandatory,
-            properties: to_client(&message.properties, most)?,
-            payload: message.payload,
+            properties: to_client(&message, most)?,
+            payload: message.envelope.payload.clone(),
         })
     }
 }

@@ -33,7 +33,7 @@ pub(in crate::app) async fn start_listening(
     }
     let listener = Listener {
         instance: launched.bus.identity.instance.to_string(),
-        actors: ActorReport::all(app, plans, &launched.config),
+        actors: ActorReport::all(&*launched.broker, app, plans, &launched.config),
         controls: launched.controls.clone(),
         health: HealthSource::of(launched),
     };

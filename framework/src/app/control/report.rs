@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::entry::Entry;
-use crate::broker::{Binding, Queue};
+use crate::broker::{Broker, OwnWords, Queue, Subscription, Topology};
 use crate::inbound::{ActorPlan, LaneState};
 use crate::message::{Headers, Value};
 
@@ -60,7 +60,7 @@ pub struct ProcessReport {
     pub actors: Vec<ActorReport>,
     /// The lanes of the whole process.
     pub lanes: Vec<LaneState>,
-    /// How many seconds ago it declared exchanges and bindings; absent if it does not look after them.
+    /// How many seconds ago it declared what messages go through; absent if it does not look after them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_seconds: Option<u64>,
     /// Why the order was not carried out.
@@ -88,33 +88,40 @@ pub struct ActorReport {
     pub queues: Vec<QueueReport>,
 }
 
-/// A queue, and what it is bound to, as an actor declares it.
+/// A queue, and what goes into it, as an actor declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QueueReport {
     /// Its name.
     pub name: String,
-    /// Its arguments.
+    /// What it was declared with, in the broker's own words.
     pub arguments: BTreeMap<String, Json>,
-    /// Its bindings.
-    pub bindings: Vec<Binding>,
+    /// What goes into it, in the broker's own words.
+    pub bindings: Vec<Json>,
 }
 
 impl QueueReport {
-    fn of((queue, bindings): (Queue, Vec<Binding>)) -> Self {
-        let arguments = queue.arguments.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect();
-        Self { name: queue.name, arguments, bindings }
+    fn of(broker: &dyn Broker, (queue, subscriptions): (Queue, Vec<Subscription>)) -> Self {
+        let name = queue.name.clone();
+        let topology = Topology { queues: vec![queue], subscriptions, ..Topology::default() };
+        let OwnWords { queues, subscriptions, .. } = broker.in_own_words(&topology);
+        let arguments = queues.iter().flat_map(|queue| queue.arguments.iter());
+        Self {
+            name,
+            arguments: arguments.map(|(name, value)| (name.to_owned(), to_json(value))).collect(),
+            bindings: subscriptions.iter().filter_map(|one| serde_json::from_str(&one.json).ok()).collect(),
+        }
     }
 
     /// The queue, to be declared as its actor does.
-    pub(in crate::app) fn queue(&self) -> Queue {
+    pub(in crate::app) fn queue(&self, broker: &dyn Broker) -> Queue {
         let mut arguments = Headers::new();
         for (name, value) in &self.arguments {
             if let Some(value) = from_json(value) {
                 arguments.set(name, value);
             }
         }
-        Queue { arguments, ..Queue::classic(&self.name) }
+        broker.recorded_queue(&self.name, &arguments)
     }
 }
 
@@ -140,10 +147,11 @@ fn from_json(value: &Json) -> Option<Value> {
 }
 
 impl ActorReport {
-    pub(super) fn of(entry: &Entry, plan: &ActorPlan, config: &Config) -> Self {
+    pub(super) fn of(broker: &dyn Broker, entry: &Entry, plan: &ActorPlan, config: &Config) -> Self {
         let attributes = &entry.attributes;
         let policies = entry.policies(config).ok();
         let attempts = policies.iter().flat_map(|policies| &policies.of_handlers);
+        let lasting = plan.lanes.iter().filter_map(|lane| lane.lasting());
         Self {
             name: entry.name(),
             paused: false,
@@ -151,14 +159,15 @@ impl ActorReport {
             domains: attributes.domains.iter().map(|domain| (*domain).to_owned()).collect(),
             dead_queue: plan.dead_queue.clone(),
             most_attempts: attempts.map(|policy| policy.retry.most_attempts()).max().unwrap_or(1),
-            queues: plan.lanes.iter().filter_map(|lane| lane.lasting()).map(QueueReport::of).collect(),
+            queues: lasting.map(|queue| QueueReport::of(broker, queue)).collect(),
         }
     }
 
     /// The actors of an app, by service.
-    pub(super) fn all(app: &App, plans: &[ActorPlan], config: &Config) -> Vec<(String, Self)> {
-        let of =
-            |(entry, plan): (&Entry, &ActorPlan)| (entry.attributes.service.to_owned(), Self::of(entry, plan, config));
+    pub(super) fn all(broker: &dyn Broker, app: &App, plans: &[ActorPlan], config: &Config) -> Vec<(String, Self)> {
+        let of = |(entry, plan): (&Entry, &ActorPlan)| {
+            (entry.attributes.service.to_owned(), Self::of(broker, entry, plan, config))
+        };
         app.entries.iter().zip(plans).map(of).collect()
     }
 }

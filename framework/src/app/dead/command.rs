@@ -247,7 +247,7 @@ fn check_id(id: &str) -> Result<(), String> {
 async fn show(letters: &DeadLetters, id: &str, payload: bool) -> Result<(), String> {
     let letter = one(letters, id).await?;
     if payload {
-        output::bytes(&letter.payload);
+        output::bytes(&letter.envelope.payload);
         return Ok(());
     }
     output::line(json_lines(&letter.to_json()));
@@ -282,12 +282,12 @@ fn edited(
             let value: serde_json::Value =
                 serde_json::from_str(&json).map_err(|error| format!("--json: not JSON: {error}"))?;
             let media_type = letter.media_type();
-            if !matches!(Codec::for_media_type(&media_type), Some(Codec::Json | Codec::Msgpack)) {
+            if !matches!(Codec::for_media_type(media_type), Some(Codec::Json | Codec::Msgpack)) {
                 return Err(format!(
                     "the letter is {media_type}, which JSON cannot be encoded as; use --text or --file"
                 ));
             }
-            codec::encode(&value, &media_type, &codec::Limits::default()).map_err(|error| error.to_string())
+            codec::encode(&value, media_type, &codec::Limits::default()).map_err(|error| error.to_string())
         }
         (None, Some(text), _) => Ok(text.into()),
         (None, None, Some(file)) => {

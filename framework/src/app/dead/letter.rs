@@ -1,15 +1,15 @@
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use crate::broker::{
-    ATTEMPT, Addressed, Delivery, KIND, Names, ORIGINAL_TYPE, Properties, REPLAYED, is_reserved_header,
-    note_broker_death,
+    Addressed, DEAD, Delivery, REPLAYED, is_of_earlier_attempts, is_reserved_header, size, write_headers,
 };
 use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
-use crate::message::{ContentEncoding, MediaType, MessageId, Problem, Value};
+use crate::message::{ContentEncoding, Envelope, MediaType, MessageId, Name, Problem, Value};
 
 /// A message that was given up: its bytes and headers, and why.
 #[derive(Clone)]
@@ -17,10 +17,10 @@ use crate::message::{ContentEncoding, MediaType, MessageId, Problem, Value};
 pub struct DeadLetter {
     /// The dead-letter queue it is in.
     pub queue: String,
-    /// Properties and headers, those of the message and `postrider-dead-…`.
-    pub properties: Properties,
-    /// The payload as it was sent.
-    pub payload: Bytes,
+    /// The message as it was sent, with the headers `postrider-dead-…`.
+    pub envelope: Envelope,
+    /// Its key, with `service:` in front if it was sent to a service by name; empty if nobody knows it.
+    key: Arc<str>,
     pub(super) deliveries: u32,
     pub(super) redelivered: bool,
     pub(super) address: String,
@@ -34,20 +34,20 @@ impl std::fmt::Debug for DeadLetter {
             .field("id", &self.id())
             .field("key", &self.key())
             .field("reason", &self.reason())
-            .field("payload_bytes", &self.payload.len())
+            .field("payload_bytes", &self.envelope.payload.len())
             .finish_non_exhaustive()
     }
 }
 
 impl DeadLetter {
-    pub(super) fn of(queue: &str, delivery: &Delivery, names: &Names) -> Self {
-        let mut properties = (*delivery.properties).clone();
-        note_broker_death(&mut properties, names);
+    pub(super) fn of(queue: &str, delivery: &Delivery) -> Self {
+        let envelope = (*delivery.envelope).clone();
+        let is_unaddressed = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_address);
         Self {
-            address: address(queue, &properties, &delivery.payload),
+            key: if is_unaddressed { Arc::default() } else { envelope.address() },
+            address: address(queue, &envelope),
             queue: queue.to_owned(),
-            properties,
-            payload: delivery.payload.clone(),
+            envelope,
             deliveries: delivery.delivery_count.unwrap_or(0),
             redelivered: delivery.redelivered,
         }
@@ -80,13 +80,13 @@ impl DeadLetter {
     /// The message's id, which its sender chose: it may be empty, or that of several letters.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.properties.message_id.as_deref().unwrap_or_default()
+        if self.envelope.has_own_id() { self.envelope.id.as_str() } else { "" }
     }
 
     /// Its key; `invoice:ping` if it was sent to the service `invoice` by name.
     #[must_use]
     pub fn key(&self) -> &str {
-        self.properties.message_type.as_deref().unwrap_or_default()
+        &self.key
     }
 
     /// The key without the service to which it was sent by name.
@@ -97,7 +97,7 @@ impl DeadLetter {
     /// Its kind.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.text(KIND)
+        self.envelope.kind.as_str()
     }
 
     /// Why it was given up: a word such as `transient` or `undecodable`; empty if the broker gave it up.
@@ -139,13 +139,13 @@ impl DeadLetter {
     /// How many attempts there were.
     #[must_use]
     pub fn attempts(&self) -> i64 {
-        self.properties.headers.get("postrider-dead-attempts").and_then(Value::as_integer).unwrap_or(0)
+        self.envelope.headers.get("postrider-dead-attempts").and_then(Value::as_integer).unwrap_or(0)
     }
 
     /// When it was given up, to the second.
     #[must_use]
     pub fn at(&self) -> Option<SystemTime> {
-        match self.properties.headers.get("postrider-dead-at") {
+        match self.envelope.headers.get("postrider-dead-at") {
             Some(Value::Timestamp(seconds)) => UNIX_EPOCH.checked_add(Duration::from_secs(*seconds)),
             _ => None,
         }
@@ -159,52 +159,53 @@ impl DeadLetter {
 
     /// How the payload is encoded.
     #[must_use]
-    pub fn media_type(&self) -> MediaType {
-        self.properties.content_type.clone().map_or(MediaType::BYTES, MediaType::new)
+    pub fn media_type(&self) -> &MediaType {
+        &self.envelope.media_type
     }
 
     fn text(&self, header: &str) -> &str {
-        self.properties.headers.text(header).unwrap_or_default()
+        self.envelope.headers.text(header).unwrap_or_default()
     }
 
     /// The payload as JSON: decoded if its media type says how, else as text or as hexadecimal digits.
     #[must_use]
     pub fn payload_as_json(&self) -> Json {
-        let media_type = self.media_type();
-        let encoding = self.properties.content_encoding.as_ref().and_then(ContentEncoding::from_wire);
-        let payload = match encoding {
-            Some(encoding) => codec::decompress(&self.payload, &encoding, &Limits::default()).ok(),
-            None => Some(self.payload.clone()),
+        let Envelope { media_type, payload: bytes, .. } = &self.envelope;
+        let payload = match &self.envelope.content_encoding {
+            Some(encoding) => codec::decompress(bytes, encoding, &Limits::default()).ok(),
+            None => Some(bytes.clone()),
         };
-        let decoded = payload.and_then(|payload| match Codec::for_media_type(&media_type) {
-            Some(Codec::Json | Codec::Msgpack) => codec::decode(&payload, &media_type, &Limits::default()).ok(),
+        let decoded = payload.and_then(|payload| match Codec::for_media_type(media_type) {
+            Some(Codec::Json | Codec::Msgpack) => codec::decode(&payload, media_type, &Limits::default()).ok(),
             Some(Codec::Text) => std::str::from_utf8(&payload).ok().map(Json::from),
             _ => None,
         });
         decoded.unwrap_or_else(|| {
-            let shown = self.payload.iter().map(|byte| format!("{byte:02x}"));
-            json!({ "hex": shown.collect::<String>(), "bytes": self.payload.len() })
+            let shown = bytes.iter().map(|byte| format!("{byte:02x}"));
+            json!({ "hex": shown.collect::<String>(), "bytes": bytes.len() })
         })
     }
 
     /// Everything about it as JSON. Bearer tokens are left out.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let headers = self.properties.headers.iter().filter(|(name, _)| !is_reserved_header(name));
+        let envelope = &self.envelope;
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok().map(|at| at.as_secs());
+        let headers = envelope.headers.iter().filter(|(name, _)| !is_reserved_header(name));
         let headers: serde_json::Map<String, Json> = headers
             .filter(|(name, _)| !name.eq_ignore_ascii_case(crate::message::Envelope::AUTHORIZATION))
             .map(|(name, value)| (name.to_owned(), shown(value)))
             .collect();
-        let header = |name: &str| self.properties.headers.text(&format!("postrider-dead-{name}"));
+        let header = |name: &str| self.envelope.headers.text(&format!("postrider-dead-{name}"));
         json!({
             "letter": self.address(), "id": self.id(), "queue": self.queue, "kind": self.kind(), "key": self.key(), "service": self.service(),
             "actor": header("actor"), "handler": header("handler"), "attempts": self.attempts(),
             "reason": self.reason(), "code": header("code"), "error": self.error(),
             "first_error": self.first_error(), "version": header("version"),
-            "at": self.at().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|at| at.as_secs()),
-            "sender": self.properties.app_id.as_deref(), "correlation_id": self.properties.correlation_id.as_deref(),
-            "timestamp": self.properties.timestamp, "priority": self.properties.priority, "media_type": self.media_type().as_str(),
-            "content_encoding": self.properties.content_encoding.as_deref(),
+            "at": self.at().and_then(seconds),
+            "sender": envelope.source.as_ref().map(Name::as_str), "correlation_id": envelope.correlation_id.as_ref().map(MessageId::as_str),
+            "timestamp": envelope.sent_at.and_then(seconds), "priority": envelope.priority, "media_type": self.media_type().as_str(),
+            "content_encoding": envelope.content_encoding.as_ref().map(ContentEncoding::as_str),
             "payload": self.payload_as_json(), "headers": headers,
         })
     }
@@ -218,56 +219,50 @@ impl DeadLetter {
     /// The message for another life: to the queue of the actor that gave it up, with its first attempt. Nobody waits for
     /// its answer any more.
     pub(super) fn revived(&self) -> Addressed {
-        let mut properties = self.properties.clone();
+        let mut envelope = self.envelope.clone();
         let written_by_us = |name: &str| {
-            name == ATTEMPT
-                || name == "postrider-first-error"
-                || name == "postrider-skewed-since"
-                || name.starts_with("postrider-dead-")
-                || name.starts_with("postrider-original-") && name != ORIGINAL_TYPE
+            is_of_earlier_attempts(name) || name.starts_with(DEAD) || name.starts_with("postrider-original-")
         };
-        properties.headers.retain(|name| !written_by_us(name));
+        envelope.headers.retain(|name| !written_by_us(name));
         // What became of it before is not taken for what becomes of it now.
-        properties.headers.set(REPLAYED, self.address.as_str());
-        properties.reply_to = None;
-        properties.expiration = None;
-        properties.persistent = true;
-        // Without an id nobody could tell that its copy is one.
-        if properties.message_id.as_deref().is_none_or(str::is_empty) {
-            properties.message_id = Some(MessageId::new().shared());
+        envelope.headers.set(REPLAYED, self.address.as_str());
+        envelope.attempt = 1;
+        envelope.reply_to = None;
+        envelope.expiration = None;
+        envelope.transient = false;
+        if let Some(foreign) = &mut envelope.foreign {
+            foreign.expiration = None;
+            foreign.headers.retain(|name| !written_by_us(name));
+            // Without an id nobody could tell that its copy is one.
+            foreign.no_id = false;
         }
-        self.addressed(self.home(), properties)
+        fitted(self.home(), envelope)
     }
 
     /// The letter as it is for another place in a dead-letter queue, under the same address.
     pub(super) fn rewritten(&self, queue: &str) -> Addressed {
-        let mut properties = self.properties.clone();
+        let mut envelope = self.envelope.clone();
         let written = self.address.split('.').next().unwrap_or_default();
-        properties.headers.set(ADDRESS, written);
-        properties.persistent = true;
-        self.addressed(queue, properties)
+        envelope.headers.set(ADDRESS, written);
+        envelope.transient = false;
+        fitted(queue, envelope)
     }
 
     /// The letter with another payload. It is another letter, so that the one it was can be told from it if both are there.
     pub(super) fn edited(&self, payload: Bytes) -> Self {
         let mut edited = self.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        edited.properties.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
-        edited.payload = payload;
+        edited.envelope.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
+        edited.envelope.payload = payload;
         // What was put in its place is not compressed.
-        edited.properties.content_encoding = None;
+        edited.envelope.content_encoding = None;
         edited.address = letter_id();
         edited
     }
 
     /// About how many bytes it takes.
     pub(super) fn size(&self) -> usize {
-        self.payload.len() + self.properties.size()
-    }
-
-    fn addressed(&self, queue: &str, properties: Properties) -> Addressed {
-        // What the broker made of a stranger's message may have larger headers than we send.
-        fitted(Addressed::to_queue(queue, properties, self.payload.clone()))
+        self.envelope.payload.len() + size(&self.envelope)
     }
 }
 
@@ -277,8 +272,8 @@ const ADDRESS: &str = "postrider-dead-id";
 const LONGEST_ADDRESS: usize = 32;
 
 /// The address that was given to the letter, or else one made of everything in it that stays the same when it is looked at.
-fn address(queue: &str, properties: &Properties, payload: &[u8]) -> String {
-    let given = properties.headers.text(ADDRESS);
+fn address(queue: &str, envelope: &Envelope) -> String {
+    let given = envelope.headers.text(ADDRESS);
     let is_one = |text: &&str| {
         (1..=LONGEST_ADDRESS).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
@@ -286,17 +281,20 @@ fn address(queue: &str, properties: &Properties, payload: &[u8]) -> String {
     if let Some(given) = given.filter(is_one) {
         return given.to_owned();
     }
-    let texts = [&properties.message_id, &properties.correlation_id, &properties.message_type, &properties.app_id];
     let mut hash = Fnv::default();
     hash.add(queue.as_bytes());
-    texts.iter().for_each(|text| hash.add(text.as_deref().unwrap_or_default().as_bytes()));
-    hash.add(properties.content_type.as_deref().unwrap_or_default().as_bytes());
-    hash.add(&properties.timestamp.unwrap_or_default().to_be_bytes());
-    for (name, value) in properties.headers.iter() {
-        hash.add(name.as_bytes());
-        hash.add(format!("{value:?}").as_bytes());
+    if envelope.has_own_id() {
+        hash.add(envelope.id.as_str().as_bytes());
     }
-    hash.add(payload);
+    let Envelope { kind, key, target, message_type, correlation_id, source, media_type, sent_at, .. } = envelope;
+    hash.add(
+        format!("{:?}", (kind, key, target, message_type, correlation_id, source, media_type, sent_at)).as_bytes(),
+    );
+    write_headers(envelope, |name, value| {
+        hash.add(name.as_bytes());
+        hash.add(format!("{:?}", value.to_value()).as_bytes());
+    });
+    hash.add(&envelope.payload);
     format!("{:012x}", hash.0 & 0xffff_ffff_ffff)
 }
 

@@ -9,7 +9,7 @@ use crate::app::dead::filter::DeadFilter;
 use crate::app::dead::letter::DeadLetter;
 use crate::app::dead::walk::{DeadProgress, MOST_IN_WINDOW, PATIENCE, Walk};
 use crate::app::record;
-use crate::broker::{Addressed, ConsumerSpec, Destination, Names, Queue, Receipt, Topology};
+use crate::broker::{Addressed, ConsumerSpec, Names, Queue, Receipt, Subscription, Topology};
 use crate::bus::{Bus, SendError};
 
 /// The most bytes of letters that are listed at once.
@@ -85,12 +85,10 @@ impl DeadLetters {
     async fn queues_of(&self, service: &str) -> Result<BTreeSet<String>, DeadError> {
         let main = self.names().queue(service, None);
         let recorded = record::read(&*self.bus.broker, self.names(), service).await?;
-        let bindings = recorded.map(|record| record.bindings).unwrap_or_default();
-        let bound = bindings.into_iter().filter_map(|binding| match binding.destination {
-            Destination::Queue(queue) => Some(queue.strip_suffix(".query").unwrap_or(&queue).to_owned()),
-            Destination::Exchange(_) => None,
-        });
-        Ok(bound.chain([main]).map(|queue| self.names().dead_queue(&queue)).collect())
+        let recorded = recorded.unwrap_or_default();
+        let queues = recorded.iter().filter_map(Subscription::queue);
+        let queues = queues.map(|queue| queue.strip_suffix(".query").unwrap_or(queue).to_owned());
+        Ok(queues.chain([main]).map(|queue| self.names().dead_queue(&queue)).collect())
     }
 
     async fn standing(&self, queues: BTreeSet<String>) -> Result<Vec<String>, DeadError> {
@@ -308,8 +306,8 @@ impl DeadLetters {
     }
 
     async fn write_edited(&self, letter: &DeadLetter, edited: &DeadLetter) -> Result<(), DeadError> {
-        let kept = Queue::quorum(format!("{}.kept", letter.queue));
-        self.bus.broker.declare(&Topology { queues: vec![kept.clone()], ..Topology::default() }).await?;
+        let kept = Queue::replicated(format!("{}.kept", letter.queue));
+        self.bus.broker.declare(&Topology::of_queues([kept.clone()])).await?;
         self.forward(letter, letter.rewritten(&kept.name)).await?;
         self.forward(letter, edited.rewritten(&letter.queue)).await
     }
@@ -326,7 +324,7 @@ impl DeadLetters {
         let mut consumer = self.bus.broker.consume(&spec).await?;
         let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
         let delivery = delivery?;
-        let letter = DeadLetter::of(queue, &delivery, self.names());
+        let letter = DeadLetter::of(queue, &delivery);
         put_back_one(consumer, delivery.receipt).await;
         Ok(Some(letter))
     }

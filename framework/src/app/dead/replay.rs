@@ -10,12 +10,12 @@ use crate::app::dead::letter::DeadLetter;
 use crate::app::dead::letters::{DeadLetters, not_moved};
 use crate::app::dead::walk::Walk;
 use crate::app::migrate::{LOOK, is_migrating};
-use crate::broker::{ATTEMPT, Receipt};
+use crate::broker::Receipt;
 use crate::bus::RequestError;
 use crate::message::Value;
 
 /// The attempt of a message that is not to be tried again.
-const LAST_ATTEMPT: i64 = 1_000_000;
+const LAST_ATTEMPT: u32 = 1_000_000;
 /// How long the letter of a canary that failed may take to come back.
 const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -207,11 +207,11 @@ impl Going<'_> {
         receipt: Receipt,
     ) -> Result<Option<String>, DeadError> {
         let mut addressed = letter.revived();
-        let properties = Arc::make_mut(&mut addressed.properties);
-        properties.headers.set(ATTEMPT, LAST_ATTEMPT);
-        let id = properties.message_id.clone().unwrap_or_default();
+        let envelope = Arc::make_mut(&mut addressed.envelope);
+        envelope.attempt = LAST_ATTEMPT;
+        let id = envelope.id.clone();
         let (outlet, name) = (&self.letters.bus.outlet, letter.name().to_owned());
-        let problem = match outlet.ask(addressed, &id, letter.key(), self.how.canary_timeout).await {
+        let problem = match outlet.ask(addressed, id.as_str(), letter.key(), self.how.canary_timeout).await {
             Ok(_) => {
                 walk.done(&letter, receipt);
                 walk.flush();
@@ -239,8 +239,8 @@ impl Going<'_> {
                 RETURN_PATIENCE
             };
             let Some((copy, receipt)) = walk.pull(patience).await? else { break };
-            let attempts = copy.properties.headers.get("postrider-dead-attempts");
-            if copy.id() == &*id && attempts == Some(&Value::from(LAST_ATTEMPT)) {
+            let attempts = copy.envelope.headers.get("postrider-dead-attempts");
+            if copy.id() == id.as_str() && attempts == Some(&Value::from(i64::from(LAST_ATTEMPT))) {
                 walk.done(&copy, receipt);
                 break;
             }

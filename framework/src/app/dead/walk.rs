@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
                 continue;
             };
             let delivery = delivery?;
-            let mut letter = DeadLetter::of(&self.queue, &delivery, self.letters.names());
+            let mut letter = DeadLetter::of(&self.queue, &delivery);
             window.handed = window.handed.saturating_add(1);
             window.bytes += letter.size();
             let met = self.met.entry(hash(letter.address())).or_default();

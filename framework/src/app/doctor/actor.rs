@@ -9,7 +9,7 @@ use crate::app::doctor::examine::Doctor;
 use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{Binding, BrokerError, Destination, Exchange, ExchangeKind, Queue, Topology};
+use crate::broker::{BrokerError, Claim, Queue, Subscription, Topology};
 use crate::inbound::{CONTROL, REBIND_AFTER};
 
 /// Words of a policy that lose or refuse messages of a queue that promises to keep them.
@@ -62,17 +62,15 @@ impl Doctor {
     }
 
     async fn claim(&self, service: &str, domain: &str) -> Result<Finding, DeadError> {
-        let name = self.names().domain(domain);
         let check = Check { name: "claim", subject: domain, source: "exchange.declare (passive), then as its owner" };
-        if !self.broker().exchange_stands(&name).await? {
+        let claim = Claim { domain: domain.to_owned(), service: service.to_owned() };
+        let claimed = Topology { claims: vec![claim], ..Topology::default() };
+        if !self.broker().absent(&claimed).await?.is_empty() {
             return Ok(check.problem(format!(
                 "the claim of {service:?} is gone, so that another service could take the domain; restart {service:?}"
             )));
         }
-        let exchange =
-            Exchange::new(name, ExchangeKind::Fanout).with("alternate-exchange", self.names().owner(service));
-        let declared = Topology { exchanges: vec![exchange], ..Topology::default() };
-        Ok(match self.broker().compare(&declared).await {
+        Ok(match self.broker().compare(&claimed).await {
             Ok(()) => check.ok(format!("owned by {service:?}")),
             Err(error) => check.refused(&error, "configure the exchange of the claim"),
         })
@@ -97,7 +95,7 @@ impl Doctor {
         if is_migrating(self.broker(), &report.name).await? {
             findings.push(standing.problem(NOT_FINISHED));
         }
-        let refused = self.equal(&report.queue()).await?;
+        let refused = self.equal(&report.queue(self.broker())).await?;
         let source = "queue.declare with the actor's arguments";
         let durable = Check { name: "durability", subject: &report.name, source };
         findings.push(match &refused {
@@ -127,8 +125,7 @@ impl Doctor {
 
     /// The reason why a queue that stands is not the one that is declared.
     async fn equal(&self, queue: &Queue) -> Result<Option<String>, DeadError> {
-        let declared = Topology { queues: vec![queue.clone()], ..Topology::default() };
-        match self.broker().compare(&declared).await {
+        match self.broker().compare(&Topology::of_queues([queue.clone()])).await {
             Ok(()) => Ok(None),
             Err(BrokerError::Inequivalent { reason, .. }) => Ok(Some(reason)),
             Err(error) if error.is_permanent() => Ok(Some(error.to_string())),
@@ -175,7 +172,7 @@ impl Doctor {
         let source = format!("{path}/bindings");
         let check = Check { name: "bindings", subject: &report.name, source: &source };
         let missing: Vec<String> =
-            report.bindings.iter().filter(|binding| !bound.contains(binding)).map(record::shown).collect();
+            report.bindings.iter().filter(|binding| !bound.contains(binding)).map(|json| self.shown(json)).collect();
         findings.push(if missing.is_empty() {
             check.ok(format!("all {} stand", report.bindings.len()))
         } else {
@@ -191,7 +188,7 @@ impl Doctor {
                 .push(check.problem("it does not stand; what is given up now would wait for it: restart a process"));
             return Ok(());
         }
-        findings.push(match self.equal(&Queue::quorum(&actor.dead_queue)).await? {
+        findings.push(match self.equal(&Queue::replicated(&actor.dead_queue)).await? {
             None => check.ok("durable and replicated"),
             Some(reason) => check.problem(reason),
         });
@@ -217,6 +214,12 @@ impl Doctor {
         Ok(Some(check.warning(text)))
     }
 
+    /// What goes into a queue, in one line.
+    fn shown(&self, recorded: &serde_json::Value) -> String {
+        let subscription = self.broker().recorded_subscription(recorded);
+        subscription.map_or_else(|| recorded.to_string(), |subscription| record::shown(self.broker(), &subscription))
+    }
+
     /// Bindings that were declared once and that no running process wants.
     async fn stale(&self, service: &str, actors: &[ActorReport], findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let source = format!("the message in {}", self.names().topology(service));
@@ -225,15 +228,16 @@ impl Doctor {
             findings.push(check.not_checked("not checked (nothing was recorded)"));
             return Ok(());
         };
-        let wanted: BTreeSet<&Binding> =
-            actors.iter().flat_map(|actor| &actor.queues).flat_map(|queue| &queue.bindings).collect();
-        let leads_to_queue = |binding: &&Binding| matches!(binding.destination, Destination::Queue(_));
-        let stale: Vec<String> = recorded
-            .bindings
+        let wanted: BTreeSet<Subscription> = actors
             .iter()
-            .filter(leads_to_queue)
-            .filter(|binding| !wanted.contains(*binding))
-            .map(record::shown)
+            .flat_map(|actor| &actor.queues)
+            .flat_map(|queue| &queue.bindings)
+            .filter_map(|json| self.broker().recorded_subscription(json))
+            .collect();
+        let stale: Vec<String> = recorded
+            .difference(&wanted)
+            .filter(|subscription| subscription.queue().is_some())
+            .map(|subscription| record::shown(self.broker(), subscription))
             .collect();
         findings.push(if stale.is_empty() {
             check.ok("none")

@@ -12,12 +12,10 @@ use crate::app::doctor::actor::NOT_FINISHED;
 use crate::app::doctor::finding::{Check, Finding};
 use crate::app::migrate::is_migrating;
 use crate::app::record;
-use crate::broker::{
-    Addressed, Broker, BrokerError, Destination, Names, Properties, Topology, delay_levels, due_topology,
-};
+use crate::broker::{Addressed, Broker, BrokerError, Names, Source, Subscription, Topology, due_topology};
 use crate::bus::{Bus, SendError};
 use crate::inbound::CONTROL;
-use crate::message::MessageId;
+use crate::message::{Envelope, MediaType, MessageId};
 
 /// How long a confirm may take.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
@@ -129,8 +127,7 @@ impl Doctor {
             // Nobody has such a queue: the message is confirmed and gone.
             ..Addressed::to_queue(
                 format!("{}.doctor.{}", self.names().namespace(), MessageId::new()),
-                Properties::default(),
-                Bytes::new(),
+                Envelope::note(MediaType::BYTES, Bytes::new()),
             )
         };
         self.bus.outlet.forward(probe, deadline).await
@@ -139,49 +136,33 @@ impl Doctor {
     async fn exchanges(&self) -> Result<Finding, DeadError> {
         let source = "exchange.declare (passive), then equal";
         let check = Check { name: "exchanges", subject: self.names().namespace(), source };
-        let shared = crate::inbound::shared_exchanges(self.names());
-        let missing = self.missing(&shared).await?;
+        let shared = crate::inbound::shared_sources();
+        let missing = self.broker().absent(&shared).await?;
         if !missing.is_empty() {
             // A new one has no bindings.
             let missing = missing.join(", ");
             return Ok(check.problem(format!("missing: {missing}; restart all services, which declare and bind them")));
         }
-        Ok(match self.broker().compare(&Topology { bindings: Vec::new(), ..shared }).await {
+        Ok(match self.broker().compare(&shared).await {
             Ok(()) => check.ok("the exchanges of all kinds stand and have the right types"),
             Err(error) => check.refused(&error, "configure what is compared"),
         })
-    }
-
-    /// What does not stand.
-    async fn missing(&self, topology: &Topology) -> Result<Vec<String>, DeadError> {
-        let mut missing = Vec::new();
-        for exchange in &topology.exchanges {
-            if !self.broker().exchange_stands(&exchange.name).await? {
-                missing.push(exchange.name.clone());
-            }
-        }
-        for queue in &topology.queues {
-            if self.broker().inspect(&queue.name).await?.is_none() {
-                missing.push(queue.name.clone());
-            }
-        }
-        Ok(missing)
     }
 
     /// The levels of delays are declared before the first delay, all together.
     async fn delays(&self, findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let source = "exchange.declare and queue.declare (passive), then equal";
         let check = Check { name: "delays", subject: &self.names().delay_out(), source };
-        if !self.broker().exchange_stands(&self.names().delay_out()).await? {
+        let levels = Topology { sources: vec![Source::Delays], ..Topology::default() };
+        let missing = self.broker().absent(&levels).await?;
+        if missing.contains(&self.names().delay_out()) {
             findings.push(check.ok("no delay has been asked for yet"));
             return Ok(());
         }
-        let levels = delay_levels(self.names());
-        let missing = self.missing(&levels).await?;
         findings.push(if !missing.is_empty() {
             check
                 .problem(format!("missing: {}; restart a service that delays, which declares them", missing.join(", ")))
-        } else if let Err(error) = self.broker().compare(&Topology { bindings: Vec::new(), ..levels }).await {
+        } else if let Err(error) = self.broker().compare(&levels).await {
             check.refused(&error, "configure what is compared")
         } else {
             check.ok("25 levels stand, with their arguments")
@@ -221,14 +202,8 @@ impl Doctor {
     /// A service that does not answer: only what it recorded can be looked at.
     async fn absent(&self, service: &str, mut said: Finding, findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let recorded = record::read(self.broker(), self.names(), service).await?;
-        let bindings = recorded.map(|record| record.bindings).unwrap_or_default();
-        let queues: BTreeSet<String> = bindings
-            .into_iter()
-            .filter_map(|binding| match binding.destination {
-                Destination::Queue(queue) => Some(queue),
-                Destination::Exchange(_) => None,
-            })
-            .collect();
+        let recorded = recorded.unwrap_or_default();
+        let queues: BTreeSet<&str> = recorded.iter().filter_map(Subscription::queue).collect();
         let mut waiting = 0;
         for queue in &queues {
             if is_migrating(self.broker(), queue).await? {

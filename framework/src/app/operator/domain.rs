@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::app::output;
 use crate::app::printable::{json_line, one_line};
 use crate::app::record;
-use crate::broker::{Broker, BrokerError, Exchange, ExchangeKind, Names, Topology};
+use crate::broker::{Broker, BrokerError, Claim, Names, Topology};
 
 #[derive(Subcommand)]
 pub(super) enum DomainCommand {
@@ -38,20 +38,20 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
     let claims = record::claims(broker, names).await.map_err(|error| error.to_string())?;
     let mut standing = Vec::new();
     for claim in claims {
-        if !broker.exchange_stands(&names.domain(&claim.domain)).await.map_err(|error| error.to_string())? {
+        let claimed = Topology { claims: vec![claim.clone()], ..Topology::default() };
+        if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {
             continue;
         }
-        // Declaring it as its owner would changes nothing if it is, and is refused if it is somebody else's.
-        let exchange = Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout)
-            .with("alternate-exchange", names.owner(&claim.service));
-        match broker.declare(&Topology { exchanges: vec![exchange], ..Topology::default() }).await {
+        // Claiming it as its owner would changes nothing if it is, and is refused if it is somebody else's.
+        match broker.declare(&claimed).await {
             Ok(()) => standing.push(claim),
             Err(BrokerError::DomainOwned { .. }) => {}
             Err(error) => return Err(error.to_string()),
         }
     }
     if as_json {
-        output::line(json_line(&json!(standing)));
+        let shown = |claim: &Claim| json!({ "domain": claim.domain, "service": claim.service });
+        output::line(json_line(&json!(standing.iter().map(shown).collect::<Vec<_>>())));
     } else {
         standing
             .iter()
@@ -62,12 +62,13 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
 
 async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
     postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
-    let exchange = names.domain(domain);
-    if !broker.exchange_stands(&exchange).await.map_err(|error| error.to_string())? {
+    // Whoever has made it.
+    let claim = Claim { domain: domain.to_owned(), service: String::new() };
+    let claimed = Topology { claims: vec![claim], ..Topology::default() };
+    if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {
         return Err(format!("nobody has claimed the domain {domain:?} in namespace {:?}", names.namespace()));
     }
-    let topology = Topology { exchanges: vec![Exchange::new(exchange, ExchangeKind::Fanout)], ..Topology::default() };
-    broker.remove(&topology).await.map_err(|error| error.to_string())?;
+    broker.remove(&claimed).await.map_err(|error| error.to_string())?;
     output::line(format_args!("released {domain}"));
     Ok(())
 }

@@ -161,7 +161,7 @@ async fn run(cli: Cli) -> Result<(), String> {
 
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> Result<Bus, BrokerError> {
     if declares {
-        match broker.declare(&crate::inbound::shared_exchanges(&config.namespace)).await {
+        match broker.declare(&crate::inbound::shared_sources()).await {
             // Services have declared them; what this user may not do is told when it is about to be done.
             Ok(()) | Err(BrokerError::Forbidden { .. }) => {}
             Err(error) => return Err(error),

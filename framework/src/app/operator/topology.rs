@@ -44,7 +44,7 @@ pub(super) async fn obey(command: TopologyCommand, bus: &Bus, config: &Config) -
     let of_actor = of_actor(names, &queue)?;
     let target = match guarantee {
         _ if queue == names.due() => due_queue(names),
-        _ if of_actor == Some("dead") => Queue::quorum(&queue),
+        _ if of_actor == Some("dead") => Queue::replicated(&queue),
         _ if of_actor == Some("query") => query_queue(&queue, config.query_queue),
         Guaranteed::AtLeastOnce => durable_queue(names, &queue, Guarantee::AtLeastOnce, ordered),
         Guaranteed::AtMostOnce => durable_queue(names, &queue, Guarantee::AtMostOnce, false),

@@ -114,7 +114,7 @@ impl LaneLoop {
 
 /// The id of what is not opened yet, if its sender gave it one.
 pub(super) fn id_of(delivery: &Delivery) -> Option<MessageId> {
-    delivery.properties.message_id.as_deref().map(MessageId::from)
+    delivery.envelope.has_own_id().then(|| delivery.envelope.id.clone())
 }
 
 /// By what a message is known in all processes. Senders may use an id for several messages, and one without an id has one of

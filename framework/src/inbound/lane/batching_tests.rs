@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::future::{BoxFuture, ready};
 use proptest::prelude::*;
 
 use super::property_tests::{handled, settings, spec};
 use super::*;
 use crate::broker::any::Told;
-use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Origin, Properties, Receipt};
+use crate::broker::{BrokerError, Consumer, Delivery, DeliveryChannel, Receipt, any};
 use crate::handler::{Asked, FailureClass, Outcome};
 use crate::host::{Arrival, End};
 use crate::inbound::lane::event::Event;
@@ -65,14 +64,10 @@ impl Turns {
 
     fn delivery(&mut self) -> Delivery {
         self.come += 1;
-        let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
-        let properties = Properties { message_id: Some(self.come.to_string().into()), ..Properties::default() };
         Delivery {
-            origin: Arc::new(origin),
+            envelope: Arc::new(any::command(&self.come.to_string())),
             redelivered: false,
             delivery_count: None,
-            properties: Arc::new(properties),
-            payload: Bytes::new(),
             receipt: Receipt::new(self.come, Arc::clone(&self.channel) as Arc<dyn DeliveryChannel>),
         }
     }

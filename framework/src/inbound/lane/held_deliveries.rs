@@ -32,7 +32,7 @@ impl LaneLoop {
             self.settings.running.set_active(true);
         }
         let nameless = self.settings.running.name(&mut delivery, self.settings.plan.lane);
-        let Opened { envelope, original, receipt } = match open(delivery, self.settings.plan.lane, identity) {
+        let Opened { envelope, receipt } = match open(delivery, self.settings.plan.lane, identity) {
             Ok(opened) => opened,
             Err(receipt) => {
                 Counters::add(&self.counters.skipped);
@@ -51,7 +51,7 @@ impl LaneLoop {
         };
         let number = self.deliveries.next_number;
         self.deliveries.next_number += 1;
-        let held = HeldDelivery { receipt, redelivered, nameless, original, envelope, handled: None, alone: None };
+        let held = HeldDelivery { receipt, redelivered, nameless, envelope, handled: None, alone: None };
         self.deliveries.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
@@ -66,7 +66,7 @@ impl LaneLoop {
         // Only the answer to a query is of no use any more when whoever asked has stopped waiting. All else is to be done.
         let patience = envelope.timeout.filter(|_| Asked::of(&envelope) == Asked::Query);
         let waited_for_until = patience.and_then(|timeout| Instant::now().checked_add(timeout));
-        let skewed_for = skewed_for(&held.original);
+        let skewed_for = skewed_for(&held.envelope);
         let ticket = Ticket::new(number, epoch, self.done.clone());
         let redelivered = held.redelivered;
         if self.deliveries.arrivals.is_empty() {
@@ -203,14 +203,8 @@ impl LaneLoop {
         let Some(held) = self.deliveries.held.get_mut(&number) else { return };
         let alone = held.alone.take();
         let is_alone = alone.is_some();
-        let again = HeldDelivery {
-            receipt: None,
-            original: Arc::clone(&held.original),
-            envelope: Arc::clone(&held.envelope),
-            handled: None,
-            alone: None,
-            ..*held
-        };
+        let again =
+            HeldDelivery { receipt: None, envelope: Arc::clone(&held.envelope), handled: None, alone: None, ..*held };
         held.handled = turn.map(|turn| (turn, handled.clone()));
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         let settling = actix_rt::spawn(async move {

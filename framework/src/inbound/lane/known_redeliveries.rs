@@ -27,7 +27,6 @@ impl KnownRedeliveries {
         if count == 0 || self.0.is_empty() {
             return count;
         }
-        let id = delivery.properties.message_id.as_deref().map(MessageId::from);
-        count.saturating_sub(id.and_then(|id| self.0.get(&id).copied()).unwrap_or(0))
+        count.saturating_sub(self.0.get(&delivery.envelope.id).copied().unwrap_or(0))
     }
 }

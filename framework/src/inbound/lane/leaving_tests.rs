@@ -3,15 +3,14 @@
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::future::{BoxFuture, pending, ready};
 
 use super::property_tests::{handled, settings, spec};
 use super::*;
-use crate::broker::any::{NoBroker, Told};
+use crate::broker::any::{self, NoBroker, Told};
 use crate::broker::{
-    Addressed, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Origin,
-    Properties, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    Addressed, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
+    Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
 use crate::bus::{Outlet, PublishSettings};
 use crate::codec::Limits;
@@ -83,8 +82,8 @@ impl Broker for Late {
         Box::pin(ready(Ok(None)))
     }
 
-    fn exchange_stands<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, BrokerError>> {
-        Box::pin(ready(Ok(true)))
+    fn absent<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
+        Box::pin(ready(Ok(Vec::new())))
     }
 
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
@@ -143,13 +142,10 @@ fn a_stop_removes_the_note_of_a_suspect_that_was_on_its_way_to_the_broker() {
 }
 
 fn delivery(channel: &Arc<Told>) -> Delivery {
-    let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
     Delivery {
-        origin: Arc::new(origin),
+        envelope: Arc::new(any::command("m")),
         redelivered: false,
         delivery_count: None,
-        properties: Arc::new(Properties { message_id: Some("m".into()), ..Properties::default() }),
-        payload: Bytes::new(),
         receipt: Receipt::new(1, Arc::clone(channel) as Arc<dyn DeliveryChannel>),
     }
 }

@@ -11,14 +11,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::broker::any::{NoBroker, Told};
-use crate::broker::{Delivery, Names, Origin, Properties, Receipt};
+use crate::broker::{Delivery, Names, Receipt};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings, Unsent};
 use crate::codec::Limits;
 use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
 use crate::host::{Arrival, AttemptRecord, Case, Handled, SkewPolicy, Verdict, verdict};
 use crate::inbound::suspects::Suspects;
 use crate::inbound::topology::plan;
-use crate::message::Kind;
+use crate::message::{Envelope, Key, Kind, MediaType, ReplyTo};
 
 const PREFETCH: u16 = 4;
 
@@ -201,14 +201,13 @@ impl Model {
     fn hand_over(&mut self) {
         self.tags += 1;
         let channel = Arc::clone(self.channels.last().unwrap());
-        let reply_to = (self.kind == Kind::Query).then(|| "reply".into());
-        let properties = Properties { reply_to, ..Properties::default() };
+        let mut envelope = Envelope::new(self.kind, Key::from_wire("a.b"), MediaType::BYTES, Bytes::new());
+        envelope.reply_to = (self.kind == Kind::Query).then(|| ReplyTo::Queue("reply".into()));
+        envelope.foreign.get_or_insert_default().no_id = true;
         let delivery = Delivery {
-            origin: Arc::new(Origin::Key { kind: self.kind, key: "a.b".into() }),
+            envelope: Arc::new(envelope),
             redelivered: false,
             delivery_count: None,
-            properties: Arc::new(properties),
-            payload: Bytes::new(),
             receipt: Receipt::new(self.tags, channel),
         };
         self.lane.hand_over(delivery, false);

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A queue of questions, one of answers, and questions in the first one.
 async fn questions(bench: &Bench, questions: usize) -> (Queue, Queue) {
     // A quorum queue of RabbitMQ loses what a channel without confirms sent right before it closed.
-    let (asked, answers) = (bench.queue("asked"), Queue::classic(bench.name("answers")));
+    let (asked, answers) = (bench.queue("asked"), Queue::on_one_node(bench.name("answers")));
     bench.declare_queues(&[&asked, &answers]).await;
     let publisher = bench.publisher().await;
     for number in 0..questions {
@@ -92,7 +92,7 @@ pub(super) async fn what_cannot_be_answered_on_a_channel_is_refused_unchanged(be
     let Answered::Refused(refused) = question.receipt.answer(1, answer(&answers, "answer")) else {
         panic!("the consumer was not opened for answers")
     };
-    assert_eq!((&refused.to, &refused.payload[..]), (&to(&answers), &b"answer"[..]));
+    assert_eq!((&refused.to, &refused.envelope.payload[..]), (&to(&answers), &b"answer"[..]));
     question.receipt.ack();
     consumer.close().await;
     let mut consumer = bench.consume_for_answers(&asked, 1).await;

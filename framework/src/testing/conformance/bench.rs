@@ -5,10 +5,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use crate::broker::{
-    Addressed, Binding, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Exchange, ExchangeKind, Names,
-    Properties, Publication, Publisher, Queue, To, Topology,
+    Addressed, Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Names, Publication, Publisher, Queue, Source,
+    Subscription, To, Topology,
 };
-use crate::message::{Kind, MessageId};
+use crate::message::{Envelope, Key, Kind, MediaType, MessageId, Name};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,14 +44,8 @@ impl Bench {
         format!("{}.{name}", self.names.namespace())
     }
 
-    /// The exchange of a kind of message.
-    pub(super) fn exchange(&self, kind: Kind) -> Exchange {
-        let route = if kind == Kind::Event { ExchangeKind::Topic } else { ExchangeKind::Direct };
-        Exchange::new(&*self.names.exchange(kind), route)
-    }
-
     pub(super) fn queue(&self, name: &str) -> Queue {
-        Queue::quorum(self.name(name))
+        Queue::replicated(self.name(name))
     }
 
     pub(super) async fn declare(&self, topology: Topology) {
@@ -60,8 +54,7 @@ impl Bench {
 
     /// Declares queues that are reached through the default exchange.
     pub(super) async fn declare_queues(&self, queues: &[&Queue]) {
-        self.declare(Topology { queues: queues.iter().map(|queue| (*queue).clone()).collect(), ..Topology::default() })
-            .await;
+        self.declare(Topology::of_queues(queues.iter().map(|queue| (*queue).clone()))).await;
     }
 
     pub(super) async fn publisher(&self) -> Arc<dyn Publisher> {
@@ -95,10 +88,6 @@ impl Bench {
         self.broker.consume(&spec).await.expect("a consumer opens")
     }
 
-    pub(super) fn bind(&self, exchange: &Exchange, key: &str, queue: &Queue) -> Binding {
-        Binding::to_queue(&exchange.name, key, &queue.name)
-    }
-
     /// The payloads that are in a queue, in order, taken out of it.
     pub(super) async fn drain(&self, queue: &Queue) -> Vec<String> {
         let mut consumer = self.consume(queue, 100).await;
@@ -112,30 +101,39 @@ impl Bench {
     }
 }
 
+/// Queues that take messages of a kind with these keys.
+pub(super) fn subscribed(kind: Kind, keys: &[(&str, &Queue)]) -> Topology {
+    let mut topology = Topology { sources: vec![Source::Kind(kind)], ..Topology::default() };
+    for (key, queue) in keys {
+        topology.extend(Topology {
+            queues: vec![(*queue).clone()],
+            subscriptions: vec![Subscription::new(kind, *key, &queue.name)],
+            ..Topology::default()
+        });
+    }
+    topology
+}
+
 /// Straight to a queue.
 pub(super) fn to(queue: &Queue) -> To {
     To::Queue(queue.name.as_str().into())
 }
 
 pub(super) fn addressed(to: To, payload: &str) -> Addressed {
-    Addressed {
-        to,
-        delay: None,
-        mandatory: true,
-        awaits_reply: false,
-        properties: Properties {
-            message_id: Some(MessageId::new().shared()),
-            content_type: Some("text/plain".into()),
-            persistent: true,
-            ..Properties::default()
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let (kind, key, target) = match &to {
+        To::Key { kind, service, key } => {
+            (*kind, Key::from_wire(Arc::clone(key)), service.clone().map(Name::from_wire))
         }
-        .into(),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-    }
+        To::Queue(_) => (Kind::Command, Key::from_wire("conformance.message"), None),
+    };
+    let mut envelope = Envelope::new(kind, key, MediaType::TEXT, payload);
+    envelope.target = target;
+    Addressed { to, ..Addressed::to_queue("", envelope) }
 }
 
 pub(super) fn text(delivery: &Delivery) -> String {
-    String::from_utf8_lossy(&delivery.payload).into_owned()
+    String::from_utf8_lossy(&delivery.envelope.payload).into_owned()
 }
 
 /// The next delivery, which must come.

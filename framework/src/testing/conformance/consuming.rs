@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::Bench;
 use super::bench::{addressed, next, nothing, sorted, text, to};
-use crate::broker::Queue;
+use crate::broker::{Queue, WhenFull};
 
 pub(super) async fn a_queue_is_first_in_first_out(bench: Bench) {
     let queue = bench.queue("q");
@@ -96,7 +96,7 @@ pub(super) async fn an_expired_message_is_not_delivered(bench: Bench) {
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     let mut message = addressed(to(&queue), "short-lived");
-    Arc::make_mut(&mut message.properties).expiration = Some("50".into());
+    Arc::make_mut(&mut message.envelope).expiration = Some(Duration::from_millis(50));
     bench.try_publish(&publisher, message).await.expect("the message is taken");
     bench.publish(&publisher, to(&queue), "lasting").await;
     // Time itself is what is waited for.
@@ -120,7 +120,7 @@ pub(super) async fn a_cancelled_consumer_gets_no_more(bench: Bench) {
 }
 
 pub(super) async fn one_of_two_consumers_is_active_where_the_queue_says_so(bench: Bench) {
-    let queue = bench.queue("q").with("x-single-active-consumer", true);
+    let queue = bench.queue("q").with_one_active_consumer();
     bench.declare_queues(&[&queue]).await;
     let (mut first, mut second) = (bench.consume(&queue, 5).await, bench.consume(&queue, 5).await);
     let publisher = bench.publisher().await;
@@ -139,7 +139,7 @@ pub(super) async fn one_of_two_consumers_is_active_where_the_queue_says_so(bench
 }
 
 pub(super) async fn a_short_queue_keeps_the_newest(bench: Bench) {
-    let queue = Queue::classic(bench.name("short")).with("x-max-length", 2_i32).with("x-overflow", "drop-head");
+    let queue = Queue::on_one_node(bench.name("short")).with_limit(2, WhenFull::DropOldest);
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     for payload in ["1", "2", "3", "4"] {

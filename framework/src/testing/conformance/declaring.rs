@@ -1,12 +1,11 @@
 use super::Bench;
-use super::bench::{next, text, to};
-use crate::broker::{BrokerError, ConsumerSpec, Exchange, ExchangeKind, Publication, Queue, To, Topology};
+use super::bench::{next, subscribed, text, to};
+use crate::broker::{BrokerError, Claim, ConsumerSpec, Publication, Queue, Subscription, To, Topology, WhenFull};
 use crate::message::Kind;
 
 pub(super) async fn declaring_twice_changes_nothing(bench: Bench) {
-    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
-    let bindings = vec![bench.bind(&exchange, "k", &queue)];
-    let topology = Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings };
+    let queue = bench.queue("q");
+    let topology = subscribed(Kind::Command, &[("k", &queue)]);
     bench.declare(topology.clone()).await;
     let publisher = bench.publisher().await;
     bench.publish(&publisher, To::key(Kind::Command, &"k".into()), "kept").await;
@@ -14,15 +13,14 @@ pub(super) async fn declaring_twice_changes_nothing(bench: Bench) {
     assert_eq!(bench.drain(&queue).await, ["kept"]);
 }
 
-pub(super) async fn other_arguments_are_refused_with_both_values_and_other_queues_go_on(bench: Bench) {
-    let (queue, good) = (Queue::classic(bench.name("q")).with("x-max-length", 10_i32), bench.queue("good"));
+pub(super) async fn another_queue_of_the_same_name_is_refused_with_both_values_and_others_go_on(bench: Bench) {
+    let (queue, good) = (Queue::on_one_node(bench.name("q")).with_limit(10, WhenFull::DropOldest), bench.queue("good"));
     bench.declare_queues(&[&queue, &good]).await;
-    let changed = Queue::classic(bench.name("q")).with("x-max-length", 20_i32);
-    let error =
-        bench.broker.declare(&Topology { queues: vec![changed], ..Topology::default() }).await.expect_err("refused");
+    let changed = Queue::on_one_node(bench.name("q")).with_limit(20, WhenFull::DropOldest);
+    let error = bench.broker.declare(&Topology::of_queues([changed])).await.expect_err("refused");
     assert!(matches!(error, BrokerError::Inequivalent { .. }) && error.is_permanent(), "{error:?}");
     let text = error.to_string();
-    for part in [queue.name.as_str(), "x-max-length", "10", "20"] {
+    for part in [queue.name.as_str(), "10", "20"] {
         assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
     let publisher = bench.publisher().await;
@@ -31,9 +29,8 @@ pub(super) async fn other_arguments_are_refused_with_both_values_and_other_queue
 
 pub(super) async fn a_claimed_domain_is_refused_to_another_service(bench: Bench) {
     let claim = |service: &str| {
-        let exchange = Exchange::new(bench.name("domain.parcels"), ExchangeKind::Fanout);
-        let owner = bench.name(&format!("owner.{service}"));
-        Topology { exchanges: vec![exchange.with("alternate-exchange", owner)], ..Topology::default() }
+        let claim = Claim { domain: "parcels".to_owned(), service: service.to_owned() };
+        Topology { claims: vec![claim], ..Topology::default() }
     };
     bench.broker.declare(&claim("depot")).await.expect("the first claim stands");
     bench.other.declare(&claim("depot")).await.expect("the owner may say it again");
@@ -42,10 +39,15 @@ pub(super) async fn a_claimed_domain_is_refused_to_another_service(bench: Bench)
     for part in ["parcels", "office", "depot"] {
         assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
     }
+    let absent = async |claim| bench.other.absent(&claim).await.expect("the broker answers").len();
+    assert_eq!(absent(claim("whoever")).await, 0, "it is claimed");
+    bench.broker.remove(&claim("whoever")).await.expect("released");
+    assert_eq!(absent(claim("depot")).await, 1, "it is released");
+    bench.other.declare(&claim("office")).await.expect("now it is free");
 }
 
 pub(super) async fn an_exclusive_queue_belongs_to_one_connection(bench: Bench) {
-    let queue = Queue::exclusive(bench.name("mine"));
+    let queue = Queue::of_connection(bench.name("mine"));
     let mut consumer = bench.consume(&queue, 1).await;
     let spec = ConsumerSpec { queue: queue.clone(), topology: Topology::default(), prefetch: 1, answers: false };
     let Err(error) = bench.other.consume(&spec).await else { panic!("somebody else's exclusive queue was consumed") };
@@ -65,31 +67,25 @@ pub(super) async fn an_exclusive_queue_belongs_to_one_connection(bench: Bench) {
     assert_eq!(left, None, "an exclusive queue ends with its connection");
 }
 
-pub(super) async fn a_removed_binding_routes_no_more(bench: Bench) {
-    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
-    let bindings = vec![bench.bind(&exchange, "kept", &queue), bench.bind(&exchange, "gone", &queue)];
-    bench
-        .declare(Topology {
-            exchanges: vec![exchange.clone()],
-            queues: vec![queue.clone()],
-            bindings: bindings.clone(),
-        })
-        .await;
-    let removed = Topology { bindings: vec![bindings[1].clone()], ..Topology::default() };
+pub(super) async fn a_removed_subscription_takes_no_more(bench: Bench) {
+    let queue = bench.queue("q");
+    bench.declare(subscribed(Kind::Command, &[("kept", &queue), ("gone", &queue)])).await;
+    let subscriptions = vec![Subscription::new(Kind::Command, "gone", &queue.name)];
+    let removed = Topology { subscriptions, ..Topology::default() };
     bench.broker.remove(&removed).await.expect("removed");
     bench.broker.remove(&removed).await.expect("what is not there is no error");
     let publisher = bench.publisher().await;
     assert_eq!(bench.publish(&publisher, To::key(Kind::Command, &"gone".into()), "x").await, Publication::Returned);
     assert_eq!(bench.publish(&publisher, To::key(Kind::Command, &"kept".into()), "y").await, Publication::Confirmed);
-    assert!(bench.broker.exchange_stands(&exchange.name).await.expect("the broker answers"));
-    let all = Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], ..Topology::default() };
+    let all = subscribed(Kind::Command, &[("kept", &queue)]);
+    assert_eq!(bench.broker.absent(&all).await.expect("the broker answers"), [""; 0]);
     bench.broker.remove(&all).await.expect("removed");
-    assert!(!bench.broker.exchange_stands(&exchange.name).await.expect("the broker answers"));
+    assert_eq!(bench.broker.absent(&all).await.expect("the broker answers").last(), Some(&queue.name));
     assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None);
 }
 
 pub(super) async fn a_queue_tells_how_it_stands(bench: Bench) {
-    let queue = Queue::classic(bench.name("q"));
+    let queue = Queue::on_one_node(bench.name("q"));
     assert_eq!(bench.broker.inspect(&queue.name).await.expect("the broker answers"), None);
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
@@ -104,7 +100,7 @@ pub(super) async fn a_queue_tells_how_it_stands(bench: Bench) {
 }
 
 pub(super) async fn a_queue_that_stands_is_consumed_whatever_its_arguments(bench: Bench) {
-    let queue = Queue::classic(bench.name("q")).with("x-max-length", 7_i32);
+    let queue = Queue::on_one_node(bench.name("q")).with_limit(7, WhenFull::DropOldest);
     let standing = Queue::standing(&queue.name);
     let spec = ConsumerSpec { queue: standing.clone(), topology: Topology::default(), prefetch: 5, answers: false };
     assert!(bench.broker.consume(&spec).await.is_err(), "there is none yet");

@@ -1,14 +1,14 @@
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
-use super::bench::{addressed, next, text, to};
+use super::bench::{addressed, next, subscribed, text, to};
 use super::{Bench, LONGEST_DELAY};
 use crate::broker::{
-    Addressed, Binding, BrokerError, Exchange, ExchangeKind, Origin, Publication, Queue, ReplyEvent, To, Topology,
+    Addressed, BrokerError, Publication, Queue, ReplyEvent, Source, Subscription, Target, To, WhenFull,
 };
-use crate::message::{Headers, Kind, Value};
+use crate::message::{ContentEncoding, Envelope, Headers, Kind, Name, ReplyTo, Value};
 
 /// To a command's key.
 fn command(key: &str) -> To {
@@ -16,9 +16,8 @@ fn command(key: &str) -> To {
 }
 
 pub(super) async fn a_command_goes_to_the_queue_that_has_exactly_its_key(bench: Bench) {
-    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
-    let bindings = vec![bench.bind(&exchange, "a.b", &queue)];
-    bench.declare(Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings }).await;
+    let queue = bench.queue("q");
+    bench.declare(subscribed(Kind::Command, &[("a.b", &queue)])).await;
     let publisher = bench.publisher().await;
     assert_eq!(bench.publish(&publisher, command("a.b"), "mine").await, Publication::Confirmed);
     assert_eq!(bench.publish(&publisher, command("a.*"), "not a key").await, Publication::Returned);
@@ -27,13 +26,12 @@ pub(super) async fn a_command_goes_to_the_queue_that_has_exactly_its_key(bench: 
 }
 
 pub(super) async fn an_event_goes_to_all_queues_whose_pattern_takes_its_key(bench: Bench) {
-    let exchange = bench.exchange(Kind::Event);
     let patterns = ["a.b", "a.*", "a.#", "#", "*.b", "#.c", "a.*.c", "a.#.c"];
     let keys = ["a", "a.b", "a.c", "a.b.c", "b", "c", "x.b", "a.b.b.c"];
     let queues: Vec<Queue> =
-        (0..patterns.len()).map(|index| Queue::classic(bench.name(&format!("q{index}")))).collect();
-    let bindings = patterns.iter().zip(&queues).map(|(pattern, queue)| bench.bind(&exchange, pattern, queue)).collect();
-    bench.declare(Topology { exchanges: vec![exchange.clone()], queues: queues.clone(), bindings }).await;
+        (0..patterns.len()).map(|index| Queue::on_one_node(bench.name(&format!("q{index}")))).collect();
+    let keys_and_queues: Vec<(&str, &Queue)> = patterns.iter().copied().zip(&queues).collect();
+    bench.declare(subscribed(Kind::Event, &keys_and_queues)).await;
     let publisher = bench.publisher().await;
     for key in keys {
         bench.publish(&publisher, To::key(Kind::Event, &key.into()), key).await;
@@ -45,15 +43,15 @@ pub(super) async fn an_event_goes_to_all_queues_whose_pattern_takes_its_key(benc
 }
 
 pub(super) async fn a_message_for_a_service_by_name_goes_to_that_service_only(bench: Bench) {
-    let (exchange, one, two) = (bench.exchange(Kind::Channel), bench.queue("one"), bench.queue("two"));
-    let bindings = vec![bench.bind(&exchange, "one:news", &one), bench.bind(&exchange, "two:news", &two)];
-    bench.declare(Topology { exchanges: vec![exchange], queues: vec![one.clone(), two.clone()], bindings }).await;
+    let (one, two) = (bench.queue("one"), bench.queue("two"));
+    bench.declare(subscribed(Kind::Channel, &[("one:news", &one), ("two:news", &two)])).await;
     let publisher = bench.publisher().await;
     let to = To::Key { kind: Kind::Channel, service: Some("two".into()), key: "news".into() };
     assert_eq!(bench.publish(&publisher, to, "for two").await, Publication::Confirmed);
     let mut consumer = bench.consume(&two, 1).await;
     let delivery = next(&mut consumer).await;
-    assert_eq!(*delivery.origin, Origin::Key { kind: Kind::Channel, key: "two:news".into() });
+    let Envelope { kind, key, target, .. } = &*delivery.envelope;
+    assert_eq!((*kind, key.as_str(), target.as_ref().map(Name::as_str)), (Kind::Channel, "news", Some("two")));
     delivery.receipt.ack();
     assert_eq!(bench.drain(&one).await, [""; 0]);
 }
@@ -68,27 +66,31 @@ pub(super) async fn a_delayed_message_comes_to_its_queue_when_its_time_has_come(
     assert_eq!(bench.publish(&publisher, to(&queue), "now").await, Publication::Confirmed);
     let mut consumer = bench.consume(&queue, 2).await;
     let now = next(&mut consumer).await;
-    assert_eq!((text(&now), &*now.origin), ("now".to_owned(), &Origin::Queue(queue.name.as_str().into())));
+    assert_eq!(text(&now), "now");
     let later = next(&mut consumer).await;
     assert!(began.elapsed() >= delay, "it came after {:?}", began.elapsed());
     assert_eq!(text(&later), "later");
-    assert!(matches!(*later.origin, Origin::Delay(_)), "{:?}", later.origin);
+    assert_eq!(later.envelope.key, now.envelope.key, "a delay changes nothing of what a message is");
     [now, later].into_iter().for_each(|delivery| delivery.receipt.ack());
 }
 
-pub(super) async fn exchanges_pass_messages_on_and_each_queue_gets_one_copy(bench: Bench) {
-    let direct = bench.exchange(Kind::Command);
-    let tap = Exchange::new(bench.names.tap(), ExchangeKind::Topic);
+pub(super) async fn taps_get_a_copy_and_each_queue_gets_one_message_only(bench: Bench) {
     let (queue, listener) = (bench.queue("q"), bench.queue("listener"));
-    let bindings = vec![
-        bench.bind(&direct, "a.b", &queue),
-        Binding::to_exchange(&direct.name, "a.b", &tap.name),
-        bench.bind(&tap, "#", &listener),
-        bench.bind(&tap, "a.*", &listener),
-        bench.bind(&tap, "a.b", &queue),
-    ];
-    let exchanges = vec![direct.clone(), tap.clone()];
-    bench.declare(Topology { exchanges, queues: vec![queue.clone(), listener.clone()], bindings }).await;
+    let tapped = |pattern: &str, queue: &Queue| Subscription {
+        source: Source::Taps,
+        pattern: pattern.to_owned(),
+        target: Target::Queue(queue.name.clone()),
+    };
+    let mut topology = subscribed(Kind::Command, &[("a.b", &queue)]);
+    topology.sources.push(Source::Taps);
+    topology.queues.push(listener.clone());
+    topology.subscriptions.extend([
+        Subscription::to_taps(Kind::Command, "a.b"),
+        tapped("#", &listener),
+        tapped("a.*", &listener),
+        tapped("a.b", &queue),
+    ]);
+    bench.declare(topology).await;
     let publisher = bench.publisher().await;
     assert_eq!(bench.publish(&publisher, command("a.b"), "once").await, Publication::Confirmed);
     assert_eq!(bench.publish(&publisher, command("c"), "nobody").await, Publication::Returned);
@@ -96,9 +98,8 @@ pub(super) async fn exchanges_pass_messages_on_and_each_queue_gets_one_copy(benc
 }
 
 pub(super) async fn a_mandatory_message_that_nobody_takes_is_returned(bench: Bench) {
-    let (exchange, queue) = (bench.exchange(Kind::Command), bench.queue("q"));
-    let bindings = vec![bench.bind(&exchange, "there", &queue)];
-    bench.declare(Topology { exchanges: vec![exchange.clone()], queues: vec![queue.clone()], bindings }).await;
+    let queue = bench.queue("q");
+    bench.declare(subscribed(Kind::Command, &[("there", &queue)])).await;
     let publisher = bench.publisher().await;
     let publications = (0..200).map(|number| {
         let key = if number % 10 == 3 { "nowhere" } else { "there" };
@@ -112,8 +113,7 @@ pub(super) async fn a_mandatory_message_that_nobody_takes_is_returned(bench: Ben
 }
 
 pub(super) async fn a_message_that_is_not_mandatory_is_confirmed_without_a_queue(bench: Bench) {
-    let exchange = bench.exchange(Kind::Command);
-    bench.declare(Topology { exchanges: vec![exchange.clone()], ..Topology::default() }).await;
+    bench.declare(subscribed(Kind::Command, &[])).await;
     let publisher = bench.publisher().await;
     let mut message = addressed(command("nowhere"), "x");
     message.mandatory = false;
@@ -121,7 +121,7 @@ pub(super) async fn a_message_that_is_not_mandatory_is_confirmed_without_a_queue
 }
 
 pub(super) async fn a_full_queue_rejects(bench: Bench) {
-    let queue = Queue::classic(bench.name("full")).with("x-max-length", 2_i32).with("x-overflow", "reject-publish");
+    let queue = Queue::on_one_node(bench.name("full")).with_limit(2, WhenFull::Refuse);
     bench.declare_queues(&[&queue]).await;
     let publisher = bench.publisher().await;
     let mut rejected = 0;
@@ -139,7 +139,8 @@ pub(super) async fn properties_headers_and_payload_arrive_as_they_left(bench: Be
     let publisher = bench.publisher().await;
     let mut message = addressed(to(&queue), "payload");
     let inner: Headers = [("deep", Value::from(1_i32))].into_iter().collect();
-    Arc::make_mut(&mut message.properties).headers = [
+    let envelope = Arc::make_mut(&mut message.envelope);
+    envelope.headers = [
         ("emoji", Value::from("🐎 ünïcödé")),
         ("empty", Value::from("")),
         ("large", Value::from("x".repeat(64 * 1024))),
@@ -157,22 +158,32 @@ pub(super) async fn properties_headers_and_payload_arrive_as_they_left(bench: Be
     ]
     .into_iter()
     .collect();
-    let properties = Arc::make_mut(&mut message.properties);
-    properties.correlation_id = Some("correlation".into());
-    properties.reply_to = Some("somewhere".into());
-    properties.message_type = Some("a.type".into());
-    properties.app_id = Some("app".into());
-    properties.timestamp = Some(1_700_000_001);
-    properties.priority = Some(3);
-    let sent = message.properties.clone();
+    envelope.correlation_id = Some("correlation".into());
+    envelope.causation_id = Some("cause".into());
+    envelope.conversation_id = Some("conversation".into());
+    envelope.reply_to = Some(ReplyTo::Queue("somewhere".into()));
+    envelope.message_type = Some("A.Type".into());
+    envelope.source = Some(Name::from_wire("app"));
+    envelope.instance = Some(Name::from_wire("instance"));
+    envelope.target = Some(Name::from_wire("target"));
+    envelope.sent_at = Some(UNIX_EPOCH + Duration::from_secs(1_700_000_001));
+    envelope.content_encoding = Some(ContentEncoding::Gzip);
+    (envelope.priority, envelope.transient, envelope.attempt) = (Some(3), true, 7);
+    (envelope.timeout, envelope.schema_version) = (Some(Duration::from_millis(1_500)), 4);
+    envelope.skip = Some(Name::from_wire("skipped"));
+    envelope.recipients = vec![Name::from_wire("one"), Name::from_wire("two")];
+    envelope.call_path = vec!["a.B@c".into()];
+    envelope.cluster_id = Some("cluster".into());
+    let sent = message.envelope.clone();
     assert_eq!(bench.try_publish(&publisher, message).await, Ok(Publication::Confirmed));
     let mut consumer = bench.consume(&queue, 1).await;
     let delivery = next(&mut consumer).await;
-    let mut arrived = (*delivery.properties).clone();
+    let mut arrived = (*delivery.envelope).clone();
     // What the broker adds is its own.
     arrived.headers.retain(|name| !name.starts_with("x-"));
-    assert_eq!(arrived, *sent);
-    assert_eq!(*delivery.origin, Origin::Queue(queue.name.as_str().into()));
+    assert_eq!(arrived.headers, sent.headers);
+    arrived.headers = sent.headers.clone();
+    assert!(arrived == *sent, "{arrived:?} is not {sent:?}");
     assert!(!delivery.redelivered);
     delivery.receipt.ack();
 }
@@ -194,17 +205,19 @@ pub(super) async fn a_reply_reaches_the_publisher_that_awaits_it(bench: Bench) {
     let (arrived, mut replies) = mpsc::channel(8);
     let arrived = Arc::new(Mutex::new(arrived));
     let sink = Arc::new(move |event| {
-        if let (ReplyEvent::Arrived { payload, .. }, Ok(arrived)) = (event, arrived.lock()) {
-            let _ = arrived.try_send(payload);
+        if let (ReplyEvent::Arrived(reply), Ok(arrived)) = (event, arrived.lock()) {
+            let _ = arrived.try_send(reply.payload);
         }
     });
     let requester = bench.broker.publisher(sink).await.expect("a publisher opens");
     let mut request = addressed(to(&queue), "question");
-    request.awaits_reply = true;
+    Arc::make_mut(&mut request.envelope).reply_to = Some(ReplyTo::Caller);
     assert_eq!(bench.try_publish(&requester, request).await, Ok(Publication::Confirmed));
     let mut consumer = bench.consume(&queue, 1).await;
     let delivery = next(&mut consumer).await;
-    let reply_to = delivery.properties.reply_to.clone().expect("the adapter fills in the reply address");
+    let Some(ReplyTo::Queue(reply_to)) = delivery.envelope.reply_to.clone() else {
+        panic!("the adapter fills in the reply address: {:?}", delivery.envelope.reply_to)
+    };
     let answerer = bench.other.publisher(Arc::new(|_| {})).await.expect("a publisher opens");
     let mut answer = addressed(To::Queue(reply_to), "answer");
     answer.mandatory = false;

@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
@@ -11,7 +10,7 @@ use lapin::{Channel, Connection};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::adapter::amqp::{Routed, Way};
+use crate::adapter::amqp::{Declaration, DeclaredQueue, Origin, Routed, Way, note_broker_death};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::consuming::acknowledgements::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
@@ -21,7 +20,7 @@ use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::properties::{from_client, short};
 use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
 use crate::broker::{
-    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Origin, Receipt,
+    Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Receipt,
 };
 use crate::message::Value;
 
@@ -33,12 +32,13 @@ pub(in crate::adapter::rabbitmq) async fn open(
     kept: &Arc<Kept>,
     names: &Names,
 ) -> Result<Box<dyn Consumer>, BrokerError> {
-    let mut topology = spec.topology.clone();
-    topology.queues.insert(0, spec.queue.clone());
+    let (queue, needs) = (DeclaredQueue::of(&spec.queue), Declaration::of(&spec.topology, names));
+    let mut declaration = needs.clone();
+    declaration.queues.insert(0, queue.clone());
     // What is exclusive belongs to the connection that declares it.
-    let declaring = if spec.queue.exclusive { link } else { declaring };
+    let declaring = if queue.exclusive { link } else { declaring };
     let (connection, _) = declaring.up(ANSWER_TIMEOUT).await?;
-    declare::declare(&connection, &topology).await?;
+    declare::declare(&connection, &declaration).await?;
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
     let mut opening = Opening { channel: Some(declare::channel(&connection).await?), handle: link.handle.clone() };
     let (channel, consumer) = opening.consume(spec).await?;
@@ -52,8 +52,17 @@ pub(in crate::adapter::rabbitmq) async fn open(
         _connection: connection,
     });
     let (handle, counts_deliveries) = (link.handle.clone(), spec.queue.counts_deliveries());
-    let (last, living) = ((Way::default(), Arc::default()), kept.consumes(spec));
-    Ok(Box::new(RabbitConsumer { consumer, lane, handle, last, counts_deliveries, _living: living }))
+    let is_of_dead_letters = Names::is_dead_queue(&spec.queue.name);
+    let (last, living) = ((Way::default(), Arc::default()), kept.consumes(&queue, &needs));
+    Ok(Box::new(RabbitConsumer {
+        consumer,
+        lane,
+        handle,
+        last,
+        counts_deliveries,
+        is_of_dead_letters,
+        _living: living,
+    }))
 }
 
 /// A channel that is not consumed from yet.
@@ -183,6 +192,7 @@ struct RabbitConsumer {
     /// The way of the last delivery, and how that was addressed.
     last: (Way, Arc<Origin>),
     counts_deliveries: bool,
+    is_of_dead_letters: bool,
     /// Its bindings are kept.
     _living: Option<Living>,
 }
@@ -239,17 +249,19 @@ impl RabbitConsumer {
     }
 
     fn delivery(&mut self, delivery: lapin::message::Delivery) -> Delivery {
-        let properties = from_client(&delivery.properties);
+        let origin = self.origin(delivery.exchange.as_str(), delivery.routing_key.as_str());
+        let mut envelope = from_client(&delivery.properties, &origin, delivery.data.into());
         // The broker writes it from the second delivery on, over what a sender wrote there. Before that, and in a queue that
         // does not count, it is the sender's.
         let counted = self.counts_deliveries && delivery.redelivered;
-        let count = properties.headers.get("x-delivery-count").filter(|_| counted).and_then(Value::as_integer);
+        let count = envelope.headers.get("x-delivery-count").filter(|_| counted).and_then(Value::as_integer);
+        if self.is_of_dead_letters {
+            note_broker_death(&mut envelope, &self.lane.names);
+        }
         Delivery {
-            origin: self.origin(delivery.exchange.as_str(), delivery.routing_key.as_str()),
+            envelope: Arc::new(envelope),
             redelivered: delivery.redelivered,
             delivery_count: count.and_then(|count| u32::try_from(count).ok()),
-            properties: Arc::new(properties),
-            payload: Bytes::from(delivery.data),
             receipt: Receipt::new(delivery.delivery_tag, Arc::clone(&self.lane) as Arc<dyn DeliveryChannel>),
         }
     }

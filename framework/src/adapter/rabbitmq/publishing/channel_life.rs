@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use lapin::message::BasicReturnMessage;
@@ -15,6 +14,7 @@ use lapin::types::ShortString;
 use lapin::{Channel, Confirmation, Connection};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::adapter::amqp::Origin;
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::properties::from_client;
@@ -249,7 +249,7 @@ impl ChannelLife {
             Verdict::TryElsewhere => self.rejections.try_elsewhere(job, true, &self.connection),
             Verdict::Stuck => {
                 if !std::mem::replace(&mut self.stuck, true) {
-                    let routing_key = &*job.way.routing_key;
+                    let routing_key = &*job.message.way.routing_key;
                     tracing::warn!(
                         routing_key,
                         "the broker rejects on this channel what it takes on others; opening a new one"
@@ -318,8 +318,9 @@ fn publication(confirmation: Confirmation) -> (Publication, Option<BasicReturnMe
 async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
     let Some(consumer) = replies else { return std::future::pending().await };
     let delivery = consumer.next().await?.ok()?;
-    let properties = Arc::new(from_client(&delivery.properties));
-    Some(ReplyEvent::Arrived { properties, payload: Bytes::from(delivery.data) })
+    // It comes by the default exchange, to a queue that has no name.
+    let origin = Origin::Queue(Arc::default());
+    Some(ReplyEvent::Arrived(Box::new(from_client(&delivery.properties, &origin, delivery.data.into()))))
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl InFlight {
     pub(super) fn remove(&mut self, number: u64) -> Option<Box<Job>> {
         let job = if number < self.first { self.stragglers.remove(&number)? } else { self.place(number)?.take()? };
         self.count -= 1;
-        self.requests -= usize::from(job.awaits_reply);
+        self.requests -= usize::from(job.awaits_reply());
         while let Some(None) = self.row.front() {
             self.row.pop_front();
             self.first += 1;
@@ -124,7 +124,8 @@ impl InFlight {
 
     /// Which message came back with the confirm of this number: nearly always its own.
     pub(super) fn returned_with(&mut self, number: u64, id: Option<&str>, routing_key: &str) -> Option<u64> {
-        let meant = |job: &Job| job.mandatory && job.message_id() == id && *job.way.routing_key == *routing_key;
+        let meant =
+            |job: &Job| job.message.mandatory && job.message_id() == id && *job.message.way.routing_key == *routing_key;
         if self.get_mut(number).is_some_and(|job| meant(job)) {
             return Some(number);
         }
@@ -177,7 +178,7 @@ impl InFlight {
         for number in leaving {
             if let Some(job) = self.remove(number) {
                 let id = job.message_id().map(Into::into);
-                self.overdue.insert(number, Overdue { target: job.target(), id, mandatory: job.mandatory });
+                self.overdue.insert(number, Overdue { target: job.target(), id, mandatory: job.message.mandatory });
             }
         }
         self.counted(silent)
@@ -200,7 +201,7 @@ impl InFlight {
 
     fn track(&mut self, job: &Job) {
         self.count += 1;
-        self.requests += usize::from(job.awaits_reply);
+        self.requests += usize::from(job.awaits_reply());
         let look_at = job.sent_at.and_then(|at| job.look_at(at)).or(Some(job.deadline));
         self.earliest = self.earliest.into_iter().chain(look_at).min();
     }
@@ -213,7 +214,6 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
     use tokio::sync::oneshot;
 
@@ -221,13 +221,7 @@ mod tests {
     use crate::adapter::amqp::Routed;
 
     fn job(routing_key: &str, awaits_reply: bool, deadline: Instant) -> Box<Job> {
-        let message = Routed {
-            way: Way { exchange: "".into(), routing_key: routing_key.into() },
-            mandatory: true,
-            awaits_reply,
-            properties: std::sync::Arc::default(),
-            payload: Bytes::new(),
-        };
+        let message = Routed::for_test("", routing_key, awaits_reply);
         Job::new(message, deadline, oneshot::channel().0, usize::MAX).unwrap()
     }
 
@@ -247,7 +241,7 @@ mod tests {
                 } else {
                     let number = *which.get(&known.keys().copied().collect::<Vec<_>>());
                     let taken = jobs.remove(number).unwrap();
-                    prop_assert_eq!(taken.way.routing_key.parse(), Ok(number));
+                    prop_assert_eq!(taken.message.way.routing_key.parse(), Ok(number));
                     prop_assert!(jobs.remove(number).is_none());
                     if step == 1 {
                         jobs.put_back(number, taken);
@@ -265,7 +259,7 @@ mod tests {
             let later: Vec<Instant> = known.values().copied().filter(|deadline| *deadline > began).collect();
             prop_assert_eq!(jobs.next_deadline(), later.into_iter().min());
             known.retain(|_, deadline| *deadline > began);
-            let left: Vec<String> = jobs.take_newest_first().map(|job| job.way.routing_key.to_string()).collect();
+            let left: Vec<String> = jobs.take_newest_first().map(|job| job.message.way.routing_key.to_string()).collect();
             prop_assert_eq!(left, known.keys().rev().map(u64::to_string).collect::<Vec<_>>());
         }
     }

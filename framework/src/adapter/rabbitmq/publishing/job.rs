@@ -1,8 +1,5 @@
 //! A message on its way to the confirm channel.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use tokio::sync::oneshot;
@@ -13,20 +10,17 @@ use crate::adapter::rabbitmq::properties::{check_short, to_client};
 use crate::adapter::rabbitmq::publishing::send_path::Waits;
 use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 use crate::adapter::rabbitmq::writes::ClientMessage;
-use crate::broker::{BrokerError, DIRECT_REPLY_TO, MAX_PROPERTIES_BYTES, Properties, Publication};
+use crate::broker::{BrokerError, MAX_PROPERTIES_BYTES, Publication};
+use crate::message::{MessageId, ReplyTo};
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
 /// A message on its way.
 pub(super) struct Job {
-    pub(super) way: Way,
-    pub(super) mandatory: bool,
-    pub(super) awaits_reply: bool,
-    /// As they are to be sent, until they are.
-    client: Option<BasicProperties>,
     /// Kept for the case that it is to be sent once more.
-    properties: Arc<Properties>,
-    pub(super) payload: Bytes,
+    pub(super) message: Routed,
+    /// Its properties as they are to be sent, until they are.
+    client: Option<BasicProperties>,
     pub(super) deadline: Instant,
     /// How often it was sent.
     pub(super) sent: u32,
@@ -47,20 +41,12 @@ impl Job {
         result: oneshot::Sender<Outcome>,
         most: usize,
     ) -> Result<Box<Self>, BrokerError> {
-        let Routed { way, mandatory, awaits_reply, mut properties, payload } = message;
-        if awaits_reply {
-            Arc::make_mut(&mut properties).reply_to = Some(DIRECT_REPLY_TO.into());
-        }
-        check_short("an exchange's name", &way.exchange)?;
-        check_short("a routing key", &way.routing_key)?;
-        let client = to_client(&properties, most)?;
+        check_short("an exchange's name", &message.way.exchange)?;
+        check_short("a routing key", &message.way.routing_key)?;
+        let client = to_client(&message, most)?;
         Ok(Box::new(Self {
-            way,
-            mandatory,
-            awaits_reply,
+            message,
             client: Some(client),
-            properties,
-            payload,
             deadline,
             sent: 0,
             strikes: 0,
@@ -75,35 +61,43 @@ impl Job {
         self.result.as_ref().is_some_and(|result| !result.is_closed())
     }
 
-    /// The id that its reply will name, if one is awaited.
-    pub(super) fn reply_id(&self) -> Option<&Arc<str>> {
-        self.properties.reply_id().filter(|_| self.awaits_reply)
+    /// Whether a reply is awaited.
+    pub(super) fn awaits_reply(&self) -> bool {
+        self.message.envelope.reply_to == Some(ReplyTo::Caller)
     }
 
+    /// The id that its reply will name, if one is awaited.
+    pub(super) fn reply_id(&self) -> Option<&MessageId> {
+        self.awaits_reply().then(|| self.message.envelope.reply_id())
+    }
+
+    /// The id with which it is sent; a foreign sender may have left it out.
     pub(super) fn message_id(&self) -> Option<&str> {
-        self.properties.message_id.as_deref()
+        let envelope = &self.message.envelope;
+        envelope.has_own_id().then(|| envelope.id.as_str())
     }
 
     /// The message as it is sent.
     pub(super) fn client_message(&mut self) -> ClientMessage {
         // Names and properties were checked when the message came, and could be converted once.
         let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
+        let message = &self.message;
         ClientMessage {
-            exchange: short(&self.way.exchange),
-            routing_key: short(&self.way.routing_key),
-            mandatory: self.mandatory,
+            exchange: short(&message.way.exchange),
+            routing_key: short(&message.way.routing_key),
+            mandatory: message.mandatory,
             properties: self
                 .client
                 .take()
-                .or_else(|| to_client(&self.properties, MAX_PROPERTIES_BYTES).ok())
+                .or_else(|| to_client(message, MAX_PROPERTIES_BYTES).ok())
                 .unwrap_or_default(),
-            payload: self.payload.clone(),
+            payload: message.envelope.payload.clone(),
         }
     }
 
     /// Where it goes.
     pub(super) fn target(&self) -> Way {
-        self.way.clone()
+        self.message.way.clone()
     }
 
     /// When to look at it next: its caller's time is over then, or its target has kept silent.

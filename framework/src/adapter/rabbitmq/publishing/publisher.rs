@@ -245,7 +245,7 @@ impl Owner {
         self.waiting.release();
         let mut suspects = Vec::new();
         for mut job in in_flight.take_newest_first() {
-            if job.awaits_reply || job.deadline <= now {
+            if job.awaits_reply() || job.deadline <= now {
                 job.give_up(why);
             }
             // What has been told how it ended must not leave any more.

@@ -86,7 +86,7 @@ impl Rejections {
     }
 
     pub(super) fn judge(&mut self, job: &Job, now: Instant) -> Verdict {
-        let same = |(way, _): &&(Way, Instant)| *way == job.way;
+        let same = |(way, _): &&(Way, Instant)| *way == job.message.way;
         let since = self.taken.as_ref().filter(same).map(|(_, since)| *since);
         if let Some(since) = since.filter(|since| now < *since + COUNTS) {
             return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
@@ -96,11 +96,11 @@ impl Rejections {
             return Verdict::Rejected;
         }
         self.tried = Some(now);
-        if job.awaits_reply && self.replaced.is_some_and(|at| now < at + REPLACEMENT_PAUSE) {
+        if job.awaits_reply() && self.replaced.is_some_and(|at| now < at + REPLACEMENT_PAUSE) {
             return Verdict::Rejected;
         }
-        if job.awaits_reply {
-            self.taken = Some((job.way.clone(), now + ELECTION));
+        if job.awaits_reply() {
+            self.taken = Some((job.message.way.clone(), now + ELECTION));
             return Verdict::Rejected;
         }
         Verdict::TryElsewhere
@@ -157,7 +157,7 @@ impl Rejections {
         // What was not sent once more stays rejected.
         let publication = publication.unwrap_or(Publication::Rejected);
         if publication != Publication::Rejected {
-            self.taken = Some((job.way.clone(), Instant::now()));
+            self.taken = Some((job.message.way.clone(), Instant::now()));
         }
         job.resolve(Ok(publication));
         Tried::Told
@@ -198,7 +198,6 @@ async fn publish_on(channel: Channel, message: ClientMessage) -> Option<Publicat
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -206,13 +205,7 @@ mod tests {
 
     /// Its receiver waits for ever.
     fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
-        let message = Routed {
-            way: Way { exchange: "e".into(), routing_key: routing_key.into() },
-            mandatory: true,
-            awaits_reply,
-            properties: Arc::default(),
-            payload: Bytes::new(),
-        };
+        let message = Routed::for_test("e", routing_key, awaits_reply);
         let (result, outcome) = oneshot::channel();
         std::mem::forget(outcome);
         let mut job = Job::new(message, sent_at + ANSWER_TIMEOUT, result, usize::MAX).unwrap();

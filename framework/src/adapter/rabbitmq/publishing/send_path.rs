@@ -153,7 +153,7 @@ impl SendPath {
         let now = Instant::now();
         let busy = !on_channel.in_flight.is_empty() || self.waiting.load(Ordering::Acquire) > 0;
         if busy
-            || (job.awaits_reply && !on_channel.takes_requests)
+            || (job.awaits_reply() && !on_channel.takes_requests)
             || job.deadline <= now
             || on_channel.silent.holds(|| job.target())
         {
@@ -176,12 +176,12 @@ impl ChannelState {
         job.sent_at = Some(now);
         job.waits = None;
         if let Some(id) = job.reply_id() {
-            (self.replies)(ReplyEvent::Sent { id: Arc::clone(id) });
+            (self.replies)(ReplyEvent::Sent { id: id.clone() });
         }
         self.silent.sent(|| job.target());
         self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.next_deadline());
-        let owner = if self.is_unheard() && job.awaits_reply { Waker::noop() } else { &self.owner };
+        let owner = if self.is_unheard() && job.awaits_reply() { Waker::noop() } else { &self.owner };
         let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
         self.in_flight.push(job);
         sent_at_once || self.in_flight.next_deadline() != look_at

@@ -3,7 +3,7 @@
 use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape, unescape};
 use crate::adapter::rabbitmq::socket::walk::{Walk, fixed_size, put_long, put_short};
 use crate::broker::fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN};
-use crate::broker::{CUT_HEADERS, UNREADABLE};
+use crate::broker::headers::{CUT_HEADERS, UNREADABLE};
 
 /// How deep lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
 pub(super) const MAX_HEADER_NESTING: usize = 128;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::app::cli::property_tests::{arguments, line};
-use crate::broker::{Names, any};
+use crate::broker::any;
 
 #[derive(Parser)]
 struct Cli {
@@ -41,7 +41,7 @@ proptest! {
     fn any_command_line_about_dead_letters_is_a_filter_or_answered(
         words in arguments(&WORDS), delivery in any::delivery(any::receipt)
     ) {
-        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery);
         match Cli::try_parse_from(line(&words)) {
             Ok(Cli { command: DeadCommand::List { which, .. } | DeadCommand::Export { which, .. } }) => {
                 if let Ok(filter) = which.filter() {
@@ -69,11 +69,11 @@ proptest! {
 
     #[test]
     fn any_edited_payload_is_what_the_media_type_says(json in "[\\[\\]{}\":,0-9a-z ]{0,12}|[0-9]{1,5}|\"[a-z]{0,3}\"", delivery in any::delivery(any::receipt)) {
-        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery);
         if let Ok(payload) = edited(&letter, Some(json.clone()), None, None) {
             let said: serde_json::Value = serde_json::from_str(&json).unwrap();
-            let mut edited = DeadLetter { payload, ..letter };
-            edited.properties.content_encoding = None;
+            let mut edited = letter;
+            (edited.envelope.payload, edited.envelope.content_encoding) = (payload, None);
             prop_assert_eq!(edited.payload_as_json(), said);
         }
     }

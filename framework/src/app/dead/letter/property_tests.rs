@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::app::dead::DeadFilter;
-use crate::broker::{ORIGINAL_EXPIRATION, To, any};
+use crate::broker::headers::ORIGINAL_EXPIRATION;
+use crate::broker::{To, any};
 use crate::message::Headers;
 
 fn filter() -> impl Strategy<Value = DeadFilter> {
@@ -20,14 +21,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn any_delivery_is_shown_as_a_dead_letter_without_a_panic(delivery in any::delivery(any::receipt), filter in filter()) {
-        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
-        prop_assert_eq!(&letter.payload, &delivery.payload);
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery);
+        prop_assert_eq!(&letter.envelope.payload, &delivery.envelope.payload);
         prop_assert_eq!(letter.home(), "postrider.invoice");
         prop_assert!(DeadFilter::all().takes(&letter) && DeadFilter::id(letter.address()).takes(&letter));
         prop_assert_eq!(DeadFilter::id(letter.id()).takes(&letter), !letter.id().is_empty());
         // It can be typed, and is the same at the next look.
         prop_assert!(!letter.address().is_empty() && letter.address().bytes().all(|b| b.is_ascii_alphanumeric()));
-        let again = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let again = DeadLetter::of("postrider.invoice.dead", &delivery);
         prop_assert_eq!(again.address(), letter.address());
         prop_assert!(!crate::app::dead::print::row(&letter).chars().any(char::is_control));
         if letter.at().is_none() {
@@ -52,14 +53,15 @@ proptest! {
 
     #[test]
     fn any_letter_lives_again_as_the_first_attempt_at_the_same_message(delivery in any::delivery(any::receipt)) {
-        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery);
         let revived = letter.revived();
         prop_assert_eq!(&revived.to, &To::Queue("postrider.invoice".into()));
-        prop_assert!(revived.mandatory && revived.properties.persistent && revived.properties.reply_to.is_none());
-        prop_assert_eq!(&revived.payload, &delivery.payload);
-        let headers = &revived.properties.headers;
-        prop_assert!([ATTEMPT, ORIGINAL_EXPIRATION, "postrider-dead-error"].iter().all(|name| headers.get(name).is_none()));
-        for (name, value) in letter.properties.headers.iter().filter(|(name, _)| !is_reserved_header(name)) {
+        prop_assert!(revived.mandatory && !revived.envelope.transient && revived.envelope.reply_to.is_none());
+        prop_assert_eq!(&revived.envelope.payload, &delivery.envelope.payload);
+        let headers = &revived.envelope.headers;
+        prop_assert_eq!((revived.envelope.attempt, revived.envelope.has_own_id()), (1, true));
+        prop_assert!([ORIGINAL_EXPIRATION, "postrider-first-error", "postrider-dead-error"].iter().all(|name| headers.get(name).is_none()));
+        for (name, value) in letter.envelope.headers.iter().filter(|(name, _)| !is_reserved_header(name)) {
             prop_assert_eq!(headers.get(name), Some(value));
         }
     }
@@ -67,7 +69,7 @@ proptest! {
     #[test]
     fn no_token_is_ever_shown(delivery in any::delivery(any::receipt), name in "[aA]uthori[zZ]ation|AUTHORIZATION", nested in 0..3) {
         let mut delivery = delivery;
-        let headers = &mut std::sync::Arc::make_mut(&mut delivery.properties).headers;
+        let headers = &mut std::sync::Arc::make_mut(&mut delivery.envelope).headers;
         let token = Value::from("Bearer hunter2");
         let inner: Headers = [(name.as_str(), token.clone())].into_iter().collect();
         match nested {
@@ -75,7 +77,7 @@ proptest! {
             1 => headers.set("table", inner),
             _ => headers.set("list", vec![Value::Table(inner)]),
         };
-        let letter = DeadLetter::of("postrider.invoice.dead", &delivery, &Names::default());
+        let letter = DeadLetter::of("postrider.invoice.dead", &delivery);
         for shown in [letter.to_json().to_string(), format!("{letter:?}"), format!("{delivery:?}")] {
             prop_assert!(!shown.contains("hunter2"), "{}", shown);
         }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::ready;
 use tokio::sync::{oneshot, watch};
@@ -14,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::steps::Attempt;
 use super::world::{Copy_, End, Process, Stage};
 use crate::broker::any::NoBroker;
-use crate::broker::{Delivery, DeliveryChannel, Origin, Properties, REPLAYED, Receipt};
+use crate::broker::{Delivery, DeliveryChannel, REPLAYED, Receipt, any};
 use crate::bus::{Resend, Unsent};
 use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, Table};
 use crate::host::{ArbiterWatch, Arrival, Core, Deliver, Factory, Finished, Host, Settings, SkewPolicy, Stops};
@@ -22,7 +21,7 @@ use crate::inbound::lane::event::Ended;
 use crate::inbound::lane::property_tests::{settings, spec};
 use crate::inbound::lane::{LaneLoop, LaneSettings};
 use crate::inbound::settle::Receive;
-use crate::message::{Headers, Kind, MessageId};
+use crate::message::{Kind, MessageId};
 
 /// So often everybody else has a turn after each step; then all that could happen has happened.
 const TURNS: usize = 40;
@@ -105,19 +104,14 @@ impl Real {
 
     pub(super) fn pulled(&mut self, copy: Copy_) {
         self.tags += 1;
-        let origin = Origin::Key { kind: Kind::Command, key: "a.b".into() };
-        let mut headers = Headers::new();
+        let mut envelope = any::command(id(copy.message).as_str());
         if copy.life > 0 {
-            headers.set(REPLAYED, format!("letter {}", copy.life));
+            envelope.headers.set(REPLAYED, format!("letter {}", copy.life));
         }
-        let message_id = Some(id(copy.message).shared());
-        let properties = Properties { message_id, headers, ..Properties::default() };
         self.lane.deliveries.buffer.push_back(Delivery {
-            origin: Arc::new(origin),
+            envelope: Arc::new(envelope),
             redelivered: copy.redelivered,
             delivery_count: None,
-            properties: Arc::new(properties),
-            payload: Bytes::new(),
             receipt: Receipt::new(self.tags, Arc::clone(&self.channel) as Arc<dyn DeliveryChannel>),
         });
     }

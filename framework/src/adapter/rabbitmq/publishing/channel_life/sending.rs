@@ -37,7 +37,7 @@ impl ChannelLife {
                 }
                 break;
             }
-            if job.awaits_reply && self.replies.is_none() {
+            if job.awaits_reply() && self.replies.is_none() {
                 let opening = open_replies(self.connection.clone(), Channel::clone(&self.channel));
                 match self.meanwhile(owner, opening).await {
                     Ok(replies) => {
@@ -62,7 +62,7 @@ impl ChannelLife {
         let now = Instant::now();
         // A request cannot be tried on another channel, as its reply comes to the channel that sent it.
         let blocked = self.connection.status().blocked();
-        let can_be_tried = !job.awaits_reply && !blocked && !self.rejections.is_trying();
+        let can_be_tried = !job.awaits_reply() && !blocked && !self.rejections.is_trying();
         if can_be_tried && self.send_path.lock().silent.is_try_due(&job.target(), now) {
             self.rejections.try_elsewhere(job, false, &self.connection);
             return true;

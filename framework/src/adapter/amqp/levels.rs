@@ -1,21 +1,17 @@
 //! Delays without a plugin: 25 levels, each a queue whose messages all live equally long, so that none waits behind a
 //! longer one. A message passes the levels whose bits are set in its delay. See `docs/wire.md`, "Delays".
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::broker::wire::{HOME, KIND, ORIGINAL_EXPIRATION, ORIGINAL_TYPE, strip};
-use crate::broker::{Addressed, Binding, Exchange, ExchangeKind, Names, Properties, Queue, To, Topology};
-use crate::message::Kind;
+use crate::adapter::amqp::declaration::{Binding, Declaration, DeclaredQueue, Exchange, ExchangeKind};
+use crate::broker::{Names, due_topology};
 
 /// How many levels there are.
 const LEVELS: u32 = 25;
 /// The delay of the lowest level; each further one lasts twice as long.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest delay, a little over 38 days.
-pub const MAX_DELAY: Duration = TICK.saturating_mul((1 << LEVELS) - 1);
+pub(crate) const MAX_DELAY: Duration = TICK.saturating_mul((1 << LEVELS) - 1);
 /// The target of a message that is published when it is due.
 const DUE: &str = "due";
 
@@ -34,14 +30,12 @@ fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
 }
 
 /// Where a message goes that is to arrive in a queue after a delay.
-#[must_use]
-pub fn delayed_to_queue(names: &Names, delay: Duration, queue: &str) -> (String, String) {
+pub(crate) fn delayed_to_queue(names: &Names, delay: Duration, queue: &str) -> (String, String) {
     address(names, delay, &word_of(names, queue))
 }
 
 /// Where a message goes that is to be published after a delay.
-#[must_use]
-pub fn delayed_publish(names: &Names, delay: Duration) -> (String, String) {
+pub(crate) fn delayed_publish(names: &Names, delay: Duration) -> (String, String) {
     address(names, delay, DUE)
 }
 
@@ -51,9 +45,8 @@ fn word_of(names: &Names, queue: &str) -> String {
 }
 
 /// The levels.
-#[must_use]
-pub fn delay_levels(names: &Names) -> Topology {
-    let mut topology = due_topology(names);
+pub(crate) fn delay_levels(names: &Names) -> Declaration {
+    let mut topology = Declaration::of(&due_topology(names), names);
     topology
         .exchanges
         .push(Exchange::new(names.delay_out(), ExchangeKind::Topic).with("alternate-exchange", names.due()));
@@ -63,7 +56,7 @@ pub fn delay_levels(names: &Names) -> Topology {
         let millis = TICK.as_millis() as i64 * (1 << level);
         topology.exchanges.push(Exchange::new(&name, ExchangeKind::Topic));
         topology.queues.push(
-            Queue::quorum(&name)
+            DeclaredQueue::replicated(&name)
                 .with("x-message-ttl", millis)
                 .with("x-dead-letter-exchange", below.as_str())
                 .with("x-dead-letter-strategy", "at-least-once")
@@ -76,51 +69,9 @@ pub fn delay_levels(names: &Names) -> Topology {
     topology
 }
 
-/// The way from the levels back to a queue.
-#[must_use]
-pub fn delay_return(names: &Names, queue: &str) -> Binding {
-    let key = format!("{}{}", "*.".repeat(LEVELS as usize), word_of(names, queue));
-    Binding::to_queue(names.delay_out(), key, queue)
-}
-
-/// Where messages wait that are due to be published.
-#[must_use]
-pub fn due_queue(names: &Names) -> Queue {
-    // Only as a last resort: our own attempts decide.
-    Queue::quorum(names.due())
-        .with("x-dead-letter-exchange", "")
-        .with("x-dead-letter-routing-key", names.dead_queue(&names.due()))
-}
-
-/// Exchange, queue and binding of what is due.
-#[must_use]
-pub fn due_topology(names: &Names) -> Topology {
-    Topology {
-        exchanges: vec![Exchange::new(names.due(), ExchangeKind::Fanout)],
-        queues: vec![due_queue(names), Queue::quorum(names.dead_queue(&names.due()))],
-        bindings: vec![Binding::to_queue(names.due(), "", names.due())],
-    }
-}
-
-/// The message as it is published when its delay is over.
-#[must_use]
-pub fn due(mut properties: Properties, payload: Bytes) -> Option<Addressed> {
-    if let Some(home) = properties.headers.remove(HOME).and_then(|home| home.shared_text()) {
-        // A delayed attempt that did not find the way back: it is nobody else's.
-        strip(&mut properties.headers);
-        return Some(Addressed::to_queue(home, properties, payload));
-    }
-    let kind = properties.headers.remove(KIND).and_then(|value| value.as_text().and_then(Kind::from_word))?;
-    let address = properties.message_type.take()?;
-    strip(&mut properties.headers);
-    // A foreign sender may have written anything there, and the broker closes the channel over what it cannot read.
-    let expiration = properties.headers.remove(ORIGINAL_EXPIRATION);
-    properties.expiration = expiration.and_then(|value| value.shared_text()).filter(|text| text.parse::<u32>().is_ok());
-    let key = address.split_once(':').map_or(&*address, |(_, key)| key);
-    let given = properties.headers.remove(ORIGINAL_TYPE).and_then(|given| given.shared_text());
-    properties.message_type = Some(given.unwrap_or_else(|| key.into()));
-    let (to, properties) = (To::key(kind, &address), Arc::new(properties));
-    Some(Addressed { to, delay: None, mandatory: true, awaits_reply: false, properties, payload })
+/// The routing key of messages that come out of the levels for a queue.
+pub(crate) fn return_key(names: &Names, queue: &str) -> String {
+    format!("{}{}", "*.".repeat(LEVELS as usize), word_of(names, queue))
 }
 
 #[cfg(test)]
@@ -128,10 +79,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::broker::{any as anything, matches};
+    use crate::adapter::amqp::declaration::Destination;
+    use crate::broker::matches;
 
     /// Follows a message through the levels; how long it takes and where it comes out.
-    fn travel(exchange: &str, key: &str, topology: &Topology) -> (Duration, String) {
+    fn travel(exchange: &str, key: &str, topology: &Declaration) -> (Duration, String) {
         let (mut at, mut waited) = (exchange.to_owned(), Duration::ZERO);
         for _ in 0..=2 * LEVELS {
             if at.ends_with("delay.out") {
@@ -144,8 +96,8 @@ mod tests {
                 .collect();
             assert_eq!(taken.len(), 1, "{at} {key}");
             at = match &taken[0].destination {
-                crate::broker::Destination::Exchange(below) => below.clone(),
-                crate::broker::Destination::Queue(name) => {
+                Destination::Exchange(below) => below.clone(),
+                Destination::Queue(name) => {
                     let queue = topology.queues.iter().find(|queue| queue.name == *name).unwrap();
                     let ttl = queue.arguments.get("x-message-ttl").and_then(crate::message::Value::as_integer);
                     waited += Duration::from_millis(ttl.unwrap() as u64);
@@ -196,29 +148,8 @@ mod tests {
             let names = Names::default();
             let queue = |name: &str| format!("postrider.{name}");
             let (_, key) = delayed_to_queue(&names, Duration::from_millis(millis), &queue(&first));
-            let comes_back = matches(&delay_return(&names, &queue(&second)).routing_key, &key);
+            let comes_back = matches(&return_key(&names, &queue(&second)), &key);
             prop_assert_eq!(comes_back, first == second);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-        #[test]
-        fn anything_that_is_due_has_a_way_and_an_expiration_that_the_broker_takes(
-            properties in anything::properties(), payload in anything::payload()
-        ) {
-            let says_where = properties.headers.text(KIND).and_then(Kind::from_word).is_some() && properties.message_type.is_some();
-            let has_home = properties.headers.text(HOME).is_some();
-            match due(properties, payload.clone()) {
-                Some(addressed) => {
-                    prop_assert!(says_where || has_home);
-                    prop_assert_eq!(addressed.payload, payload);
-                    prop_assert!(addressed.properties.headers.get(HOME).is_none());
-                    let expiration = addressed.properties.expiration.clone().filter(|_| !has_home);
-                    prop_assert!(expiration.is_none_or(|text| text.parse::<u32>().is_ok()));
-                }
-                None => prop_assert!(!says_where && !has_home),
-            }
         }
     }
 
@@ -229,11 +160,11 @@ mod tests {
         for queue in queues {
             let (_, key) = delayed_to_queue(&names, Duration::from_secs(1), queue);
             let taken: Vec<&str> =
-                queues.into_iter().filter(|other| matches(&delay_return(&names, other).routing_key, &key)).collect();
+                queues.into_iter().filter(|other| matches(&return_key(&names, other), &key)).collect();
             assert_eq!(taken, [queue]);
             assert!(key.len() <= 255);
         }
         let (_, due) = delayed_publish(&names, Duration::from_secs(1));
-        assert!(queues.iter().all(|queue| !matches(&delay_return(&names, queue).routing_key, &due)));
+        assert!(queues.iter().all(|queue| !matches(&return_key(&names, queue), &due)));
     }
 }
