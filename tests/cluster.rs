@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use postrider::app::{DeadFilter, DeadLetters};
 use postrider::inbound::QueryQueue;
+use postrider::operate::{DeadFilter, DeadLetters};
 use postrider::{App, Context, Failure, Payload, Running, SendError, distributed};
 use postrider_tests::cluster::{Cluster, NODES};
 use postrider_tests::ledger::{Balance, Ledger};

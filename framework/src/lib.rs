@@ -50,7 +50,7 @@
 //!
 //! [`supervise`] tasks that are started again · [`message`] values that travel · [`codec`] values to bytes · [`broker`] the port · [`bus`] how messages are sent ·
 //! [`handler`] what a handler gets and gives · [`host`] the actor that owns the state · [`inbound`] the bridge ·
-//! [`app`] the process · [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
+//! [`app`] the process · [`operate`] what people do to it · [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
 //!
 //! # Features
 //!
@@ -83,18 +83,21 @@ pub mod inbound;
 
 pub mod app;
 
+pub mod operate;
+
 pub mod adapter;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use app::{App, Config, Running, Setup, StartError, WaitError, main, print_line};
+pub use app::{App, Config, Running, Setup, StartError, WaitError};
 pub use broker::BrokerError;
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
 pub use handler::{
     Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry,
 };
 pub use message::{ContentEncoding, Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
+pub use operate::{main, print_line};
 
 pub use postrider_macros::{Command, Event, HandlerError, Query, distributed, test};
 

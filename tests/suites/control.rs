@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider::app::{Actors, ControlError, ProcessReport};
+use postrider::app::ProcessReport;
+use postrider::operate::{Actors, ControlError};
 use postrider::{App, Failure, Payload, Running, distributed};
 use postrider_tests::program::operator;
 use postrider_tests::world::{Seen, World, eventually, run};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::{Queue, Topology};
+use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::{App, Context, Failure, Payload, Running, distributed};
 use postrider_tests::program::{operator, operator_command};
 use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::Queue;
+use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::testing::TestApp;
 use postrider::{App, Context, Failure, Kind, Payload, Retry, SendError, distributed};
 use postrider_tests::node::Node;

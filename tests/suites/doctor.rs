@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use postrider::adapter::http::Management;
-use postrider::app::{Doctor, Finding, Verdict};
 use postrider::broker::{Claim, Queue, Source, Subscription, Topology};
+use postrider::operate::{Doctor, Finding, Verdict};
 use postrider::{App, Bus, Failure, Kind, Payload, Running, Secret, distributed};
 use postrider_tests::node::{ALARM, NO_ALARM, Node};
 use postrider_tests::program::operator;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postrider::app::{DeadFilter, DeadLetters};
+use postrider::operate::{DeadFilter, DeadLetters};
 use postrider::testing::{Fault, FaultKind, FaultReport, FaultTest, Faults, MakeApp, run};
 use postrider::{App, Bus, Context, Failure, Payload, distributed};
 use postrider_tests::ledger::{Balance, Ledger};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postrider::app::{DeadFilter, DeadLetters};
+use postrider::operate::{DeadFilter, DeadLetters};
 use postrider::testing::{FaultKind, FaultTest, Faults, MakeApp, run};
 use postrider::{App, Context, Failure, Payload, distributed};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider::app::{Migration, MigrationError};
 use postrider::broker::{Publication, Queue, Topology};
+use postrider::operate::{Migration, MigrationError};
 use postrider::testing::ForeignMessage;
 use postrider::{App, MessageId, Payload, Running, Value, distributed};
 use postrider_tests::ledger::Ledger;

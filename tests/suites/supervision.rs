@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
-use postrider::app::Actors;
 use postrider::broker::{Addressed, Broker, Publication, ReplyEvent, To};
 use postrider::message::ReplyTo;
+use postrider::operate::Actors;
 use postrider::testing::ForeignMessage;
 use postrider::{App, Payload, Running, Secret, distributed};
 use postrider_tests::world::{PATIENCE, Seen, World, amqp_url, eventually, run};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use postrider::app::{DeadFilter, DeadLetters, Replay};
+use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::{App, Context, Failure, MediaType, Payload, RequestError, Secret, SendError, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::recording::Recorder;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
-use postrider::app::{Actors, Doctor, Verdict};
 use postrider::broker::{BrokerError, Claim, ConsumerSpec, Names, Publication, Queue, Source, Subscription, Topology};
+use postrider::operate::{Actors, Doctor, Verdict};
 use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{err, operator_command, program, run as run_program};

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use postrider::app::{DeadFilter, DeadLetter, DeadLetters, Replay};
 use postrider::broker::{Broker, ConsumerSpec, Publication, Publisher, Queue, To, Topology};
 use postrider::message::{Headers, Kind, Value};
+use postrider::operate::{DeadFilter, DeadLetter, DeadLetters, Replay};
 use postrider::testing::ForeignMessage;
 use postrider::{App, Context, Failure, Payload, distributed};
 use postrider_tests::on_both_brokers;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use postrider::adapter::http::Management;
-use postrider::app::{Doctor, Verdict};
+use postrider::operate::{Doctor, Verdict};
 use postrider::{App, Failure, Payload, Secret, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{err, operator_command, out, run as run_program};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider::app::{DeadFilter, DeadLetters, Replay};
 use postrider::broker::Publication;
 use postrider::message::Key;
+use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::testing::ForeignMessage;
 use postrider::{
     App, Bytes, Command, ContentEncoding, Context, Failure, Headers, Kind, MediaType, Payload, Value, distributed,

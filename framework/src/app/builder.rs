@@ -47,7 +47,7 @@ impl From<InProcess> for BrokerChoice {
     }
 }
 
-pub(super) type OnReady = Arc<dyn Fn(Bus) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+pub(crate) type OnReady = Arc<dyn Fn(Bus) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
 /// A process: its actors, and how it runs.
 ///
@@ -71,23 +71,23 @@ pub(super) type OnReady = Arc<dyn Fn(Bus) -> LocalBoxFuture<'static, Result<(), 
 /// ```
 #[must_use]
 pub struct App {
-    pub(super) name: String,
-    pub(super) entries: Vec<Entry>,
-    pub(super) middleware: Vec<Arc<dyn Middleware>>,
-    pub(super) hooks: Vec<SendHook>,
-    pub(super) propagate: Vec<String>,
-    pub(super) media_type: MediaType,
-    pub(super) broker: BrokerChoice,
+    pub(crate) name: String,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) hooks: Vec<SendHook>,
+    pub(crate) propagate: Vec<String>,
+    pub(crate) media_type: MediaType,
+    pub(crate) broker: BrokerChoice,
     /// Services of other processes that are waited for.
-    pub(super) needs: Vec<String>,
-    pub(super) on_ready: Vec<OnReady>,
+    pub(crate) needs: Vec<String>,
+    pub(crate) on_ready: Vec<OnReady>,
     /// The one whose end stops the process.
-    pub(super) ends: Option<usize>,
-    pub(super) config: Config,
-    pub(super) config_file: Option<PathBuf>,
-    pub(super) problems: Vec<String>,
+    pub(crate) ends: Option<usize>,
+    pub(crate) config: Config,
+    pub(crate) config_file: Option<PathBuf>,
+    pub(crate) problems: Vec<String>,
     /// Ends a start that is not done yet.
-    pub(super) give_up: CancellationToken,
+    pub(crate) give_up: CancellationToken,
 }
 
 impl App {

@@ -14,7 +14,7 @@ use crate::inbound::CONTROL;
 use crate::message::Kind;
 
 /// All problems of an app.
-pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
+pub(crate) fn check(app: &App, config: &Config) -> Vec<String> {
     let mut problems = app.problems.clone();
     if let Err(error) = check_service(&app.name) {
         problems.push(format!("app: {error}"));
@@ -34,7 +34,7 @@ pub(super) fn check(app: &App, config: &Config) -> Vec<String> {
 
 /// Settings of actors and services that are not in this process: fine where several processes share one file or one
 /// environment.
-pub(super) fn warn_of_strangers(app: &App, config: &Config) {
+pub(crate) fn warn_of_strangers(app: &App, config: &Config) {
     for Stranger { setting, here, .. } in strangers(app, config) {
         let set = config.origins.shown(&setting);
         tracing::warn!(%set, ?here, "the configuration speaks of somebody who is not in this process");

@@ -69,7 +69,7 @@ pub struct Config {
     /// When the process ends by itself.
     pub run: RunLimits,
     /// Who has set what.
-    pub(super) origins: Origins,
+    pub(crate) origins: Origins,
 }
 
 /// What file and environment may set for one actor. Never its guarantee or order.

@@ -20,7 +20,7 @@ use crate::broker::{Broker, BrokerError};
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What went wrong, and who has said where the broker is.
-pub(super) fn told(config: &Config, error: &BrokerError) -> String {
+pub(crate) fn told(config: &Config, error: &BrokerError) -> String {
     let setting = match error {
         BrokerError::Address { .. }
         | BrokerError::Unreachable { .. }
@@ -39,7 +39,7 @@ pub(super) fn told(config: &Config, error: &BrokerError) -> String {
 ///
 /// # Errors
 /// At once when the mistake is permanent.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     config: &Config,
     choice: &BrokerChoice,
     name: &str,

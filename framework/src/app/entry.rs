@@ -69,75 +69,75 @@ impl Setup {
     }
 }
 
-pub(super) type Make<S> = Arc<dyn Fn(Setup) -> LocalBoxFuture<'static, Result<S, Failure>> + Send + Sync>;
+pub(crate) type Make<S> = Arc<dyn Fn(Setup) -> LocalBoxFuture<'static, Result<S, Failure>> + Send + Sync>;
 
 /// One handler for listings and checks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Listed {
-    pub(super) spec: HandlerSpec,
-    pub(super) exclusive: bool,
+pub(crate) struct Listed {
+    pub(crate) spec: HandlerSpec,
+    pub(crate) exclusive: bool,
 }
 
 /// An actor of an app.
-pub(super) struct Entry {
-    pub(super) attributes: Attributes,
-    pub(super) handlers: Vec<Listed>,
-    pub(super) conflicts: Vec<(HandlerSpec, HandlerSpec)>,
-    pub(super) replicas: usize,
-    pub(super) arbiter: Option<String>,
-    pub(super) middleware: Vec<Arc<dyn Middleware>>,
-    pub(super) launch: LaunchActor,
+pub(crate) struct Entry {
+    pub(crate) attributes: Attributes,
+    pub(crate) handlers: Vec<Listed>,
+    pub(crate) conflicts: Vec<(HandlerSpec, HandlerSpec)>,
+    pub(crate) replicas: usize,
+    pub(crate) arbiter: Option<String>,
+    pub(crate) middleware: Vec<Arc<dyn Middleware>>,
+    pub(crate) launch: LaunchActor,
 }
 
-pub(super) type LaunchActor =
+pub(crate) type LaunchActor =
     Arc<dyn Fn(Launch) -> LocalBoxFuture<'static, Result<Addr<Bridge>, String>> + Send + Sync>;
 
 /// What an actor is launched with, on its arbiter.
-pub(super) struct Launch {
-    pub(super) bus: Bus,
-    pub(super) broker: Arc<dyn Broker>,
-    pub(super) plan: ActorPlan,
-    pub(super) effective: Effective,
-    pub(super) policies: Policies,
+pub(crate) struct Launch {
+    pub(crate) bus: Bus,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) plan: ActorPlan,
+    pub(crate) effective: Effective,
+    pub(crate) policies: Policies,
     /// What all copies of the actor handle right now.
-    pub(super) running: Running,
+    pub(crate) running: Running,
     /// What its handlers sent and nobody takes.
-    pub(super) unsent: Unsent,
+    pub(crate) unsent: Unsent,
     /// Messages of the process that may end it.
-    pub(super) suspects: Suspects,
-    pub(super) concurrency: watch::Receiver<usize>,
-    pub(super) consumer_timeout: ConsumerTimeout,
-    pub(super) pace: Pace,
-    pub(super) control: watch::Receiver<Control>,
-    pub(super) config: Arc<Config>,
+    pub(crate) suspects: Suspects,
+    pub(crate) concurrency: watch::Receiver<usize>,
+    pub(crate) consumer_timeout: ConsumerTimeout,
+    pub(crate) pace: Pace,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) config: Arc<Config>,
     pub(super) reads: SettingsReads,
-    pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) watch: Arc<ArbiterWatch>,
-    pub(super) states: LaneStates,
-    pub(super) stops: Stops,
+    pub(crate) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) watch: Arc<ArbiterWatch>,
+    pub(crate) states: LaneStates,
+    pub(crate) stops: Stops,
 }
 
 /// An actor's settings after all have spoken.
 #[derive(Debug, Clone)]
-pub(super) struct Effective {
-    pub(super) prefetch: u16,
-    pub(super) prefetch_is_explicit: bool,
-    pub(super) concurrency: usize,
-    pub(super) timeout: Duration,
-    pub(super) breaker: Option<Breaker>,
+pub(crate) struct Effective {
+    pub(crate) prefetch: u16,
+    pub(crate) prefetch_is_explicit: bool,
+    pub(crate) concurrency: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) breaker: Option<Breaker>,
 }
 
 /// What becomes of messages whose handlers fail.
 #[derive(Debug, Clone)]
-pub(super) struct Policies {
+pub(crate) struct Policies {
     /// By the handler's place in the table.
-    pub(super) of_handlers: Vec<Policy>,
-    pub(super) of_actor: Policy,
+    pub(crate) of_handlers: Vec<Policy>,
+    pub(crate) of_actor: Policy,
 }
 
 impl Entry {
-    pub(super) fn new<S: Actor>(make: Make<S>) -> Self {
+    pub(crate) fn new<S: Actor>(make: Make<S>) -> Self {
         let mut table = Table::<S>::default();
         S::handlers(&mut table);
         let handlers =
@@ -154,15 +154,15 @@ impl Entry {
     }
 
     /// `service`, or `service.queue` for a further actor of it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name_of(&self.attributes)
     }
 
-    pub(super) fn specs(&self) -> Vec<HandlerSpec> {
+    pub(crate) fn specs(&self) -> Vec<HandlerSpec> {
         self.handlers.iter().map(|listed| listed.spec).collect()
     }
 
-    pub(super) fn effective(&self, config: &Config) -> Effective {
+    pub(crate) fn effective(&self, config: &Config) -> Effective {
         let own = config.actors.get(&self.name()).cloned().unwrap_or_default();
         let attributes = &self.attributes;
         let explicit = own.prefetch.or(attributes.prefetch);
@@ -177,7 +177,7 @@ impl Entry {
     }
 
     /// How fast it handles in the worst case.
-    pub(super) fn pace(&self, config: &Config, concurrency: watch::Receiver<usize>) -> Pace {
+    pub(crate) fn pace(&self, config: &Config, concurrency: watch::Receiver<usize>) -> Pace {
         let effective = self.effective(config);
         Pace {
             timeout: effective.timeout,
@@ -191,7 +191,7 @@ impl Entry {
     ///
     /// # Errors
     /// When a retry plan cannot be read, or would break an ordered actor's order.
-    pub(super) fn policies(&self, config: &Config) -> Result<Policies, String> {
+    pub(crate) fn policies(&self, config: &Config) -> Result<Policies, String> {
         let own = config.actors.get(&self.name()).and_then(|own| own.retry.clone());
         let delays = own.as_ref().is_some_and(|retry| retry.delays.count() > 0);
         if self.attributes.ordered && delays {

@@ -20,7 +20,7 @@ use crate::supervise::{Tasks, supervise};
 
 /// What readiness is read from.
 #[derive(Clone)]
-pub(super) struct HealthSource {
+pub(crate) struct HealthSource {
     states: LaneStates,
     connection: watch::Receiver<ConnectionState>,
     stopping: CancellationToken,
@@ -40,16 +40,16 @@ impl HealthSource {
     }
 
     /// When exchanges and bindings were declared last, if anybody looks after them.
-    pub(super) fn bound_at(&self) -> Option<tokio::time::Instant> {
+    pub(crate) fn bound_at(&self) -> Option<tokio::time::Instant> {
         self.states.bound_at()
     }
 
     /// Whether services that the app needs have not answered yet.
-    pub(super) fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         !self.waits_for.borrow().is_empty()
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
         let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
         let (waits_for, panicked) = (self.waits_for.borrow().clone(), self.tasks.problems());
@@ -81,18 +81,18 @@ enum State {
 
 /// What `/ready` answers from.
 #[derive(Clone)]
-pub(super) struct HealthBoard(Arc<Mutex<State>>);
+pub(crate) struct HealthBoard(Arc<Mutex<State>>);
 
 impl HealthBoard {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(State::Starting("starting".into()))))
     }
 
-    pub(super) fn waits(&self, error: &BrokerError) {
+    pub(crate) fn waits(&self, error: &BrokerError) {
         self.set(State::Starting(error.to_string()));
     }
 
-    pub(super) fn started(&self, source: HealthSource) {
+    pub(crate) fn started(&self, source: HealthSource) {
         self.set(State::Started(source));
     }
 
@@ -115,7 +115,7 @@ impl HealthBoard {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub(super) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
+    pub(crate) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
         let Some(address) = config.health else { return Ok(()) };
         let listener = listen(address).await.map_err(|error| format!("{}: {error}", config.origins.shown("health")))?;
         tracing::info!(%address, "health is served at /live and /ready");

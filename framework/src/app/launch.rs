@@ -20,7 +20,6 @@ use crate::app::due::start_due;
 use crate::app::entry::Entry;
 use crate::app::health::{HealthBoard, HealthSource};
 use crate::app::launch_actors::launch_actors;
-use crate::app::migrate::is_migrating;
 use crate::app::needs::{needed, run_on_ready, unreachable_needs};
 use crate::app::own_settings::SettingsReads;
 use crate::app::record;
@@ -31,6 +30,7 @@ use crate::app::upkeep;
 use crate::broker::{Broker, Topology};
 use crate::bus::{Bus, Counters, Identity};
 use crate::host::{Stops, Watchdog};
+use crate::inbound::is_migrating;
 use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, Suspects, plan, shared_sources, tell_others};
 use crate::message::{MessageId, Name};
 
@@ -277,7 +277,7 @@ async fn give_up(launched: Launched, problem: String) -> StartError {
     problem.into()
 }
 
-pub(super) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
+pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
     let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
     let mut domains: Vec<String> =
         of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
@@ -297,7 +297,7 @@ pub(super) fn identity(app: &App, service: &str, instance: &str, config: &Config
 }
 
 /// One actor of each service answers its pings: the one without a queue of its own, or else the first.
-pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str) -> ActorPlan {
+pub(crate) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str) -> ActorPlan {
     let mut of_service = app.entries.iter().filter(|other| other.attributes.service == entry.attributes.service);
     let first = of_service.clone().next().map(Entry::name);
     let main = of_service.find(|other| other.attributes.queue.is_none()).map(Entry::name);
@@ -306,7 +306,7 @@ pub(super) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str)
 }
 
 /// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
-pub(super) fn combined(plans: &[ActorPlan]) -> Topology {
+pub(crate) fn combined(plans: &[ActorPlan]) -> Topology {
     let mut combined = shared_sources();
     for plan in plans {
         combined.extend(plan.topology.clone());

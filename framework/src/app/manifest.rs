@@ -37,11 +37,11 @@ pub struct ManifestRow {
     pub line: u32,
 }
 
-pub(super) fn manifest(app: &App) -> Vec<ManifestRow> {
+pub(crate) fn manifest(app: &App) -> Vec<ManifestRow> {
     manifest_in(app, &app.config)
 }
 
-pub(super) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
+pub(crate) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {
     let rows = app.entries.iter().flat_map(|entry| {
         let queue = config.namespace.queue(entry.attributes.service, entry.attributes.queue);
         entry.handlers.iter().enumerate().map(move |(index, listed)| {

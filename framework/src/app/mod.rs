@@ -1,54 +1,34 @@
-//! Assembles and runs the process: what it consists of, its configuration, start, stop, and the command line.
+//! Assembles, starts and stops a process: what it consists of, its configuration, and what it says of itself.
 
 mod broker_needs;
-mod builder;
-mod check;
-mod cli;
-mod config;
-mod connect;
-mod control;
-mod dead;
-mod doctor;
+pub(crate) mod builder;
+pub(crate) mod check;
+pub(crate) mod config;
+pub(crate) mod connect;
+pub(crate) mod control;
 mod due;
-mod entry;
-mod health;
-mod launch;
+pub(crate) mod entry;
+pub(crate) mod health;
+pub(crate) mod launch;
 mod launch_actors;
-mod limits;
-mod log;
-mod manifest;
-mod migrate;
+pub(crate) mod manifest;
 mod needs;
-mod outer_runtime;
-mod output;
 mod own_settings;
-mod printable;
-mod process;
-mod read_config;
-mod record;
-mod running;
+pub(crate) mod read_config;
+pub(crate) mod record;
+pub(crate) mod running;
 mod settings;
-mod signals;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;
 mod threads;
-mod topology_command;
 mod upkeep;
-
-pub mod operator;
 
 pub use crate::inbound::QueryQueue;
 pub use builder::{App, BrokerChoice, Connector};
 pub use config::{ActorOverrides, Config, RunLimits};
-pub use control::{ActorReport, Actors, ControlError, ProcessReport, QueueReport};
-pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, DeadProgress, Replay, Replayed};
-pub use doctor::{Doctor, Finding, Verdict};
+pub use control::{ActorReport, ProcessReport, QueueReport};
 pub use entry::Setup;
-pub use log::without_secrets;
 pub use manifest::ManifestRow;
-pub use migrate::{Migration, MigrationError};
 pub use needs::WaitError;
-pub use outer_runtime::main;
-pub use output::print_line;
 pub use running::{Health, Running, StartError, StopReport};

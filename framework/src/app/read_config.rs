@@ -19,9 +19,9 @@ mod origin;
 mod suggest;
 mod variables;
 
-pub(super) use origin::Origins;
-pub(super) use suggest::nearest;
-pub(super) use variables::environment;
+pub(crate) use origin::Origins;
+pub(crate) use suggest::nearest;
+pub(crate) use variables::environment;
 
 const PREFIX: &str = "POSTRIDER_";
 
@@ -29,7 +29,7 @@ const PREFIX: &str = "POSTRIDER_";
 ///
 /// # Errors
 /// All problems, each naming the setting, who set it, the value and what to write.
-pub(super) fn read(
+pub(crate) fn read(
     config: &mut Config,
     file: Option<&Path>,
     environment: &[(String, String)],
@@ -59,7 +59,7 @@ fn in_table(
 }
 
 /// Adds settings to those that are there; of two the new one stays.
-pub(super) fn merge(table: &mut Table, newer: Table) {
+pub(crate) fn merge(table: &mut Table, newer: Table) {
     for (name, value) in newer {
         match (table.get_mut(&name), value) {
             (Some(Value::Table(table)), Value::Table(newer)) => merge(table, newer),

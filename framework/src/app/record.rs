@@ -31,18 +31,18 @@ struct RecordedClaim {
 }
 
 /// Subscriptions that outlive a process.
-pub(super) type Subscriptions = BTreeSet<Subscription>;
+pub(crate) type Subscriptions = BTreeSet<Subscription>;
 
 fn record_queue(names: &Names, service: &str) -> Queue {
     Queue::replicated(names.topology(service)).with_limit(1, WhenFull::DropOldest)
 }
 
 fn claims_queue(names: &Names) -> Queue {
-    Queue::replicated(names.domain("claims")).with_limit(MAX_CLAIMS.into(), WhenFull::DropOldest)
+    Queue::replicated(names.claims()).with_limit(MAX_CLAIMS.into(), WhenFull::DropOldest)
 }
 
 /// The lasting subscriptions of one service in an app.
-pub(super) fn present(app: &App, plans: &[ActorPlan], service: &str) -> Subscriptions {
+pub(crate) fn present(app: &App, plans: &[ActorPlan], service: &str) -> Subscriptions {
     let of_service = app.entries.iter().zip(plans).filter(|(entry, _)| entry.attributes.service == service);
     let own: Vec<ActorPlan> = of_service.map(|(_, plan)| plan.clone()).collect();
     let mut subscriptions: Subscriptions = own
@@ -58,7 +58,7 @@ pub(super) fn present(app: &App, plans: &[ActorPlan], service: &str) -> Subscrip
 }
 
 /// What a service declared last; `None` if nothing is known.
-pub(super) async fn read(
+pub(crate) async fn read(
     broker: &dyn Broker,
     names: &Names,
     service: &str,
@@ -69,12 +69,12 @@ pub(super) async fn read(
 }
 
 /// Subscriptions that were declared and are not any more.
-pub(super) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Subscription> {
+pub(crate) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Subscription> {
     recorded.difference(present).cloned().collect()
 }
 
 /// Writes what stands now, stale subscriptions included until they are removed, and what is claimed.
-pub(super) async fn keep(
+pub(crate) async fn keep(
     broker: &dyn Broker,
     outlet: &Outlet,
     config: &Config,
@@ -110,7 +110,7 @@ pub(super) async fn keep(
 }
 
 /// Replaces the record of a service.
-pub(super) async fn replace(
+pub(crate) async fn replace(
     broker: &dyn Broker,
     outlet: &Outlet,
     names: &Names,
@@ -124,13 +124,13 @@ pub(super) async fn replace(
 }
 
 /// All claims that were ever made and not forgotten.
-pub(super) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSet<Claim>, BrokerError> {
+pub(crate) async fn claims(broker: &dyn Broker, names: &Names) -> Result<BTreeSet<Claim>, BrokerError> {
     let claims = peek::<RecordedClaim>(broker, &claims_queue(names).name, MAX_CLAIMS).await?;
     Ok(claims.into_iter().map(|RecordedClaim { domain, service }| Claim { domain, service }).collect())
 }
 
 /// A subscription in one line, in the broker's own words.
-pub(super) fn shown(broker: &dyn Broker, subscription: &Subscription) -> String {
+pub(crate) fn shown(broker: &dyn Broker, subscription: &Subscription) -> String {
     let topology = Topology { subscriptions: vec![subscription.clone()], ..Topology::default() };
     broker.in_own_words(&topology).subscriptions.into_iter().map(|one| one.line).collect()
 }

@@ -70,15 +70,15 @@ pub struct Health {
 
 /// A started app. Dropping it stops the app without waiting.
 pub struct Running {
-    pub(super) bus: Bus,
-    pub(super) counters: Arc<Counters>,
-    pub(super) health: HealthSource,
-    pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
+    pub(crate) bus: Bus,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) health: HealthSource,
+    pub(crate) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
     pub(super) controls: Controls,
-    pub(super) connection: watch::Receiver<ConnectionState>,
-    pub(super) stop: CancellationToken,
-    pub(super) ended: watch::Receiver<Option<StopReport>>,
-    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) connection: watch::Receiver<ConnectionState>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) ended: watch::Receiver<Option<StopReport>>,
+    pub(crate) thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Running {

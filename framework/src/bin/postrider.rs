@@ -1,5 +1,5 @@
 //! The operator's program: `postrider --help`.
 
 fn main() -> std::process::ExitCode {
-    postrider::app::operator::main()
+    postrider::operate::operator::main()
 }

@@ -4,12 +4,12 @@ use postrider_grammar::{NameError, check_word};
 
 use crate::message::Kind;
 
-/// The names of exchanges and queues in one namespace. See `docs/wire.md`, "Names".
+/// The names of queues in one namespace. Adapters add the names of what else stands at their brokers. See `docs/wire.md`, "Names".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     namespace: Arc<str>,
-    /// By kind.
-    exchanges: Arc<[Arc<str>; Kind::ALL.len()]>,
+    /// The namespace with each kind behind it; nothing for replies.
+    kinds: Arc<[Arc<str>; Kind::ALL.len()]>,
 }
 
 impl Default for Names {
@@ -29,35 +29,17 @@ impl Names {
     }
 
     fn of_namespace(namespace: &str) -> Self {
-        let exchange = |kind: Kind| match kind {
+        let of_kind = |kind: Kind| match kind {
             Kind::Reply => "".into(),
             kind => format!("{namespace}.{kind}").into(),
         };
-        Self { namespace: namespace.into(), exchanges: Arc::new(Kind::ALL.map(exchange)) }
+        Self { namespace: namespace.into(), kinds: Arc::new(Kind::ALL.map(of_kind)) }
     }
 
     /// The word in front of every name.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// The exchange for messages of a kind; replies use the default exchange.
-    #[must_use]
-    pub fn exchange(&self, kind: Kind) -> Arc<str> {
-        Arc::clone(&self.exchanges[kind as usize])
-    }
-
-    /// The kind that an exchange tells, if it is one of ours.
-    #[must_use]
-    pub fn kind_of(&self, exchange: &str) -> Option<Kind> {
-        Kind::from_word(exchange.strip_prefix(&*self.namespace)?.strip_prefix('.')?).filter(|kind| *kind != Kind::Reply)
-    }
-
-    /// The exchange of the wire tap.
-    #[must_use]
-    pub fn tap(&self) -> String {
-        self.of("tap")
     }
 
     /// The queue of a service's main actor, or of another actor of it.
@@ -99,56 +81,36 @@ impl Names {
         self.of(&format!("tap.{id}"))
     }
 
-    /// The exchange whose declaration claims a domain.
-    #[must_use]
-    pub fn domain(&self, domain: &str) -> String {
-        self.of(&format!("domain.{domain}"))
-    }
-
-    /// The alternate exchange that names the owner in a claim. It never exists.
-    #[must_use]
-    pub fn owner(&self, service: &str) -> String {
-        self.of(&format!("owner.{service}"))
-    }
-
     /// The queue that holds a service's last topology.
     #[must_use]
     pub fn topology(&self, service: &str) -> String {
         self.of(&format!("topology.{service}"))
     }
 
-    /// The queue with one message for each time that exchanges were declared again because somebody had deleted them.
+    /// The queue with one message for each time that something shared was declared again because somebody had deleted it.
     #[must_use]
     pub fn generation(&self) -> String {
         self.of("generation")
     }
 
-    /// The exchange and the queue of one level of delays.
-    #[must_use]
-    pub fn delay_level(&self, level: u32) -> String {
-        self.of(&format!("delay.{level}"))
-    }
-
-    /// The exchange where all delays end.
-    #[must_use]
-    pub fn delay_out(&self) -> String {
-        self.of("delay.out")
-    }
-
-    /// The exchange and the queue of what is due to be published.
+    /// The queue of what is due to be published.
     #[must_use]
     pub fn due(&self) -> String {
         self.of("due")
     }
 
-    /// Whether a message that was published to this exchange comes from a delay.
+    /// The queue that holds the claims of all domains.
     #[must_use]
-    pub fn is_delay(&self, exchange: &str) -> bool {
-        let rest = exchange.strip_prefix(&*self.namespace).and_then(|rest| rest.strip_prefix('.'));
-        rest.is_some_and(|rest| rest == "due" || rest.starts_with("delay."))
+    pub fn claims(&self) -> String {
+        self.of("domain.claims")
     }
 
-    fn of(&self, name: &str) -> String {
+    /// The namespace and a kind; nothing for replies.
+    pub(crate) fn kind(&self, kind: Kind) -> &Arc<str> {
+        &self.kinds[kind as usize]
+    }
+
+    pub(crate) fn of(&self, name: &str) -> String {
         format!("{}.{name}", self.namespace)
     }
 }

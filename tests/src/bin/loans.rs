@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Ok("careless") => log.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)).init(),
         Ok("careful") => {
             let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            log.with(postrider::app::without_secrets()).with(lines).init();
+            log.with(postrider::operate::without_secrets()).with(lines).init();
         }
         _ => {}
     }

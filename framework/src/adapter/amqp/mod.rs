@@ -13,6 +13,7 @@ mod for_tests;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod foreign;
 mod levels;
+mod names;
 mod origin;
 
 use std::sync::Arc;

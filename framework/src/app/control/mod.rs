@@ -1,14 +1,13 @@
-//! Orders to running processes: who is there, pause, resume, restart. They travel as messages.
+//! Orders to running processes: who is there, pause, resume, restart. They travel as messages; here they are heard.
 
-mod actors;
-mod command;
+mod asking;
 mod controls;
 mod listen;
 mod report;
 
-pub(super) use actors::answers;
-pub use actors::{Actors, ControlError};
-pub(super) use command::{ActorCommand, obey};
+pub(super) use asking::answers;
+pub(crate) use asking::question;
 pub(super) use controls::Controls;
 pub(super) use listen::start_listening;
 pub use report::{ActorReport, ProcessReport, QueueReport};
+pub(crate) use report::{Order, Wanted};

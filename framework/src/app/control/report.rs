@@ -13,7 +13,7 @@ use crate::message::{Headers, Value};
 /// What is wanted of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     /// Nothing but the report.
     About,
     Pause,
@@ -34,14 +34,14 @@ impl Wanted {
 
 /// An order as it travels.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) order: Wanted,
+pub(crate) struct Order {
+    pub(crate) order: Wanted,
     /// The actor, `service` or `service.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) actor: Option<String>,
+    pub(crate) actor: Option<String>,
     /// The instance; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) instance: Option<String>,
+    pub(crate) instance: Option<String>,
 }
 
 /// What a running process says of one of its services.
@@ -114,7 +114,7 @@ impl QueueReport {
     }
 
     /// The queue, to be declared as its actor does.
-    pub(in crate::app) fn queue(&self, broker: &dyn Broker) -> Queue {
+    pub(crate) fn queue(&self, broker: &dyn Broker) -> Queue {
         let mut arguments = Headers::new();
         for (name, value) in &self.arguments {
             if let Some(value) = from_json(value) {

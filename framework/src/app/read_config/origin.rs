@@ -4,31 +4,31 @@ use std::collections::BTreeMap;
 
 /// The origin of each setting, by its path, such as `actor.invoice.prefetch`.
 #[derive(Debug, Clone, Default)]
-pub(in crate::app) struct Origins(BTreeMap<String, String>);
+pub(crate) struct Origins(BTreeMap<String, String>);
 
 impl Origins {
     /// The last one to set it counts.
-    pub(in crate::app) fn insert(&mut self, setting: &str, origin: String) {
+    pub(crate) fn insert(&mut self, setting: &str, origin: String) {
         self.0.insert(setting.to_owned(), origin);
     }
 
     /// A setting with its origin in front: `POSTRIDER_PREFETCH (prefetch)`.
-    pub(in crate::app) fn shown(&self, setting: &str) -> String {
+    pub(crate) fn shown(&self, setting: &str) -> String {
         self.0.get(setting).map_or_else(|| setting.to_owned(), |origin| format!("{origin} ({setting})"))
     }
 
     /// Who has set it, if not the code.
-    pub(in crate::app) fn origin(&self, setting: &str) -> Option<&str> {
+    pub(crate) fn origin(&self, setting: &str) -> Option<&str> {
         self.0.get(setting).map(String::as_str)
     }
 
     /// The variable that set it, if one did.
-    pub(in crate::app) fn variable(&self, setting: &str) -> Option<&str> {
+    pub(crate) fn variable(&self, setting: &str) -> Option<&str> {
         self.0.get(setting).map(String::as_str).filter(|origin| origin.starts_with(super::PREFIX))
     }
 
     /// How another setting would be written where this one was: as a variable, or as in the file.
-    pub(in crate::app) fn written(&self, like: &str, setting: &str) -> String {
+    pub(crate) fn written(&self, like: &str, setting: &str) -> String {
         if self.variable(like).is_none() {
             return setting.to_owned();
         }

@@ -4,7 +4,7 @@
 const MOST_SLIPS: usize = 2;
 
 /// The known name that is nearest to a wrong one, if one is near.
-pub(in crate::app) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = MOST_SLIPS.min(wrong.chars().count().saturating_sub(1) / 2).max(1);
     let slips = known.into_iter().map(|name| (distance(wrong, name), name));
     slips.filter(|(slips, _)| (1..=most).contains(slips)).min().map(|(_, name)| name)

@@ -9,13 +9,13 @@ use crate::app::read_config::origin::Origins;
 const NOT_SETTINGS: [&str; 3] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG", "POSTRIDER_MANAGEMENT"];
 
 /// The environment as texts. What is no text, in whatever variable, is no reason to end.
-pub(in crate::app) fn environment() -> Vec<(String, String)> {
+pub(crate) fn environment() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// Adds what the environment says to what the file says.
-pub(super) fn insert_all(
+pub(crate) fn insert_all(
     table: &mut Table,
     environment: &[(String, String)],
     origins: &mut Origins,

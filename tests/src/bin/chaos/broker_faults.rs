@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use postrider::app::{DeadFilter, DeadLetters};
+use postrider::operate::{DeadFilter, DeadLetters};
 use postrider_tests::node::{ALARM, NO_ALARM, send};
 use postrider_tests::proxy::Network;
 use postrider_tests::raw::{RawClient, RawMessage};

@@ -21,7 +21,7 @@ mod services;
 mod world;
 
 use postrider::Payload;
-use postrider::app::{DeadFilter, DeadLetters};
+use postrider::operate::{DeadFilter, DeadLetters};
 use postrider_tests::strangers::STRANGER;
 
 use crate::world::{LOOK, RECOVERY, World};

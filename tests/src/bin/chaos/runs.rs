@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use postrider::app::DeadLetter;
+use postrider::operate::DeadLetter;
 
 /// The reason of a dead letter that was given up because it was delivered too often without an end.
 const SUSPECTED: &str = "crash_suspected";

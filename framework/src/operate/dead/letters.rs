@@ -1,0 +1,341 @@
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use crate::app::record;
+use crate::broker::{Addressed, ConsumerSpec, Names, Queue, Receipt, Subscription, Topology};
+use crate::bus::{Bus, SendError};
+use crate::operate::dead::error::DeadError;
+use crate::operate::dead::filter::DeadFilter;
+use crate::operate::dead::letter::DeadLetter;
+use crate::operate::dead::walk::{DeadProgress, MOST_IN_WINDOW, PATIENCE, Walk};
+
+/// The most bytes of letters that are listed at once.
+const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;
+/// The most addresses that an error names.
+const MOST_NAMED: u64 = 10;
+
+type Listener = Box<dyn Fn(&DeadProgress) + Send + Sync>;
+
+/// The dead letters of all services at a broker.
+///
+/// Letters stay in their queues until what is done with them is certain: a tool that is killed leaves each letter in
+/// the dead-letter queue, in the actor's queue, or in both, never in none.
+///
+/// ```no_run
+/// # async fn example(bus: postrider::Bus) -> Result<(), postrider::operate::DeadError> {
+/// use postrider::operate::{DeadFilter, DeadLetters, Replay};
+///
+/// let letters = DeadLetters::new(&bus);
+/// for letter in letters.list(&DeadFilter::service("invoice")).await? {
+///     println!("{} {}", letter.key(), letter.error());
+/// }
+/// letters.replay(&DeadFilter::service("invoice"), &Replay::default()).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct DeadLetters {
+    pub(super) bus: Bus,
+    /// The most letters in a window.
+    pub(super) window: u16,
+    pub(super) progress: Option<Listener>,
+}
+
+impl DeadLetters {
+    /// Dead letters at the broker of a bus.
+    #[must_use]
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone(), window: MOST_IN_WINDOW, progress: None }
+    }
+
+    /// The most letters that are asked for at once. Default: 1 000, and fewer if they are large.
+    #[must_use]
+    pub fn window(mut self, letters: u16) -> Self {
+        self.window = letters.max(1);
+        self
+    }
+
+    /// Hears about once a second how far a long piece of work has come.
+    #[must_use]
+    pub fn on_progress(mut self, listener: impl Fn(&DeadProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(listener));
+        self
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.bus.identity.names
+    }
+
+    /// The dead-letter queues that stand: of every service that has claimed a domain, and of delayed messages.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn queues(&self) -> Result<Vec<String>, DeadError> {
+        let claims = record::claims(&*self.bus.broker, self.names()).await?;
+        let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
+        let mut queues = BTreeSet::from([self.names().dead_queue(&self.names().due())]);
+        for service in services {
+            queues.extend(self.queues_of(&service).await?);
+        }
+        self.standing(queues).await
+    }
+
+    async fn queues_of(&self, service: &str) -> Result<BTreeSet<String>, DeadError> {
+        let main = self.names().queue(service, None);
+        let recorded = record::read(&*self.bus.broker, self.names(), service).await?;
+        let recorded = recorded.unwrap_or_default();
+        let queues = recorded.iter().filter_map(Subscription::queue);
+        let queues = queues.map(|queue| queue.strip_suffix(".query").unwrap_or(queue).to_owned());
+        Ok(queues.chain([main]).map(|queue| self.names().dead_queue(&queue)).collect())
+    }
+
+    async fn standing(&self, queues: BTreeSet<String>) -> Result<Vec<String>, DeadError> {
+        let mut standing = Vec::new();
+        for queue in queues {
+            if self.bus.broker.inspect(&queue).await?.is_some() {
+                standing.push(queue);
+            }
+        }
+        Ok(standing)
+    }
+
+    pub(super) async fn queues_for(&self, filter: &DeadFilter) -> Result<Vec<String>, DeadError> {
+        match (&filter.queue, &filter.service) {
+            (Some(queue), Some(service)) => {
+                let of_service = self.queues_of(service).await?;
+                self.standing(of_service.into_iter().filter(|of_service| of_service == queue).collect()).await
+            }
+            (Some(queue), None) => self.standing(BTreeSet::from([queue.clone()])).await,
+            (None, Some(service)) => self.standing(self.queues_of(service).await?).await,
+            (None, None) => self.queues().await,
+        }
+    }
+
+    /// Hands over the letters that are meant one after the other, queue by queue, oldest first, until told to stop; how many.
+    /// They stay where they are, and looking at them does not use up the broker's delivery limit. Of all others nothing but
+    /// a number is kept in memory.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or letters that are there were not looked at.
+    pub async fn each(
+        &self,
+        filter: &DeadFilter,
+        mut take: impl FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<u64, DeadError> {
+        let mut done = 0;
+        for queue in self.queues_for(filter).await? {
+            let mut walk = Walk::begin(self, &queue).await?;
+            let stopped = self.each_in(&mut walk, filter, &mut take, &mut done).await;
+            if let Ok(ControlFlow::Break(())) = stopped {
+                walk.stop().await?;
+                break;
+            }
+            walk.end(stopped.map(drop), done).await?;
+        }
+        Ok(done)
+    }
+
+    async fn each_in(
+        &self,
+        walk: &mut Walk<'_>,
+        filter: &DeadFilter,
+        take: &mut impl FnMut(DeadLetter) -> ControlFlow<()>,
+        done: &mut u64,
+    ) -> Result<ControlFlow<()>, DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            walk.keep(&letter, receipt).await?;
+            if filter.takes(&letter) {
+                *done += 1;
+                if take(letter).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            walk.tell(*done);
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The letters that are meant, queue by queue, oldest first, up to 256 MiB. They stay where they are.
+    ///
+    /// # Errors
+    /// As [`DeadLetters::each`], and when they are larger.
+    pub async fn list(&self, filter: &DeadFilter) -> Result<Vec<DeadLetter>, DeadError> {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        self.each(filter, |letter| {
+            bytes += letter.size();
+            if bytes > MOST_LISTED_BYTES {
+                return ControlFlow::Break(());
+            }
+            letters.push(letter);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        if bytes > MOST_LISTED_BYTES {
+            return Err(DeadError::TooLarge { listed: letters.len() as u64, most: MOST_LISTED_BYTES });
+        }
+        Ok(letters)
+    }
+
+    /// The one letter with an address or a message's id.
+    ///
+    /// # Errors
+    /// When there is none, or several have this id; as [`DeadLetters::each`].
+    pub async fn one(&self, id: &str) -> Result<DeadLetter, DeadError> {
+        let (mut found, mut addresses, mut count) = (None, Vec::new(), 0);
+        self.each(&DeadFilter::id(id), |letter| {
+            count += 1;
+            if count <= MOST_NAMED {
+                addresses.push(letter.address().to_owned());
+            }
+            // An address means nothing else.
+            let exact = letter.address() == id;
+            if exact || found.is_none() {
+                found = Some(letter);
+            }
+            if exact { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .await?;
+        match found {
+            None => Err(self.not_found(id).await),
+            Some(letter) if count == 1 || letter.address() == id => Ok(letter),
+            Some(_) => {
+                let more = if count > MOST_NAMED { ", …" } else { "" };
+                let addresses = format!("{}{more}", addresses.join(", "));
+                Err(DeadError::Ambiguous { id: id.to_owned(), letters: count, addresses })
+            }
+        }
+    }
+
+    /// Looks whether each id that a filter names is that of a letter.
+    ///
+    /// # Errors
+    /// When one is not; as [`DeadLetters::each`].
+    pub async fn check_ids(&self, filter: &DeadFilter) -> Result<(), DeadError> {
+        let mut missing: BTreeSet<&String> = filter.ids.iter().collect();
+        if !missing.is_empty() {
+            self.each(filter, |letter| {
+                missing.retain(|id| !letter.is(id));
+                ControlFlow::Continue(())
+            })
+            .await?;
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(id) => Err(self.not_found(id).await),
+        }
+    }
+
+    /// That there is no such letter. The name of a service is asked about.
+    pub(super) async fn not_found(&self, id: &str) -> DeadError {
+        let dead = BTreeSet::from([self.names().dead_queue(&self.names().queue(id, None))]);
+        let is_word = postrider_grammar::check_word("service", id).is_ok();
+        let id = id.to_owned();
+        match self.standing(dead).await {
+            Ok(standing) if is_word && !standing.is_empty() => DeadError::IsService { id },
+            _ => DeadError::NotFound { id },
+        }
+    }
+
+    /// Removes the letters that are meant; how many.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or letters that are there were not looked at; what was removed until then is gone.
+    pub async fn delete(&self, filter: &DeadFilter) -> Result<u64, DeadError> {
+        let mut deleted = 0;
+        for queue in self.queues_for(filter).await? {
+            let mut walk = Walk::begin(self, &queue).await?;
+            let result = self.delete_in(&mut walk, filter, &mut deleted).await;
+            walk.end(result, deleted).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn delete_in(&self, walk: &mut Walk<'_>, filter: &DeadFilter, deleted: &mut u64) -> Result<(), DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            if filter.takes(&letter) {
+                walk.done(&letter, receipt);
+                *deleted += 1;
+                walk.close_empty().await;
+            } else {
+                walk.keep(&letter, receipt).await?;
+            }
+            walk.tell(*deleted);
+        }
+        Ok(())
+    }
+
+    /// Gives a letter, named by its address or its message's id, another payload, in the encoding of its media type. It is
+    /// another letter then; its address. The original is kept in `….dead.kept`.
+    ///
+    /// # Errors
+    /// When there is no such letter, or several have this id, or it could not be written; then the original stays.
+    pub async fn replace(&self, id: &str, payload: Bytes) -> Result<String, DeadError> {
+        let found = self.one(id).await?;
+        let mut walk = Walk::begin(self, &found.queue).await?;
+        let replaced = self.replace_in(&mut walk, &found, payload).await;
+        if let Ok(Some(address)) = replaced {
+            walk.stop().await?;
+            return Ok(address);
+        }
+        walk.end(replaced, 0).await?;
+        Err(DeadError::NotFound { id: id.to_owned() })
+    }
+
+    async fn replace_in(
+        &self,
+        walk: &mut Walk<'_>,
+        found: &DeadLetter,
+        payload: Bytes,
+    ) -> Result<Option<String>, DeadError> {
+        while let Some((letter, receipt)) = walk.next().await? {
+            if letter.address() == found.address() {
+                let edited = letter.edited(payload);
+                let written = self.write_edited(&letter, &edited).await;
+                if written.is_err() {
+                    walk.keep(&letter, receipt).await?;
+                } else {
+                    walk.done(&letter, receipt);
+                }
+                return written.map(|()| Some(edited.address().to_owned()));
+            }
+            walk.keep(&letter, receipt).await?;
+        }
+        Ok(None)
+    }
+
+    async fn write_edited(&self, letter: &DeadLetter, edited: &DeadLetter) -> Result<(), DeadError> {
+        let kept = Queue::replicated(format!("{}.kept", letter.queue));
+        self.bus.broker.declare(&Topology::of_queues([kept.clone()])).await?;
+        self.forward(letter, letter.rewritten(&kept.name)).await?;
+        self.forward(letter, edited.rewritten(&letter.queue)).await
+    }
+
+    pub(super) async fn forward(&self, letter: &DeadLetter, addressed: Addressed) -> Result<(), DeadError> {
+        let deadline = Instant::now() + self.bus.confirm_timeout();
+        self.bus.outlet.forward(addressed, deadline).await.map_err(|error| not_moved(letter, error))
+    }
+
+    /// The letter at the head of a queue, if there is one. It stays there.
+    pub(in crate::operate) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
+        let spec =
+            ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1, answers: false };
+        let mut consumer = self.bus.broker.consume(&spec).await?;
+        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
+        let delivery = delivery?;
+        let letter = DeadLetter::of(queue, &delivery);
+        put_back_one(consumer, delivery.receipt).await;
+        Ok(Some(letter))
+    }
+}
+
+async fn put_back_one(mut consumer: Box<dyn crate::broker::Consumer>, receipt: Receipt) {
+    consumer.cancel().await;
+    consumer.close().await;
+    drop(receipt);
+}
+
+pub(super) fn not_moved(letter: &DeadLetter, error: SendError) -> DeadError {
+    DeadError::NotMoved { id: letter.name().to_owned(), queue: letter.queue.clone(), error }
+}

@@ -1,0 +1,367 @@
+//! Gives a queue other arguments, which a broker never does: its messages move through a temporary queue and back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::app::record;
+use crate::broker::{
+    Broker, BrokerError, Consumer, ConsumerSpec, Delivery, Names, Queue, Receipt, Source, Subscription, Target,
+    Topology, WhenFull, due_topology,
+};
+use crate::bus::{Bus, SendError};
+use crate::inbound::{relocated, temporary};
+
+/// The most messages that are held at once.
+const PREFETCH: u16 = 500;
+/// So many more than waited at the beginning are moved before the bindings are, if senders make no pause.
+const SPARE: u64 = 1_000;
+/// A pause of senders that is long enough to move the bindings in it.
+const LULL: Duration = Duration::from_millis(5);
+/// How long a queue must be empty before it is removed.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long a temporary queue must have been there before the other one is removed: programs of ours that write straight
+/// into a queue look for it more often.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How often programs of ours that write straight into a queue look whether it is being migrated.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// How long a queue may have messages and deliver none, or be written to although nothing leads to it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a message of a queue that is gone already is tried, with a pause of [`QUIET`] between.
+const TRIES: u32 = 5;
+/// Far more messages than a queue can hold.
+const NO_LIMIT: u64 = 1 << 40;
+
+/// Why a queue was not migrated. What was moved until then is in the queue or in its temporary one; trying again goes on
+/// where this stopped.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrationError {
+    /// There is neither the queue nor a temporary one.
+    #[error("there is no queue {queue:?}; a service declares it with its present arguments when it starts")]
+    NoQueue {
+        /// Its name.
+        queue: String,
+    },
+    /// Somebody consumes it.
+    #[error("{consumers} consumers are on {queue:?}; stop its service first")]
+    Consumed {
+        /// Its name.
+        queue: String,
+        /// How many.
+        consumers: u64,
+    },
+    /// Messages are there and are not delivered.
+    #[error("{ready} messages of {queue:?} were not delivered within {PATIENCE:?}; try again")]
+    Stalled {
+        /// Its name.
+        queue: String,
+        /// How many.
+        ready: u64,
+    },
+    /// It was begun for other arguments.
+    #[error(
+        "a migration of {queue:?} to other arguments is not finished; finish it with the options that it was begun with, then begin this one"
+    )]
+    OtherTarget {
+        /// Its name.
+        queue: String,
+    },
+    /// What leads to the queue is not known.
+    #[error(
+        "what service {service:?} has bound to {queue:?} is not recorded, or somebody else reads it just now; use the service's own binary: `{service} topology migrate {queue}`"
+    )]
+    NoRecord {
+        /// The queue's name.
+        queue: String,
+        /// Its service.
+        service: String,
+    },
+    /// Somebody writes straight into the queue, without an exchange.
+    #[error(
+        "messages keep coming into {queue:?}, although nothing leads to it any more; stop who writes to it by its name"
+    )]
+    Busy {
+        /// Its name.
+        queue: String,
+    },
+    /// Messages came straight into the queue in the moment in which it was removed, and could not be moved.
+    #[error("{count} messages that came into {queue:?} as it was removed are lost: {error}")]
+    Lost {
+        /// Its name.
+        queue: String,
+        /// How many.
+        count: usize,
+        /// Why they could not be moved.
+        error: SendError,
+    },
+    /// A message could not be moved; it stays where it is.
+    #[error(transparent)]
+    NotMoved(#[from] SendError),
+    /// The broker could not be reached or refused.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// Moves the messages of a queue into one of the same name with other arguments.
+///
+/// Its service must be stopped; senders may go on. Every step can be repeated: a migration that is killed leaves each
+/// message in the queue, in its temporary queue `….migrating`, or in both, and the same migration goes on where it stopped.
+/// Until then the service refuses to start. Messages keep their order; those that are sent in the very moment in which
+/// bindings change may change places or come twice. Bindings made by hand are not known and not kept. What a stranger
+/// writes into a queue by its name, without an exchange, in the very moment in which the queue is removed, is moved unless
+/// the migration is killed in that moment: a broker cannot remove a quorum queue only if it is empty.
+///
+/// ```no_run
+/// # async fn example(bus: postrider::Bus) -> Result<(), postrider::operate::MigrationError> {
+/// use postrider::operate::Migration;
+/// use postrider::broker::Queue;
+///
+/// let target = Queue::replicated("postrider.invoice").with_one_active_consumer();
+/// let moved = Migration::new(&bus).run(&target, &[]).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Migration {
+    bus: Bus,
+}
+
+/// How the names of dead-letter queues end.
+const DEAD: &str = ".dead";
+
+impl Migration {
+    /// At the broker of a bus.
+    #[must_use]
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone() }
+    }
+
+    fn broker(&self) -> &dyn Broker {
+        &*self.bus.broker
+    }
+
+    fn names(&self) -> &Names {
+        &self.bus.identity.names
+    }
+
+    /// Gives the queue what `target` has, and these subscriptions beside those that its service recorded; how many
+    /// messages were moved into it. Zero also when it has these arguments already.
+    ///
+    /// # Errors
+    /// [`MigrationError`]. Nothing is lost unless it says so; run it again.
+    pub async fn run(&self, target: &Queue, subscriptions: &[Subscription]) -> Result<u64, MigrationError> {
+        let (queue, temporary) = (&target.name, temporary(&target.name));
+        let standing = self.broker().inspect(queue).await?.is_some();
+        let begun = self.broker().inspect(&temporary).await?.is_some();
+        if !standing && !begun {
+            return Err(MigrationError::NoQueue { queue: queue.clone() });
+        }
+        let outdated = standing && !self.stands_as(target).await?;
+        if !outdated && !begun {
+            return Ok(0);
+        }
+        let between = self.between(target);
+        if begun && !self.stands_as(&between).await? {
+            return Err(MigrationError::OtherTarget { queue: queue.clone() });
+        }
+        let subscriptions = self.subscriptions(queue, subscriptions).await?;
+        self.refuse_consumed(queue).await?;
+        if outdated {
+            self.change(queue, &between, &subscriptions).await?;
+        }
+        self.change(&temporary, target, &subscriptions).await
+    }
+
+    /// The temporary queue. What is given up there goes where it would go from the queue itself. Its limit, which is none,
+    /// tells which arguments it is for: a broker compares only arguments that it knows.
+    fn between(&self, target: &Queue) -> Queue {
+        let target_in_own_words = self.broker().in_own_words(&Topology::of_queues([target.clone()])).queues;
+        let arguments = target_in_own_words.iter().flat_map(|queue| queue.arguments.iter());
+        let arguments = arguments.map(|(name, value)| format!("{name}={value:?}"));
+        let aim = Uuid::new_v5(&Uuid::NAMESPACE_OID, arguments.collect::<Vec<_>>().join(" ").as_bytes());
+        let limit = NO_LIMIT + u64::from(aim.as_fields().0);
+        let between = Queue::replicated(temporary(&target.name)).with_limit(limit, WhenFull::DropOldest);
+        if target.name.ends_with(DEAD) {
+            return between;
+        }
+        between.with_last_resort(self.names().dead_queue(&target.name))
+    }
+
+    /// Who consumes a queue also writes its dead letters.
+    async fn refuse_consumed(&self, queue: &str) -> Result<(), MigrationError> {
+        for queue in [Some(queue), queue.strip_suffix(DEAD)].into_iter().flatten() {
+            let consumers = self.broker().inspect(queue).await?.map_or(0, |state| state.consumers);
+            if consumers > 0 {
+                return Err(MigrationError::Consumed { queue: queue.to_owned(), consumers });
+            }
+        }
+        Ok(())
+    }
+
+    /// All messages and subscriptions of a queue go to another, which is declared if need be; then it is removed.
+    async fn change(
+        &self,
+        from: &str,
+        to: &Queue,
+        subscriptions: &BTreeSet<Subscription>,
+    ) -> Result<u64, MigrationError> {
+        self.broker().declare(&Topology::of_queues([to.clone()])).await?;
+        let declared = Instant::now();
+        let waiting = self.waiting(from).await?;
+        let spec = ConsumerSpec {
+            queue: Queue::standing(from),
+            topology: Topology::default(),
+            prefetch: PREFETCH,
+            answers: false,
+        };
+        let mut consumer = self.broker().consume(&spec).await?;
+        // First what waits, so that it stays in front of what is sent from now on.
+        let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;
+        for subscription in subscriptions {
+            let into = |queue: &str| {
+                let target = Target::Queue(queue.to_owned());
+                let subscriptions = vec![Subscription { target, ..subscription.clone() }];
+                Topology { subscriptions, ..Topology::default() }
+            };
+            // For a moment both get a copy: twice rather than not at all.
+            self.broker().declare(&into(&to.name)).await?;
+            self.broker().remove(&into(from)).await?;
+        }
+        loop {
+            moved += self.shift(from, &mut consumer, &to.name, QUIET, u64::MAX).await?;
+            if declared.elapsed() >= NOTICE {
+                break;
+            }
+        }
+        self.broker().remove(&Topology::of_queues([Queue::standing(from)])).await?;
+        Ok(moved + self.rest(from, consumer, &to.name).await?)
+    }
+
+    async fn waiting(&self, queue: &str) -> Result<u64, BrokerError> {
+        Ok(self.broker().inspect(queue).await?.map_or(0, |state| state.ready))
+    }
+
+    /// What came in the moment in which the queue was removed has been delivered here.
+    async fn rest(&self, from: &str, mut consumer: Box<dyn Consumer>, to: &str) -> Result<u64, MigrationError> {
+        let mut caught = Vec::new();
+        while let Ok(Some(Ok(delivery))) = timeout(QUIET, consumer.next()).await {
+            caught.push(delivery);
+        }
+        for (index, delivery) in caught.iter().enumerate() {
+            let mut tries = 1;
+            while let Err(error) = self.send(delivery, to).await {
+                if tries == TRIES {
+                    return Err(MigrationError::Lost { queue: from.to_owned(), count: caught.len() - index, error });
+                }
+                tries += 1;
+                sleep(QUIET).await;
+            }
+        }
+        consumer.close().await;
+        Ok(caught.len() as u64)
+    }
+
+    /// Moves messages in order until none has come for a while, or so many have been moved.
+    async fn shift(
+        &self,
+        from: &str,
+        consumer: &mut Box<dyn Consumer>,
+        to: &str,
+        pause: Duration,
+        most: u64,
+    ) -> Result<u64, MigrationError> {
+        let (mut moving, mut moved) = (FuturesOrdered::new(), 0);
+        let (began, mut last) = (Instant::now(), Instant::now());
+        let problem = loop {
+            let room = moving.len() < usize::from(PREFETCH) && moved + (moving.len() as u64) < most;
+            if !room && moving.is_empty() {
+                return Ok(moved);
+            }
+            tokio::select! {
+                biased;
+                Some(result) = moving.next() => match result {
+                    Ok(receipt) => {
+                        Receipt::ack(receipt);
+                        moved += 1;
+                    }
+                    Err(error) => break MigrationError::NotMoved(error),
+                },
+                pulled = consumer.next(), if room => match pulled {
+                    Some(Ok(delivery)) => {
+                        last = Instant::now();
+                        moving.push_back(async move { self.send(&delivery, to).await.map(|()| delivery.receipt) });
+                    }
+                    Some(Err(error)) => break error.into(),
+                    None => break BrokerError::Lost { reason: "the consumer was cancelled by the broker".into() }.into(),
+                },
+                () = sleep(pause), if moving.is_empty() => {
+                    let ready = self.waiting(from).await?;
+                    if ready == 0 {
+                        return Ok(moved);
+                    }
+                    if last.elapsed() > PATIENCE {
+                        break MigrationError::Stalled { queue: from.to_owned(), ready };
+                    }
+                }
+            }
+            // What waited has been moved before.
+            if most == u64::MAX && began.elapsed() > PATIENCE {
+                break MigrationError::Busy { queue: from.to_owned() };
+            }
+        };
+        // First the channel: what could not be moved keeps its place.
+        consumer.close().await;
+        Err(problem)
+    }
+
+    async fn send(&self, delivery: &Delivery, to: &str) -> Result<(), SendError> {
+        let addressed = relocated(delivery, to);
+        self.bus.outlet.forward(addressed, Instant::now() + self.bus.confirm_timeout()).await
+    }
+
+    async fn stands_as(&self, target: &Queue) -> Result<bool, BrokerError> {
+        match self.broker().compare(&Topology::of_queues([target.clone()])).await {
+            Ok(()) => Ok(true),
+            Err(BrokerError::Inequivalent { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What leads to the queue: what its service recorded and will declare, and the way back from the delays.
+    async fn subscriptions(
+        &self,
+        queue: &str,
+        further: &[Subscription],
+    ) -> Result<BTreeSet<Subscription>, MigrationError> {
+        let mut subscriptions: BTreeSet<Subscription> = further.iter().cloned().collect();
+        let rest = queue.strip_prefix(self.names().namespace()).and_then(|rest| rest.strip_prefix('.'));
+        let service = rest.map(|rest| rest.split('.').next().unwrap_or(rest)).unwrap_or(queue);
+        if queue == self.names().due() {
+            subscriptions.extend(due_topology(self.names()).subscriptions);
+        } else if !queue.ends_with(DEAD) {
+            match record::read(self.broker(), self.names(), service).await? {
+                Some(recorded) => subscriptions.extend(recorded),
+                None if !further.is_empty() => {}
+                None => {
+                    return Err(MigrationError::NoRecord { queue: queue.to_owned(), service: service.to_owned() });
+                }
+            }
+        }
+        let target = Target::Queue(queue.to_owned());
+        if !queue.ends_with(DEAD) && self.delays_stand().await? {
+            let pattern = queue.to_owned();
+            subscriptions.insert(Subscription { source: Source::Delays, pattern, target: target.clone() });
+        }
+        subscriptions.retain(|subscription| subscription.target == target);
+        Ok(subscriptions)
+    }
+
+    async fn delays_stand(&self) -> Result<bool, BrokerError> {
+        let delays = Topology { sources: vec![Source::Delays], ..Topology::default() };
+        Ok(!self.broker().absent(&delays).await?.contains(&self.names().delay_out()))
+    }
+}

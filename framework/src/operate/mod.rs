@@ -1,0 +1,22 @@
+//! What people do to a system that runs: the programs that they type, dead letters, the doctor, orders to actors, the topology.
+
+mod actors;
+mod cli;
+mod dead;
+mod doctor;
+mod log;
+mod migrate;
+mod output;
+mod printable;
+mod service;
+mod topology;
+
+pub mod operator;
+
+pub use actors::{Actors, ControlError};
+pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, DeadProgress, Replay, Replayed};
+pub use doctor::{Doctor, Finding, Verdict};
+pub use log::without_secrets;
+pub use migrate::{Migration, MigrationError};
+pub use output::print_line;
+pub use service::main;

@@ -1,0 +1,74 @@
+//! `postrider domain list|release`.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::app::record;
+use crate::broker::{Broker, BrokerError, Claim, Names, Topology};
+use crate::operate::output;
+use crate::operate::printable::{json_line, one_line};
+
+#[derive(Subcommand)]
+pub(super) enum DomainCommand {
+    /// Print claimed domains and their owners
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Release a domain whose owner is gone for good
+    Release {
+        /// The domain
+        domain: String,
+    },
+}
+
+/// Carries out a command.
+///
+/// # Errors
+/// One sentence.
+pub(super) async fn obey(command: DomainCommand, broker: &dyn Broker, names: &Names) -> Result<(), String> {
+    match command {
+        DomainCommand::List { json } => list_domains(broker, names, json).await,
+        DomainCommand::Release { domain } => release_domain(broker, names, &domain).await,
+    }
+}
+
+async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Result<(), String> {
+    let claims = record::claims(broker, names).await.map_err(|error| error.to_string())?;
+    let mut standing = Vec::new();
+    for claim in claims {
+        let claimed = Topology { claims: vec![claim.clone()], ..Topology::default() };
+        if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {
+            continue;
+        }
+        // Claiming it as its owner would changes nothing if it is, and is refused if it is somebody else's.
+        match broker.declare(&claimed).await {
+            Ok(()) => standing.push(claim),
+            Err(BrokerError::DomainOwned { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    if as_json {
+        let shown = |claim: &Claim| json!({ "domain": claim.domain, "service": claim.service });
+        output::line(json_line(&json!(standing.iter().map(shown).collect::<Vec<_>>())));
+    } else {
+        standing
+            .iter()
+            .for_each(|claim| output::line(format_args!("{}  {}", one_line(&claim.domain), one_line(&claim.service))));
+    }
+    Ok(())
+}
+
+async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
+    postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
+    // Whoever has made it.
+    let claim = Claim { domain: domain.to_owned(), service: String::new() };
+    let claimed = Topology { claims: vec![claim], ..Topology::default() };
+    if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {
+        return Err(format!("nobody has claimed the domain {domain:?} in namespace {:?}", names.namespace()));
+    }
+    broker.remove(&claimed).await.map_err(|error| error.to_string())?;
+    output::line(format_args!("released {domain}"));
+    Ok(())
+}
