@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 use crate::adapter::in_process::InProcess;
 use crate::app::config::Config;
 use crate::app::entry::{Entry, Setup};
-use crate::app::manifest::{ManifestRow, manifest};
 use crate::app::own_settings;
 use crate::broker::{Broker, BrokerError, Names};
 use crate::bus::{Bus, SendHook};
@@ -270,12 +269,6 @@ impl App {
             }
         }
         services
-    }
-
-    /// Every handler of the app: what `list` prints.
-    #[must_use]
-    pub fn list(&self) -> Vec<ManifestRow> {
-        manifest(self)
     }
 
     fn of_last_actor(mut self, call: &str, change: impl FnOnce(&mut Entry) -> Option<String>) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider_grammar::{CONSUMER_TIMEOUT, DEFAULT_PREFETCH};
 
-use crate::app::read_config::Origins;
+use crate::app::read_config::origin::Origins;
 use crate::broker::Names;
 use crate::bus::PublishSettings;
 use crate::codec::Limits;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::launch::Launched;
+use crate::app::launched::Launched;
 use crate::inbound::{DueSettings, publish_due};
 
 /// Starts to publish what is due.

@@ -12,11 +12,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::adapter::http::{listen, serve};
 use crate::app::config::Config;
-use crate::app::launch::Launched;
-use crate::app::running::Health;
+use crate::app::launched::Launched;
 use crate::broker::{BrokerError, ConnectionState};
-use crate::inbound::LaneStates;
+use crate::inbound::{LaneState, LaneStates};
 use crate::supervise::{Tasks, supervise};
+
+/// Whether an app can do its work.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, the services that
+    /// it needs are there, and no task of the framework has panicked just now.
+    pub ready: bool,
+    /// Whether the connection for publishing is there.
+    pub connected: bool,
+    /// Whether the broker takes no messages for now; what is sent waits.
+    pub blocked: bool,
+    /// The services that the app needs and that have not answered yet.
+    pub waits_for: Vec<String>,
+    /// The tasks of the framework that have panicked and are being started again, one sentence each. This is a bug of the framework.
+    pub panicked: Vec<String>,
+    /// The lanes.
+    pub lanes: Vec<LaneState>,
+}
 
 /// What readiness is read from.
 #[derive(Clone)]

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix::Addr;
-use actix_rt::{Arbiter, System};
-use tokio::sync::{Notify, oneshot, watch};
+use actix_rt::System;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,63 +19,25 @@ use crate::app::due::start_due;
 use crate::app::entry::Entry;
 use crate::app::health::{HealthBoard, HealthSource};
 use crate::app::launch_actors::launch_actors;
+use crate::app::launched::{Launched, Placement};
 use crate::app::needs::{needed, run_on_ready, unreachable_needs};
+use crate::app::outcome::{StartError, StopReport, unless};
 use crate::app::own_settings::SettingsReads;
+use crate::app::plans::{combined, identity, plan_of};
 use crate::app::record;
-use crate::app::running::{Running, StartError, StopReport};
+use crate::app::running::Running;
 use crate::app::stop::stop;
 use crate::app::threads::{Threads, open_outlet};
 use crate::app::upkeep;
-use crate::broker::{Broker, Topology};
-use crate::bus::{Bus, Counters, Identity};
-use crate::host::{Stops, Watchdog};
+use crate::broker::Broker;
+use crate::bus::{Bus, Counters};
+use crate::host::Stops;
 use crate::inbound::is_migrating;
-use crate::inbound::{ActorPlan, Bridge, ConsumerTimeout, LaneStates, Suspects, plan, shared_sources, tell_others};
-use crate::message::{MessageId, Name};
+use crate::inbound::{ActorPlan, ConsumerTimeout, LaneStates, Suspects, tell_others};
+use crate::message::MessageId;
 
 /// How long handlers may go on of an app that is stopped before it has started; `stop_timeout` if that is shorter.
 const STOP_AT_START: Duration = Duration::from_secs(1);
-
-/// Where actors run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Placement {
-    /// On arbiter threads of their own.
-    Arbiters,
-    /// On the calling thread, for tests with a paused clock.
-    Here,
-}
-
-/// What is to be stopped.
-pub(super) struct Launched {
-    pub(super) bus: Bus,
-    pub(super) broker: Arc<dyn Broker>,
-    pub(super) bridges: Vec<Addr<Bridge>>,
-    pub(super) arbiters: Vec<Arbiter>,
-    pub(super) stops: Stops,
-    pub(super) counters: Arc<Counters>,
-    pub(super) states: LaneStates,
-    /// Messages that may end the process.
-    pub(super) suspects: Suspects,
-    pub(super) config: Arc<Config>,
-    pub(super) reads: SettingsReads,
-    pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
-    /// How long the broker lets a delivery be unsettled.
-    pub(super) consumer_timeout: ConsumerTimeout,
-    pub(super) controls: Controls,
-    /// The services that are needed and have not answered yet.
-    pub(super) waits_for: watch::Sender<Vec<String>>,
-    pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
-    /// Publishes delayed messages.
-    pub(super) due: Option<tokio::task::JoinHandle<()>>,
-    /// Obeys orders.
-    pub(super) listening: Option<tokio::task::JoinHandle<()>>,
-    /// Fires when a process has found that exchanges were deleted.
-    pub(super) bind: Arc<Notify>,
-    /// Looks after exchanges and bindings.
-    pub(super) upkeep: Option<tokio::task::JoinHandle<()>>,
-    pub(super) failure: Arc<Mutex<Option<String>>>,
-    pub(super) watchdog: Option<Watchdog>,
-}
 
 impl App {
     /// Starts the app beside whatever else the program does, with what file and environment say. The actors run on
@@ -239,17 +200,6 @@ fn concurrency(app: &App, config: &Config) -> BTreeMap<String, watch::Sender<usi
     app.entries.iter().map(of).collect()
 }
 
-/// What is awaited at the start, unless somebody ends the process meanwhile.
-pub(super) async fn unless<T, E: Into<StartError>>(
-    ended: &CancellationToken,
-    waiting: impl Future<Output = Result<T, E>>,
-) -> Result<T, StartError> {
-    tokio::select! {
-        result = waiting => result.map_err(Into::into),
-        () = ended.cancelled() => Err(StartError::from("stopped before it had started".to_owned())),
-    }
-}
-
 /// A queue that is being migrated has its messages elsewhere.
 async fn refuse_unfinished_migrations(
     broker: &dyn Broker,
@@ -275,43 +225,6 @@ async fn give_up(launched: Launched, problem: String) -> StartError {
     let patience = launched.config.stop_timeout.min(STOP_AT_START);
     stop(launched, patience).await;
     problem.into()
-}
-
-pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
-    let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
-    let mut domains: Vec<String> =
-        of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
-    if domains.is_empty() {
-        domains.push(service.to_owned());
-    }
-    Identity {
-        service: Name::from_wire(service),
-        instance: Name::from_wire(instance),
-        domains: domains.into(),
-        names: config.namespace.clone(),
-        media_type: app.media_type.clone(),
-        limits: config.limits,
-        propagate: app.propagate.clone().into(),
-        hooks: app.hooks.clone().into(),
-    }
-}
-
-/// One actor of each service answers its pings: the one without a queue of its own, or else the first.
-pub(crate) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str) -> ActorPlan {
-    let mut of_service = app.entries.iter().filter(|other| other.attributes.service == entry.attributes.service);
-    let first = of_service.clone().next().map(Entry::name);
-    let main = of_service.find(|other| other.attributes.queue.is_none()).map(Entry::name);
-    let answers_ping = main.or(first).as_deref() == Some(entry.name().as_str());
-    plan(&entry.attributes, &entry.specs(), &config.namespace, instance, answers_ping, config.query_queue)
-}
-
-/// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
-pub(crate) fn combined(plans: &[ActorPlan]) -> Topology {
-    let mut combined = shared_sources();
-    for plan in plans {
-        combined.extend(plan.topology.clone());
-    }
-    combined
 }
 
 /// A word that no other instance has.

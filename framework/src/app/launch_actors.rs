@@ -11,8 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::builder::App;
 use crate::app::entry::{Entry, Launch};
-use crate::app::launch::{Launched, identity, plan_of, unless};
-use crate::app::running::StartError;
+use crate::app::launched::Launched;
+use crate::app::outcome::StartError;
+use crate::app::outcome::unless;
+use crate::app::plans::{identity, plan_of};
 use crate::app::threads::{Seat, Seats, on_arbiter};
 use crate::bus::{Bus, Unsent};
 use crate::handler::Middleware;

@@ -37,8 +37,12 @@ pub struct ManifestRow {
     pub line: u32,
 }
 
-pub(crate) fn manifest(app: &App) -> Vec<ManifestRow> {
-    manifest_in(app, &app.config)
+impl App {
+    /// Every handler of the app: what `list` prints.
+    #[must_use]
+    pub fn list(&self) -> Vec<ManifestRow> {
+        manifest_in(self, &self.config)
+    }
 }
 
 pub(crate) fn manifest_in(app: &App, config: &Config) -> Vec<ManifestRow> {

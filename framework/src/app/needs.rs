@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::app::builder::{App, BrokerChoice};
 use crate::app::config::Config;
 use crate::app::control::answers;
-use crate::app::launch::Launched;
+use crate::app::launched::Launched;
 use crate::bus::{Bus, RequestError, SendError};
 use crate::supervise::panic_text;
 

@@ -15,7 +15,7 @@ use crate::codec::DEEPEST;
 use crate::message::Secret;
 
 mod file;
-mod origin;
+pub(super) mod origin;
 mod suggest;
 mod variables;
 

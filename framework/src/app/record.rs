@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::app::builder::App;
 use crate::app::config::Config;
-use crate::app::launch::combined;
+use crate::app::plans::combined;
 use crate::broker::{Broker, BrokerError, Claim, Names, Queue, Subscription, Topology, WhenFull};
 use crate::bus::Outlet;
 use crate::inbound::ActorPlan;

@@ -7,66 +7,15 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::control::Controls;
-use crate::app::health::HealthSource;
-use crate::broker::{BrokerError, ConnectionState};
+use crate::app::health::{Health, HealthSource};
+use crate::app::outcome::StopReport;
+use crate::broker::ConnectionState;
 use crate::bus::{Bus, Counters, Stats};
-use crate::inbound::LaneState;
 
 /// How long the app's thread may take to end after it has said that the app has stopped.
 const THREAD_GRACE: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const THREAD_LOOK: Duration = Duration::from_millis(1);
-
-/// Why an app did not start: every problem that was found.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", problems.join("\n"))]
-pub struct StartError {
-    /// One sentence each, with the value and the remedy.
-    pub problems: Vec<String>,
-}
-
-impl From<BrokerError> for StartError {
-    fn from(error: BrokerError) -> Self {
-        Self { problems: vec![error.to_string()] }
-    }
-}
-
-impl From<String> for StartError {
-    fn from(problem: String) -> Self {
-        Self { problems: vec![problem] }
-    }
-}
-
-/// How an app stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct StopReport {
-    /// Deliveries that went back to their queues unhandled.
-    pub given_back: u64,
-    /// Handlers that were dropped because they did not finish in time.
-    pub abandoned: bool,
-    /// Why the app stopped by itself, if something failed.
-    pub failure: Option<String>,
-}
-
-/// Whether an app can do its work.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Health {
-    /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, the services that
-    /// it needs are there, and no task of the framework has panicked just now.
-    pub ready: bool,
-    /// Whether the connection for publishing is there.
-    pub connected: bool,
-    /// Whether the broker takes no messages for now; what is sent waits.
-    pub blocked: bool,
-    /// The services that the app needs and that have not answered yet.
-    pub waits_for: Vec<String>,
-    /// The tasks of the framework that have panicked and are being started again, one sentence each. This is a bug of the framework.
-    pub panicked: Vec<String>,
-    /// The lanes.
-    pub lanes: Vec<LaneState>,
-}
 
 /// A started app. Dropping it stops the app without waiting.
 pub struct Running {

@@ -3,8 +3,10 @@
 use tokio::sync::oneshot;
 
 use crate::app::builder::App;
-use crate::app::launch::{Placement, life};
-use crate::app::running::{Running, StartError};
+use crate::app::launch::life;
+use crate::app::launched::Placement;
+use crate::app::outcome::StartError;
+use crate::app::running::Running;
 
 /// What a test is told that started with another attribute.
 const NO_SYSTEM: &str = "a test starts apps on its own thread, which needs an actor system there: write `#[postrider::test]` instead of `#[tokio::test]`, or run the test in `postrider::testing::run`";

@@ -7,8 +7,8 @@ use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::app::launch::Launched;
-use crate::app::running::StopReport;
+use crate::app::launched::Launched;
+use crate::app::outcome::StopReport;
 use crate::inbound::AwaitStopped;
 use crate::message::tell_all_that_was_left_out;
 

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::app::builder::App;
 use crate::app::config::Config;
-use crate::app::launch::Placement;
-use crate::app::running::StartError;
+use crate::app::launched::Placement;
+use crate::app::outcome::StartError;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, Outlet};
 use crate::host::{ArbiterWatch, Watchdog};

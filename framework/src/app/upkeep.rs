@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::app::launch::Launched;
+use crate::app::launched::Launched;
 use crate::broker::{Broker, BrokerError, Names, Topology};
 use crate::inbound::{UpkeepSettings, keep_bound, were_deleted};
 

@@ -1,7 +1,7 @@
 //! What everything sent carries: who, when, because of what, and within which conversation.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, size};
 use crate::bus::{Identity, Outgoing, SendError, TraceContext};
@@ -65,7 +65,7 @@ pub(crate) fn stamp(
     let Outgoing { mut envelope, as_owner, skip_sender, .. } = outgoing;
     envelope.source = Some(identity.service.clone());
     envelope.instance = Some(identity.instance.clone());
-    envelope.sent_at = Some(SystemTime::now());
+    envelope.sent_at = Some(now());
     if skip_sender {
         envelope.skip = Some(identity.service.clone());
     }
@@ -93,6 +93,12 @@ pub(crate) fn stamp(
     } else {
         Err(SendError::HeadersTooLarge { bytes, most: MAX_PROPERTIES_BYTES })
     }
+}
+
+/// To the second, as it travels.
+fn now() -> SystemTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 /// Ids, names and keys of every broker are short texts: what one of them would refuse is refused here for all.

@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use crate::codec::content::{Compression, NotRead};
+use crate::codec::layer::{Compression, NotRead};
 
 /// How far back a zstd frame may refer, in bytes: what every decoder should allow (RFC 8878). The memory for it is taken
 /// before anything is read.

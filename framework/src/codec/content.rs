@@ -5,28 +5,12 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::codec::layer::{Compression, NotRead};
 use crate::codec::{DecodeError, EncodeError, Limits, compression, decode};
 use crate::message::{ContentEncoding, Envelope};
 
 /// The most compressions of one payload. Nobody needs two.
 const MOST_LAYERS: usize = 4;
-
-/// How bytes were compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
-    Gzip,
-    /// HTTP's `deflate`: zlib.
-    Deflate,
-    Zstd,
-}
-
-/// Why bytes cannot be compressed, or what was compressed cannot be had.
-pub(super) enum NotRead {
-    /// It would be more than is allowed.
-    TooLarge,
-    /// What is wrong with the bytes.
-    Broken(String),
-}
 
 /// The payload of a message as it was before it was compressed.
 ///

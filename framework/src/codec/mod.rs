@@ -12,6 +12,7 @@ mod content;
 mod depth;
 mod empty;
 mod error;
+mod layer;
 mod limits;
 mod text;
 

@@ -1,6 +1,6 @@
 //! A build without the feature `compression`: nothing is compressed or decompressed.
 
-use crate::codec::content::{Compression, NotRead};
+use crate::codec::layer::{Compression, NotRead};
 
 const NOT_BUILT: &str = "this build cannot; build Postrider with its feature `compression`";
 

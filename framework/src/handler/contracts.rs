@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use crate::handler::private::Returned;
+use crate::handler::returned::Returned;
 use crate::message::{Contract, Kind, Request};
 
 /// What is known of a message type at compile time: an inherent constant for contracts, the trait's default for

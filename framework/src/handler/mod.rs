@@ -12,6 +12,7 @@ mod invocation;
 mod middleware;
 mod outcome;
 mod policy;
+mod returned;
 mod spec;
 mod table;
 mod waiting;

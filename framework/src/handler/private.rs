@@ -3,10 +3,10 @@
 
 use std::marker::PhantomData;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use crate::handler::contracts::*;
+pub use crate::handler::returned::{Answer, Returned};
 pub use crate::handler::spec::{Attributes, Guarantee, HandlerSpec, Scope};
 pub use crate::handler::{
     Class, Context, FailureClass, FromContext, HandlerError, Invocation, Outcome, PolicyWords, Table,
@@ -14,9 +14,8 @@ pub use crate::handler::{
 pub use crate::message::{Command, ContentEncoding, Contract, Event, Kind, MediaType, Query, Request};
 pub use bytes::Bytes;
 
-use crate::codec::{self, Codec};
 use crate::handler::spec::Actor;
-use crate::handler::{Failed, Failure, Reply, decode};
+use crate::handler::{Failed, Failure, decode};
 use crate::message::Problem;
 
 /// A parameter that carries the message.
@@ -140,63 +139,6 @@ impl<S: Block> Actor for S {
 /// The outcome of an extractor that failed.
 pub fn not_extracted(failure: &Failure) -> Outcome {
     Outcome::from_error(failure)
-}
-
-/// What a handler may return.
-#[diagnostic::on_unimplemented(
-    message = "a handler cannot return `{Self}`",
-    label = "write `Result<{Self}, Failure>`, or `()` for no answer",
-    note = "return `()`, `Result<(), E>` or `Result<T, E>`, where `T` implements `serde::Serialize` and `E` implements `postrider::HandlerError`"
-)]
-pub trait Returned {
-    fn into_outcome(self, invocation: &mut Invocation) -> Outcome;
-}
-
-#[diagnostic::do_not_recommend]
-impl Returned for () {
-    fn into_outcome(self, invocation: &mut Invocation) -> Outcome {
-        answer(&(), invocation)
-    }
-}
-
-impl<T: Answer, E: HandlerError> Returned for Result<T, E> {
-    fn into_outcome(self, invocation: &mut Invocation) -> Outcome {
-        match self {
-            Ok(value) => answer(&value, invocation),
-            Err(error) => Outcome::from_error(&error),
-        }
-    }
-}
-
-/// What a handler may answer.
-#[diagnostic::on_unimplemented(
-    message = "a handler cannot answer with `{Self}`",
-    label = "not an answer",
-    note = "an answer implements `serde::Serialize`: derive it with `#[derive(serde::Serialize)]`"
-)]
-pub trait Answer: Serialize {}
-
-#[diagnostic::do_not_recommend]
-impl<T: Serialize> Answer for T {}
-
-/// The answer in the encoding of the question, if it has one that can carry any value.
-fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
-    if !invocation.envelope.wants_reply() {
-        return Outcome::Done(None);
-    }
-    let asked = &invocation.envelope.media_type;
-    let identity = invocation.work.identity();
-    let media_type = match Codec::for_media_type(asked) {
-        Some(Codec::Json) => MediaType::JSON,
-        Some(Codec::Msgpack) => MediaType::MSGPACK,
-        _ => identity.media_type.clone(),
-    };
-    match codec::encode(value, &media_type, &identity.limits) {
-        Ok(payload) => Outcome::Done(Some(Reply { media_type, payload })),
-        Err(error) => {
-            Outcome::failed(FailureClass::Permanent, Problem::FAILED, format!("the answer cannot be sent: {error}"))
-        }
-    }
 }
 
 /// Reads a typed message.

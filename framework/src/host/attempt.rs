@@ -19,7 +19,8 @@ use crate::handler::{
     Asked, Envelopes, Failed, FailureClass, HoldsUp, Invocation, Lane, Next, Outcome, OwnRequest, Reply, Row, Run, Work,
 };
 use crate::host::core::Core;
-use crate::host::deliver::{Arrival, AttemptRecord, Handled, Ticket};
+use crate::host::deliver::{Arrival, Ticket};
+use crate::host::handled::{AttemptRecord, Handled};
 use crate::host::running::Turn;
 use crate::host::state::Guard;
 use crate::host::verdict::{End, Settlement};

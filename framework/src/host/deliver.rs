@@ -1,15 +1,14 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::handler::{FailureClass, Lane, Outcome};
+use crate::host::epoch::Epoch;
+use crate::host::handled::{AttemptRecord, Handled};
 use crate::host::running::Turn;
-use crate::host::verdict::{End, Settlement};
 use crate::message::Envelope;
 
 /// Deliveries of one lane, in their order: those that arrived together enter the mailbox together.
@@ -51,86 +50,6 @@ pub struct Finished {
     pub handled: Handled,
     /// The right to handle the message, if it was handled to its end: whoever settles it lets it go.
     pub turn: Option<Turn>,
-}
-
-/// How handling a message ended.
-#[derive(Debug, Clone)]
-pub struct Handled {
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The attempts that were made.
-    pub made: AttemptRecord,
-    /// What becomes of the delivery.
-    pub settlement: Settlement,
-}
-
-impl Handled {
-    /// It was not handled to its end and goes back.
-    #[must_use]
-    pub fn given_back(outcome: Outcome, made: AttemptRecord) -> Self {
-        Self { outcome, made, settlement: Settlement { answer: false, end: End::GiveBack } }
-    }
-}
-
-/// What is known of the attempts at one delivery.
-#[derive(Debug, Clone, Default)]
-pub struct AttemptRecord {
-    /// The last one, counted from 1 over all deliveries of the message.
-    pub attempt: u32,
-    /// The handler's place in the table; `None` if the message got to none.
-    pub handler: Option<usize>,
-    /// Why the first attempt at this delivery failed, if there was a later one.
-    pub first_error: Option<Box<str>>,
-}
-
-impl AttemptRecord {
-    /// Another attempt follows one that ended like this.
-    pub(super) fn next(&mut self, outcome: &Outcome) {
-        self.attempt += 1;
-        if let Outcome::Failed(failed) = outcome
-            && self.first_error.is_none()
-        {
-            self.first_error = Some(failed.in_short().into());
-        }
-    }
-}
-
-/// One channel of a lane, as its deliveries see it.
-#[derive(Debug)]
-pub struct Epoch {
-    live: AtomicBool,
-    ended: CancellationToken,
-}
-
-impl Epoch {
-    /// An epoch that ends at the latest when running handlers are dropped.
-    #[must_use]
-    pub fn begin(abandon: &CancellationToken) -> Arc<Self> {
-        Arc::new(Self { live: AtomicBool::new(true), ended: abandon.child_token() })
-    }
-
-    /// The channel has closed: what was not begun is not to begin, and who listens stops.
-    pub fn end(&self) {
-        self.live.store(false, Ordering::Release);
-        self.ended.cancel();
-    }
-
-    /// What was not begun is not to begin; what runs goes on.
-    pub fn begin_nothing_more(&self) {
-        self.live.store(false, Ordering::Release);
-    }
-
-    /// Fires when the channel has closed.
-    #[must_use]
-    pub fn ended(&self) -> &CancellationToken {
-        &self.ended
-    }
-
-    /// Whether deliveries may still begin.
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
-    }
 }
 
 /// Brings the outcome of one delivery back to its lane. One that is dropped says that the app stops.

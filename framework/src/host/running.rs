@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::broker::{Delivery, REPLAYED};
 use crate::handler::{Lane, Outcome};
-use crate::host::deliver::{AttemptRecord, Epoch, Handled};
+use crate::host::epoch::Epoch;
+use crate::host::handled::{AttemptRecord, Handled};
 use crate::host::nameless::{NamelessIds, number_of};
 
 pub use crate::host::nameless::Nameless;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::handler::Outcome;
-use crate::host::deliver::Handled;
+use crate::host::handled::Handled;
 
 /// How long an outcome is remembered. The broker delivers such a message again at once, but perhaps to somebody else.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(60);

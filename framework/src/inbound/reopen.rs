@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError, Consumer, ConsumerSpec, Delivery};
 use crate::inbound::lane::Probe;
+use crate::inbound::states::Started;
 use crate::supervise::supervise;
 
 /// A consumer that lasted so long is opened again after the first pause.
@@ -19,9 +20,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before the consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Hears of the first consumer, or of the mistake that makes one impossible.
-pub(super) type Started = oneshot::Sender<Result<(), BrokerError>>;
 
 /// Tells whoever starts a task of its first start, also when a run before that start has panicked.
 pub(super) struct FirstStart(Cell<Option<Started>>);

@@ -1,8 +1,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::broker::BrokerError;
 use crate::bus::Unsent;
+
+/// Hears of the first consumer, or of the mistake that makes one impossible.
+pub(super) type Started = oneshot::Sender<Result<(), BrokerError>>;
 
 /// Whether a lane consumes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::adapter::in_process::InProcess;
 use crate::app::builder::App;
 use crate::app::connect::{connect, told};
-use crate::app::launch::{combined, identity, plan_of};
+use crate::app::plans::{combined, identity, plan_of};
 use crate::app::record;
 use crate::broker::{Broker, OwnWords, Source, Subscription, Target, Topology, due_topology};
 use crate::bus::{Bus, Counters, Outlet};

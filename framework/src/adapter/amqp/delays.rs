@@ -8,9 +8,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::adapter::amqp::Routed;
-use crate::adapter::amqp::declaration::{Declaration, binding};
-use crate::adapter::amqp::levels::delay_levels;
-use crate::broker::{Addressed, BrokerError, Names, Publication, Source, Subscription, Target, To};
+use crate::adapter::amqp::declaration::Declaration;
+use crate::broker::{Addressed, BrokerError, Names, Publication, Source, Subscription, Target, To, Topology};
 
 /// Declares something at the broker.
 pub(in crate::adapter) type Declare =
@@ -95,16 +94,16 @@ impl Delays {
             return Ok(());
         }
         let _declares_alone = self.declaring.lock().await;
-        self.declare_once("", delay_levels).await?;
+        let levels = Topology { sources: vec![Source::Delays], ..Topology::default() };
+        self.declare_once("", &levels).await?;
         if let Some(queue) = queue {
             let comes_back = Subscription {
                 source: Source::Delays,
                 pattern: queue.to_owned(),
                 target: Target::Queue(queue.to_owned()),
             };
-            let way_back =
-                |names: &Names| Declaration { bindings: vec![binding(&comes_back, names)], ..Declaration::default() };
-            self.declare_once(queue, way_back).await?;
+            let way_back = Topology { subscriptions: vec![comes_back], ..Topology::default() };
+            self.declare_once(queue, &way_back).await?;
         }
         Ok(())
     }
@@ -115,7 +114,7 @@ impl Delays {
     }
 
     /// What was forgotten while it was declared is declared again before the next delay.
-    async fn declare_once(&self, name: &str, topology: impl FnOnce(&Names) -> Declaration) -> Result<(), BrokerError> {
+    async fn declare_once(&self, name: &str, topology: &Topology) -> Result<(), BrokerError> {
         let forgotten = {
             let mut standing = self.standing();
             if standing.declared.contains(name) {
@@ -124,7 +123,7 @@ impl Delays {
             standing.in_progress = Some(name.to_owned());
             standing.forgotten
         };
-        let declared = (self.declare)(topology(&self.names)).await;
+        let declared = (self.declare)(Declaration::of(topology, &self.names)).await;
         let mut standing = self.standing();
         standing.in_progress = None;
         declared?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::adapter::amqp::declaration::{Binding, Declaration, DeclaredQueue, Exchange, ExchangeKind};
-use crate::broker::{Names, due_topology};
+use crate::broker::Names;
 
 /// How many levels there are.
 const LEVELS: u32 = 25;
@@ -46,7 +46,7 @@ fn word_of(names: &Names, queue: &str) -> String {
 
 /// The levels.
 pub(crate) fn delay_levels(names: &Names) -> Declaration {
-    let mut topology = Declaration::of(&due_topology(names), names);
+    let mut topology = Declaration::default();
     topology
         .exchanges
         .push(Exchange::new(names.delay_out(), ExchangeKind::Topic).with("alternate-exchange", names.due()));

@@ -12,6 +12,7 @@ pub(super) mod fields_tests;
 mod for_tests;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod foreign;
+mod intents;
 mod levels;
 mod names;
 mod origin;
@@ -21,9 +22,10 @@ use std::time::Duration;
 
 pub(super) use death::note_broker_death;
 pub(super) use declaration::{
-    Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange, subscription,
+    Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange,
 };
 pub(super) use delays::Delays;
+pub(super) use intents::subscription;
 pub(crate) use origin::Origin;
 
 use crate::adapter::amqp::levels::{MAX_DELAY, delayed_publish, delayed_to_queue};

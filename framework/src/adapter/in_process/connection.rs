@@ -6,7 +6,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::adapter::in_process::Inner;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
-use crate::adapter::in_process::publisher::Replies;
+use crate::adapter::in_process::replies::Replies;
 use crate::broker::{BrokerError, ConnectionState, Names};
 
 /// What a session shares with its publishers and consumers.

@@ -10,7 +10,7 @@ use futures::task::AtomicWaker;
 use crate::adapter::amqp::{Declaration, DeclaredQueue, Routed, note_broker_death};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
-use crate::adapter::in_process::publisher::publish;
+use crate::adapter::in_process::publish::publish;
 use crate::adapter::in_process::queue::Subscriber;
 use crate::broker::{
     Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Receipt,

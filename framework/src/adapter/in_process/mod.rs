@@ -6,9 +6,11 @@ mod consumer;
 mod faults;
 #[cfg(test)]
 mod property_tests;
+mod publish;
 mod publisher;
 mod publishing_channel;
 mod queue;
+mod replies;
 mod routing;
 mod session;
 mod state;

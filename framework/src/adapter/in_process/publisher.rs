@@ -1,8 +1,6 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use once_cell::sync::Lazy;
 use tokio::sync::{Mutex as FairMutex, watch};
 use tokio::time::Instant;
 
@@ -12,59 +10,7 @@ use crate::adapter::in_process::publishing_channel::PublishingChannel;
 use crate::broker::{
     Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, is_of_earlier_attempts,
 };
-use crate::message::ReplyTo;
-
-const REPLY_PREFIX: &str = "in-process.reply.";
-
-/// Everybody in this process who waits for replies, by address. The key is the number of the publisher, unique in the
-/// process, so that apps on different in-process brokers do not meet.
-type Waiting = Mutex<HashMap<String, (Weak<()>, ReplySink)>>;
-
-static WAITING: Lazy<Waiting> = Lazy::new(Waiting::default);
-
-/// The reply addresses of one session.
-#[derive(Default)]
-pub(super) struct Replies {
-    addresses: Mutex<Vec<(String, Arc<()>)>>,
-}
-
-impl Replies {
-    pub(super) fn register(&self, number: u64, sink: ReplySink) -> String {
-        let token = Arc::new(());
-        let address = format!("{REPLY_PREFIX}{number}.{:p}", Arc::as_ptr(&token));
-        WAITING.lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone(), (Arc::downgrade(&token), sink));
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).push((address.clone(), token));
-        address
-    }
-
-    /// Those who wait for a reply will not get it; new requests may come.
-    pub(super) fn interrupt(&self) {
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (address, _) in addresses {
-            Self::interrupt_at(&address);
-        }
-    }
-
-    /// Those who wait for a reply at one address will not get it.
-    pub(super) fn interrupt_at(address: &str) {
-        let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let sink = waiting.get(address).map(|(_, sink)| Arc::clone(sink));
-        drop(waiting);
-        if let Some(sink) = sink {
-            sink(ReplyEvent::Lost);
-        }
-    }
-
-    pub(super) fn lose_all(&self) {
-        let addresses = std::mem::take(&mut *self.addresses.lock().unwrap_or_else(PoisonError::into_inner));
-        for (address, _) in addresses {
-            let sink = WAITING.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
-            if let Some((_, sink)) = sink {
-                sink(ReplyEvent::Lost);
-            }
-        }
-    }
-}
+use crate::message::{Kind, ReplyTo, Status};
 
 pub(super) struct InProcessPublisher {
     channel: Arc<PublishingChannel>,
@@ -114,57 +60,17 @@ impl Publisher for InProcessPublisher {
 /// The envelope as every broker hands it over. What goes to a key comes straight from its sender, and was tried by nobody yet.
 fn as_it_arrives(message: &mut Addressed) {
     let Addressed { to, envelope, .. } = message;
-    if envelope.conversation_id.is_none() {
+    let begins = envelope.conversation_id.is_none();
+    let answers = envelope.kind == Kind::Reply && envelope.status.is_none();
+    if begins || answers {
         let envelope = Arc::make_mut(envelope);
-        envelope.conversation_id = Some(envelope.id.clone());
+        envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
+        envelope.status = envelope.status.or(answers.then_some(Status::Ok));
     }
     let was_tried = || envelope.attempt > 1 || envelope.headers.iter().any(|(name, _)| is_of_earlier_attempts(name));
     if matches!(to, To::Key { .. }) && was_tried() {
         let envelope = Arc::make_mut(envelope);
         envelope.attempt = 1;
         envelope.headers.retain(|name| !is_of_earlier_attempts(name));
-    }
-}
-
-/// Takes a message at once: to whoever waits for the reply, or into its queues.
-pub(super) fn publish(
-    connection: &Connection,
-    message: Routed,
-    is_duplicated: bool,
-) -> Result<Publication, BrokerError> {
-    connection.open()?;
-    connection.inner.published(&message);
-    let publication = if is_reply(&message) {
-        Ok(reply(message))
-    } else {
-        let mut state = connection.inner.lock();
-        if is_duplicated {
-            // The same again is taken as the first was.
-            let _ = state.publish(message.clone());
-        }
-        state.publish(message)
-    };
-    connection.inner.changed();
-    publication
-}
-
-pub(super) fn is_reply(message: &Routed) -> bool {
-    message.way.exchange.is_empty() && message.way.routing_key.starts_with(REPLY_PREFIX)
-}
-
-fn reply(message: Routed) -> Publication {
-    let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let sink = waiting
-        .get(&*message.way.routing_key)
-        .filter(|(token, _)| token.strong_count() > 0)
-        .map(|(_, sink)| Arc::clone(sink));
-    drop(waiting);
-    match sink {
-        Some(sink) => {
-            sink(ReplyEvent::Arrived(Box::new(Arc::unwrap_or_clone(message.envelope))));
-            Publication::Confirmed
-        }
-        None if message.mandatory => Publication::Returned,
-        None => Publication::Confirmed,
     }
 }

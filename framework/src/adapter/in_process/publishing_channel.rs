@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::adapter::amqp::Routed;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
-use crate::adapter::in_process::publisher::{Replies, publish};
+use crate::adapter::in_process::publish::publish;
+use crate::adapter::in_process::replies::Replies;
 use crate::adapter::in_process::troubles::silence_ended;
 use crate::broker::{BrokerError, ConnectionState, Publication};
 

@@ -9,7 +9,6 @@ use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
 use crate::adapter::amqp::{DeclaredQueue, Way};
-use crate::adapter::in_process::troubles::Troubles;
 use crate::message::Envelope;
 
 /// A message in a queue.
@@ -67,6 +66,38 @@ impl Rules {
             single_active: arguments.get("x-single-active-consumer") == Some(&true.into()),
         }
     }
+}
+
+/// The faults that a queue suffers right now.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Troubles {
+    /// It confirms and delivers nothing until it is told to go on.
+    pub(super) suspended: bool,
+    /// It refuses what is sent to it until it is told to go on.
+    pub(super) filled: bool,
+    pub(super) silent_until: Option<Instant>,
+    pub(super) full_until: Option<Instant>,
+}
+
+impl Troubles {
+    pub(super) fn is_full(&self) -> bool {
+        self.filled || self.full_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// How long it confirms nothing.
+    pub(super) fn silence(&self) -> Silence {
+        if self.suspended {
+            return Silence::UntilResumed;
+        }
+        self.silent_until.filter(|until| *until > Instant::now()).map_or(Silence::None, Silence::Until)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Silence {
+    None,
+    Until(Instant),
+    UntilResumed,
 }
 
 pub(super) struct QueueState {

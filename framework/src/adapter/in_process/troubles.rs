@@ -5,39 +5,8 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::adapter::in_process::Inner;
+use crate::adapter::in_process::queue::{Silence, Troubles};
 use crate::adapter::in_process::state::State;
-
-/// The faults that a queue suffers right now.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Troubles {
-    /// It confirms and delivers nothing until it is told to go on.
-    pub(super) suspended: bool,
-    /// It refuses what is sent to it until it is told to go on.
-    pub(super) filled: bool,
-    silent_until: Option<Instant>,
-    full_until: Option<Instant>,
-}
-
-impl Troubles {
-    pub(super) fn is_full(&self) -> bool {
-        self.filled || self.full_until.is_some_and(|until| until > Instant::now())
-    }
-
-    /// How long it confirms nothing.
-    fn silence(&self) -> Silence {
-        if self.suspended {
-            return Silence::UntilResumed;
-        }
-        self.silent_until.filter(|until| *until > Instant::now()).map_or(Silence::None, Silence::Until)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Silence {
-    None,
-    Until(Instant),
-    UntilResumed,
-}
 
 impl State {
     /// The queue confirms and delivers nothing until then.

@@ -9,7 +9,7 @@ use crate::app::builder::App;
 use crate::app::control::controls::Controls;
 use crate::app::control::report::{ActorReport, Order, ProcessReport, Wanted};
 use crate::app::health::HealthSource;
-use crate::app::launch::Launched;
+use crate::app::launched::Launched;
 use crate::inbound::{ActorPlan, ControlSettings, obey_orders};
 use crate::message::is_logged;
 

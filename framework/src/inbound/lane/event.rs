@@ -1,10 +1,12 @@
 //! What wakes a lane, and why its channel ends.
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, QueueState};
 use crate::host::Finished;
-use crate::inbound::lane::probe::Found;
 use crate::inbound::settle::Receive;
 use crate::inbound::suspects::Cleared;
+
+/// What is known of a queue.
+pub(super) type Found = Result<Option<QueueState>, BrokerError>;
 
 /// Everything that can wake a lane.
 pub(super) enum Event {

@@ -35,9 +35,9 @@ use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::known_redeliveries::KnownRedeliveries;
 use crate::inbound::lane::parts::{Answers, ChannelState, Deliveries, Suspect};
-use crate::inbound::reopen::Started;
 use crate::inbound::settle::{Receive, Settler};
 use crate::inbound::states::LaneStates;
+use crate::inbound::states::Started;
 use crate::inbound::suspects::Notes;
 use crate::inbound::topology::LanePlan;
 

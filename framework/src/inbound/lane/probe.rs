@@ -6,11 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use crate::broker::{Broker, BrokerError, QueueState};
-use crate::inbound::lane::event::Event;
-
-/// What the broker says of a queue.
-pub(super) type Found = Result<Option<QueueState>, BrokerError>;
+use crate::broker::{Broker, QueueState};
+use crate::inbound::lane::event::{Event, Found};
 
 /// How soon a queue that seems to stall is looked at again: a message may be on its way that was counted as ready.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -130,6 +127,7 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::BrokerError;
 
     fn found(ready: u64, consumers: u64) -> Found {
         Ok(Some(QueueState { ready, consumers }))

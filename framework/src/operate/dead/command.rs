@@ -12,10 +12,10 @@ use crate::codec::{self, Codec};
 use crate::operate::cli::duration;
 use crate::operate::dead::filter::DeadFilter;
 use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::letters::DeadLetters;
+use crate::operate::dead::place::DeadLetters;
+use crate::operate::dead::place::DeadProgress;
 use crate::operate::dead::print;
 use crate::operate::dead::replay::Replay;
-use crate::operate::dead::walk::DeadProgress;
 use crate::operate::output;
 use crate::operate::printable::{json_lines, one_line};
 

@@ -1,118 +1,24 @@
+//! Looking at dead letters, deleting and editing them.
+
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::app::record;
-use crate::broker::{Addressed, ConsumerSpec, Names, Queue, Receipt, Subscription, Topology};
-use crate::bus::{Bus, SendError};
+use crate::broker::{ConsumerSpec, Queue, Receipt, Topology};
 use crate::operate::dead::error::DeadError;
 use crate::operate::dead::filter::DeadFilter;
 use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::walk::{DeadProgress, MOST_IN_WINDOW, PATIENCE, Walk};
+use crate::operate::dead::place::DeadLetters;
+use crate::operate::dead::walk::{PATIENCE, Walk};
 
 /// The most bytes of letters that are listed at once.
 const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;
 /// The most addresses that an error names.
 const MOST_NAMED: u64 = 10;
 
-type Listener = Box<dyn Fn(&DeadProgress) + Send + Sync>;
-
-/// The dead letters of all services at a broker.
-///
-/// Letters stay in their queues until what is done with them is certain: a tool that is killed leaves each letter in
-/// the dead-letter queue, in the actor's queue, or in both, never in none.
-///
-/// ```no_run
-/// # async fn example(bus: postrider::Bus) -> Result<(), postrider::operate::DeadError> {
-/// use postrider::operate::{DeadFilter, DeadLetters, Replay};
-///
-/// let letters = DeadLetters::new(&bus);
-/// for letter in letters.list(&DeadFilter::service("invoice")).await? {
-///     println!("{} {}", letter.key(), letter.error());
-/// }
-/// letters.replay(&DeadFilter::service("invoice"), &Replay::default()).await?;
-/// # Ok(())
-/// # }
-/// ```
-pub struct DeadLetters {
-    pub(super) bus: Bus,
-    /// The most letters in a window.
-    pub(super) window: u16,
-    pub(super) progress: Option<Listener>,
-}
-
 impl DeadLetters {
-    /// Dead letters at the broker of a bus.
-    #[must_use]
-    pub fn new(bus: &Bus) -> Self {
-        Self { bus: bus.clone(), window: MOST_IN_WINDOW, progress: None }
-    }
-
-    /// The most letters that are asked for at once. Default: 1 000, and fewer if they are large.
-    #[must_use]
-    pub fn window(mut self, letters: u16) -> Self {
-        self.window = letters.max(1);
-        self
-    }
-
-    /// Hears about once a second how far a long piece of work has come.
-    #[must_use]
-    pub fn on_progress(mut self, listener: impl Fn(&DeadProgress) + Send + Sync + 'static) -> Self {
-        self.progress = Some(Box::new(listener));
-        self
-    }
-
-    pub(super) fn names(&self) -> &Names {
-        &self.bus.identity.names
-    }
-
-    /// The dead-letter queues that stand: of every service that has claimed a domain, and of delayed messages.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached.
-    pub async fn queues(&self) -> Result<Vec<String>, DeadError> {
-        let claims = record::claims(&*self.bus.broker, self.names()).await?;
-        let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
-        let mut queues = BTreeSet::from([self.names().dead_queue(&self.names().due())]);
-        for service in services {
-            queues.extend(self.queues_of(&service).await?);
-        }
-        self.standing(queues).await
-    }
-
-    async fn queues_of(&self, service: &str) -> Result<BTreeSet<String>, DeadError> {
-        let main = self.names().queue(service, None);
-        let recorded = record::read(&*self.bus.broker, self.names(), service).await?;
-        let recorded = recorded.unwrap_or_default();
-        let queues = recorded.iter().filter_map(Subscription::queue);
-        let queues = queues.map(|queue| queue.strip_suffix(".query").unwrap_or(queue).to_owned());
-        Ok(queues.chain([main]).map(|queue| self.names().dead_queue(&queue)).collect())
-    }
-
-    async fn standing(&self, queues: BTreeSet<String>) -> Result<Vec<String>, DeadError> {
-        let mut standing = Vec::new();
-        for queue in queues {
-            if self.bus.broker.inspect(&queue).await?.is_some() {
-                standing.push(queue);
-            }
-        }
-        Ok(standing)
-    }
-
-    pub(super) async fn queues_for(&self, filter: &DeadFilter) -> Result<Vec<String>, DeadError> {
-        match (&filter.queue, &filter.service) {
-            (Some(queue), Some(service)) => {
-                let of_service = self.queues_of(service).await?;
-                self.standing(of_service.into_iter().filter(|of_service| of_service == queue).collect()).await
-            }
-            (Some(queue), None) => self.standing(BTreeSet::from([queue.clone()])).await,
-            (None, Some(service)) => self.standing(self.queues_of(service).await?).await,
-            (None, None) => self.queues().await,
-        }
-    }
-
     /// Hands over the letters that are meant one after the other, queue by queue, oldest first, until told to stop; how many.
     /// They stay where they are, and looking at them does not use up the broker's delivery limit. Of all others nothing but
     /// a number is kept in memory.
@@ -312,11 +218,6 @@ impl DeadLetters {
         self.forward(letter, edited.rewritten(&letter.queue)).await
     }
 
-    pub(super) async fn forward(&self, letter: &DeadLetter, addressed: Addressed) -> Result<(), DeadError> {
-        let deadline = Instant::now() + self.bus.confirm_timeout();
-        self.bus.outlet.forward(addressed, deadline).await.map_err(|error| not_moved(letter, error))
-    }
-
     /// The letter at the head of a queue, if there is one. It stays there.
     pub(in crate::operate) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
         let spec =
@@ -334,8 +235,4 @@ async fn put_back_one(mut consumer: Box<dyn crate::broker::Consumer>, receipt: R
     consumer.cancel().await;
     consumer.close().await;
     drop(receipt);
-}
-
-pub(super) fn not_moved(letter: &DeadLetter, error: SendError) -> DeadError {
-    DeadError::NotMoved { id: letter.name().to_owned(), queue: letter.queue.clone(), error }
 }

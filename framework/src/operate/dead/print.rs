@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::operate::dead::filter::DeadFilter;
 use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::letters::DeadLetters;
+use crate::operate::dead::place::DeadLetters;
 use crate::operate::output;
 use crate::operate::printable::{cut, json_line, one_line};
 

@@ -11,7 +11,7 @@ use crate::message::Value;
 use crate::operate::dead::error::DeadError;
 use crate::operate::dead::filter::DeadFilter;
 use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::letters::{DeadLetters, not_moved};
+use crate::operate::dead::place::{DeadLetters, not_moved};
 use crate::operate::dead::walk::Walk;
 use crate::operate::migrate::LOOK;
 

@@ -15,10 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::broker::{BrokerError, Consumer, ConsumerSpec, DeliveryChannel, Queue, Receipt, Topology};
 use crate::operate::dead::error::DeadError;
 use crate::operate::dead::letter::{DeadLetter, Fnv};
-use crate::operate::dead::letters::DeadLetters;
+use crate::operate::dead::place::{DeadLetters, DeadProgress};
 
-/// The most letters that are asked for at once, unless somebody says fewer.
-pub(super) const MOST_IN_WINDOW: u16 = 1_000;
 /// The letters of the first window: nothing is known of their size yet.
 const FIRST_WINDOW: u16 = 32;
 /// A window has at most so many times the letters of the one before.
@@ -41,20 +39,6 @@ const MOST_ROUNDS: usize = 3;
 const MOST_LOOKS: u32 = 100;
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(1);
-
-/// How far work on the letters of one queue has come.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct DeadProgress {
-    /// The queue.
-    pub queue: String,
-    /// How many of its letters were looked at.
-    pub looked_at: u64,
-    /// How many there were at the beginning.
-    pub of: u64,
-    /// How many of all queues were listed, deleted or replayed.
-    pub done: u64,
-}
 
 struct Window {
     // Closed before what is kept is dropped: a closed channel gives back in order.

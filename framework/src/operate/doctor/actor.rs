@@ -10,14 +10,10 @@ use crate::inbound::is_migrating;
 use crate::inbound::{CONTROL, REBIND_AFTER};
 use crate::operate::dead::{DeadError, DeadLetters, age};
 use crate::operate::doctor::examine::Doctor;
-use crate::operate::doctor::finding::{Check, Finding};
+use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
 /// Words of a policy that lose or refuse messages of a queue that promises to keep them.
 const BREAKING_POLICIES: [&str; 5] = ["delivery-limit", "message-ttl", "max-length", "max-length-bytes", "expires"];
-
-/// Of a queue whose messages may be elsewhere.
-pub(super) const NOT_FINISHED: &str =
-    "its migration is not finished; finish it with the `topology migrate` that began it";
 
 /// Lanes by process, so that those of a process with several services are named once.
 pub(super) type Lanes = BTreeMap<String, Vec<Finding>>;

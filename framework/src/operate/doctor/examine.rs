@@ -15,8 +15,7 @@ use crate::inbound::is_migrating;
 use crate::message::{Envelope, MediaType, MessageId};
 use crate::operate::actors::{Actors, ControlError};
 use crate::operate::dead::DeadError;
-use crate::operate::doctor::actor::NOT_FINISHED;
-use crate::operate::doctor::finding::{Check, Finding};
+use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
 /// How long a confirm may take.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);

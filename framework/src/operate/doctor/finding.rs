@@ -4,6 +4,10 @@ use serde::Serialize;
 
 use crate::broker::BrokerError;
 
+/// Of a queue whose messages may be elsewhere.
+pub(super) const NOT_FINISHED: &str =
+    "its migration is not finished; finish it with the `topology migrate` that began it";
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -21,7 +21,7 @@ use crate::adapter::rabbitmq::properties::from_client;
 use crate::adapter::rabbitmq::publishing::confirms::{Confirmed, Unconfirmed};
 use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
 use crate::adapter::rabbitmq::publishing::liveness::Liveness;
-use crate::adapter::rabbitmq::publishing::publisher::{MAX_WAITING, Owner};
+use crate::adapter::rabbitmq::publishing::owner::{MAX_WAITING, Owner};
 use crate::adapter::rabbitmq::publishing::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::publishing::returns::Returns;
 use crate::adapter::rabbitmq::publishing::send_path::SendPath;

@@ -1,5 +1,8 @@
 //! A message on its way to the confirm channel.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use tokio::sync::oneshot;
@@ -7,11 +10,27 @@ use tokio::time::Instant;
 
 use crate::adapter::amqp::{Routed, Way};
 use crate::adapter::rabbitmq::properties::{check_short, to_client};
-use crate::adapter::rabbitmq::publishing::send_path::Waits;
 use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::{BrokerError, MAX_PROPERTIES_BYTES, Publication};
 use crate::message::{MessageId, ReplyTo};
+
+/// While it lasts a message waits, and nothing passes it.
+pub(super) struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    /// One more of those that are counted here.
+    pub(super) fn one_of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 

@@ -6,6 +6,7 @@ mod confirms;
 mod in_flight;
 mod job;
 mod liveness;
+mod owner;
 mod publisher;
 mod rejections;
 mod returns;

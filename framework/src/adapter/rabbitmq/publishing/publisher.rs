@@ -14,8 +14,8 @@ use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::adapter::rabbitmq::publishing::channel_life::{ChannelLife, End};
-use crate::adapter::rabbitmq::publishing::in_flight::InFlight;
 use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
+use crate::adapter::rabbitmq::publishing::owner::{MAX_WAITING, Owner, QUEUE};
 use crate::adapter::rabbitmq::publishing::send_path::SendPath;
 use crate::adapter::rabbitmq::publishing::waiting::Waiting;
 use crate::broker::{
@@ -25,12 +25,6 @@ use crate::supervise::supervise;
 
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
 const ROUTE_BYTES: usize = 512;
-/// The most messages that wait for the owner of the channel; more wait in their callers.
-const QUEUE: usize = 1_024;
-/// The most messages that are sent and not confirmed.
-pub(super) const MAX_UNCONFIRMED: usize = 1_024;
-/// The most messages that wait with the owner of the channel, beside those that are held aside.
-pub(super) const MAX_WAITING: usize = QUEUE + MAX_UNCONFIRMED;
 /// How long the link may take to notice that its connection is gone.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -166,25 +160,6 @@ async fn open(connection: &Connection, mut state: watch::Receiver<LinkState>) ->
     }
 }
 
-pub(super) struct Owner {
-    pub(super) link: Arc<Link>,
-    pub(super) replies: ReplySink,
-    pub(super) send_path: Arc<SendPath>,
-    pub(super) queue: mpsc::Receiver<Box<Job>>,
-    /// Messages that are to be sent, oldest first.
-    pub(super) waiting: Waiting,
-    /// When a channel was replaced last because it rejected what others took.
-    pub(super) replaced: Option<Instant>,
-}
-
-impl Drop for Owner {
-    /// Nobody awaits what is in flight any more: whoever waits for it hears of it as it is dropped.
-    fn drop(&mut self) {
-        let in_flight = self.send_path.lock().end();
-        drop(in_flight);
-    }
-}
-
 impl Owner {
     async fn run(&mut self) {
         self.leave_broken();
@@ -237,31 +212,6 @@ impl Owner {
         self.take_back(in_flight, "the task of the channel ended");
     }
 
-    /// A channel has ended: what is unconfirmed is sent again, in order, by the next one. Requests are not: whoever asked is told
-    /// first that no reply will come.
-    pub(super) fn take_back(&mut self, mut in_flight: InFlight, why: &str) {
-        let now = Instant::now();
-        (self.replies)(ReplyEvent::Lost);
-        self.waiting.release();
-        let mut suspects = Vec::new();
-        for mut job in in_flight.take_newest_first() {
-            if job.awaits_reply() || job.deadline <= now {
-                job.give_up(why);
-            }
-            // What has been told how it ended must not leave any more.
-            if !job.is_awaited() {
-                continue;
-            }
-            self.send_path.count_as_waiting(&mut job);
-            if self.send_path.replies_only && job.strikes > 0 {
-                suspects.push(job);
-            } else {
-                self.waiting.push_front(job);
-            }
-        }
-        suspects.into_iter().rev().for_each(|job| self.waiting.push_back(job));
-    }
-
     /// While something else is awaited: takes messages, and ends those whose time is over. A broker that blocks us takes
     /// its time to answer.
     async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> T {
@@ -297,16 +247,6 @@ impl Owner {
                     self.waiting.end_overdue(Instant::now(), &why.to_string());
                 }
             }
-        }
-    }
-
-    /// Takes a message, and those that have come meanwhile.
-    pub(super) fn take_all(&mut self, first: Box<Job>) {
-        self.waiting.push_back(first);
-        while self.waiting.len() < MAX_WAITING
-            && let Ok(job) = self.queue.try_recv()
-        {
-            self.waiting.push_back(job);
         }
     }
 

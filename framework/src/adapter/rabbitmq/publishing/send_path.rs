@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use crate::adapter::rabbitmq::publishing::confirms::{Confirmed, Confirms};
 use crate::adapter::rabbitmq::publishing::in_flight::{InFlight, Taken};
-use crate::adapter::rabbitmq::publishing::job::Job;
-use crate::adapter::rabbitmq::publishing::publisher::MAX_UNCONFIRMED;
+use crate::adapter::rabbitmq::publishing::job::{Job, Waits};
 use crate::adapter::rabbitmq::publishing::silent::SilentTargets;
 use crate::broker::{ReplyEvent, ReplySink};
+
+/// The most messages that are sent and not confirmed.
+pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 
 /// The send path of one owner, through all lives of its channel.
 pub(super) struct SendPath {
@@ -74,15 +76,6 @@ impl ChannelState {
     }
 }
 
-/// While it lasts a message waits, and nothing passes it.
-pub(super) struct Waits(Arc<AtomicUsize>);
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl SendPath {
     pub(super) fn new(replies: ReplySink, replies_only: bool) -> Arc<Self> {
         let on_channel = Mutex::new(ChannelState::new(replies));
@@ -124,8 +117,7 @@ impl SendPath {
     /// The message is to wait its turn.
     pub(super) fn count_as_waiting(&self, job: &mut Job) {
         if job.waits.is_none() {
-            self.waiting.fetch_add(1, Ordering::AcqRel);
-            job.waits = Some(Waits(Arc::clone(&self.waiting)));
+            job.waits = Some(Waits::one_of(&self.waiting));
         }
     }
 

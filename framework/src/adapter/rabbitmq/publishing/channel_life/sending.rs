@@ -11,7 +11,7 @@ use crate::adapter::rabbitmq::declare::answered_unless_blocked;
 use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::publishing::channel_life::{ChannelLife, ask};
 use crate::adapter::rabbitmq::publishing::job::Job;
-use crate::adapter::rabbitmq::publishing::publisher::Owner;
+use crate::adapter::rabbitmq::publishing::owner::Owner;
 use crate::adapter::rabbitmq::publishing::rejections::Tried;
 use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 use crate::broker::{BrokerError, DIRECT_REPLY_TO};

@@ -1,0 +1,74 @@
+//! Who owns a confirm channel: what it has, and what becomes of messages whose channel has ended.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::adapter::rabbitmq::link::Link;
+use crate::adapter::rabbitmq::publishing::in_flight::InFlight;
+use crate::adapter::rabbitmq::publishing::job::Job;
+use crate::adapter::rabbitmq::publishing::send_path::{MAX_UNCONFIRMED, SendPath};
+use crate::adapter::rabbitmq::publishing::waiting::Waiting;
+use crate::broker::{ReplyEvent, ReplySink};
+
+/// The most messages that wait for the owner of the channel; more wait in their callers.
+pub(super) const QUEUE: usize = 1_024;
+/// The most messages that wait with the owner of the channel, beside those that are held aside.
+pub(super) const MAX_WAITING: usize = QUEUE + MAX_UNCONFIRMED;
+
+pub(super) struct Owner {
+    pub(super) link: Arc<Link>,
+    pub(super) replies: ReplySink,
+    pub(super) send_path: Arc<SendPath>,
+    pub(super) queue: mpsc::Receiver<Box<Job>>,
+    /// Messages that are to be sent, oldest first.
+    pub(super) waiting: Waiting,
+    /// When a channel was replaced last because it rejected what others took.
+    pub(super) replaced: Option<Instant>,
+}
+
+impl Drop for Owner {
+    /// Nobody awaits what is in flight any more: whoever waits for it hears of it as it is dropped.
+    fn drop(&mut self) {
+        let in_flight = self.send_path.lock().end();
+        drop(in_flight);
+    }
+}
+
+impl Owner {
+    /// A channel has ended: what is unconfirmed is sent again, in order, by the next one. Requests are not: whoever asked is told
+    /// first that no reply will come.
+    pub(super) fn take_back(&mut self, mut in_flight: InFlight, why: &str) {
+        let now = Instant::now();
+        (self.replies)(ReplyEvent::Lost);
+        self.waiting.release();
+        let mut suspects = Vec::new();
+        for mut job in in_flight.take_newest_first() {
+            if job.awaits_reply() || job.deadline <= now {
+                job.give_up(why);
+            }
+            // What has been told how it ended must not leave any more.
+            if !job.is_awaited() {
+                continue;
+            }
+            self.send_path.count_as_waiting(&mut job);
+            if self.send_path.replies_only && job.strikes > 0 {
+                suspects.push(job);
+            } else {
+                self.waiting.push_front(job);
+            }
+        }
+        suspects.into_iter().rev().for_each(|job| self.waiting.push_back(job));
+    }
+
+    /// Takes a message, and those that have come meanwhile.
+    pub(super) fn take_all(&mut self, first: Box<Job>) {
+        self.waiting.push_back(first);
+        while self.waiting.len() < MAX_WAITING
+            && let Ok(job) = self.queue.try_recv()
+        {
+            self.waiting.push_back(job);
+        }
+    }
+}
