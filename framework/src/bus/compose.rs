@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{MAX_EXPIRATION, Names, is_reserved_header};
 use crate::bus::{Options, Payload, SendError};
 use crate::codec::{self, Limits};
-use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo};
+use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo, Status};
 
 /// The longest time-out; more would overflow the clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -221,18 +221,21 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     Ok(())
 }
 
-/// The reply to a message, addressed to whoever waits.
-pub(crate) fn reply_to(request: &Envelope, media_type: MediaType, payload: bytes::Bytes) -> Option<Envelope> {
-    let to = request.reply_to.clone()?;
-    let mut reply = Envelope::new(Kind::Reply, request.key.clone(), media_type, payload);
-    reply.reply_to = Some(to);
-    reply.correlation_id = Some(request.correlation_id.clone().unwrap_or_else(|| request.id.clone()));
-    reply.transient = true;
-    reply.headers = Headers::new();
-    Some(reply)
-}
-
 impl Identity {
+    /// The reply to a message, addressed to whoever waits and stamped; `None` if nobody does.
+    pub(crate) fn reply(&self, request: &Envelope, media_type: MediaType, payload: bytes::Bytes) -> Option<Envelope> {
+        let to = request.reply_to.clone()?;
+        let mut reply = Envelope::new(Kind::Reply, request.key.clone(), media_type, payload);
+        reply.reply_to = Some(to);
+        reply.correlation_id = Some(request.reply_id().clone());
+        reply.causation_id = Some(request.id.clone());
+        reply.conversation_id = Some(request.conversation_id.as_ref().unwrap_or(&request.id).clone());
+        (reply.source, reply.instance) = (Some(self.service.clone()), Some(self.instance.clone()));
+        reply.status = Some(Status::Ok);
+        reply.transient = true;
+        Some(reply)
+    }
+
     /// Whether the service may publish events of this domain.
     #[must_use]
     pub fn owns(&self, domain: &str) -> bool {

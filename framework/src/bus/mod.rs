@@ -16,7 +16,7 @@ mod tap;
 mod trace;
 
 pub use calls::Bus;
-pub(crate) use compose::{Address, reply_to};
+pub(crate) use compose::Address;
 pub use compose::{Identity, Outgoing, SendHook};
 pub use counters::{Counters, Stats};
 pub use error::{RemoteError, RequestError, SendError};

@@ -14,6 +14,7 @@ use crate::bus::outlet::judge;
 use crate::bus::route::route;
 use crate::bus::{Counters, Outlet, SendError};
 use crate::message::{Envelope, Kind, MessageId, is_logged};
+use crate::supervise::Backoff;
 
 /// The pause before a message is sent again for the first time; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -127,20 +128,20 @@ impl Outlet {
         if !may_be_taken_later(error) {
             return sent;
         }
-        let (until, mut pause) = (Instant::now() + RESEND_FOR, FIRST_PAUSE);
+        let (until, mut backoff) = (Instant::now() + RESEND_FOR, Backoff::new(FIRST_PAUSE, LAST_PAUSE));
         let (mut sent, mut shown) = (sent, None);
         while let Err(error) = &sent
             && may_be_taken_later(error)
-            && Instant::now() + pause < until
+            && Instant::now() + backoff.pause() < until
         {
             if is_logged("what a handler sent is not taken", resend.actor) {
-                tracing::warn!(actor = resend.actor, %error, ?pause, "what a handler sent is not taken; it is sent again");
+                tracing::warn!(actor = resend.actor, %error, pause = ?backoff.pause(), "what a handler sent is not taken; it is sent again");
             }
             shown = Some(resend.unsent.add(error.to_string()));
             tokio::select! {
                 biased;
                 () = resend.stopping.cancelled() => return sent,
-                () = sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+                () = sleep(backoff.pause()) => backoff.grow(),
             }
             Counters::add(&self.counters.resent);
             sent = tokio::select! {

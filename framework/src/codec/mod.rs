@@ -47,6 +47,15 @@ pub enum Codec {
     Bytes,
 }
 
+/// How an answer is encoded: as its question, if that is a way that can carry any value.
+pub(crate) fn media_type_of_answer(asked: &MediaType) -> Option<MediaType> {
+    match Codec::for_media_type(asked) {
+        Some(Codec::Json) => Some(MediaType::JSON),
+        Some(Codec::Msgpack) => Some(MediaType::MSGPACK),
+        _ => None,
+    }
+}
+
 impl Codec {
     /// The codec for a content type. Any `…+json` is JSON, any `text/…` is text.
     #[must_use]

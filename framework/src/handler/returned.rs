@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::codec::{self, Codec};
+use crate::codec;
 use crate::handler::{FailureClass, HandlerError, Invocation, Outcome, Reply};
-use crate::message::{MediaType, Problem};
+use crate::message::Problem;
 
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
@@ -49,13 +49,9 @@ fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
     if !invocation.envelope.wants_reply() {
         return Outcome::Done(None);
     }
-    let asked = &invocation.envelope.media_type;
     let identity = invocation.work.identity();
-    let media_type = match Codec::for_media_type(asked) {
-        Some(Codec::Json) => MediaType::JSON,
-        Some(Codec::Msgpack) => MediaType::MSGPACK,
-        _ => identity.media_type.clone(),
-    };
+    let media_type = codec::media_type_of_answer(&invocation.envelope.media_type);
+    let media_type = media_type.unwrap_or_else(|| identity.media_type.clone());
     match codec::encode(value, &media_type, &identity.limits) {
         Ok(payload) => Outcome::Done(Some(Reply { media_type, payload })),
         Err(error) => {

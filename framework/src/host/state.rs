@@ -12,6 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::handler::Failure;
 use crate::message::is_logged;
+use crate::supervise::Backoff;
 
 /// Makes the state of an actor: at the start, and again after a panic or a time-out of an exclusive handler.
 pub type Factory<S> = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<S, Failure>>>;
@@ -130,18 +131,20 @@ impl<S> StateCell<S> {
         {
             tracing::error!(actor = self.actor, "dropping the broken state panicked");
         }
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         while slot.is_none() {
             match AssertUnwindSafe((self.factory)()).catch_unwind().await {
                 Ok(Ok(state)) => *slot = Some(state),
                 Ok(Err(failure)) => {
-                    tracing::error!(actor = self.actor, error = %failure, ?pause, "the state cannot be made; trying again")
+                    tracing::error!(actor = self.actor, error = %failure, pause = ?backoff.pause(), "the state cannot be made; trying again")
                 }
-                Err(_) => tracing::error!(actor = self.actor, ?pause, "making the state panicked; trying again"),
+                Err(_) => {
+                    tracing::error!(actor = self.actor, pause = ?backoff.pause(), "making the state panicked; trying again")
+                }
             }
             if slot.is_none() {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LAST_PAUSE);
+                tokio::time::sleep(backoff.pause()).await;
+                backoff.grow();
             }
         }
         self.broken.set(false);

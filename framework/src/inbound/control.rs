@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError, ConsumerSpec, Delivery, Queue, Source, Subscription, Topology};
-use crate::bus::{Bus, channel_key, reply_to};
+use crate::bus::{Bus, channel_key};
 use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
-use crate::message::{Envelope, Kind, MediaType, Name, is_logged};
+use crate::message::{Kind, MediaType, Name, is_logged};
 
 /// The channel on which every process of a service hears orders. No handler can have it.
 pub const CONTROL: &str = "postrider.control";
@@ -111,21 +111,11 @@ impl ControlSettings {
         }
         let Some(service) = order.target.as_ref().map(Name::as_str) else { return };
         let Some(answer) = (self.obey)(service, &order.payload) else { return };
-        let Some(reply) = self.reply(&order, answer) else { return };
+        let Some(reply) = self.bus.identity.reply(&order, MediaType::JSON, Bytes::from(answer)) else { return };
         if let Err(error) = self.bus.outlet.publish(Box::new(reply), Instant::now() + self.confirm_timeout).await
             && is_logged("the answer to an order could not be sent", service)
         {
             tracing::warn!(message_id = %order.id, %error, "the answer to an order could not be sent");
         }
-    }
-
-    fn reply(&self, order: &Envelope, answer: Vec<u8>) -> Option<Envelope> {
-        let identity = &self.bus.identity;
-        let mut reply = reply_to(order, MediaType::JSON, Bytes::from(answer))?;
-        reply.source = Some(identity.service.clone());
-        reply.instance = Some(identity.instance.clone());
-        reply.causation_id = Some(order.id.clone());
-        reply.conversation_id = Some(order.conversation_id.clone().unwrap_or_else(|| order.id.clone()));
-        Some(reply)
     }
 }

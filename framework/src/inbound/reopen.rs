@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError, Consumer, ConsumerSpec, Delivery};
 use crate::inbound::lane::Probe;
 use crate::inbound::states::Started;
+use crate::supervise::Backoff;
 use crate::supervise::supervise;
 
 /// A consumer that lasted so long is opened again after the first pause.
@@ -130,7 +131,7 @@ async fn consume(
     stopping: &CancellationToken,
     mut started: Option<Started>,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
     // Without limit of tries: what waits in a queue must not wait for a restart.
     for epoch in 0.. {
         let spec = consuming.spec(epoch);
@@ -150,7 +151,7 @@ async fn consume(
                 let ended = consuming.epoch(Watched { consumer, broker, queue, probe }).await;
                 consuming.consumes(false, ended.map(|error| error.to_string()));
                 if opened.elapsed() >= STABLE_AFTER {
-                    pause = FIRST_PAUSE;
+                    backoff.reset();
                 }
             }
             Err(error) => {
@@ -161,12 +162,12 @@ async fn consume(
                     let _ = started.send(Err(error));
                     return;
                 }
-                tracing::warn!(queue = %spec.queue.name, %error, ?pause, "cannot consume; trying again");
+                tracing::warn!(queue = %spec.queue.name, %error, pause = ?backoff.pause(), "cannot consume; trying again");
             }
         }
         tokio::select! {
             () = stopping.cancelled() => return,
-            () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => pause = (pause * 2).min(LAST_PAUSE),
+            () = tokio::time::sleep(backoff.random()) => backoff.grow(),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Addressed, Queue, Topology, is_direct_reply};
-use crate::bus::{Bus, Counters, SendError, reply_to, route};
+use crate::bus::{Bus, Counters, SendError, route};
 use crate::codec;
 use crate::handler::{Failed, HandlerSpec, Lane, Outcome};
 use crate::host::{AttemptRecord, End, Handled, Nameless, Settlement, Turn};
@@ -176,7 +177,7 @@ impl Settler {
             let Some(answer) = self.addressed_reply(outcome, request) else { return };
             self.bus.outlet.answer_again(answer, deadline).await
         } else {
-            let Some(reply) = self.stamped_reply(outcome, request) else { return };
+            let Some(reply) = self.reply(outcome, request) else { return };
             self.bus.outlet.publish(Box::new(reply), deadline).await
         };
         let Err(error) = answered else { return };
@@ -210,42 +211,24 @@ impl Settler {
 
     /// The answer as it goes to the queue of whoever asked.
     pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
-        route(Box::new(self.stamped_reply(outcome, request)?)).next()
-    }
-
-    fn stamped_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {
-        let mut reply = self.reply(outcome, request)?;
-        let identity = &self.bus.identity;
-        reply.source = Some(identity.service.clone());
-        reply.instance = Some(identity.instance.clone());
-        reply.causation_id = Some(request.id.clone());
-        reply.conversation_id = Some(request.conversation_id.clone().unwrap_or_else(|| request.id.clone()));
-        Some(reply)
+        route(Box::new(self.reply(outcome, request)?)).next()
     }
 
     fn reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Envelope> {
+        let identity = &self.bus.identity;
+        let encoded = |answer: &dyn Fn(&MediaType) -> Result<Bytes, codec::EncodeError>| {
+            let media_type = codec::media_type_of_answer(&request.media_type).unwrap_or(MediaType::MSGPACK);
+            let payload = answer(&media_type).ok()?;
+            identity.reply(request, media_type, payload)
+        };
         match outcome {
-            Outcome::Done(Some(reply)) => {
-                let mut envelope = reply_to(request, reply.media_type.clone(), reply.payload.clone())?;
-                envelope.status = Some(Status::Ok);
-                Some(envelope)
-            }
-            Outcome::Failed(failed) => {
-                let json = codec::Codec::for_media_type(&request.media_type) == Some(codec::Codec::Json);
-                let media_type = if json { MediaType::JSON } else { MediaType::MSGPACK };
-                let payload = codec::encode(&failed.problem, &media_type, &self.bus.identity.limits).ok()?;
-                let mut envelope = reply_to(request, media_type, payload)?;
-                envelope.status = Some(Status::Error);
-                Some(envelope)
-            }
+            Outcome::Done(Some(reply)) => identity.reply(request, reply.media_type.clone(), reply.payload.clone()),
             // Middleware that ended the attempt by itself has no answer, but somebody waits for one.
-            Outcome::Done(None) => {
-                let json = codec::Codec::for_media_type(&request.media_type) == Some(codec::Codec::Json);
-                let media_type = if json { MediaType::JSON } else { MediaType::MSGPACK };
-                let payload = codec::encode(&(), &media_type, &self.bus.identity.limits).ok()?;
-                let mut envelope = reply_to(request, media_type, payload)?;
-                envelope.status = Some(Status::Ok);
-                Some(envelope)
+            Outcome::Done(None) => encoded(&|media_type| codec::encode(&(), media_type, &identity.limits)),
+            Outcome::Failed(failed) => {
+                let mut reply = encoded(&|media_type| codec::encode(&failed.problem, media_type, &identity.limits))?;
+                reply.status = Some(Status::Error);
+                Some(reply)
             }
             Outcome::Expired => None,
         }

@@ -19,7 +19,7 @@ use crate::inbound::control::BIND;
 use crate::inbound::states::LaneStates;
 use crate::inbound::topology::shared_sources;
 use crate::message::{Envelope, Key, Kind, MediaType, Name, is_logged};
-use crate::supervise::supervise;
+use crate::supervise::{half_by_chance, supervise};
 
 /// How often what others say of deleted exchanges makes this process declare all again, at most.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ async fn look_after(settings: UpkeepSettings) {
         told = tokio::select! {
             () = upkeep.settings.stopping.cancelled() => return,
             () = upkeep.settings.bind.notified(), if hears => true,
-            () = tokio::time::sleep(every / 2 + (every / 2).mul_f64(fastrand::f64())) => false,
+            () = tokio::time::sleep(half_by_chance(every)) => false,
         };
     }
 }

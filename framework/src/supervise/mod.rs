@@ -1,5 +1,7 @@
 //! Tasks that live as long as the app. One that panics is logged with its name, makes the app unready, and is started again.
 
+mod backoff;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
+
+pub(crate) use backoff::{Backoff, half_by_chance};
 
 /// The first pause before a task is started again; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -78,7 +82,7 @@ pub async fn supervise<T>(
     mut run: impl AsyncFnMut() -> T,
 ) -> Option<T> {
     let mut entry = Entry { tasks: &tasks, number: None };
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
     tokio::pin!(ended);
     loop {
         let began = Instant::now();
@@ -87,14 +91,13 @@ pub async fn supervise<T>(
             Err(panic) => panic_text(&*panic).to_owned(),
         };
         if began.elapsed() >= HEALTHY_AFTER {
-            pause = FIRST_PAUSE;
+            backoff.reset();
         }
-        tracing::error!(task = name, panic, again_in = ?pause, "a task of the framework panicked; it is started again");
+        tracing::error!(task = name, panic, again_in = ?backoff.pause(), "a task of the framework panicked; it is started again");
         entry.set(format!("{name}: panicked and is started again: {panic}"));
         tokio::select! {
             () = &mut ended => return None,
-            // Half of it is chance, so that many tasks do not come back at the same moment.
-            () = sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => pause = (pause * 2).min(LAST_PAUSE),
+            () = sleep(backoff.random()) => backoff.grow(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::adapter::rabbitmq::errors::{connecting, of_all};
 use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::{declare, restore, socket};
 use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};
-use crate::supervise::{Tasks, supervise};
+use crate::supervise::{Backoff, Tasks, supervise};
 
 /// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -214,22 +214,22 @@ impl Link {
 
     /// Tries until it works; nothing once the link is closed.
     async fn connect_again(&self, pause_first: bool) -> Option<Arc<Connection>> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         if pause_first {
-            sleep(jittered(pause)).await;
+            sleep(backoff.random()).await;
         }
         while !self.is_closed() {
             match self.connect().await {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
-                    if pause == LAST_PAUSE || error.is_permanent() {
+                    if backoff.pause() == LAST_PAUSE || error.is_permanent() {
                         tracing::warn!(connection = %self.name, %error, "still not connected");
                     }
                     self.replace(LinkState::Down(error));
                 }
             }
-            pause = (pause * 2).min(LAST_PAUSE);
-            sleep(jittered(pause)).await;
+            backoff.grow();
+            sleep(backoff.random()).await;
         }
         None
     }
@@ -317,9 +317,4 @@ async fn lost(connection: &Connection, link: &Link) {
             }
         }
     }
-}
-
-/// Between half of the pause and all of it, so that many clients do not come back at the same moment.
-fn jittered(pause: Duration) -> Duration {
-    pause / 2 + (pause / 2).mul_f64(fastrand::f64())
 }

@@ -40,6 +40,7 @@ use crate::inbound::states::LaneStates;
 use crate::inbound::states::Started;
 use crate::inbound::suspects::Notes;
 use crate::inbound::topology::LanePlan;
+use crate::supervise::Backoff;
 
 pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
@@ -157,7 +158,7 @@ impl LaneLoop {
     /// Consumes until the app stops; each turn is one channel epoch. `started`, if there is one, hears of the first
     /// consumer, or of the mistake that makes one impossible. Returns how many deliveries were given back at the end.
     pub(super) async fn run(mut self, mut started: Option<Started>) -> u64 {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         let mut epoch = 0;
         let stopping = self.settings.settler.stopping.clone();
         // Without limit of tries: a lane that gives up would look alive and consume nothing.
@@ -192,7 +193,7 @@ impl LaneLoop {
                         Ended::Lost => {}
                     }
                     if opened.elapsed() >= STABLE_AFTER {
-                        pause = FIRST_PAUSE;
+                        backoff.reset();
                     }
                 }
                 Err(error) => {
@@ -203,17 +204,14 @@ impl LaneLoop {
                         let _ = started.send(Err(error));
                         return self.given_back;
                     }
-                    tracing::warn!(queue = %spec.queue.name, %error, ?pause, "cannot consume; trying again");
+                    tracing::warn!(queue = %spec.queue.name, %error, pause = ?backoff.pause(), "cannot consume; trying again");
                 }
             }
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return self.drained().await,
                 Ok(()) = self.control.changed() => {}
-                // Half of it is chance, so that many lanes do not come back at the same moment.
-                () = tokio::time::sleep(pause / 2 + (pause / 2).mul_f64(fastrand::f64())) => {
-                    pause = (pause * 2).min(LAST_PAUSE);
-                }
+                () = tokio::time::sleep(backoff.random()) => backoff.grow(),
             }
         }
     }
