@@ -175,6 +175,22 @@ on_both_brokers! {
         assert!(!envelope.wants_reply());
     }
 
+    async fn what_is_sent_on_of_a_strangers_message_is_ours_in_all(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        // Neither an id nor a media type, and headers of ours that we would not write so.
+        let headers = [("postrider-attempt", "x".into()), ("postrider-schema-version", Value::from(7_i8))].into_iter().collect();
+        let foreign = ForeignMessage { expiration: Some("0600000".into()), headers, ..ForeignMessage::default() };
+        world.publish_foreign(&world.names.exchange(postrider::Kind::Command), "alpha.raw", foreign, "{}").await;
+        let mut envelope = alpha.envelopes.reach(1).await.remove(0);
+        (envelope.id, envelope.media_type) = ("mine".into(), MediaType::JSON);
+        (envelope.schema_version, envelope.expiration) = (8, None);
+        running.bus().dispatch(envelope).await.unwrap();
+        let again = alpha.envelopes.reach(2).await.remove(1);
+        assert_eq!((again.id.as_str(), again.media_type.as_str(), again.schema_version), ("mine", "application/json", 8));
+        assert_eq!((again.expiration, again.foreign), (None, None));
+    }
+
     /// T21
     async fn no_handler_sees_the_context_of_another_message(world: World) {
         let alpha = Alpha::default();

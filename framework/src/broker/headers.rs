@@ -15,6 +15,8 @@ pub const MAX_TEXT_BYTES: usize = u8::MAX as usize;
 pub(crate) const MAX_EXPIRATION: Duration = Duration::from_millis(u32::MAX as u64);
 
 const PREFIX: &str = "postrider-";
+/// Written where the way of a message does not tell its kind: on everything that goes straight to a queue.
+pub(crate) const KIND: &str = "postrider-kind";
 /// The expiration of a message that was moved: it counts again only where the message is published again.
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 /// The queue to which a delayed attempt comes back.
@@ -169,7 +171,7 @@ pub fn read_header(envelope: &mut Envelope, name: &str, value: Value) -> Option<
     None
 }
 
-/// Takes a header out, also one that is in a field.
+/// Takes a header out, also one that is in a field; but not the status of a reply.
 pub(crate) fn remove_header(envelope: &mut Envelope, name: &str) {
     match name {
         INSTANCE => envelope.instance = None,
@@ -239,6 +241,16 @@ pub(crate) fn is_of_earlier_attempts(header: &str) -> bool {
     matches!(header, ATTEMPT | FIRST_ERROR | SKEWED_SINCE)
 }
 
+/// What comes straight from its sender was tried by nobody yet: takes out what says otherwise, and begins a conversation if the message
+/// is in none. Adapters do so with what was sent to a key.
+pub fn came_from_its_sender(envelope: &mut Envelope) {
+    envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
+    envelope.attempt = 1;
+    if envelope.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {
+        envelope.headers.retain(|name| !is_of_earlier_attempts(name));
+    }
+}
+
 /// Its expiration does not count any more, until it is published again.
 pub(crate) fn suspend_expiration(envelope: &mut Envelope) {
     let text = envelope.foreign.as_mut().and_then(|foreign| foreign.expiration.take());
@@ -248,11 +260,14 @@ pub(crate) fn suspend_expiration(envelope: &mut Envelope) {
     }
 }
 
-/// Its expiration counts again. A foreign sender may have written anything there, and RabbitMQ closes the channel over what it cannot
+/// The expiration that was suspended counts again, and no other one. A foreign sender may have written anything there, and RabbitMQ closes the channel over what it cannot
 /// read.
 pub(crate) fn resume_expiration(envelope: &mut Envelope) {
-    let Some(suspended) = envelope.headers.remove(ORIGINAL_EXPIRATION) else { return };
-    let millis = suspended.as_text().and_then(|text| text.parse::<u32>().ok());
+    let suspended = envelope.headers.remove(ORIGINAL_EXPIRATION);
+    if let Some(foreign) = &mut envelope.foreign {
+        foreign.expiration = None;
+    }
+    let millis = suspended.and_then(|value| value.as_text().and_then(|text| text.parse::<u32>().ok()));
     envelope.expiration = millis.map(|millis| Duration::from_millis(millis.into()));
 }
 

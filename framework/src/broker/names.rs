@@ -63,10 +63,11 @@ impl Names {
         format!("{queue}.dead")
     }
 
-    /// Whether a queue is one of dead letters.
+    /// Whether a queue is one of dead letters: that of an actor, or one beside it for letters that are edited or moved.
     #[must_use]
     pub fn is_dead_queue(queue: &str) -> bool {
-        queue.ends_with(".dead")
+        // The namespace and the service come before it, whatever they are called.
+        queue.split('.').skip(2).any(|word| word == "dead")
     }
 
     /// The queue of one instance, in one of its epochs.
@@ -112,5 +113,24 @@ impl Names {
 
     pub(crate) fn of(&self, name: &str) -> String {
         format!("{}.{name}", self.namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_of_dead_letters_are_known_whatever_a_service_is_called() {
+        for queue in ["postrider.invoice.dead", "postrider.invoice.audit.dead", "postrider.due.dead", "dead.dead.dead"]
+        {
+            assert!(Names::is_dead_queue(queue), "{queue}");
+        }
+        assert!(Names::is_dead_queue("postrider.invoice.dead.kept"));
+        for queue in
+            ["postrider.invoice", "postrider.dead", "postrider.dead.query", "dead.dead", "postrider.deadline.x"]
+        {
+            assert!(!Names::is_dead_queue(queue), "{queue}");
+        }
     }
 }

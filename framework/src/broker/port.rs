@@ -149,25 +149,25 @@ pub trait Broker: Send + Sync + 'static {
     /// When the broker cannot be reached.
     fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>>;
 
-    /// What of this does not stand, by its names at the broker. Subscriptions cannot be seen. A claim stands whoever has made it.
+    /// What of this does not stand, by its names at the broker; of delays that nobody has used yet, one name says it. Subscriptions cannot
+    /// be seen. A claim stands whoever has made it.
     ///
     /// # Errors
     /// When the broker cannot be reached.
     fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>>;
 
-    /// What a topology is at this broker, in its own words: for people, and for what is recorded. By itself a broker has none.
+    /// What a topology is at this broker, in its own words: for people, and for what a service records of what it has declared. By itself
+    /// in the words of this port.
     fn in_own_words(&self, topology: &Topology) -> OwnWords {
-        let _ = topology;
-        OwnWords::default()
+        OwnWords::of(topology)
     }
 
     /// The subscription that was recorded in the broker's own words, if it is one of ours.
     fn recorded_subscription(&self, json: &serde_json::Value) -> Option<Subscription> {
-        let _ = json;
-        None
+        OwnWords::subscription(json)
     }
 
-    /// The queue that was recorded in the broker's own words.
+    /// The queue that was recorded in the broker's own words; by itself one of which nothing more is known.
     fn recorded_queue(&self, name: &str, arguments: &Headers) -> Queue {
         let _ = arguments;
         Queue::standing(name)

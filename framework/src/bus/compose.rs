@@ -264,6 +264,8 @@ impl Identity {
             });
         }
         let mut envelope = Box::new(envelope);
+        // What a foreign sender wrote belongs to the message that it came with.
+        envelope.foreign = None;
         envelope.delay = checked_delay(envelope.delay)?;
         envelope.expiration = checked_expiration(envelope.expiration)?;
         if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {

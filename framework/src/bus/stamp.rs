@@ -65,7 +65,7 @@ pub(crate) fn stamp(
     let Outgoing { mut envelope, as_owner, skip_sender, .. } = outgoing;
     envelope.source = Some(identity.service.clone());
     envelope.instance = Some(identity.instance.clone());
-    envelope.sent_at = Some(now());
+    envelope.sent_at = Some(SystemTime::now());
     if skip_sender {
         envelope.skip = Some(identity.service.clone());
     }
@@ -86,6 +86,7 @@ pub(crate) fn stamp(
             domain: envelope.key.domain().to_owned(),
         });
     }
+    as_it_travels(&mut envelope);
     check_texts(&envelope)?;
     let bytes = size(&envelope);
     if bytes <= MAX_PROPERTIES_BYTES {
@@ -95,15 +96,25 @@ pub(crate) fn stamp(
     }
 }
 
-/// To the second, as it travels.
-fn now() -> SystemTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UNIX_EPOCH + Duration::from_secs(since.as_secs())
+/// Times as exact as they travel over every broker, and nothing that says nothing.
+fn as_it_travels(envelope: &mut Envelope) {
+    let since = envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    envelope.sent_at = since.map(|since| UNIX_EPOCH + Duration::from_secs(since.as_secs()));
+    for time in [&mut envelope.timeout, &mut envelope.expiration].into_iter().flatten() {
+        *time = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
+    if envelope.kind != Kind::Reply {
+        envelope.status = None;
+    }
+    envelope.reply_to.take_if(|to| matches!(to, ReplyTo::Queue(queue) if queue.is_empty()));
+    let key = envelope.key.as_str();
+    envelope.message_type.take_if(|given| **given == *key);
 }
 
 /// Ids, names and keys of every broker are short texts: what one of them would refuse is refused here for all.
 fn check_texts(envelope: &Envelope) -> Result<(), SendError> {
-    let service = envelope.target.as_ref().map_or(0, |service| service.as_str().len() + 1);
+    let services = envelope.target.iter().chain(&envelope.recipients);
+    let service = services.map(|service| service.as_str().len() + 1).max().unwrap_or(0);
     let reply_to = if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { Some(&**queue) } else { None };
     let texts = [
         ("id", Some(envelope.id.as_str())),

@@ -20,7 +20,7 @@ use crate::host::SkewPolicy;
 use crate::inbound::forward::{note_death, set_skewed_since, skewed_for};
 use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::inbound::states::LaneStates;
-use crate::message::{Envelope, Problem, is_logged};
+use crate::message::{Envelope, Kind, Problem, is_logged};
 
 /// The most messages that are being published at once.
 const PREFETCH: u16 = 64;
@@ -208,7 +208,9 @@ fn due(mut envelope: Envelope) -> Option<Addressed> {
         // A delayed attempt that did not find the way back: it is nobody else's.
         return Some(Addressed::to_queue(home, envelope));
     }
-    if envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_address) {
+    let says_too_little = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_type || foreign.no_kind);
+    // A reply is never delayed: what seems to be one has not said of what kind it is.
+    if says_too_little || envelope.kind == Kind::Reply {
         return None;
     }
     resume_expiration(&mut envelope);

@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::{
-    ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, FIRST_ERROR, MAX_PROPERTIES_BYTES, SKEWED_SINCE,
+    ATTEMPT, Addressed, DEAD, DIRECT_REPLY_TO, Delivery, FIRST_ERROR, KIND, MAX_PROPERTIES_BYTES, SKEWED_SINCE,
     fit_into_frame, remove_header, strip, suspend_expiration,
 };
 use crate::handler::{Failed, HandlerSpec};
-use crate::message::{Envelope, Headers, MessageId, Problem, ReplyTo, Value};
+use crate::message::{Envelope, Headers, Kind, MessageId, Problem, ReplyTo, Value};
 
 /// How many seconds the clocks of two processes may differ.
 const MOST_AHEAD: u64 = 60;
@@ -23,10 +23,14 @@ fn moved(original: &Envelope) -> Envelope {
         envelope.headers.set("postrider-original-reply-to", address);
     }
     if let Some(foreign) = &mut envelope.foreign {
-        (foreign.no_id, foreign.no_address) = (false, false);
+        (foreign.no_id, foreign.no_type, foreign.no_kind) = (false, false, false);
         if let Some(user) = foreign.user_id.take() {
             envelope.headers.set("postrider-original-user-id", user);
         }
+    }
+    if envelope.kind == Kind::Reply {
+        // A reply that was sent to its queue says nothing; one that was moved does.
+        envelope.headers.set(KIND, envelope.kind.as_str());
     }
     envelope.transient = false;
     envelope

@@ -187,7 +187,13 @@ pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
     if !matches!(broker.inspect(&names.generation()).await, Ok(Some(_))) {
         return false;
     }
-    broker.absent(&shared_sources()).await.is_ok_and(|absent| !absent.is_empty())
+    for source in shared_sources().sources {
+        let one = Topology { sources: vec![source], ..Topology::default() };
+        if broker.absent(&one).await.is_ok_and(|absent| !absent.is_empty()) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Tells all processes that exchanges were deleted, so that they declare them with what is bound to them.

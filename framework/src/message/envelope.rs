@@ -144,7 +144,10 @@ impl Envelope {
 
     /// A note in a queue of ours: for no handler, so that it has no key.
     pub(crate) fn note(media_type: MediaType, payload: Bytes) -> Self {
-        Self::new(Kind::Reply, Key::from_wire(""), media_type, payload)
+        let is_empty = payload.is_empty();
+        let mut note = Self::new(Kind::Reply, Key::from_wire(""), media_type, payload);
+        note.foreign = is_empty.then(|| Box::new(Foreign { no_media_type: true, ..Foreign::default() }));
+        note
     }
 
     /// The token of an `authorization: Bearer …` header.

@@ -12,7 +12,9 @@ pub struct Foreign {
     /// It came without a media type; it counts as bytes.
     pub no_media_type: bool,
     /// It was moved, and does not say what its key is.
-    pub no_address: bool,
+    pub no_type: bool,
+    /// It came out of a delay, and does not say of what kind it is.
+    pub no_kind: bool,
     /// An expiration that is no number of milliseconds as we would write it.
     pub expiration: Option<Arc<str>>,
     /// When it was sent, in seconds since 1970, if that is a time that the clock cannot count.

@@ -44,7 +44,7 @@ fn name_by(envelope: &mut Envelope, origin: &Origin) {
         Origin::Foreign(_) => envelope.kind,
     };
     let (target, key) = split(kind, origin.name());
-    let typeless = envelope.foreign.as_mut().is_some_and(|foreign| std::mem::take(&mut foreign.no_address));
+    let typeless = envelope.foreign.as_mut().is_some_and(|foreign| std::mem::take(&mut foreign.no_type));
     // Where it was found its type stood for its key.
     if !typeless && envelope.message_type.is_none() && envelope.key != key {
         envelope.message_type = Some(envelope.key.shared());
@@ -67,7 +67,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::adapter::amqp::fields::{Fields, KIND, Reading};
+    use crate::adapter::amqp::fields::{Fields, Reading};
+    use crate::broker::headers::KIND;
 
     fn death(reason: &str, exchange: &str, key: &str, at: u64) -> Value {
         let entry: Headers = [

@@ -10,13 +10,11 @@ use bytes::Bytes;
 use crate::adapter::amqp::Origin;
 use crate::adapter::amqp::origin::split;
 use crate::broker::MAX_TEXT_BYTES;
-use crate::broker::headers::{HeaderValue, is_of_earlier_attempts, millis, read_header, write_headers};
+use crate::broker::headers::{HeaderValue, KIND, is_of_earlier_attempts, millis, read_header, write_headers};
 use crate::message::{
     ContentEncoding, Envelope, Foreign, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared,
 };
 
-/// Written where the way of a message does not tell its kind: on everything that goes straight to a queue.
-pub(crate) const KIND: &str = "postrider-kind";
 /// The type of a message that was moved: there the key is in its place.
 const ORIGINAL_TYPE: &str = "postrider-original-type";
 
@@ -61,7 +59,7 @@ pub(crate) fn write(envelope: &Envelope, tells_address: bool) -> Fields<'_> {
         reply_to: if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { Some(queue) } else { None },
         message_type: Some(message_type)
             .filter(|text| !text.is_empty())
-            .filter(|_| !tells_address || !left_out(|foreign| foreign.no_address)),
+            .filter(|_| !tells_address || !left_out(|foreign| foreign.no_type)),
         app_id: envelope.source.as_ref().map(Name::as_str),
         timestamp: seconds.or_else(|| foreign?.timestamp),
         expiration: foreign.and_then(|foreign| foreign.expiration.as_deref()).map(Cow::Borrowed).or_else(expiration),
@@ -79,9 +77,9 @@ pub(crate) fn write_all_headers<'a>(
     mut put: impl FnMut(&'a str, HeaderValue<'a>),
 ) {
     write_headers(envelope, &mut put);
-    let says_nothing = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_address);
-    // What goes straight to a queue and says nothing is a reply.
-    if tells_address && !says_nothing && envelope.kind != Kind::Reply {
+    let said_none = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_kind);
+    // What goes straight to a queue and says nothing is a reply. One that was moved says it, in its headers.
+    if tells_address && !said_none && envelope.kind != Kind::Reply {
         put(KIND, HeaderValue::Text(envelope.kind.as_str()));
     }
     if let Some(given) = envelope.message_type.as_deref().filter(|_| tells_address) {
@@ -120,7 +118,8 @@ impl<'o> Reading<'o> {
         let mut foreign = Foreign {
             no_id: id.is_none(),
             no_media_type: fields.content_type.is_none(),
-            no_address: moved && message_type.is_none() || matches!(origin, Origin::Delay(_)) && told.is_none(),
+            no_type: moved && message_type.is_none(),
+            no_kind: matches!(origin, Origin::Delay(_)) && told.is_none(),
             user_id: fields.user_id.map(shared),
             ..Foreign::default()
         };

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::adapter::amqp::Origin;
-use crate::adapter::amqp::fields::{Fields, KIND, Reading};
+use crate::adapter::amqp::fields::{Fields, Reading};
+use crate::broker::headers::KIND;
 use crate::broker::{Addressed, To};
 use crate::message::{Envelope, Headers};
 

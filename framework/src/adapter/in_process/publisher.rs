@@ -8,7 +8,8 @@ use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::publishing_channel::PublishingChannel;
 use crate::broker::{
-    Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, is_of_earlier_attempts,
+    Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, came_from_its_sender,
+    is_of_earlier_attempts,
 };
 use crate::message::{Kind, ReplyTo, Status};
 
@@ -57,20 +58,20 @@ impl Publisher for InProcessPublisher {
     }
 }
 
-/// The envelope as every broker hands it over. What goes to a key comes straight from its sender, and was tried by nobody yet.
+/// The envelope as every broker hands it over.
 fn as_it_arrives(message: &mut Addressed) {
     let Addressed { to, envelope, .. } = message;
-    let begins = envelope.conversation_id.is_none();
-    let answers = envelope.kind == Kind::Reply && envelope.status.is_none();
-    if begins || answers {
-        let envelope = Arc::make_mut(envelope);
-        envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
-        envelope.status = envelope.status.or(answers.then_some(Status::Ok));
-    }
+    let is_sent = matches!(to, To::Key { .. });
     let was_tried = || envelope.attempt > 1 || envelope.headers.iter().any(|(name, _)| is_of_earlier_attempts(name));
-    if matches!(to, To::Key { .. }) && was_tried() {
+    if envelope.conversation_id.is_none() || is_sent && was_tried() {
         let envelope = Arc::make_mut(envelope);
-        envelope.attempt = 1;
-        envelope.headers.retain(|name| !is_of_earlier_attempts(name));
+        if is_sent {
+            came_from_its_sender(envelope);
+        } else {
+            envelope.conversation_id = Some(envelope.id.clone());
+        }
+    }
+    if envelope.kind == Kind::Reply && envelope.status.is_none() {
+        Arc::make_mut(envelope).status = Some(Status::Ok);
     }
 }

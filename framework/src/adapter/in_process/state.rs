@@ -292,6 +292,9 @@ impl State {
             let routing_key = key.clone().unwrap_or_else(|| message.way.routing_key.clone());
             let envelope = Arc::make_mut(&mut message.envelope);
             envelope.expiration = None;
+            if let Some(foreign) = &mut envelope.foreign {
+                foreign.expiration = None;
+            }
             note_death(&mut envelope.headers, &message.way, name, reason);
             message.given_back = 0;
             if hops >= MAX_DEAD_LETTER_HOPS {

@@ -30,7 +30,7 @@ use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publishing::RabbitPublisher;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
-    QueueState, ReplySink, Subscription, Topology, is_direct_reply,
+    QueueState, ReplySink, Source, Subscription, Topology, is_direct_reply,
 };
 use crate::message::{Headers, Secret};
 use crate::supervise::Tasks;
@@ -219,9 +219,18 @@ impl Broker for RabbitMq {
     }
 
     fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
-        let Declaration { exchanges, queues, .. } = Declaration::of(topology, &self.names);
+        let Declaration { mut exchanges, queues, .. } = Declaration::of(topology, &self.names);
         Box::pin(async move {
             let mut absent = Vec::new();
+            if topology.sources.contains(&Source::Delays) {
+                // Where nobody has delayed anything yet it would be asked for each level.
+                let out = self.names.delay_out();
+                let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
+                if !declare::exchange_stands(&connection, &out).await? {
+                    return Ok(vec![out]);
+                }
+                exchanges.retain(|exchange| exchange.name != out);
+            }
             for Exchange { name, .. } in exchanges {
                 let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
                 if !declare::exchange_stands(&connection, &name).await? {

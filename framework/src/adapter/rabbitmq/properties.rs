@@ -4,9 +4,9 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, LongString, ShortString};
 
-use crate::adapter::amqp::fields::{Fields, KIND, Reading, write, write_all_headers};
+use crate::adapter::amqp::fields::{Fields, Reading, write, write_all_headers};
 use crate::adapter::amqp::{Origin, Routed};
-use crate::broker::headers::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE, size};
+use crate::broker::headers::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE, KIND, size};
 use crate::broker::{BrokerError, DIRECT_REPLY_TO, HeaderValue};
 use crate::message::{Envelope, Headers, ReplyTo, Value, shared};
 

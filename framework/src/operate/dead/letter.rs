@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use crate::broker::{
-    Addressed, DEAD, Delivery, REPLAYED, is_of_earlier_attempts, is_reserved_header, size, write_headers,
+    Addressed, DEAD, Delivery, REPLAYED, is_of_earlier_attempts, is_reserved_header, size, strip, write_headers,
 };
 use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
@@ -41,8 +41,9 @@ impl std::fmt::Debug for DeadLetter {
 
 impl DeadLetter {
     pub(super) fn of(queue: &str, delivery: &Delivery) -> Self {
-        let envelope = (*delivery.envelope).clone();
-        let is_unaddressed = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_address);
+        let mut envelope = (*delivery.envelope).clone();
+        strip(&mut envelope.headers);
+        let is_unaddressed = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_type);
         Self {
             key: if is_unaddressed { Arc::default() } else { envelope.address() },
             address: address(queue, &envelope),

@@ -107,6 +107,7 @@ pub fn scenarios() -> Vec<Scenario> {
         publishing::a_command_goes_to_the_queue_that_has_exactly_its_key [Need::ReturnKeys],
         publishing::an_event_goes_to_all_queues_whose_pattern_takes_its_key [Need::Patterns],
         publishing::a_message_for_a_service_by_name_goes_to_that_service_only,
+        publishing::what_comes_straight_from_its_sender_was_tried_by_nobody,
         publishing::a_delayed_message_comes_to_its_queue_when_its_time_has_come [Need::Delays(LONGEST_DELAY)],
         publishing::taps_get_a_copy_and_each_queue_gets_one_message_only [Need::Taps, Need::ReturnKeys],
         publishing::a_mandatory_message_that_nobody_takes_is_returned [Need::ReturnKeys],

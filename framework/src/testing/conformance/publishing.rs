@@ -56,6 +56,23 @@ pub(super) async fn a_message_for_a_service_by_name_goes_to_that_service_only(be
     assert_eq!(bench.drain(&one).await, [""; 0]);
 }
 
+pub(super) async fn what_comes_straight_from_its_sender_was_tried_by_nobody(bench: Bench) {
+    let queue = bench.queue("q");
+    bench.declare(subscribed(Kind::Command, &[("a.b", &queue)])).await;
+    let publisher = bench.publisher().await;
+    let mut message = addressed(command("a.b"), "mine");
+    let envelope = Arc::make_mut(&mut message.envelope);
+    envelope.attempt = 7;
+    envelope.headers = [("postrider-first-error", "forged"), ("own", "kept")].into_iter().collect();
+    assert_eq!(bench.try_publish(&publisher, message).await, Ok(Publication::Confirmed));
+    let mut consumer = bench.consume(&queue, 1).await;
+    let delivery = next(&mut consumer).await;
+    let Envelope { attempt, headers, conversation_id, id, .. } = &*delivery.envelope;
+    assert_eq!((*attempt, headers.text("postrider-first-error"), headers.text("own")), (1, None, Some("kept")));
+    assert_eq!(conversation_id.as_ref(), Some(id), "it begins a conversation");
+    delivery.receipt.ack();
+}
+
 pub(super) async fn a_delayed_message_comes_to_its_queue_when_its_time_has_come(bench: Bench) {
     let queue = bench.queue("q");
     bench.declare_queues(&[&queue]).await;
