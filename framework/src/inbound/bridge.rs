@@ -11,6 +11,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::bus::{Bus, Unsent};
 use crate::handler::HandlerSpec;
 use crate::host::{Deliver, Running, Stops};
+use crate::inbound::consumers::QueueConsumers;
 use crate::inbound::lane::{Breaker, ConsumerTimeout, Control, LaneLoop, LaneSettings, Pace};
 use crate::inbound::reopen::FirstStart;
 use crate::inbound::settle::Settler;
@@ -98,7 +99,7 @@ impl Bridge {
             let (started, waiting) = oneshot::channel();
             let state = settings.states.add(plan.queue_name(), settings.unsent.clone());
             let lane = LaneSettings {
-                broker: Arc::clone(&settings.broker),
+                consumers: QueueConsumers::new(&settings.broker, &plan),
                 mailbox: settings.mailbox.clone(),
                 plan,
                 prefetch: settings.prefetch,
@@ -127,7 +128,7 @@ impl Bridge {
 
 /// Runs a lane until the app stops; each run has a loop of its own, because a panic leaves one behind that nobody can trust.
 async fn keep_lane(settings: LaneSettings, started: Started) -> u64 {
-    let (tasks, name) = (settings.broker.tasks(), format!("lane of {}", settings.plan.queue_name()));
+    let (tasks, name) = (settings.consumers.tasks(), format!("lane of {}", settings.plan.queue_name()));
     let (stopping, first) = (settings.settler.stopping.clone(), FirstStart::new(started));
     let run = async || first.run(|started| LaneLoop::new(settings.clone()).run(started)).await;
     // What a loop had that panicked went back as its channel closed.

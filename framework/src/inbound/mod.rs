@@ -2,6 +2,7 @@
 
 mod bridge;
 mod callers;
+mod consumers;
 mod control;
 mod due;
 mod forward;

@@ -80,11 +80,10 @@ pub fn run() -> Result<(), String> {
     let mut problems = Vec::new();
     for row in &ROWS {
         let each = each(row, &node)?;
-        let client = each.client;
-        let total = each.total;
+        let Profile { total, client, allocations } = each;
         let before = known.and_then(|known| known.get(row.name));
         println!(
-            "{:<11} {total:>6} instructions for a message, {client:>6} of them the client library's{}",
+            "{:<11} {total:>6} instructions for a message, {client:>6} of them the client library's, {allocations:>3} allocations{}",
             row.name,
             compared(total, before)
         );

@@ -61,7 +61,8 @@ impl LaneLoop {
                 Event::Quiet => self.flush(),
                 Event::Probe => {
                     self.settings.running.forget_old();
-                    self.probe.ask(&self.settings.broker, &self.channel.queue_in_epoch);
+                    let (consumers, name) = (&self.settings.consumers, &self.channel.queue_in_epoch);
+                    self.probe.ask(|| consumers.look(name));
                 }
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
                 Event::Probed(_) => {}
@@ -251,7 +252,7 @@ impl LaneLoop {
     /// Whether the queue has messages that are not delivered, although there is room.
     fn stalls(&mut self, found: &Found) -> bool {
         // While the broker takes no messages it takes no answers, and delivers no more than the prefetch.
-        if self.settings.plan.lane == Lane::Query && self.settings.broker.connection().borrow().blocked {
+        if self.settings.plan.lane == Lane::Query && self.settings.consumers.is_blocked() {
             return false;
         }
         let Some(stall) = self.probe.judge(found, self.settings.ordered) else { return false };

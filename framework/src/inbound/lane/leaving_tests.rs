@@ -9,7 +9,7 @@ use super::property_tests::{handled, settings, spec};
 use super::*;
 use crate::broker::any::{self, NoBroker, Told};
 use crate::broker::{
-    Addressed, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
+    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
     Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
 };
 use crate::bus::{Outlet, PublishSettings};

@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
 use crate::bus::Counters;
 use crate::host::{Deliver, Finished, Running};
+use crate::inbound::consumers::Consumers;
 use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::{Ended, Event};
@@ -67,7 +67,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// What a lane needs.
 #[derive(Clone)]
 pub(super) struct LaneSettings {
-    pub(super) broker: Arc<dyn Broker>,
+    pub(super) consumers: Arc<dyn Consumers>,
     pub(super) mailbox: Recipient<Deliver>,
     pub(super) plan: LanePlan,
     pub(super) prefetch: u16,
@@ -170,14 +170,15 @@ impl LaneLoop {
             }
             let most = self.settings.pace.most_prefetch(self.settings.consumer_timeout.get());
             self.channel.prefetch = self.settings.prefetch.min(most);
-            let spec = self.settings.plan.consumer(self.channel.prefetch, epoch);
+            let consumers = Arc::clone(&self.settings.consumers);
+            let (name, opening) = consumers.open(self.channel.prefetch, epoch);
             let opened = tokio::select! {
                 biased;
                 () = stopping.cancelled() => return self.drained().await,
-                opened = self.settings.broker.consume(&spec) => opened,
+                opened = opening => opened,
             };
             epoch += 1;
-            self.channel.queue_in_epoch.clone_from(&spec.queue.name);
+            self.channel.queue_in_epoch.clone_from(&name);
             match opened {
                 Ok(consumer) => {
                     Counters::add(&self.counters.consumers_opened);
@@ -204,7 +205,7 @@ impl LaneLoop {
                         let _ = started.send(Err(error));
                         return self.given_back;
                     }
-                    tracing::warn!(queue = %spec.queue.name, %error, pause = ?backoff.pause(), "cannot consume; trying again");
+                    tracing::warn!(queue = name, %error, pause = ?backoff.pause(), "cannot consume; trying again");
                 }
             }
             tokio::select! {

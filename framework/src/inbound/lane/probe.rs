@@ -75,7 +75,10 @@ impl Probe {
     pub(in crate::inbound) async fn stalled(&mut self, broker: &Arc<dyn Broker>, queue: &str) -> &'static str {
         loop {
             match self.look().await {
-                Looked::Due => self.ask(broker, queue),
+                Looked::Due => self.ask(|| {
+                    let (broker, queue) = (Arc::clone(broker), queue.to_owned());
+                    Box::pin(async move { broker.inspect(&queue).await })
+                }),
                 Looked::Found(found) => {
                     if let Some(stall) = self.judge(&found, false) {
                         return stall;
@@ -90,13 +93,11 @@ impl Probe {
     }
 
     /// Looks at the queue, if nothing has come for long enough.
-    pub(super) fn ask(&mut self, broker: &Arc<dyn Broker>, queue: &str) {
+    pub(super) fn ask(&mut self, look: impl FnOnce() -> BoxFuture<'static, Found>) {
         self.next = Instant::now() + self.stall_after / 2;
-        if !self.is_idle() {
-            return;
+        if self.is_idle() {
+            self.asked = Some(look());
         }
-        let (broker, queue) = (Arc::clone(broker), queue.to_owned());
-        self.asked = Some(Box::pin(async move { broker.inspect(&queue).await }));
     }
 
     /// Why the consumer is to be opened again, if two looks in a row say so.
