@@ -141,6 +141,21 @@ fn the_words_of_amqp_are_spoken_in_the_adapters_alone() {
 const NO_TESTS: [&str; 3] = ["any", "double", "model"];
 
 #[test]
+fn each_file_begins_by_saying_what_it_is_for() {
+    let first = |text: &str| text.lines().find(|line| !line.is_empty() && !line.starts_with("#!")).map(str::to_owned);
+    let mut problems = Vec::new();
+    for folder in ["framework", "macros", "grammar", "services", "examples", "tests", "benches", "xtask"] {
+        let compiled = files(folder, &[".rs"]).into_iter().filter(|path| !shown(path).contains("/ui/"));
+        for path in compiled {
+            if !first(&text(&path)).is_some_and(|line| line.starts_with("//!")) {
+                problems.push(format!("{}: begin it with `//!` and one sentence: what is here", shown(&path)));
+            }
+        }
+    }
+    none(&problems);
+}
+
+#[test]
 fn a_file_of_tests_says_so_by_its_name() {
     let mut problems = Vec::new();
     for path in files("framework/src", &[".rs"]) {

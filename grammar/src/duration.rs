@@ -1,3 +1,5 @@
+//! Durations as texts: `500ms`, `30s`, `2m`.
+
 use std::time::Duration;
 
 /// Reads a duration above zero with its unit: `500ms`, `30s`, `2m`, `1h`, `7d`.

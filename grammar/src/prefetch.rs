@@ -1,3 +1,5 @@
+//! The default prefetch, and how long RabbitMQ lets a delivery be unacknowledged.
+
 use std::time::Duration;
 
 /// The most deliveries that a queue's consumer holds, unless somebody says otherwise. Written down it means the same: lowered to what fits.

@@ -83,7 +83,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// So many attempts, all of them in place.
+    /// This number of attempts, all of them in place.
     #[must_use]
     pub const fn in_place(attempts: u32) -> Self {
         Self { in_place: attempts, pause: Duration::from_millis(50), delays: Delays::List(Vec::new()) }

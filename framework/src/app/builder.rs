@@ -1,3 +1,5 @@
+//! `App`: the builder for a process.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

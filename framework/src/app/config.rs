@@ -1,3 +1,5 @@
+//! The settings of a process, with their defaults.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

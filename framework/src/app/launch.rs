@@ -82,7 +82,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
     let launched = match launching.await {
         Ok(launched) => launched,
         Err(error) => {
-            // Whoever starts us may have given up; then nobody wants to hear of it.
+            // An error means that the caller has stopped waiting for the start.
             let _ = started.send(Err(error));
             return;
         }

@@ -1,3 +1,5 @@
+//! The handlers of an app, as `list` prints them.
+
 use serde::Serialize;
 
 use crate::app::builder::App;

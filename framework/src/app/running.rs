@@ -1,3 +1,5 @@
+//! A started app: how others watch it and stop it.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -115,8 +117,8 @@ impl Running {
     }
 }
 
-/// Waits for a thread that has said that it is done, for as long as it may take to clear its table. Joining blocks, and work on
-/// that thread that never ends would block whoever waits: another thread looks, and nobody is left without an executor.
+/// Waits for a thread that has reported its end, at most `THREAD_GRACE`. Joining blocks, and a thread whose work never ends
+/// would block the caller's executor, so another thread does the waiting.
 async fn end_of(thread: JoinHandle<()>) {
     let (done, ended) = oneshot::channel();
     let look = move || {
@@ -124,7 +126,7 @@ async fn end_of(thread: JoinHandle<()>) {
         while !thread.is_finished() {
             if Instant::now() >= until {
                 tracing::warn!("blocking work goes on although the app has stopped; its thread was left behind");
-                // Whoever waits has given up if nobody hears of it.
+                // An error means that the caller has stopped waiting.
                 let _ = done.send(());
                 return;
             }

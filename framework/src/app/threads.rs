@@ -110,7 +110,7 @@ where
     let (result, waiting) = oneshot::channel();
     let spawn = move || {
         actix_rt::spawn(async move {
-            // Whoever started us has given up.
+            // The caller has stopped waiting for the start.
             let _ = result.send(run().await);
         });
     };

@@ -7,7 +7,7 @@ use crate::message::Kind;
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum To {
-    /// To whoever handles a key: the owner of a command or query, all who have subscribed to an event, a channel of a service.
+    /// To those who handle a key: the owner of a command or query, all who have subscribed to an event, a channel of a service.
     Key {
         /// The kind of the message.
         kind: Kind,

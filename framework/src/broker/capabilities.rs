@@ -67,7 +67,7 @@ pub struct Capabilities {
     pub one_active_consumer: bool,
     /// Messages of one key keep their order while several instances consume.
     pub order_by_key: bool,
-    /// Whoever sends can wait for a reply.
+    /// A sender can wait for a reply.
     pub replies: bool,
     /// A queue can end with its consumer.
     pub instance_queues: bool,

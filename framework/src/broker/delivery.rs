@@ -1,3 +1,5 @@
+//! A delivery, and the receipt that settles it once.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -68,7 +70,7 @@ impl Receipt {
         }
     }
 
-    /// The delivery is done; the broker hears of it with the next flush of the channel that is returned.
+    /// Acknowledges the delivery. The broker is told with the next flush of the returned channel.
     pub fn ack_with_next_flush(mut self) -> Option<Arc<dyn DeliveryChannel>> {
         let channel = self.channel.take()?;
         channel.ack(self.tag);

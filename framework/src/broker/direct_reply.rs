@@ -1,4 +1,4 @@
-//! Direct reply-to: answers straight to the channel of whoever waits (<https://www.rabbitmq.com/docs/direct-reply-to>).
+//! Direct reply-to: replies straight to the channel of the caller (<https://www.rabbitmq.com/docs/direct-reply-to>).
 
 /// What a sender writes for the address of its own channel; the broker puts the real one in its place.
 pub(crate) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";

@@ -1,3 +1,5 @@
+//! Errors of a broker.
+
 /// What went wrong between us and the broker. The texts name the value and the remedy, never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -21,7 +21,7 @@ pub(crate) const KIND: &str = "postrider-kind";
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
 /// The queue to which a delayed attempt comes back.
 pub(crate) const HOME: &str = "postrider-home";
-/// The sending instance. An adapter knows it by name, because so many messages have the same.
+/// The sending instance. Adapters share it between messages, because many have the same.
 pub(crate) const INSTANCE: &str = "postrider-instance";
 /// Names the headers that were left out because they did not fit into a frame.
 pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";

@@ -1,3 +1,5 @@
+//! The names of queues, which all adapters share.
+
 use std::sync::Arc;
 
 use postrider_grammar::{NameError, check_word};

@@ -1,3 +1,5 @@
+//! A topology in the words of one broker, for people to read.
+
 use serde::{Deserialize, Serialize};
 
 use crate::broker::{Source, Subscription, Target, Topology};

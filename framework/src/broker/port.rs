@@ -1,3 +1,5 @@
+//! The port: what an adapter implements. Start reading at [`Broker`].
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -117,7 +119,7 @@ pub trait Broker: Send + Sync + 'static {
     /// How the connection for publishing stands, now and later.
     fn connection(&self) -> watch::Receiver<ConnectionState>;
 
-    /// The supervised tasks of whoever uses this connection, its own among them. An adapter answers with the same list each time.
+    /// The supervised tasks of the app that uses this connection, including those of the adapter. It is the same list each time.
     fn tasks(&self) -> Tasks {
         Tasks::default()
     }

@@ -40,7 +40,7 @@ pub enum WhenFull {
 /// How many messages a queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QueueLimit {
-    /// At most so many.
+    /// The most messages.
     pub messages: u64,
     /// What happens beyond.
     pub when_full: WhenFull,
@@ -112,7 +112,7 @@ impl Queue {
         self
     }
 
-    /// The same with room for so many messages.
+    /// The same with a limit on the number of messages.
     #[must_use]
     pub fn with_limit(mut self, messages: u64, when_full: WhenFull) -> Self {
         self.limit = Some(QueueLimit { messages, when_full });

@@ -1,3 +1,5 @@
+//! `Bus`: sending from outside of handlers.
+
 use std::sync::Arc;
 
 use serde::Serialize;

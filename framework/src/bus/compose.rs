@@ -222,7 +222,7 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
 }
 
 impl Identity {
-    /// The reply to a message, addressed to whoever waits and stamped; `None` if nobody does.
+    /// The reply to a message, addressed to its sender and stamped; `None` if the sender awaits no reply.
     pub(crate) fn reply(&self, request: &Envelope, media_type: MediaType, payload: bytes::Bytes) -> Option<Envelope> {
         let to = request.reply_to.clone()?;
         let mut reply = Envelope::new(Kind::Reply, request.key.clone(), media_type, payload);

@@ -1,3 +1,5 @@
+//! Counts what has happened since the app started: attempts, sends, confirms, reconnects.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {

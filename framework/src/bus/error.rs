@@ -1,3 +1,5 @@
+//! Errors of sending and of requests.
+
 use std::time::Duration;
 
 use postrider_grammar::NameError;

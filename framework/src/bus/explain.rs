@@ -10,7 +10,7 @@ use crate::broker::{Addressed, Publication, Publisher, To};
 use crate::bus::SendError;
 use crate::message::{Envelope, Key, Kind, MediaType, Name};
 
-/// A word that no service can have: whoever receives a message for it drops it unseen.
+/// A name that no service can have: a service that receives a message for it drops the message unread.
 pub(crate) const NOBODY: &str = "tap";
 /// How long the broker may take to say whether a query has an owner.
 const PATIENCE: Duration = Duration::from_secs(5);

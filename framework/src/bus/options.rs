@@ -1,3 +1,5 @@
+//! Options of one call.
+
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -37,7 +39,7 @@ impl Options {
 
     /// How long the broker keeps the message before it is routed: up to 38 days, never shorter than said and at most a
     /// tenth of a second longer, without holding up others. What its handler sends is not delayed. A request cannot be.
-    /// Nobody hears of it if no service takes it when it is due; it is then tried again, and dead-lettered in the end.
+    /// If no service takes it when it is due, the sender is not told: it is tried again, and dead-lettered in the end.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self

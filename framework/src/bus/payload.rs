@@ -1,3 +1,5 @@
+//! A payload that is already encoded, for calls that take a key.
+
 use bytes::Bytes;
 use serde::Serialize;
 

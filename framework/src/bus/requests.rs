@@ -114,7 +114,7 @@ impl Requests {
                 // In the order of their ids, so that a seed of the fault script can repeat it.
                 let lost: BTreeMap<_, _> = self.lock().entries.extract_if(|_, entry| entry.sent).collect();
                 for entry in lost.into_values() {
-                    // Whoever has stopped waiting does not mind.
+                    // The caller may have stopped waiting.
                     match entry.waiting {
                         Waiting::One(waiting) => drop(waiting.send(Waited::Lost)),
                         Waiting::Many(waiting) => drop(waiting.try_send(Waited::Lost)),

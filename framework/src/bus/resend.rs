@@ -146,7 +146,7 @@ impl Outlet {
             Counters::add(&self.counters.resent);
             sent = tokio::select! {
                 biased;
-                // Whoever stops does not wait for a broker that says nothing.
+                // A stopping app does not wait for a broker that does not answer.
                 () = resend.stopping.cancelled() => return sent,
                 again = self.send_once(&sealed, Instant::now() + timeout) => again,
             };

@@ -1,3 +1,5 @@
+//! Where an envelope goes: to the owner of its key, to a named service, or to whoever asked.
+
 use std::sync::Arc;
 
 use crate::broker::{Addressed, To};

@@ -1,3 +1,5 @@
+//! Wire taps: copies of messages, for people who watch.
+
 use std::sync::Arc;
 
 use crate::broker::{

@@ -50,7 +50,7 @@ enum Item {
 
 /// What a payload is, as far as its nesting is looked at.
 pub(super) enum Walked {
-    /// One value, and so many bytes after it.
+    /// One value, and this number of bytes after it.
     Whole {
         /// None for a payload as it should be.
         rest: usize,

@@ -1,3 +1,5 @@
+//! Errors of encoding and decoding.
+
 /// Why a value could not become a payload. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

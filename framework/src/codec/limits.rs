@@ -1,3 +1,5 @@
+//! Limits on the size and the nesting of payloads.
+
 use crate::codec::{EncodeError, depth};
 use crate::message::MediaType;
 

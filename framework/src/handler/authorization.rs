@@ -1,3 +1,5 @@
+//! Middleware that checks permissions.
+
 use futures::future::LocalBoxFuture;
 
 use crate::handler::{FailureClass, Invocation, Middleware, Next, Outcome};

@@ -1,3 +1,5 @@
+//! `Context`: the message being handled, and sending because of it.
+
 use std::rc::Rc;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Reads a handler's first parameter from the payload.
+
 use std::borrow::Cow;
 
 use bytes::Bytes;

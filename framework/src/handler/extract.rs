@@ -1,3 +1,5 @@
+//! Further parameters of handlers, made from the message.
+
 use crate::handler::{Context, Failure};
 
 /// Something a handler can take as a parameter after the message: `async fn create(&self, cmd: Create, tenant: Tenant)`.

@@ -1,3 +1,5 @@
+//! Errors of handlers, and what each class means for the message.
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;

@@ -1,3 +1,5 @@
+//! One attempt, as middleware and handlers see it.
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,7 +8,7 @@ use foldhash::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Identity, Origin, RequestError};
-use crate::handler::held::{Envelopes, Held};
+use crate::handler::pending_sends::{Envelopes, PendingSends};
 use crate::handler::waiting::{Handling, Waits};
 use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
 use crate::message::{Envelope, Kind, MediaType};
@@ -53,7 +55,7 @@ pub struct Work {
     ends: Option<CancellationToken>,
     origin: OnceCell<Origin>,
     cancellation: OnceCell<CancellationToken>,
-    pub(super) held: RefCell<Held>,
+    pub(super) held: RefCell<PendingSends>,
     pub(super) requests: Cell<u32>,
     pub(super) sent: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
@@ -123,7 +125,7 @@ impl Work {
         Ok(waiters.wait((self.holds_up, self.handling.clone()), conversation, asked.map(|(lane, _)| lane)))
     }
 
-    /// A token of this attempt's own: whoever fires it ends nobody else.
+    /// A token of this attempt alone: cancelling it ends nothing else.
     pub(super) fn cancellation(&self) -> CancellationToken {
         let parent = self.ends.as_ref().unwrap_or(&self.environment.abandon);
         self.cancellation.get_or_init(|| parent.child_token()).clone()

@@ -1,3 +1,5 @@
+//! Middleware around handlers.
+
 use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;

@@ -1,3 +1,5 @@
+//! How an attempt ended.
+
 use bytes::Bytes;
 use serde::Serialize;
 

@@ -1,3 +1,5 @@
+//! What happens after a failure: retry, give up or discard.
+
 use postrider_grammar::{NextAttempt, Retry, RetryError};
 
 use crate::handler::FailureClass;

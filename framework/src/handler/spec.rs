@@ -1,3 +1,5 @@
+//! What `#[distributed]` says about an actor and its handlers.
+
 use std::fmt;
 use std::time::Duration;
 

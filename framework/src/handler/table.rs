@@ -1,3 +1,5 @@
+//! Finds the handler for a key.
+
 use std::rc::Rc;
 
 use foldhash::HashMap;

@@ -1,3 +1,5 @@
+//! The actix actor that owns a service's state.
+
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};

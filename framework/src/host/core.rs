@@ -1,3 +1,5 @@
+//! The settings of an actor, and what all its lanes share.
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;

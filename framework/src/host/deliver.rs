@@ -1,3 +1,5 @@
+//! Deliveries on their way into the mailbox, and outcomes on their way back.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ pub struct Arrival {
     pub envelope: Arc<Envelope>,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
-    /// Until when whoever asks waits for the answer, if they said.
+    /// Until when the caller waits for the answer, if it said so.
     pub waited_for_until: Option<Instant>,
     /// How long ago a build without a handler for its key first met it.
     pub skewed_for: Duration,
@@ -48,7 +50,7 @@ pub struct Finished {
     pub number: u64,
     /// How handling it ended.
     pub handled: Handled,
-    /// The right to handle the message, if it was handled to its end: whoever settles it lets it go.
+    /// The right to handle the message, if it was handled to its end. It is released when the delivery is settled.
     pub turn: Option<Turn>,
 }
 

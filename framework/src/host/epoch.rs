@@ -1,3 +1,5 @@
+//! Whether the channel of a delivery is still open.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

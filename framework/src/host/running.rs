@@ -272,7 +272,7 @@ impl fmt::Debug for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(same) = self.of.take() {
-            // Whoever waits asks again.
+            // Waiting deliveries ask again.
             let left = self.running.lock().take(&same);
             drop(left);
         }

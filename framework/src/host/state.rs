@@ -1,4 +1,4 @@
-//! An actor's state behind its lock, and how it is made again.
+//! An actor's state behind its lock, and how the factory replaces it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
@@ -65,12 +65,12 @@ impl<S> StateCell<S> {
         }
     }
 
-    /// The state can no longer be trusted; whoever takes the lock next makes it again.
+    /// The state can no longer be trusted. The next handler that takes the lock replaces it.
     pub(super) fn mark_broken(&self) {
         self.broken.set(true);
     }
 
-    /// Whether the state is to be made again.
+    /// Whether the state is to be replaced.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.get()
     }

@@ -95,7 +95,7 @@ impl<S: 'static> Core<S> {
                 Verdict::Again(pause) => {
                     Counters::add(&self.counters.retried);
                     if !self.pause(pause, &job).await {
-                        // Cut short: whoever gets it next has the rest of the attempts.
+                        // Interrupted: the next consumer has the remaining attempts.
                         return job.give_back(outcome);
                     }
                     job.made.next(&outcome);
@@ -117,7 +117,7 @@ impl<S: 'static> Core<S> {
 
     /// The state for a row; `None` when the app stops, or drops what runs.
     pub(super) async fn lock(&self, row: &Row<S>, job: &Job) -> Option<Guard<S>> {
-        // Whoever waits for the answer has it: others that wait for it do not come in between.
+        // The caller has the answer: other deliveries that wait for it do not come in between.
         if let Some(guard) = self.state.shared().filter(|_| job.nested && !row.is_exclusive()) {
             return Some(guard);
         }
@@ -163,7 +163,7 @@ impl<S: 'static> Core<S> {
     }
 
     fn publish(&self, job: &Job, mut held: Envelopes) -> Sends {
-        // Whoever asked a query waits for it: nothing is sent again.
+        // The caller of a query waits for it: nothing is sent again.
         let repeats = Asked::of(&job.envelope) != Asked::Query;
         let mut again = repeats.then(|| self.settings.resend.clone());
         if let Some(again) = again.as_mut().filter(|_| job.ticket.is_acked()) {

@@ -9,7 +9,7 @@ use crate::host::attempt::Job;
 use crate::host::deliver::{Arrival, Deliver};
 use crate::host::state::Guard;
 
-/// What has come to a lane and was not begun, in its order.
+/// Deliveries of a lane that are not handled yet, in their order.
 pub(super) struct Waiting {
     lane: Lane,
     arrivals: VecDeque<Arrival>,

@@ -1,3 +1,5 @@
+//! The bridge actor: one lane for each queue of an actor.
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whether whoever asked is still there. The broker tells of an ordinary queue by returning what is sent to it; what is sent
+//! Whether the caller of a request is still there. The broker tells of an ordinary queue by returning what is sent to it; what is sent
 //! to the address of direct reply-to it returns always
 //! (<https://www.rabbitmq.com/docs/direct-reply-to>), so that one is looked for.
 

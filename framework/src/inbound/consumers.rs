@@ -13,7 +13,7 @@ pub(super) type Opening<'a> = BoxFuture<'a, Result<Box<dyn Consumer>, BrokerErro
 
 /// Opens the consumers of a lane, one after the other.
 pub(super) trait Consumers: Send + Sync {
-    /// The consumer of an epoch, with at most so many unsettled deliveries, and the name of what it consumes.
+    /// Opens the consumer of an epoch with this prefetch; gives the name of what it consumes.
     fn open(&self, prefetch: u16, epoch: u64) -> (String, Opening<'_>);
 
     /// How what is consumed stands; `None` if it is gone.

@@ -49,7 +49,7 @@ pub struct DueSettings {
     pub stopping: CancellationToken,
 }
 
-/// Publishes what is due until the app stops. `started` hears of the first consumer, or of the mistake that makes one
+/// Publishes what is due until the app stops. `started` is told of the first consumer, or of the mistake that makes one
 /// impossible.
 pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
     let state = settings.states.add(&settings.bus.identity.names.due(), Unsent::default());

@@ -17,7 +17,7 @@ const MOST_AHEAD: u64 = 60;
 fn moved(original: &Envelope) -> Envelope {
     let mut envelope = original.clone();
     strip(&mut envelope.headers);
-    // The broker reads it as "whoever sends this", and closes the channel of a sender that awaits no replies.
+    // The broker takes it for the reply queue of the channel that publishes, and closes a channel that consumes no replies.
     let means_its_sender = |to: &mut ReplyTo| matches!(to, ReplyTo::Queue(queue) if **queue == *DIRECT_REPLY_TO);
     if let Some(ReplyTo::Queue(address)) = envelope.reply_to.take_if(means_its_sender) {
         envelope.headers.set("postrider-original-reply-to", address);

@@ -29,7 +29,7 @@ pub(crate) async fn peek<T: DeserializeOwned>(
     if ready == 0 {
         return Ok(Vec::new());
     }
-    // Whoever only looks may not be allowed to declare.
+    // A user that only reads may have no right to declare.
     let queue = Queue::standing(queue);
     let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
     let mut consumer = broker.consume(&spec).await?;

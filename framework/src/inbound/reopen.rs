@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before the consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Tells whoever starts a task of its first start, also when a run before that start has panicked.
+/// Tells the caller when a task has started for the first time, also if an earlier run has panicked.
 pub(super) struct FirstStart(Cell<Option<Started>>);
 
 impl FirstStart {
@@ -39,7 +39,7 @@ impl FirstStart {
             if let Ok(result) = waiting.await
                 && let Some(first) = self.0.take()
             {
-                // Whoever started us has given up; we will hear that we are to stop.
+                // The caller has stopped waiting for the start; the stop token follows.
                 let _ = first.send(result);
             }
         };
@@ -144,7 +144,7 @@ async fn consume(
                 consuming.consumes(true, None);
                 let opened = Instant::now();
                 if let Some(started) = started.take() {
-                    // Whoever started us has given up; we will hear that we are to stop.
+                    // The caller has stopped waiting for the start; the stop token follows.
                     let _ = started.send(Ok(()));
                 }
                 let (queue, probe) = (spec.queue.name.clone(), Probe::new(consuming.stall_after()));

@@ -209,7 +209,7 @@ impl Settler {
         answered.is_ok()
     }
 
-    /// The answer as it goes to the queue of whoever asked.
+    /// The answer, addressed to the reply queue of the caller.
     pub(super) fn addressed_reply(&self, outcome: &Outcome, request: &Envelope) -> Option<Addressed> {
         route(Box::new(self.reply(outcome, request)?)).next()
     }

@@ -1,3 +1,5 @@
+//! Which lanes consume, for readiness.
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;

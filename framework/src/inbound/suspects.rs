@@ -18,7 +18,7 @@ use crate::broker::{Addressed, Broker, ConsumerSpec, Queue, Topology};
 use crate::bus::Outlet;
 use crate::message::{Envelope, MediaType, is_logged};
 
-/// From so many deliveries without an end on a message is suspected.
+/// A message is a suspect after this number of deliveries without an outcome.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
 /// So often a suspect may end its process while it is handled alone; then it is given up.
 const CONDEMNED_AFTER: u64 = 3;
@@ -152,7 +152,7 @@ pub(super) struct AloneRun {
 }
 
 impl AloneRun {
-    /// The process lives. Whoever was handled to the end is no suspect any more.
+    /// The process lives: a message that was handled to its end is no longer a suspect.
     pub(super) async fn end(self, handled: bool) {
         if !handled && !self.may_be_noted {
             return;

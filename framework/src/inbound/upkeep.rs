@@ -99,7 +99,7 @@ impl Upkeep {
     /// One look; whether there will be another. Who was told that exchanges were deleted declares all again, whatever it sees.
     async fn look(&mut self, told: bool) -> Result<bool, BrokerError> {
         let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
-        // First what is missing: whoever declares it again without having seen that would tell nobody.
+        // Look first for what is missing: after declaring it again nobody could report it.
         let Some(missing) = broker.missing().await? else { return Ok(false) };
         self.missing.extend(missing);
         if states.bound_at().is_none() {
@@ -107,14 +107,14 @@ impl Upkeep {
             states.bound();
         }
         let first = self.generation.is_none();
-        // Looked at after the exchanges: whoever declares one again has written here before.
+        // Read after the exchanges: a connection that declares one again has noted it here before.
         let generation = self.generation().await?;
         let changed = !first && generation != self.generation;
         self.generation = generation;
         let due = states.bound_at().is_none_or(|at| at.elapsed() >= REBIND_AFTER);
         if !self.missing.is_empty() {
             let text = std::mem::take(&mut self.missing).join(", ");
-            // Whoever may not declare finds the same each time.
+            // A user without the right to declare finds the same each time.
             let is_known = self.again && self.told_of == text;
             if !is_known {
                 tracing::error!(

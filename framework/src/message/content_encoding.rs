@@ -1,3 +1,5 @@
+//! How a payload was compressed.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The envelope: headers and payload of one message.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

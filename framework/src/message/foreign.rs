@@ -1,3 +1,5 @@
+//! What a foreign sender wrote that no field of the envelope shows.
+
 use std::sync::Arc;
 
 use crate::message::value::Headers;

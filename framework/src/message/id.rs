@@ -1,3 +1,5 @@
+//! Message ids.
+
 use std::fmt;
 use std::sync::Arc;
 

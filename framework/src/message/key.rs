@@ -1,3 +1,5 @@
+//! Routing keys, and names of services.
+
 use std::fmt;
 use std::sync::Arc;
 

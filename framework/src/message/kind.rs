@@ -1,3 +1,5 @@
+//! The kinds of messages: command, event, query, channel, reply.
+
 use std::fmt;
 
 /// What a message is meant to do, and with it how it is routed.

@@ -1,3 +1,5 @@
+//! Content types.
+
 use std::borrow::Cow;
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! Why a message was not handled, in words that travel.
+
 use std::collections::BTreeMap;
 use std::fmt;
 

@@ -1,3 +1,5 @@
+//! Texts that are never shown.
+
 use std::fmt;
 
 /// A text that is never shown: not in `Debug`, not in logs, not in errors.

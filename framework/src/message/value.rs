@@ -1,3 +1,5 @@
+//! Headers and their values.
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
@@ -102,10 +104,10 @@ macro_rules! from {
 from!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, f32 => F32,
     f64 => F64, String => Text, Arc<str> => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
 
-/// So many headers most messages have at most; they need one allocation.
+/// Most messages have no more headers than this; they need one allocation.
 const USUAL: usize = 4;
 
-/// Up to so many are looked at one by one.
+/// Up to this number a header is searched one by one.
 const FEW: usize = 8;
 
 type Header = (Cow<'static, str>, Value);

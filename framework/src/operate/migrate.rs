@@ -18,7 +18,7 @@ use crate::inbound::{relocated, temporary};
 
 /// The most messages that are held at once.
 const PREFETCH: u16 = 500;
-/// So many more than waited at the beginning are moved before the bindings are, if senders make no pause.
+/// If senders make no pause: how many messages beyond those that waited at the start are moved before the bindings are.
 const SPARE: u64 = 1_000;
 /// A pause of senders that is long enough to move the bindings in it.
 const LULL: Duration = Duration::from_millis(5);
@@ -265,7 +265,7 @@ impl Migration {
         Ok(caught.len() as u64)
     }
 
-    /// Moves messages in order until none has come for a while, or so many have been moved.
+    /// Moves messages in order, until none has come for a while or the limit is reached.
     async fn shift(
         &self,
         from: &str,

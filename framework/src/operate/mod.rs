@@ -2,7 +2,7 @@
 
 mod actors;
 mod cli;
-mod dead;
+mod dead_letters;
 mod doctor;
 mod log;
 mod migrate;
@@ -14,7 +14,7 @@ mod topology;
 pub mod operator;
 
 pub use actors::{Actors, ControlError};
-pub use dead::{DeadError, DeadFilter, DeadLetter, DeadLetters, DeadProgress, Replay, Replayed};
+pub use dead_letters::{DeadError, DeadFilter, DeadLetter, DeadLetters, DeadProgress, Replay, Replayed};
 pub use doctor::{Doctor, Finding, Verdict};
 pub use log::without_secrets;
 pub use migrate::{Migration, MigrationError};

@@ -10,12 +10,12 @@ use crate::operate::printable;
 /// What a shell shows for a program that ended because nobody read its output: 128 + SIGPIPE. `cat` and `grep` end so too.
 const NOBODY_READS: i32 = 141;
 
-/// Prints a line for whoever ran the program. When nobody reads it any more, the program ends silently with exit code 141.
+/// Prints a line on standard output. If nobody reads it any more, the program ends without a word, with exit code 141.
 pub(super) fn line(text: impl Display) {
     write(format_args!("{text}\n"));
 }
 
-/// Writes bytes as they are, for whoever ran the program; as [`line`] otherwise.
+/// Writes bytes as they are on standard output; otherwise like [`line`].
 pub(super) fn bytes(bytes: &[u8]) {
     let mut output = std::io::stdout().lock();
     written(output.write_all(bytes).and_then(|()| output.flush()));

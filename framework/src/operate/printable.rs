@@ -45,7 +45,7 @@ pub(super) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| matches!(character, '\n' | '\t'))
 }
 
-/// A text on one line and of at most so many characters; a longer one ends with `…`.
+/// A text on one line, cut to the given number of characters; a cut one ends with `…`.
 pub(super) fn cut(text: &str, most: usize) -> String {
     let text = one_line(text);
     if text.chars().count() <= most {

@@ -1,3 +1,5 @@
+//! Growing pauses between tries.
+
 use std::time::Duration;
 
 /// A pause between tries that doubles until it is as long as it may be.

@@ -1,3 +1,5 @@
+//! Tasks that panic, and the list of those that are not well.
+
 use std::cell::{Cell, RefCell};
 use std::future::pending;
 

@@ -1,3 +1,5 @@
+//! Runs apps under faults that follow from a seed.
+
 use futures::future::select_all;
 use tokio::time::{Duration, timeout};
 

@@ -1,3 +1,5 @@
+//! Apps under test on an in-process broker.
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,7 +100,7 @@ impl TestApp {
         self.bus().send(command).await
     }
 
-    /// Publishes an event, whoever owns it.
+    /// Publishes an event of any domain.
     ///
     /// # Errors
     /// As [`Bus::publish`].
@@ -182,7 +184,7 @@ impl TestApp {
 
 impl Log {
     fn add(&self, envelope: Envelope) {
-        // How apps find each other (`App::needs`), and how whoever reached nobody asks what the key is: nobody's own messages.
+        // Messages of the framework itself: `App::needs`, and the question why nobody took a message.
         let asks_for_owner = envelope.recipients.iter().any(|name| name.as_str() == NOBODY);
         if asks_for_owner || envelope.key.as_str() == CONTROL {
             return;

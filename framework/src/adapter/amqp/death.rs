@@ -20,7 +20,7 @@ pub(in crate::adapter) fn note_broker_death(envelope: &mut Envelope, names: &Nam
     if entry.is_some() || first_reason.is_some() {
         let entry = entry.unwrap_or_default();
         let text = |name: &str| entry.text(name).map(str::to_owned);
-        // Whoever sent it cannot have known why it would be given up.
+        // Its sender cannot have known why it would be given up.
         headers.retain(|name| !name.starts_with(DEAD));
         if let Some(reason) = text("reason").or(first_reason) {
             headers.set("postrider-dead-reason", reason);

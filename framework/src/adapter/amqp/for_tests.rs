@@ -1,3 +1,5 @@
+//! A published message, for tests of adapters.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

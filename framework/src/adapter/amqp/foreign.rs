@@ -1,3 +1,5 @@
+//! A message as a client that is not Postrider writes it, for tests.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +61,7 @@ impl ForeignMessage {
         Addressed { to, ..Addressed::to_queue("", envelope) }
     }
 
-    /// The message as whoever receives it there reads it.
+    /// The message as its receiver reads it.
     #[must_use]
     pub fn envelope(&self, to: &To, payload: Bytes) -> Envelope {
         self.received(&Origin::from(to), payload)

@@ -1,3 +1,5 @@
+//! What the session, the publishers and the consumers of one app share.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,7 +105,7 @@ impl Connection {
             FaultKind::Disconnect => self.disconnect(),
             FaultKind::CrashBefore => self.shut(),
             FaultKind::ConsumerChannel => self.end_one_consumer(script),
-            // Whoever waits for it learns of it later: the step itself still takes place.
+            // The caller learns the result later; the step itself still takes place.
             FaultKind::Stop => {
                 self.is_stopping.store(true, Ordering::Release);
                 self.stops.notify_one();

@@ -1,3 +1,5 @@
+//! Consumes from a queue of the in-process broker.
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -94,7 +96,7 @@ impl Channel {
 impl DeliveryChannel for Channel {
     fn ack(&self, tag: u64) {
         match self.connection.fault(Step::Ack, Some(&self.queue)) {
-            // The channel ends before the broker hears of it.
+            // The channel ends before the broker is told.
             Some(FaultKind::Redeliver) => self.shut(),
             Some(FaultKind::CrashAfter) => {
                 self.settle(tag, false);

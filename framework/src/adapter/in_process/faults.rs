@@ -188,7 +188,7 @@ impl Script {
         progress.faults.longest_silence.mul_f64(chance)
     }
 
-    /// One of so many.
+    /// A random number below this one.
     pub(super) fn pick(&self, count: usize) -> usize {
         self.lock().random.usize(..count.max(1))
     }

@@ -119,7 +119,7 @@ impl InProcess {
         }
     }
 
-    /// A fault: whoever consumes a queue now panics, as by a bug of the framework.
+    /// A fault: the consumers of a queue panic, as by a bug of the framework.
     pub fn panic_in_consumers(&self, queue: &str) {
         if let Some(queue) = self.inner.lock().queues.get_mut(queue) {
             for subscriber in &mut queue.subscribers {

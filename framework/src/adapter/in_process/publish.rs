@@ -1,9 +1,11 @@
+//! Puts one message into its queues, or hands it to the caller that waits for it.
+
 use crate::adapter::amqp::Routed;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::replies::{is_reply, reply};
 use crate::broker::{BrokerError, Publication};
 
-/// Takes a message at once: to whoever waits for the reply, or into its queues.
+/// Takes a message at once: to the caller that waits for it, or into its queues.
 pub(super) fn publish(
     connection: &Connection,
     message: Routed,

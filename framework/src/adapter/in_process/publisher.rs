@@ -1,3 +1,5 @@
+//! Publishes to the in-process broker, within the limits that every broker has.
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;

@@ -19,7 +19,7 @@ pub(super) struct PublishingChannel {
     pub(super) address: Arc<str>,
     /// How often it has ended alone. The next one is there at once.
     pub(super) ends: watch::Sender<u64>,
-    /// Until when nothing is written. Whoever waits for it has a place in the line.
+    /// Until when nothing is written. Waiting messages keep their order.
     pub(super) entrance: Mutex<Option<Instant>>,
 }
 

@@ -65,7 +65,7 @@ pub(super) fn is_reply(message: &Routed) -> bool {
     message.way.exchange.is_empty() && message.way.routing_key.starts_with(REPLY_PREFIX)
 }
 
-/// Hands a reply to whoever waits for it.
+/// Hands a reply to the caller that waits for it.
 pub(super) fn reply(message: Routed) -> Publication {
     let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let sink = waiting

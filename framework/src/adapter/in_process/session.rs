@@ -1,3 +1,5 @@
+//! The connection of one app to an in-process broker.
+
 use std::sync::{Arc, MutexGuard, Weak};
 
 use futures::future::BoxFuture;

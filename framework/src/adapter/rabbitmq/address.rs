@@ -1,3 +1,5 @@
+//! The address of a RabbitMQ: several hosts, options, defaults; errors that never show the password.
+
 use std::path::Path;
 use std::str::FromStr;
 

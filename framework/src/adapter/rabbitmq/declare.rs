@@ -20,7 +20,7 @@ use crate::adapter::rabbitmq::errors::{code, declaring, on_channel};
 use crate::adapter::rabbitmq::properties::{short, table_to_client};
 use crate::broker::{BrokerError, QueueState};
 
-/// So many bindings are declared without awaiting each one's answer.
+/// How many bindings are declared at once before their answers are awaited.
 const BINDINGS_AT_ONCE: usize = 64;
 
 /// Waits for an answer of the broker, not for ever.

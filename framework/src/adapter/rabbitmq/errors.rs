@@ -107,14 +107,14 @@ pub(super) fn on_channel(error: &Error) -> BrokerError {
     let reason = said(error);
     match code(error) {
         Some(403) => BrokerError::Forbidden { reason },
-        // Somebody has deleted it. Whoever needs it declares it again.
+        // Somebody has deleted it. The next user declares it again.
         Some(404) => BrokerError::Absent { what: "an exchange or a queue".into(), reason },
         Some(405) => BrokerError::Locked { what: "an exclusive queue".into(), reason },
         Some(406) => match unsettled_for(&reason) {
             Some(limit) => BrokerError::Unsettled { limit },
             None => BrokerError::Protocol { reason },
         },
-        // So many channels as the user may have; others may be closed.
+        // The user's limit on channels is reached; others may be closed later.
         Some(530) if reason.contains("has reached the maximum") => BrokerError::Lost { reason },
         Some(501..=505 | 530 | 540) => BrokerError::Protocol { reason },
         _ => BrokerError::Lost { reason },

@@ -1,14 +1,14 @@
-//! RabbitMQ through `lapin`. Recovery is our own: a lost connection is made again for ever, with a pause that grows and
-//! jitters; exchanges are declared again before anything is published; consumers are opened again by their lanes.
+//! RabbitMQ through `lapin`, without its recovery. A lost connection reconnects without a limit on tries, with growing random
+//! pauses. Exchanges are declared again before anything is published. Lanes open their consumers again.
 
 mod address;
 mod consuming;
 mod declare;
+mod declared;
 mod errors;
-mod kept;
-mod link;
 mod properties;
 mod publishing;
+mod reconnect;
 mod restore;
 mod socket;
 mod writes;
@@ -25,9 +25,9 @@ use tokio::time::timeout;
 use crate::adapter::amqp::delays::Declare;
 use crate::adapter::amqp::{self, Declaration, DeclaredQueue, Delays, Exchange, subscription};
 use crate::adapter::rabbitmq::address::Addresses;
-use crate::adapter::rabbitmq::kept::Kept;
-use crate::adapter::rabbitmq::link::Link;
+use crate::adapter::rabbitmq::declared::Declared;
 use crate::adapter::rabbitmq::publishing::RabbitPublisher;
+use crate::adapter::rabbitmq::reconnect::Link;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
     QueueState, ReplySink, Source, Subscription, Topology, is_direct_reply,
@@ -71,7 +71,7 @@ pub struct RabbitMq {
     consuming: Arc<Link>,
     answering: Arc<Link>,
     /// What is to stand as long as this process lives.
-    kept: Arc<Kept>,
+    declared: Arc<Declared>,
     delays: Arc<Delays>,
     names: Names,
     shown: String,
@@ -82,7 +82,7 @@ impl RabbitMq {
     /// What RabbitMQ can do, with what this adapter adds. The limit on payloads is that of RabbitMQ 4; 3.x takes eight times as much.
     pub const CAPABILITIES: Capabilities = amqp::CAPABILITIES;
 
-    /// Connects once. Afterwards lost connections are made again without end.
+    /// Connects once. Afterwards it reconnects whenever the connection is lost.
     ///
     /// # Errors
     /// When the address makes no sense, nobody answers, or the broker refuses us.
@@ -99,19 +99,19 @@ impl RabbitMq {
             .enable_all()
             .build()
             .map_err(|error| BrokerError::Unreachable { address: shown.clone(), reason: error.to_string() })?;
-        let kept = Arc::<Kept>::default();
+        let declared = Arc::<Declared>::default();
         let (handle, tasks) = (runtime.handle().clone(), Tasks::default());
         let named = |what: &str| format!("{} ({what})", settings.name);
-        let exchanges = Some(Arc::clone(&kept));
+        let exchanges = Some(Arc::clone(&declared));
         let publishing = Link::new(addresses.clone(), named("publishing"), handle.clone(), tasks.clone(), exchanges);
         let answering = Link::shown_by(&publishing, addresses.clone(), named("answering"), handle.clone());
         let consuming = Link::new(addresses, named("consuming"), handle, tasks, None);
         let mut broker = Self {
             publishing,
             answering,
-            delays: Delays::new(settings.names.clone(), declare_over(&consuming, &kept)),
+            delays: Delays::new(settings.names.clone(), declare_over(&consuming, &declared)),
             consuming,
-            kept,
+            declared,
             names: settings.names,
             shown,
             runtime: Some(runtime),
@@ -147,19 +147,19 @@ impl RabbitMq {
     }
 }
 
-async fn declare_and_keep(link: &Link, kept: &Kept, topology: &Declaration) -> Result<(), BrokerError> {
+async fn declare_and_note(link: &Link, declared: &Declared, topology: &Declaration) -> Result<(), BrokerError> {
     // A connection that publishes answers nothing while the broker is short of memory.
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, topology).await?;
-    kept.add(topology);
+    declared.add(topology);
     Ok(())
 }
 
-fn declare_over(link: &Arc<Link>, kept: &Arc<Kept>) -> Declare {
-    let (link, kept) = (Arc::clone(link), Arc::clone(kept));
+fn declare_over(link: &Arc<Link>, declared: &Arc<Declared>) -> Declare {
+    let (link, declared) = (Arc::clone(link), Arc::clone(declared));
     Box::new(move |topology| {
-        let (link, kept) = (Arc::clone(&link), Arc::clone(&kept));
-        Box::pin(async move { declare_and_keep(&link, &kept, &topology).await })
+        let (link, declared) = (Arc::clone(&link), Arc::clone(&declared));
+        Box::pin(async move { declare_and_note(&link, &declared, &topology).await })
     })
 }
 
@@ -188,7 +188,7 @@ impl Broker for RabbitMq {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.names);
-        Box::pin(async move { declare_and_keep(&self.consuming, &self.kept, &declaration).await })
+        Box::pin(async move { declare_and_note(&self.consuming, &self.declared, &declaration).await })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -202,7 +202,7 @@ impl Broker for RabbitMq {
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.names);
         Box::pin(async move {
-            self.kept.remove(&declaration);
+            self.declared.remove(&declaration);
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
             declare::remove(&connection, &declaration).await
         })
@@ -261,8 +261,8 @@ impl Broker for RabbitMq {
     fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {
         Box::pin(async {
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            let mut missing = restore::missing(&connection, &self.kept.exchanges().exchanges).await?;
-            missing.extend(self.kept.take_missing());
+            let mut missing = restore::missing(&connection, &self.declared.exchanges().exchanges).await?;
+            missing.extend(self.declared.take_missing());
             Ok(Some(missing))
         })
     }
@@ -270,7 +270,7 @@ impl Broker for RabbitMq {
     fn restore(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
         Box::pin(async {
             let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
-            restore::restore(&connection, &self.kept.all()).await
+            restore::restore(&connection, &self.declared.all()).await
         })
     }
 
@@ -288,7 +288,7 @@ impl Broker for RabbitMq {
         let link = if spec.answers { &self.answering } else { &self.consuming };
         Box::pin(async {
             link.begin();
-            let consumer = consuming::open(link, &self.consuming, spec, &self.kept, &self.names).await?;
+            let consumer = consuming::open(link, &self.consuming, spec, &self.declared, &self.names).await?;
             // The queue may have been made anew, without the way back to it from a delay.
             self.delays.forget(&spec.queue.name);
             Ok(consumer)

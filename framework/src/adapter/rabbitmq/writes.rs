@@ -32,7 +32,7 @@ pub(super) struct ClientMessage {
 }
 
 impl ClientMessage {
-    /// A message that fits into the client's types, with at most so many bytes of properties.
+    /// Checks that a message fits into the client's types, and its properties into this number of bytes.
     pub(super) fn of(message: Routed, most: usize) -> Result<Self, BrokerError> {
         Ok(Self {
             exchange: short("an exchange's name", &message.way.exchange)?,
@@ -100,7 +100,7 @@ impl Writes {
     /// Waits until all messages are written.
     pub(super) async fn all_written(&mut self) {
         while let Some((_, mut writing)) = self.writing.pop_front() {
-            // What goes wrong has been told to whoever is concerned.
+            // Errors have been reported to the callers already.
             let _ = poll_fn(|cx| writing.poll(cx)).await;
         }
     }

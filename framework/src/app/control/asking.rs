@@ -1,3 +1,5 @@
+//! Sends an order to running processes and reads their answers.
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Which actors of this process are to be paused, resumed or restarted.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ impl Controls {
         Ok(())
     }
 
-    /// Also an actor that stopped by itself hears of it.
+    /// An actor that stopped by itself is told too.
     pub(in crate::app) fn resume(&self, actor: &str) -> Result<(), String> {
         self.named(actor)?.send_modify(|control| control.paused = false);
         Ok(())

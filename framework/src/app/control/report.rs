@@ -1,3 +1,5 @@
+//! The orders that a process understands, and what it answers.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

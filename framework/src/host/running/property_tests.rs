@@ -92,7 +92,7 @@ impl Model {
         Ok(())
     }
 
-    /// Who waited for a run hears of its end: at most one of them takes its outcome, and if none does all ask again.
+    /// Deliveries that waited for a run are told of its end: at most one of them takes its outcome, and if none does all ask again.
     fn hear(&mut self, message: Message, passed: Option<u32>) -> Result<(), TestCaseError> {
         let (heard, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|(of, _)| *of == message);
         self.waiting = rest;

@@ -75,7 +75,7 @@ proptest! {
             Verdict::Settle(settlement) => settlement,
         };
 
-        // Whoever waits hears of the message exactly when it ends, unless its time is over.
+        // The caller is told exactly when the message ends, unless its time is over.
         let ends = matches!(end, End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard);
         prop_assert_eq!(answer, ends && asked != Asked::OneWay && outcome != Outcome::Expired);
         if asked == Asked::Query {
@@ -124,7 +124,7 @@ proptest! {
             };
             let end = match verdict(&case) {
                 Verdict::Again(_) => {
-                    // Cut short: it is given back, and the attempt is made again.
+                    // Interrupted: it is given back, and the attempt runs again.
                     if stops { ran -= 1 } else { attempt += 1 }
                     continue;
                 }
@@ -138,7 +138,7 @@ proptest! {
                 End::Stop => prop_assert!(false),
             }
         }
-        // With so many failures that count it cannot go on.
+        // With this number of counted failures it cannot go on.
         prop_assert!(ended || ran <= most);
     }
 }

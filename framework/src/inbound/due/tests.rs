@@ -1,3 +1,5 @@
+//! The consumer of delayed messages is opened again when nothing comes.
+
 use std::sync::atomic::Ordering;
 
 use super::*;

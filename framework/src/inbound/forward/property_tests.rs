@@ -141,7 +141,7 @@ fn a_message_that_changes_its_queue_stays_for_its_service_and_expires_as_before(
     assert!(*moved.envelope == envelope, "{:?}", moved.envelope);
 }
 
-/// The broker would read it as the address of whoever forwards, and close the channel of one that awaits no replies.
+/// The broker would take it for the reply queue of the forwarding channel, and close a channel that consumes no replies.
 #[test]
 fn an_address_that_means_its_sender_is_not_forwarded_as_ours() {
     let literal = Envelope { reply_to: Some(ReplyTo::Queue(DIRECT_REPLY_TO.into())), ..any::command("it") };

@@ -19,7 +19,7 @@ use crate::message::Kind;
 /// More than enter the mailbox together.
 const PREFETCH: u16 = 20;
 
-/// A consumer with what has come.
+/// A consumer with deliveries that are ready.
 #[derive(Clone, Default)]
 struct Script(Arc<Mutex<VecDeque<Delivery>>>);
 
@@ -102,7 +102,7 @@ impl Turns {
     }
 }
 
-/// So many come, or so many are finished, and then there is a turn.
+/// A number of deliveries come or are finished, and then there is a turn.
 async fn take_turns(steps: Vec<(bool, usize)>) -> Result<(), TestCaseError> {
     let mut turns = Turns::begin(|_| {}).await;
     let script = Script::default();

@@ -14,9 +14,9 @@ use crate::handler::{FailureClass, Outcome};
 /// succeeds, all are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
-    /// So many of a hundred outcomes are failures.
+    /// Percentage of outcomes that must be failures.
     pub percent: u32,
-    /// Of at least so many outcomes.
+    /// The fewest outcomes to judge by.
     pub least: u32,
     /// Within this time.
     pub window: Duration,

@@ -8,10 +8,10 @@ use crate::broker::{BrokerError, Consumer};
 use crate::bus::Counters;
 use crate::handler::Lane;
 use crate::host::Epoch;
-use crate::inbound::lane::alone::id_of;
 use crate::inbound::lane::event::Found;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::probe::Probe;
+use crate::inbound::lane::suspect::id_of;
 use crate::inbound::lane::{LaneLoop, Pace};
 use crate::inbound::settle::Receive;
 use crate::message::{MessageId, is_logged};
@@ -133,7 +133,7 @@ impl LaneLoop {
         self.settings.ordered || self.settings.plan.lane == Lane::Query
     }
 
-    /// Whether what has come would wait so long for the circuit breaker that the broker would close the channel.
+    /// Whether the deliveries here would wait for the circuit breaker until the broker closes the channel.
     fn waits_too_long(&self) -> bool {
         let Some((until, since)) = self.breaker.opens_at().zip(self.deliveries.buffered_since) else { return false };
         Pace::is_too_long(until.duration_since(since), self.settings.consumer_timeout.get())

@@ -14,10 +14,10 @@ use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::message::{Envelope, MessageId, is_logged};
 
-/// So many deliveries enter the mailbox together at most. More would save little, and need memory that is slower to come
+/// The most deliveries that enter the mailbox together. More would save little, and need memory that is slower to come
 /// by.
 const MOST_TOGETHER: usize = 8;
-/// Of what was acknowledged, messages up to so many bytes are known when they come again. Larger ones would keep too much
+/// The largest acknowledged message, in bytes, that is recognised when it comes again. Larger ones would keep too much
 /// memory, and run again.
 const MOST_NOTED: usize = 64 * 1024;
 /// The most queries that are remembered as answered twice.
@@ -63,7 +63,7 @@ impl LaneLoop {
         let Some(held) = self.deliveries.held.get(&number) else { return };
         let envelope = Arc::clone(&held.envelope);
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.channel.epoch));
-        // Only the answer to a query is of no use any more when whoever asked has stopped waiting. All else is to be done.
+        // Only a query is of no use when its caller has stopped waiting. Everything else is handled.
         let patience = envelope.timeout.filter(|_| Asked::of(&envelope) == Asked::Query);
         let waited_for_until = patience.and_then(|timeout| Instant::now().checked_add(timeout));
         let skewed_for = skewed_for(&held.envelope);
@@ -194,7 +194,7 @@ impl LaneLoop {
         // Its receipt is kept until the channel closes, which puts it back where it was.
         let receipt = self.deliveries.held.get_mut(&number).and_then(|held| held.receipt.take());
         self.deliveries.parked.extend(receipt);
-        // Whoever resumes the actor has mended the cause: it begins anew.
+        // Resuming says that the cause is mended, so counting starts again.
         self.settle_alone(number, Receive::Ack);
     }
 

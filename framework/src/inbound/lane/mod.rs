@@ -1,6 +1,5 @@
 //! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
 
-mod alone;
 #[cfg(test)]
 mod batching_tests;
 mod breaker;
@@ -17,6 +16,7 @@ mod parts;
 mod probe;
 #[cfg(test)]
 mod property_tests;
+mod suspect;
 mod turn;
 
 use std::sync::Arc;
@@ -30,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::Counters;
 use crate::host::{Deliver, Finished, Running};
 use crate::inbound::consumers::Consumers;
-use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::breaker::BreakerState;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::known_redeliveries::KnownRedeliveries;
 use crate::inbound::lane::parts::{Answers, ChannelState, Deliveries, Suspect};
+use crate::inbound::lane::suspect::cleared;
 use crate::inbound::settle::{Receive, Settler};
 use crate::inbound::states::LaneStates;
 use crate::inbound::states::Started;
@@ -184,7 +184,7 @@ impl LaneLoop {
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {
-                        // Whoever started us has given up; we will hear that we are to stop.
+                        // The caller has stopped waiting for the start; the stop token follows.
                         let _ = started.send(Ok(()));
                     }
                     let opened = Instant::now();
@@ -225,7 +225,7 @@ impl LaneLoop {
             resumed(&mut self.control).await;
             self.poison = None;
         } else if self.poison.take().is_some() {
-            // Whoever mended the cause resumes the actor, or restarts it.
+            // Somebody mends the cause, and then resumes or restarts the actor.
             let _ = self.control.changed().await;
         } else if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
             tokio::select! {

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Delivery, DeliveryChannel, Receipt};
 use crate::host::{Arrival, Epoch};
-use crate::inbound::lane::alone::Clearing;
+use crate::inbound::lane::suspect::Clearing;
 use crate::inbound::settle::HeldDelivery;
 use crate::message::{Envelope, MessageId};
 
-/// What has come and is not settled, or was settled last.
+/// Deliveries that are not settled, and those that were settled last.
 #[derive(Default)]
 pub(super) struct Deliveries {
     /// By their numbers.

@@ -27,7 +27,7 @@ const PREFETCH: u16 = 4;
 enum Step {
     /// A channel begins, if there is none.
     Begin,
-    /// The broker delivers so many at once, as far as there are permits.
+    /// The broker delivers this number at once, as far as there are permits.
     Deliver(usize),
     /// A handler ends: well, with a failure of ours, or by being dropped.
     Finish {

@@ -1,4 +1,4 @@
-//! One turn of a lane: what has come is handed over, what has ended is settled, and if there is nothing to do it waits.
+//! One turn of a lane: it hands over new deliveries, settles finished ones, and waits if there is nothing to do.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{BrokerError, Consumer, Delivery};
 use crate::handler::Lane;
 use crate::inbound::lane::LaneLoop;
-use crate::inbound::lane::alone::cleared;
 use crate::inbound::lane::event::{Ended, Event};
+use crate::inbound::lane::suspect::cleared;
 
 /// What a consumer has to say.
 enum Heard {
@@ -37,7 +37,7 @@ fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Cont
 }
 
 impl LaneLoop {
-    /// Hands over what has come, as far as there are permits.
+    /// Hands over deliveries as far as there are permits.
     pub(super) fn hand_over_buffered(&mut self) {
         // Asked even if nothing has come: that is when a breaker's pause ends.
         while self.has_permit() {

@@ -1,3 +1,5 @@
+//! Deleted exchanges are found again after a panic of the task that looks for them.
+
 use std::sync::atomic::Ordering;
 
 use super::*;

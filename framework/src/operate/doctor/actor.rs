@@ -8,7 +8,7 @@ use crate::app::record;
 use crate::broker::{BrokerError, Claim, Queue, Subscription, Topology};
 use crate::inbound::is_migrating;
 use crate::inbound::{CONTROL, REBIND_AFTER};
-use crate::operate::dead::{DeadError, DeadLetters, age};
+use crate::operate::dead_letters::{DeadError, DeadLetters, age};
 use crate::operate::doctor::examine::Doctor;
 use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 

@@ -1,3 +1,5 @@
+//! Runs all checks of the doctor.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use crate::inbound::CONTROL;
 use crate::inbound::is_migrating;
 use crate::message::{Envelope, MediaType, MessageId};
 use crate::operate::actors::{Actors, ControlError};
-use crate::operate::dead::DeadError;
+use crate::operate::dead_letters::DeadError;
 use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
 /// How long a confirm may take.

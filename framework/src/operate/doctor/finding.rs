@@ -1,3 +1,5 @@
+//! A finding, and how it was reached.
+
 use std::fmt;
 
 use serde::Serialize;

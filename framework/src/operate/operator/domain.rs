@@ -62,7 +62,7 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
 
 async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
     postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
-    // Whoever has made it.
+    // Whoever declared it.
     let claim = Claim { domain: domain.to_owned(), service: String::new() };
     let claimed = Topology { claims: vec![claim], ..Topology::default() };
     if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {

@@ -21,7 +21,7 @@ use crate::bus::{Address, Bus, Counters, Identity, Options, Outlet, Payload, Tap
 use crate::message::{Kind, MediaType, Name, Secret};
 use crate::operate::actors::{self, ActorCommand};
 use crate::operate::cli::{Common, duration, parse};
-use crate::operate::dead::{self, DeadCommand};
+use crate::operate::dead_letters::{self, DeadCommand};
 use crate::operate::doctor::{self, DoctorArgs};
 use crate::operate::log::start_log;
 use crate::operate::operator::domain::DomainCommand;
@@ -188,7 +188,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
             let options = message.options()?;
             printed(bus.send_key_with(&key, message.payload()?, |_| options).await)
         }
-        // Whoever has the shell may speak for any service.
+        // The operator may act for any service.
         Command::Publish { key, message } => {
             let options = message.options()?.as_owner();
             printed(bus.publish_key_with(&key, message.payload()?, |_| options).await)
@@ -212,7 +212,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
             bus.wait_for_services(services, timeout).await.map_err(|error| error.to_string())
         }
         Command::Actor(command) => actors::obey(command, bus).await,
-        Command::Dead(command) => dead::obey(command, bus).await,
+        Command::Dead(command) => dead_letters::obey(command, bus).await,
         Command::Topology(command) => topology::obey(command, bus, config).await,
         Command::Doctor(args) => doctor::obey(args, bus).await,
         Command::Domain(command) => domain::obey(command, broker, &config.namespace).await,

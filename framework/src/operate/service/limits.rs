@@ -41,7 +41,7 @@ pub(super) async fn reached(running: &Running, limits: RunLimits) -> Reached {
         if let Some(most) = limits.memory_mib.filter(|most| resident_mib().is_some_and(|used| used > *most)) {
             return Reached::Limit(format!("more than {most} MiB of memory used"));
         }
-        // Whoever waits for the services that it needs is not idle; that wait has a limit of its own.
+        // A process that waits for the services it needs is not idle. That wait has its own limit.
         if stats.in_flight > 0 || running.health.waits() || stats.handled != quiet_since.1 {
             quiet_since = (Instant::now(), stats.handled);
         }

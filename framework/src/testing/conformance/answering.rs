@@ -1,3 +1,5 @@
+//! Scenarios about replies.
+
 use std::future::poll_fn;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What scenarios use: two connections and names of their own.
+
 use std::sync::Arc;
 use std::time::Duration;
 

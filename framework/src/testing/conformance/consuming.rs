@@ -1,3 +1,5 @@
+//! Scenarios about consuming and settling.
+
 use std::sync::Arc;
 use std::time::Duration;
 

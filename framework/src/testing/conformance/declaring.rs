@@ -1,3 +1,5 @@
+//! Scenarios about claims, queues and subscriptions.
+
 use super::Bench;
 use super::bench::{next, subscribed, text, to};
 use crate::broker::{BrokerError, Claim, ConsumerSpec, Publication, Queue, Subscription, To, Topology, WhenFull};

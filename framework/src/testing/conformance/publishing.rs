@@ -1,3 +1,5 @@
+//! Scenarios about publishing, routing and confirms.
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

@@ -1,3 +1,5 @@
+//! Delay queues: declared when needed, forgotten, declared again.
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

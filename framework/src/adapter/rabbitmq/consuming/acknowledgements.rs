@@ -31,11 +31,11 @@ pub(super) struct Acks {
     tags: VecDeque<Tag>,
     /// How many are done that the broker does not know of.
     waiting: usize,
-    /// So many are sent without waiting for a quiet moment.
+    /// This number is sent without waiting for a quiet moment.
     most: usize,
 }
 
-/// So many are sent at the latest, whatever the prefetch.
+/// The most that are collected before they are sent, whatever the prefetch.
 const MOST_WAITING: usize = 64;
 
 impl Acks {
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// All orders of so many tags.
+    /// All orders of this number of tags.
     fn orders(tags: u64) -> Vec<Vec<u64>> {
         let Some(shorter) = tags.checked_sub(1) else { return vec![Vec::new()] };
         let insert = |order: &Vec<u64>, place: usize| [&order[..place], &[tags], &order[place..]].concat();

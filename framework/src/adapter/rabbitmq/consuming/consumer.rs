@@ -1,3 +1,5 @@
+//! One consumer on a channel of its own: opens it, reads deliveries, writes acknowledgements.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -14,10 +16,10 @@ use crate::adapter::amqp::{Declaration, DeclaredQueue, Origin, Routed, Way, note
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::consuming::acknowledgements::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
+use crate::adapter::rabbitmq::declared::{ConsumedBindings, Declared};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
-use crate::adapter::rabbitmq::kept::{Kept, Living};
-use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::properties::{from_client, short};
+use crate::adapter::rabbitmq::reconnect::Link;
 use crate::adapter::rabbitmq::writes::{ClientMessage, Writes};
 use crate::broker::{
     Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Receipt,
@@ -29,7 +31,7 @@ pub(in crate::adapter::rabbitmq) async fn open(
     link: &Link,
     declaring: &Link,
     spec: &ConsumerSpec,
-    kept: &Arc<Kept>,
+    declared: &Arc<Declared>,
     names: &Names,
 ) -> Result<Box<dyn Consumer>, BrokerError> {
     let (queue, needs) = (DeclaredQueue::of(&spec.queue), Declaration::of(&spec.topology, names));
@@ -53,7 +55,7 @@ pub(in crate::adapter::rabbitmq) async fn open(
     });
     let (handle, counts_deliveries) = (link.handle.clone(), spec.queue.counts_deliveries());
     let is_of_dead_letters = Names::is_dead_queue(&spec.queue.name);
-    let (last, living) = ((Way::default(), Arc::default()), kept.consumes(&queue, &needs));
+    let (last, living) = ((Way::default(), Arc::default()), declared.consumes(&queue, &needs));
     Ok(Box::new(RabbitConsumer {
         consumer,
         lane,
@@ -194,7 +196,7 @@ struct RabbitConsumer {
     counts_deliveries: bool,
     is_of_dead_letters: bool,
     /// Its bindings are kept.
-    _living: Option<Living>,
+    _living: Option<ConsumedBindings>,
 }
 
 impl Consumer for RabbitConsumer {

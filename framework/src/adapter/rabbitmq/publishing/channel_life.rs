@@ -155,7 +155,7 @@ impl ChannelLife {
         self.rejections.end_overdue(now);
         let mut on_channel = self.send_path.lock();
         on_channel.look_for_overdue(now)?;
-        // A broker that is short of memory says nothing to whoever publishes.
+        // A broker that is short of memory does not answer publishers.
         let waits = !on_channel.in_flight.is_empty() || on_channel.in_flight.overdue() > 0;
         let waits = waits && !self.connection.status().blocked();
         self.liveness.look(now, waits, || ask(&self.channel))
@@ -231,7 +231,7 @@ impl ChannelLife {
         self.confirmed(first).err()
     }
 
-    /// The broker closed the channel or the connection because of some message. One that must have been it hears of it.
+    /// The broker closed the channel or the connection because of some message. If only one can have been it, its caller is told.
     fn strike(&mut self, error: &lapin::Error) {
         let accused = accused(error, &mut self.send_path.lock(), self.send_path.replies_only);
         for number in accused {

@@ -30,7 +30,7 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    /// Puts a message on the channel, and wakes whoever awaits the confirms when it was written. Whether there is nothing
+    /// Puts a message on the channel, and wakes the task that awaits the confirms when it was written. Whether there is nothing
     /// to wait for.
     pub(super) fn publish(&mut self, number: u64, channel: &Arc<Channel>, job: &mut Job, owner: &Waker) -> bool {
         self.writes.put(number, channel, job.client_message(), owner)

@@ -12,7 +12,7 @@ use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 
 /// How soon a message is looked at again whose caller has its answer and which has not been written yet.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
-/// So many places more than twice the messages may be in the row before the oldest ones leave it.
+/// The list may have this number of places more than twice the messages, before it is cleaned up.
 const SPARE_PLACES: usize = 64;
 
 /// Messages by number. Numbers are given in order, and the oldest usually leave first.

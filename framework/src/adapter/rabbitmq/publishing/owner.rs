@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::adapter::rabbitmq::link::Link;
 use crate::adapter::rabbitmq::publishing::in_flight::InFlight;
 use crate::adapter::rabbitmq::publishing::job::Job;
 use crate::adapter::rabbitmq::publishing::send_path::{MAX_UNCONFIRMED, SendPath};
 use crate::adapter::rabbitmq::publishing::waiting::Waiting;
+use crate::adapter::rabbitmq::reconnect::Link;
 use crate::broker::{ReplyEvent, ReplySink};
 
 /// The most messages that wait for the owner of the channel; more wait in their callers.
@@ -29,7 +29,7 @@ pub(super) struct Owner {
 }
 
 impl Drop for Owner {
-    /// Nobody awaits what is in flight any more: whoever waits for it hears of it as it is dropped.
+    /// Gives up what is in flight: its callers are told when it is dropped.
     fn drop(&mut self) {
         let in_flight = self.send_path.lock().end();
         drop(in_flight);

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::rabbitmq::declare;
-use crate::adapter::rabbitmq::link::{Link, LinkState};
 use crate::adapter::rabbitmq::publishing::channel_life::{ChannelLife, End};
 use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
 use crate::adapter::rabbitmq::publishing::owner::{MAX_WAITING, Owner, QUEUE};
 use crate::adapter::rabbitmq::publishing::send_path::SendPath;
 use crate::adapter::rabbitmq::publishing::waiting::Waiting;
+use crate::adapter::rabbitmq::reconnect::{Link, LinkState};
 use crate::broker::{
     Addressed, BrokerError, Names, Publication, Publisher, ReplyEvent, ReplySink, To, is_direct_reply,
 };
@@ -250,7 +250,7 @@ impl Owner {
         }
     }
 
-    /// Whoever still waits hears of it as the messages are dropped.
+    /// Callers that still wait are told when their messages are dropped.
     async fn stop(&mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);

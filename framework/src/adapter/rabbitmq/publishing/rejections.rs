@@ -136,7 +136,7 @@ impl Rejections {
         let Some(trying) = &mut self.trying else { return std::future::pending().await };
         if let Progress::Opening(opening) = &mut trying.progress {
             let channel = opening.await;
-            // Whoever has heard meanwhile how it ended, or has left, must not find it sent after that.
+            // A message whose caller has its result, or has left, must not be sent after that.
             trying.progress = Progress::Publishing(match channel.filter(|_| trying.job.is_awaited()) {
                 Some(channel) => publish_on(channel, trying.job.client_message()).boxed(),
                 None => ready(None).boxed(),

@@ -1,5 +1,5 @@
 //! The send path of one confirm channel. If nothing is queued or in flight, the calling thread publishes directly and the owner
-//! task need not be woken. Otherwise the owner publishes what has come in one go, which costs less for each message. Order is kept.
+//! task need not be woken. Otherwise the owner publishes all that waits in one go, which costs less for each message. Order is kept.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -98,7 +98,7 @@ impl SendPath {
         if !on_channel.is_unheard() {
             return on_channel.confirms.poll_next(cx).map(Some);
         }
-        // The reply first, so that whoever waits for it is woken once.
+        // The reply first, so that its caller is woken once.
         if on_channel.replied {
             on_channel.replied = false;
             return on_channel.confirms.poll_next(&mut Context::from_waker(Waker::noop())).map(Some);
@@ -126,7 +126,7 @@ impl SendPath {
         self.waiting.load(Ordering::Acquire) >= MAX_UNCONFIRMED
     }
 
-    /// So many messages have come to the owner at once.
+    /// This number of messages has come to the owner at once.
     pub(super) fn note_burst(&self, together: usize) {
         self.bursts.store(together > 1, Ordering::Relaxed);
     }
@@ -136,7 +136,7 @@ impl SendPath {
         if self.bursts.load(Ordering::Relaxed) {
             return Err(job);
         }
-        // Whoever has the lock is busy with the channel; nobody waits for that.
+        // Another thread has the lock and uses the channel; do not wait for it.
         let mut on_channel = match self.on_channel.try_lock() {
             Ok(on_channel) => on_channel,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

@@ -41,7 +41,7 @@ impl Default for SilentTargets {
 }
 
 impl SilentTargets {
-    /// A target has kept silent; so many of its messages are on the channel.
+    /// A target has confirmed nothing for a while, with this number of messages on the channel.
     pub(super) fn note(&mut self, target: Way, unconfirmed: usize, now: Instant) {
         if self.0.len() < MOST_TARGETS {
             self.0.entry(target).or_insert(Silent { unconfirmed, tried: now, taken_elsewhere: false });

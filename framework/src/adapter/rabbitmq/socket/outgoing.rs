@@ -25,7 +25,7 @@ impl Outgoing {
         &self.ready[self.left..]
     }
 
-    /// So many bytes of it have left.
+    /// How many bytes of it have left.
     pub(super) fn has_left(&mut self, count: usize) {
         self.left += count;
         if self.left >= self.ready.len() {
@@ -54,7 +54,7 @@ impl Outgoing {
         at
     }
 
-    /// So many of the bytes have left as they are.
+    /// This number of bytes has left unchanged.
     pub(super) fn passed(&mut self, bytes: &[u8], count: usize) {
         let mut at = self.passing.min(count);
         self.passing -= at;

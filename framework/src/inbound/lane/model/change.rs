@@ -116,7 +116,7 @@ impl World {
         (held.note, held.stage) = (false, Stage::Settled(receive));
         let message = held.copy.index();
         if receive == Receive::Ack {
-            // Whoever was handled to the end is no suspect any more.
+            // A message that was handled to its end is no longer a suspect.
             (self.notes[message], self.left_by_stops[message]) = (0, 0);
             self.processes.iter_mut().flat_map(|process| &mut process.held).for_each(|other| {
                 other.note &= other.copy.index() != message;

@@ -3,7 +3,7 @@
 use super::world::{Copy_, End, Held, Process, Stage};
 
 impl Process {
-    /// Hands over what has come, as far as there are permits. A suspect waits until it is alone.
+    /// Hands over deliveries as far as there are permits. A suspect waits until it is alone.
     pub(super) fn hand_over_buffered(&mut self, prefetch: usize, suspected_after: u8) {
         while self.up && !self.stopping && !self.buffer.is_empty() && !self.alone() {
             let held = self.held.iter().filter(|held| held.current).count();
@@ -63,7 +63,7 @@ impl Process {
         }
     }
 
-    /// Whoever waits asks again.
+    /// Waiting deliveries ask again.
     pub(super) fn wake(&mut self, message: u8) {
         for held in self.held.iter_mut().filter(|held| held.copy.message == message) {
             if matches!(held.stage, Stage::Joined | Stage::After) {

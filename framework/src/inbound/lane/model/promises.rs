@@ -203,7 +203,7 @@ fn code_that_would_break_a_promise_is_found_out() {
     assert!(Space::search(never, &PROMISES).unwrap().ends().is_err());
 }
 
-/// A note tells of a process that handles a suspect, or died of it. Whoever finds it cannot tell which. So a process that
+/// A note tells of a process that handles a suspect, or died of it. A process that finds the note cannot tell which. So a process that
 /// lives and has lost its channel counts as one that died, as long as it handles the suspect.
 #[test]
 fn a_process_that_lost_its_channel_while_it_handles_a_suspect_counts_as_one_that_died() {

@@ -6,7 +6,7 @@ use super::real::Real;
 use super::steps::{Action, Attempt, Sent};
 use super::world::{End, Faults, MESSAGES, PROCESSES, Rules, Stage, World};
 
-/// So many ways.
+/// How many ways are tried.
 const WAYS: u64 = 300;
 /// The most steps of one.
 const STEPS: usize = 60;

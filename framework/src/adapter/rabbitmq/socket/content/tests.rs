@@ -1,3 +1,5 @@
+//! Frames with headers, whole and broken.
+
 use lapin::types::AMQPValue;
 use lapin::types::parsing::parse_field_table;
 use proptest::prelude::*;
@@ -24,7 +26,7 @@ fn text(name: &[u8], value: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// A header `deep` that is so many levels deep.
+/// A header `deep` with this number of levels.
 fn nested(depth: usize, tag: u8) -> Vec<u8> {
     let mut value = Vec::new();
     for level in 0..depth {

@@ -1,3 +1,5 @@
+//! A socket whose bytes come and leave in any pieces.
+
 use std::collections::VecDeque;
 
 use futures::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! One connection that is made again whenever it is lost, without end.
+//! One connection to the broker. When it is lost, it reconnects, without a limit on the number of tries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,32 +12,32 @@ use tokio::time::{sleep, timeout};
 
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::address::{Addresses, shown};
+use crate::adapter::rabbitmq::declared::Declared;
 use crate::adapter::rabbitmq::errors::{connecting, of_all};
-use crate::adapter::rabbitmq::kept::Kept;
 use crate::adapter::rabbitmq::{declare, restore, socket};
 use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};
 use crate::supervise::{Backoff, Tasks, supervise};
 
-/// The first pause after a connection was lost; it doubles up to the last, and half of it is chance.
+/// The pause before the first try to reconnect. It doubles with each try; half of it is random.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// How often a connection is looked at, beside what it tells by itself.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the state of the connection is read, besides its events.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long after an error the connection knows whether it is gone.
-const SETTLES: Duration = Duration::from_millis(20);
+/// How long the client needs after an error to know whether the connection is gone.
+const ERROR_SETTLE_TIME: Duration = Duration::from_millis(20);
 
-/// What a frame has beside properties and headers, and what their size is wrong by at most.
+/// Bytes of a frame that are neither properties nor headers, with a margin for the estimate of their size.
 const FRAME_BYTES: usize = 256;
 
-/// How a link stands.
+/// The state of a link.
 #[derive(Clone)]
 pub(super) enum LinkState {
     Down(BrokerError),
-    /// The connection, and its number.
+    /// The connection, and its number: 1 for the first one, one more for each reconnect.
     Up(Arc<Connection>, u64),
-    /// Closed by us, for good.
+    /// We have closed it. It does not reconnect.
     Closed,
 }
 
@@ -49,13 +49,13 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     state: watch::Sender<LinkState>,
     shown: watch::Sender<ConnectionState>,
-    /// What must stand before the link counts as up again.
-    kept: Option<Arc<Kept>>,
-    /// The largest frame of the present connection, in bytes.
+    /// What is declared on each new connection before the link is reported as up.
+    declared: Option<Arc<Declared>>,
+    /// The largest frame of the current connection, in bytes.
     frame_max: AtomicUsize,
-    /// Another link of which is said too that it is blocked when this one is.
+    /// Another link. When the broker blocks this one, both are reported as blocked.
     also_shown: Option<Arc<Link>>,
-    /// Whether it is kept up.
+    /// Whether the task that reconnects has started.
     begun: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ impl Link {
         name: String,
         handle: Handle,
         tasks: Tasks,
-        kept: Option<Arc<Kept>>,
+        declared: Option<Arc<Declared>>,
     ) -> Arc<Self> {
         let state = watch::channel(LinkState::Down(BrokerError::Lost { reason: "not connected yet".into() })).0;
         let shown = watch::channel(ConnectionState { up: false, epoch: 0, blocked: false }).0;
@@ -76,14 +76,14 @@ impl Link {
             tasks,
             state,
             shown,
-            kept,
+            declared,
             also_shown: None,
             begun: AtomicBool::new(false),
             frame_max: AtomicUsize::new(usize::MAX),
         })
     }
 
-    /// A link of which the other one says too that the broker blocks it.
+    /// A second link: when the broker blocks it, the other link is reported as blocked too.
     pub(super) fn shown_by(other: &Arc<Self>, addresses: Addresses, name: String, handle: Handle) -> Arc<Self> {
         let mut link = Self::new(addresses, name, handle, other.tasks.clone(), None);
         if let Some(link) = Arc::get_mut(&mut link) {
@@ -92,14 +92,14 @@ impl Link {
         link
     }
 
-    /// What the connection was told before anybody listened is not told again: it is asked.
-    fn look_whether_blocked(&self, connection: &Connection) {
+    /// Reads whether the broker blocks the connection: events from before we listened are not repeated.
+    fn read_blocked(&self, connection: &Connection) {
         if connection.status().blocked() && !self.shown.borrow().blocked {
             self.set_blocked(true);
         }
     }
 
-    /// Says whether the broker blocks this link, or the one that is shown by it.
+    /// Reports whether the broker blocks this link, here and on the link it is shown by.
     fn set_blocked(&self, blocked: bool) {
         let shown_by = self.also_shown.as_deref().unwrap_or(self);
         let own = matches!(&*shown_by.state.borrow(), LinkState::Up(connection, _) if connection.status().blocked());
@@ -107,31 +107,36 @@ impl Link {
         self.shown.send_modify(|shown| shown.blocked = blocked);
     }
 
-    /// Connects for the first time, and keeps the link up from then on.
+    /// Connects, and from then on reconnects whenever the connection is lost.
     pub(super) async fn start(self: &Arc<Self>) -> Result<(), BrokerError> {
         let connection = self.connect().await?;
         self.replace(LinkState::Up(connection, 1));
         self.begun.store(true, Ordering::Release);
-        self.spawn_keep_up();
+        self.spawn_reconnecting();
         Ok(())
     }
 
-    /// Connects when it is needed for the first time, and keeps the link up from then on. Nobody waits for it here.
+    /// Starts to connect in the background, once; later calls do nothing.
     pub(super) fn begin(self: &Arc<Self>) {
         if !self.begun.swap(true, Ordering::AcqRel) {
-            self.spawn_keep_up();
+            self.spawn_reconnecting();
         }
     }
 
-    fn spawn_keep_up(self: &Arc<Self>) {
-        let (kept_up, closed) = (Arc::clone(self), Arc::clone(self));
-        let keep_up = async move || Arc::clone(&kept_up).keep_up().await;
+    fn spawn_reconnecting(self: &Arc<Self>) {
+        let (link, closed) = (Arc::clone(self), Arc::clone(self));
+        let keep_connected = async move || Arc::clone(&link).keep_connected().await;
         let name = format!("connection {}", self.name);
-        self.handle.spawn(supervise(self.tasks.clone(), name, async move { closed.until_closed().await }, keep_up));
+        self.handle.spawn(supervise(
+            self.tasks.clone(),
+            name,
+            async move { closed.until_closed().await },
+            keep_connected,
+        ));
     }
 
     pub(super) async fn until_closed(&self) {
-        // Fails only when the link is gone, which is as good.
+        // An error means that the link was dropped, which also counts as closed.
         let _ = self.subscribe().wait_for(|state| matches!(state, LinkState::Closed)).await;
     }
 
@@ -143,7 +148,7 @@ impl Link {
         self.state.subscribe()
     }
 
-    /// The connection and its number, once it is up.
+    /// Waits until the link is up; gives the connection and its number.
     pub(super) async fn up(&self, patience: Duration) -> Result<(Arc<Connection>, u64), BrokerError> {
         let mut state = self.subscribe();
         let settled = timeout(patience, state.wait_for(|state| !matches!(state, LinkState::Down(_)))).await;
@@ -159,18 +164,18 @@ impl Link {
         }
     }
 
-    /// Closes the connection in good order.
+    /// Closes the connection and waits for the broker's answer, within a limit.
     pub(super) async fn close(&self) {
         self.shown.send_modify(|shown| shown.up = false);
         if let LinkState::Up(connection, _) = self.state.send_replace(LinkState::Closed)
             && connection.status().connected()
         {
-            // The broker notices the end of the connection also without being told.
+            // If the broker does not answer, it sees the socket close.
             let _ = timeout(ANSWER_TIMEOUT, connection.close(200, "OK".into())).await;
         }
     }
 
-    /// Ends the link without waiting.
+    /// Closes the link without waiting for the broker.
     pub(super) fn shut(&self) {
         self.shown.send_modify(|shown| shown.up = false);
         self.state.send_replace(LinkState::Closed);
@@ -186,15 +191,15 @@ impl Link {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }
 
-    /// Goes on from whatever the link is, because a run before this one may have panicked.
-    async fn keep_up(self: Arc<Self>) {
+    /// Reconnects until the link is closed. It starts from the current state, because an earlier run may have panicked.
+    async fn keep_connected(self: Arc<Self>) {
         let (mut epoch, mut connection) = match &*self.state.borrow() {
             LinkState::Up(connection, epoch) => (*epoch, Some(Arc::clone(connection))),
             LinkState::Down(_) | LinkState::Closed => (self.shown.borrow().epoch, None),
         };
         loop {
             if let Some(connection) = connection.take() {
-                lost(&connection, &self).await;
+                until_lost(&connection, &self).await;
                 self.set_blocked(false);
                 if self.is_closed() {
                     return;
@@ -202,7 +207,7 @@ impl Link {
                 tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
                 self.replace(LinkState::Down(BrokerError::Lost { reason: "connecting again".into() }));
             }
-            let Some(made) = self.connect_again(epoch > 0).await else { return };
+            let Some(made) = self.reconnect(epoch > 0).await else { return };
             epoch += 1;
             self.replace(LinkState::Up(Arc::clone(&made), epoch));
             if epoch > 1 {
@@ -212,8 +217,8 @@ impl Link {
         }
     }
 
-    /// Tries until it works; nothing once the link is closed.
-    async fn connect_again(&self, pause_first: bool) -> Option<Arc<Connection>> {
+    /// Tries until a connection is open. `None` once the link is closed.
+    async fn reconnect(&self, pause_first: bool) -> Option<Arc<Connection>> {
         let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         if pause_first {
             sleep(backoff.random()).await;
@@ -234,7 +239,7 @@ impl Link {
         None
     }
 
-    /// Sets a new state, unless the link was closed meanwhile.
+    /// Sets a new state, unless the link has been closed.
     fn replace(&self, new: LinkState) {
         if self.is_closed() {
             return;
@@ -252,7 +257,7 @@ impl Link {
         });
     }
 
-    /// Tries each node once.
+    /// Tries each node once, in the order of the address.
     async fn connect(&self) -> Result<Arc<Connection>, BrokerError> {
         let mut errors = Vec::new();
         for uri in &self.addresses.nodes {
@@ -271,35 +276,35 @@ impl Link {
                 Ok(Err(error)) => connecting(&error, &address),
                 Err(_) => BrokerError::Unreachable { address, reason: format!("no answer within {ANSWER_TIMEOUT:?}") },
             };
-            // What one refuses another may grant.
+            // Another node may accept what this one refuses.
             errors.push(error);
         }
         Err(of_all(errors))
     }
 
     async fn prepare(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let Some(kept) = &self.kept else { return Ok(()) };
-        let topology = kept.exchanges();
+        let Some(declared) = &self.declared else { return Ok(()) };
+        let topology = declared.exchanges();
         let missing = restore::missing(connection, &topology.exchanges).await?;
         if !missing.is_empty() {
-            kept.found_missing(missing);
+            declared.found_missing(missing);
         }
         declare::declare(connection, &topology).await
     }
 }
 
-/// Waits until a connection is gone, or the link was closed.
-async fn lost(connection: &Connection, link: &Link) {
+/// Waits until the connection is lost, or the link is closed.
+async fn until_lost(connection: &Connection, link: &Link) {
     let mut state = link.subscribe();
     let mut events = connection.events_listener();
-    let mut look = LOOK;
+    let mut pause = POLL_INTERVAL;
     while connection.status().connected() {
-        link.look_whether_blocked(connection);
+        link.read_blocked(connection);
         tokio::select! {
             event = events.next() => match event {
                 None => return,
-                // Also the mistake of one channel is reported here: the connection itself says whether it is gone.
-                Some(Event::Error(_)) => look = SETTLES,
+                // Errors of single channels are reported here too; only the state says whether the connection is gone.
+                Some(Event::Error(_)) => pause = ERROR_SETTLE_TIME,
                 Some(Event::ConnectionBlocked(reason)) => {
                     tracing::warn!(reason, "the broker blocks publishers");
                     link.set_blocked(true);
@@ -310,7 +315,7 @@ async fn lost(connection: &Connection, link: &Link) {
                 }
                 Some(_) => {}
             },
-            () = sleep(look) => look = LOOK,
+            () = sleep(pause) => pause = POLL_INTERVAL,
             closed = state.wait_for(|state| matches!(state, LinkState::Closed)) => {
                 drop(closed);
                 return;

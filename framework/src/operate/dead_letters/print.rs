@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::operate::dead::filter::DeadFilter;
-use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::place::DeadLetters;
+use crate::operate::dead_letters::filter::DeadFilter;
+use crate::operate::dead_letters::letter::DeadLetter;
+use crate::operate::dead_letters::place::DeadLetters;
 use crate::operate::output;
 use crate::operate::printable::{cut, json_line, one_line};
 

@@ -1,3 +1,5 @@
+//! Replays dead letters: the pace, the canary, the confirms.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +10,11 @@ use crate::broker::Receipt;
 use crate::bus::RequestError;
 use crate::inbound::is_migrating;
 use crate::message::Value;
-use crate::operate::dead::error::DeadError;
-use crate::operate::dead::filter::DeadFilter;
-use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::place::{DeadLetters, not_moved};
-use crate::operate::dead::walk::Walk;
+use crate::operate::dead_letters::error::DeadError;
+use crate::operate::dead_letters::filter::DeadFilter;
+use crate::operate::dead_letters::letter::DeadLetter;
+use crate::operate::dead_letters::place::{DeadLetters, not_moved};
+use crate::operate::dead_letters::walk::Walk;
 use crate::operate::migrate::LOOK;
 
 /// The attempt of a message that is not to be tried again.
@@ -62,7 +64,7 @@ pub struct Replayed {
     pub canary_failed: Option<String>,
 }
 
-/// The time between two letters at so many per second; none for what is no rate.
+/// The time between two letters at this rate per second; `None` if it is not a rate.
 fn pause_for(rate: f64) -> Option<Duration> {
     let pause = Duration::try_from_secs_f64(1.0 / rate.max(SLOWEST));
     pause.ok().filter(|_| rate > 0.0)
@@ -127,7 +129,7 @@ impl DeadLetters {
 }
 
 impl Going<'_> {
-    /// So many letters have their turn before the broker takes the last of them back.
+    /// How many letters are replayed before the broker would take the last of them back.
     fn most_in_time(&self) -> u16 {
         let turns = self.pause.map_or(u128::MAX, |pause| LONGEST_WINDOW.as_nanos() / pause.as_nanos().max(1));
         u16::try_from(turns).unwrap_or(u16::MAX)
@@ -222,7 +224,7 @@ impl Going<'_> {
                 walk.keep(&letter, receipt).await?;
                 return Err(not_moved(&letter, error));
             }
-            // It is in the actor's queue for certain; whoever comes handles it.
+            // It is in the actor's queue; the next consumer handles it.
             Err(RequestError::TimedOut { after, .. }) => {
                 walk.done(&letter, receipt);
                 return Ok(Some(format!("{name} was not handled within {after:?}; it waits in {:?}", letter.home())));

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::broker::{ConsumerSpec, Queue, Receipt, Topology};
-use crate::operate::dead::error::DeadError;
-use crate::operate::dead::filter::DeadFilter;
-use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::place::DeadLetters;
-use crate::operate::dead::walk::{PATIENCE, Walk};
+use crate::operate::dead_letters::error::DeadError;
+use crate::operate::dead_letters::filter::DeadFilter;
+use crate::operate::dead_letters::letter::DeadLetter;
+use crate::operate::dead_letters::place::DeadLetters;
+use crate::operate::dead_letters::walk::{PATIENCE, Walk};
 
 /// The most bytes of letters that are listed at once.
 const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;

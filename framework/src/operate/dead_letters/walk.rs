@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::broker::{BrokerError, Consumer, ConsumerSpec, DeliveryChannel, Queue, Receipt, Topology};
-use crate::operate::dead::error::DeadError;
-use crate::operate::dead::letter::{DeadLetter, Fnv};
-use crate::operate::dead::place::{DeadLetters, DeadProgress};
+use crate::operate::dead_letters::error::DeadError;
+use crate::operate::dead_letters::letter::{DeadLetter, Fnv};
+use crate::operate::dead_letters::place::{DeadLetters, DeadProgress};
 
 /// The letters of the first window: nothing is known of their size yet.
 const FIRST_WINDOW: u16 = 32;
-/// A window has at most so many times the letters of the one before.
+/// How much larger a window may be than the one before.
 const GROWTH: u16 = 8;
 /// About how many bytes a window may have, by the size of the letters in the one before.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
@@ -35,7 +35,7 @@ const RETURN_LOOK: Duration = Duration::from_millis(5);
 const LAST_ACKS: Duration = Duration::from_millis(100);
 /// How often it is looked whether letters came back that are done.
 const MOST_ROUNDS: usize = 3;
-/// After so many looks a letter is written anew, because the broker counts them and has a limit.
+/// After this number of reads a letter is written anew, because the broker counts deliveries and has a limit.
 const MOST_LOOKS: u32 = 100;
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(1);
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
         Ok(kept)
     }
 
-    /// Waits until so many letters are in the queue again; not if somebody else consumes it, and not for ever.
+    /// Waits until this number of letters is in the queue again. It does not wait if the queue has another consumer, and not for ever.
     async fn are_back(&self, letters: u64, until: Instant) -> Result<(), DeadError> {
         while Instant::now() < until {
             match self.letters.bus.broker.inspect(&self.queue).await? {

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use crate::app::record;
 use crate::broker::{Addressed, Names, Subscription};
 use crate::bus::{Bus, SendError};
-use crate::operate::dead::error::DeadError;
-use crate::operate::dead::filter::DeadFilter;
-use crate::operate::dead::letter::DeadLetter;
+use crate::operate::dead_letters::error::DeadError;
+use crate::operate::dead_letters::filter::DeadFilter;
+use crate::operate::dead_letters::letter::DeadLetter;
 
 /// The most letters that are asked for at once, unless somebody says fewer.
 const MOST_IN_WINDOW: u16 = 1_000;

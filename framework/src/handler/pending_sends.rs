@@ -1,3 +1,5 @@
+//! Messages that a handler has sent; they leave when it succeeds.
+
 use crate::bus::SendError;
 use crate::message::Envelope;
 
@@ -16,19 +18,19 @@ impl Default for HeldLimits {
     }
 }
 
-/// In boxes, because they are large and move on.
+/// Envelopes are large, so the list holds boxes.
 #[allow(clippy::vec_box, reason = "a list that grows, or is taken, copies no envelope")]
 pub type Envelopes = Vec<Box<Envelope>>;
 
-/// Messages that leave only if the handler succeeds, in the order of the calls.
+/// What one handler has sent so far, in the order of the calls. It leaves only if the handler succeeds.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct PendingSends {
     messages: Envelopes,
     bytes: usize,
     ended: bool,
 }
 
-impl Held {
+impl PendingSends {
     pub(super) fn push(&mut self, envelope: Box<Envelope>, limits: HeldLimits) -> Result<(), SendError> {
         if self.ended {
             return Err(SendError::HandlerEnded);

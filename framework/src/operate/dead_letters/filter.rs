@@ -1,6 +1,8 @@
+//! Which dead letters are meant.
+
 use std::time::{Duration, SystemTime};
 
-use crate::operate::dead::letter::DeadLetter;
+use crate::operate::dead_letters::letter::DeadLetter;
 
 /// Which dead letters are meant. Nothing said is all of them.
 #[derive(Debug, Clone, Default)]

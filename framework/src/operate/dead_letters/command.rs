@@ -10,12 +10,12 @@ use postrider_grammar::check_pattern;
 use crate::bus::Bus;
 use crate::codec::{self, Codec};
 use crate::operate::cli::duration;
-use crate::operate::dead::filter::DeadFilter;
-use crate::operate::dead::letter::DeadLetter;
-use crate::operate::dead::place::DeadLetters;
-use crate::operate::dead::place::DeadProgress;
-use crate::operate::dead::print;
-use crate::operate::dead::replay::Replay;
+use crate::operate::dead_letters::filter::DeadFilter;
+use crate::operate::dead_letters::letter::DeadLetter;
+use crate::operate::dead_letters::place::DeadLetters;
+use crate::operate::dead_letters::place::DeadProgress;
+use crate::operate::dead_letters::print;
+use crate::operate::dead_letters::replay::Replay;
 use crate::operate::output;
 use crate::operate::printable::{json_lines, one_line};
 

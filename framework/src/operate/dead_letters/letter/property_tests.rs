@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::headers::ORIGINAL_EXPIRATION;
 use crate::broker::{To, any};
 use crate::message::Headers;
-use crate::operate::dead::DeadFilter;
+use crate::operate::dead_letters::DeadFilter;
 
 fn filter() -> impl Strategy<Value = DeadFilter> {
     let text = || prop::option::of("[a-z#*.]{0,6}");
@@ -30,7 +30,7 @@ proptest! {
         prop_assert!(!letter.address().is_empty() && letter.address().bytes().all(|b| b.is_ascii_alphanumeric()));
         let again = DeadLetter::of("postrider.invoice.dead", &delivery);
         prop_assert_eq!(again.address(), letter.address());
-        prop_assert!(!crate::operate::dead::print::row(&letter).chars().any(char::is_control));
+        prop_assert!(!crate::operate::dead_letters::print::row(&letter).chars().any(char::is_control));
         if letter.at().is_none() {
             let mut aged = DeadFilter::all();
             aged.newer_than = Some(Duration::MAX);

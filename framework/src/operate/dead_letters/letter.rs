@@ -1,3 +1,5 @@
+//! One dead letter, and its address.
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,3 +1,5 @@
+//! Errors of working on dead letters.
+
 use crate::broker::BrokerError;
 use crate::bus::SendError;
 
