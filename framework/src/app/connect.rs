@@ -17,7 +17,7 @@ use crate::app::config::Config;
 use crate::broker::{Broker, BrokerError};
 
 /// The pause between two tries to reach the broker at the start.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What went wrong, and who has said where the broker is.
 pub(crate) fn told(config: &Config, error: &BrokerError) -> String {
@@ -51,12 +51,12 @@ pub(crate) async fn connect(
             Ok(broker) => return Ok(broker),
             Err(error) => error,
         };
-        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
+        if error.is_permanent() || Instant::now() + RETRY_DELAY >= deadline {
             return Err(error);
         }
         tracing::warn!(%error, "trying again");
         waits(&error);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

@@ -17,9 +17,9 @@ use crate::bus::{Bus, RequestError, SendError};
 use crate::supervise::panic_text;
 
 /// How long one question waits for its answer; a restarted broker may have lost it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a service is asked again that nobody has started yet.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Why a service was waited for in vain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +91,7 @@ async fn wait_for(bus: &Bus, services: Vec<String>, within: Duration, there: imp
 async fn ask_until_answered(bus: &Bus, service: &str, started: Instant, within: Duration) -> Result<(), String> {
     loop {
         let left = within.saturating_sub(started.elapsed());
-        let problem = match answers(bus, service, PATIENCE.min(left).max(Duration::from_millis(1))).await {
+        let problem = match answers(bus, service, ANSWER_TIMEOUT.min(left).max(Duration::from_millis(1))).await {
             Ok(()) => return Ok(()),
             Err(RequestError::Send(SendError::Unroutable { .. })) => format!("{service:?} has not started"),
             Err(error) => error.to_string(),
@@ -100,7 +100,7 @@ async fn ask_until_answered(bus: &Bus, service: &str, started: Instant, within: 
         if left.is_zero() {
             return Err(problem);
         }
-        tokio::time::sleep(PAUSE.min(left)).await;
+        tokio::time::sleep(RETRY_DELAY.min(left)).await;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::broker::{Broker, BrokerError, Names, Topology};
 use crate::inbound::{UpkeepSettings, keep_bound, were_deleted};
 
 /// The pause between two tries to declare at the start.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Declares what must stand before anything is sent; whether others are to be told, because somebody had deleted it.
 ///
@@ -40,11 +40,11 @@ pub(super) async fn patiently<T>(
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        if error.is_permanent() || Instant::now() + PAUSE >= deadline {
+        if error.is_permanent() || Instant::now() + RETRY_DELAY >= deadline {
             return Err(error);
         }
         tracing::warn!(%error, "the start cannot go on; trying again");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

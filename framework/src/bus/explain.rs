@@ -13,7 +13,7 @@ use crate::message::{Envelope, Key, Kind, MediaType, Name};
 /// A name that no service can have: a service that receives a message for it drops the message unread.
 pub(crate) const NOBODY: &str = "tap";
 /// How long the broker may take to say whether a query has an owner.
-const PATIENCE: Duration = Duration::from_secs(5);
+const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same error, or a better one: a key that nobody takes as a command, or as the message of a channel, may be a query.
 pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, deadline: Instant) -> SendError {
@@ -21,7 +21,7 @@ pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, deadl
         SendError::Unroutable { kind: kind @ (Kind::Command | Kind::Channel), key, .. } => (*kind, key),
         _ => return error,
     };
-    let asked = publisher.publish(question(key), deadline.min(Instant::now() + PATIENCE)).await;
+    let asked = publisher.publish(question(key), deadline.min(Instant::now() + OWNER_TIMEOUT)).await;
     // Only a confirm says that a queue takes it; anything else leaves the first error as it is.
     if !matches!(asked, Ok(Publication::Confirmed)) {
         return error;

@@ -61,21 +61,21 @@ pub trait AnswersNothing {
 impl<M, R> AnswersNothing for ReplyProbe<M, R> {}
 
 /// The most bytes of a text made at compile time; a longer one is cut. Two keys and two names fit.
-const MOST: usize = 1_000;
+const MAX_TEXT_BYTES: usize = 1_000;
 
 /// A text made at compile time.
 pub struct Text {
-    bytes: [u8; MOST],
+    bytes: [u8; MAX_TEXT_BYTES],
     length: usize,
 }
 
 impl Text {
     const fn of(parts: &[&str]) -> Self {
-        let mut text = Self { bytes: [0; MOST], length: 0 };
+        let mut text = Self { bytes: [0; MAX_TEXT_BYTES], length: 0 };
         let mut part = 0;
         while part < parts.len() {
             let (bytes, mut at) = (parts[part].as_bytes(), 0);
-            while at < bytes.len() && text.length < MOST {
+            while at < bytes.len() && text.length < MAX_TEXT_BYTES {
                 text.bytes[text.length] = bytes[at];
                 text.length += 1;
                 at += 1;

@@ -11,9 +11,9 @@ use crate::bus::Outlet;
 use crate::message::{Envelope, MediaType};
 
 /// How long to wait for a record that is there, and for one to be written.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often records that somebody else reads are looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Reads records without taking them: they go back as the consumer closes. What has been read so often that the broker
 /// drops it is missing then.
@@ -36,7 +36,7 @@ pub(crate) async fn peek<T: DeserializeOwned>(
     let (mut read, mut receipts) = (Vec::new(), Vec::new());
     for _ in 0..ready.min(most.into()) {
         // Somebody else may be reading them at the same time; then there are fewer.
-        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { break };
+        let Ok(Some(delivery)) = timeout(RECORD_TIMEOUT, consumer.next()).await else { break };
         let delivery = delivery?;
         match serde_json::from_slice(&delivery.envelope.payload) {
             Ok(record) => read.push(record),
@@ -54,10 +54,10 @@ async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> 
     let started = Instant::now();
     loop {
         let Some(state) = broker.inspect(queue).await? else { return Ok(0) };
-        if state.ready > 0 || state.consumers == 0 || started.elapsed() > PATIENCE {
+        if state.ready > 0 || state.consumers == 0 || started.elapsed() > RECORD_TIMEOUT {
             return Ok(state.ready);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -68,5 +68,5 @@ async fn ready_in(broker: &dyn Broker, queue: &str) -> Result<u64, BrokerError> 
 pub(crate) async fn write(outlet: &Outlet, queue: &str, record: Bytes) -> Result<(), String> {
     let record = Envelope::note(MediaType::JSON, record);
     let addressed = Addressed::to_queue(queue, record);
-    outlet.forward(addressed, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
+    outlet.forward(addressed, Instant::now() + RECORD_TIMEOUT).await.map_err(|error| error.to_string())
 }

@@ -25,9 +25,9 @@ const CONDEMNED_AFTER: u64 = 3;
 /// How long the notes of a suspect stand that nobody looks at: a week.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How long a note may take to be written, and to be taken out.
-const PATIENCE: Duration = Duration::from_secs(5);
+const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a suspect waits for another one of its process.
-const TURN_PATIENCE: Duration = Duration::from_secs(60);
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pauses between tries to take a note out. One that stays counts as a death.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
@@ -71,7 +71,7 @@ impl Notes {
         let before = async {
             let deaths = self.deaths(&queue).await;
             let turn = match deaths {
-                Ok(1..) => timeout(TURN_PATIENCE, Arc::clone(&self.suspects.0).acquire_owned()).await,
+                Ok(1..) => timeout(TURN_TIMEOUT, Arc::clone(&self.suspects.0).acquire_owned()).await,
                 _ => return (deaths, None),
             };
             (deaths, turn.ok().and_then(Result::ok))
@@ -113,7 +113,7 @@ impl Notes {
         declared.map_err(|error| error.to_string())?;
         let note = Envelope::note(MediaType::BYTES, Bytes::new());
         let note = Addressed::to_queue(queue, note);
-        self.outlet.forward(note, Instant::now() + PATIENCE).await.map_err(|error| error.to_string())
+        self.outlet.forward(note, Instant::now() + NOTE_TIMEOUT).await.map_err(|error| error.to_string())
     }
 
     /// Removes all notes of a suspect.
@@ -129,7 +129,7 @@ impl Notes {
         let queue = Queue::standing(queue);
         let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
         let mut consumer = self.broker.consume(&spec).await.map_err(|error| error.to_string())?;
-        let taken = timeout(PATIENCE, consumer.next()).await;
+        let taken = timeout(NOTE_TIMEOUT, consumer.next()).await;
         let taken = match taken {
             Ok(Some(Ok(delivery))) => {
                 delivery.receipt.ack();

@@ -28,7 +28,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(2);
 /// transaction for each: 40 bindings keep it busy for some 15 ms, a look at eight exchanges for 3.
 pub const REBIND_AFTER: Duration = Duration::from_secs(60);
 /// How long the others' sign may take to be confirmed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What looking after exchanges and bindings needs.
 #[derive(Clone)]
@@ -204,7 +204,7 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
         envelope.target = Some(Name::from_wire(everybody));
         Addressed { mandatory: matches!(to, To::Queue(_)), to, delay: None, envelope: Arc::new(envelope) }
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CONFIRM_TIMEOUT;
     // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.
     if let Err(error) = outlet.forward(sign(To::Queue(names.generation().into())), deadline).await {
         tracing::warn!(%error, "other processes were not told; they bind again within a minute");

@@ -28,11 +28,11 @@ const QUIET: Duration = Duration::from_millis(300);
 /// into a queue look for it more often.
 const NOTICE: Duration = Duration::from_secs(1);
 /// How often programs of ours that write straight into a queue look whether it is being migrated.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a queue may have messages and deliver none, or be written to although nothing leads to it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a message of a queue that is gone already is tried, with a pause of [`QUIET`] between.
-const TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 /// Far more messages than a queue can hold.
 const NO_LIMIT: u64 = 1 << 40;
 
@@ -56,7 +56,7 @@ pub enum MigrationError {
         consumers: u64,
     },
     /// Messages are there and are not delivered.
-    #[error("{ready} messages of {queue:?} were not delivered within {PATIENCE:?}; try again")]
+    #[error("{ready} messages of {queue:?} were not delivered within {STALL_TIMEOUT:?}; try again")]
     Stalled {
         /// Its name.
         queue: String,
@@ -254,7 +254,7 @@ impl Migration {
         for (index, delivery) in caught.iter().enumerate() {
             let mut tries = 1;
             while let Err(error) = self.send(delivery, to).await {
-                if tries == TRIES {
+                if tries == MAX_TRIES {
                     return Err(MigrationError::Lost { queue: from.to_owned(), count: caught.len() - index, error });
                 }
                 tries += 1;
@@ -303,13 +303,13 @@ impl Migration {
                     if ready == 0 {
                         return Ok(moved);
                     }
-                    if last.elapsed() > PATIENCE {
+                    if last.elapsed() > STALL_TIMEOUT {
                         break MigrationError::Stalled { queue: from.to_owned(), ready };
                     }
                 }
             }
             // What waited has been moved before.
-            if most == u64::MAX && began.elapsed() > PATIENCE {
+            if most == u64::MAX && began.elapsed() > STALL_TIMEOUT {
                 break MigrationError::Busy { queue: from.to_owned() };
             }
         };

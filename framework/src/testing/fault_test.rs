@@ -8,7 +8,7 @@ use crate::app::{App, Running};
 use crate::bus::Bus;
 
 /// How long a test may take, on its clock.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+const TEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// How often an app that crashes while it starts is started again.
 const STARTS: u32 = 100;
 
@@ -104,7 +104,7 @@ impl FaultTest {
     pub async fn run<T>(mut self, test: impl AsyncFnOnce(&Bus) -> T) -> (T, FaultReport) {
         let bus = self.client.bus().clone();
         let (mut crashes, mut stops) = (0, 0);
-        let running = timeout(PATIENCE, async {
+        let running = timeout(TEST_TIMEOUT, async {
             let test = test(&bus);
             tokio::pin!(test);
             loop {
@@ -124,7 +124,7 @@ impl FaultTest {
             }
         });
         let Ok(result) = running.await else {
-            panic!("seed {}: not done after {PATIENCE:?}; faults: {:?}", self.seed, self.faulty.faults());
+            panic!("seed {}: not done after {TEST_TIMEOUT:?}; faults: {:?}", self.seed, self.faulty.faults());
         };
         let faults = self.faulty.faults();
         for app in &self.apps {

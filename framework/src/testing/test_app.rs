@@ -15,7 +15,7 @@ use crate::inbound::CONTROL;
 use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, Request};
 
 /// How long a cascade may take until it is quiet, on the test's clock.
-const PATIENCE: Duration = Duration::from_secs(120);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Apps under test on one in-process broker, on the test's own thread, so that the clock can be paused. Neither file
 /// nor environment is read.
@@ -159,8 +159,8 @@ impl TestApp {
     /// # Panics
     /// When it is not quiet after two minutes on the test's clock.
     pub async fn settled(&self) {
-        if tokio::time::timeout(PATIENCE, self.broker.quiet()).await.is_err() {
-            panic!("not quiet after {PATIENCE:?}: {:?}; sent so far: {:?}", self.stats(), self.log.keys());
+        if tokio::time::timeout(QUIET_TIMEOUT, self.broker.quiet()).await.is_err() {
+            panic!("not quiet after {QUIET_TIMEOUT:?}: {:?}; sent so far: {:?}", self.stats(), self.log.keys());
         }
     }
 

@@ -11,7 +11,7 @@ use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
 use crate::operate::dead_letters::place::DeadLetters;
-use crate::operate::dead_letters::walk::{PATIENCE, Walk};
+use crate::operate::dead_letters::walk::{LETTER_TIMEOUT, Walk};
 
 /// The most bytes of letters that are listed at once.
 const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;
@@ -223,7 +223,7 @@ impl DeadLetters {
         let spec =
             ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1, answers: false };
         let mut consumer = self.bus.broker.consume(&spec).await?;
-        let Ok(Some(delivery)) = timeout(PATIENCE, consumer.next()).await else { return Ok(None) };
+        let Ok(Some(delivery)) = timeout(LETTER_TIMEOUT, consumer.next()).await else { return Ok(None) };
         let delivery = delivery?;
         let letter = DeadLetter::of(queue, &delivery);
         put_back_one(consumer, delivery.receipt).await;

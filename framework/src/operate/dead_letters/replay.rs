@@ -15,12 +15,12 @@ use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
 use crate::operate::dead_letters::place::{DeadLetters, not_moved};
 use crate::operate::dead_letters::walk::Walk;
-use crate::operate::migrate::LOOK;
+use crate::operate::migrate::POLL_INTERVAL;
 
 /// The attempt of a message that is not to be tried again.
 const LAST_ATTEMPT: u32 = 1_000_000;
 /// How long the letter of a canary that failed may take to come back.
-const RETURN_PATIENCE: Duration = Duration::from_secs(5);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last letter of a window may wait for its turn, well within the broker's consumer time-out of 30 minutes.
 const LONGEST_WINDOW: Duration = Duration::from_secs(600);
@@ -176,7 +176,7 @@ impl Going<'_> {
             self.next += pause;
         }
         let mut result = Ok(());
-        if self.looked.elapsed() >= LOOK {
+        if self.looked.elapsed() >= POLL_INTERVAL {
             result = self.letters.refuse_migrating(&walk.queue).await;
             self.looked = Instant::now();
         }
@@ -237,9 +237,9 @@ impl Going<'_> {
         let mut until = None;
         loop {
             let patience = if walk.is_through() {
-                until.get_or_insert(Instant::now() + RETURN_PATIENCE).duration_since(Instant::now())
+                until.get_or_insert(Instant::now() + RETURN_TIMEOUT).duration_since(Instant::now())
             } else {
-                RETURN_PATIENCE
+                RETURN_TIMEOUT
             };
             let Some((copy, receipt)) = walk.pull(patience).await? else { break };
             let attempts = copy.envelope.headers.get("postrider-dead-attempts");

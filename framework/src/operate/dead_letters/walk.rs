@@ -26,9 +26,9 @@ const WINDOW_BYTES: usize = 32 * 1024 * 1024;
 /// The most windows that keep letters: each is a channel, of which RabbitMQ allows 2 047 to a connection by default.
 const MOST_WINDOWS: usize = 1_500;
 /// How long to wait for a letter that is there.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to put letters back.
-const RETURN_PATIENCE: Duration = Duration::from_secs(10);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the broker is asked whether they are back.
 const RETURN_LOOK: Duration = Duration::from_millis(5);
 /// How long the broker has for the last acknowledgements before their channels are closed.
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
 
     /// The next of the letters that were there at the beginning.
     pub(super) async fn next(&mut self) -> Result<Option<(DeadLetter, Receipt)>, DeadError> {
-        if self.is_through() { Ok(None) } else { self.pull(PATIENCE).await }
+        if self.is_through() { Ok(None) } else { self.pull(LETTER_TIMEOUT).await }
     }
 
     /// Whether all that was there at the beginning was looked at.
@@ -311,7 +311,7 @@ impl<'a> Walk<'a> {
         if self.met.values().any(|met| met.done) {
             sleep(LAST_ACKS).await;
         }
-        let until = Instant::now() + RETURN_PATIENCE;
+        let until = Instant::now() + RETURN_TIMEOUT;
         let mut kept = 0;
         // What closes gives back in order; giving back one by one would turn it round. One window is back before the next
         // closes, because the broker (RabbitMQ 4.0) may put back the later one first.

@@ -20,7 +20,7 @@ use crate::operate::dead_letters::DeadError;
 use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
 /// How long a confirm may take.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(5);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long running processes may take to answer.
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -108,8 +108,8 @@ impl Doctor {
         let check = Check { name: "confirms", subject: "broker", source };
         let began = Instant::now();
         // A broker that is short of memory still takes the first message of a connection.
-        let probed = match self.probe(began + CONFIRM_PATIENCE).await {
-            Ok(()) => self.probe(began + CONFIRM_PATIENCE).await,
+        let probed = match self.probe(began + CONFIRM_TIMEOUT).await {
+            Ok(()) => self.probe(began + CONFIRM_TIMEOUT).await,
             error => error,
         };
         match probed {

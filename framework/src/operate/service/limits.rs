@@ -8,7 +8,7 @@ use crate::app::config::RunLimits;
 use crate::app::running::Running;
 
 /// How often the limits are looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a process ends by itself.
 pub(super) enum Reached {
@@ -25,7 +25,7 @@ pub(super) async fn reached(running: &Running, limits: RunLimits) -> Reached {
     }
     let started = Instant::now();
     let mut quiet_since = (Instant::now(), 0);
-    let mut looks = tokio::time::interval(LOOK);
+    let mut looks = tokio::time::interval(POLL_INTERVAL);
     loop {
         looks.tick().await;
         let stats = running.stats();

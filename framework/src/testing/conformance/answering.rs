@@ -10,7 +10,7 @@ use super::bench::{addressed, next, sorted, text, to};
 use crate::broker::{Addressed, Answered, Consumer, Delivery, Publication, Queue};
 
 /// How long an answer may be on its way.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A queue of questions, one of answers, and questions in the first one.
 async fn questions(bench: &Bench, questions: usize) -> (Queue, Queue) {
@@ -33,7 +33,7 @@ async fn left(consumer: &mut Box<dyn Consumer>, answered: Answered, number: u64)
     match answered {
         Answered::Left => {}
         Answered::Leaving => {
-            let left = timeout(PATIENCE, poll_fn(|cx| consumer.poll_answered(cx))).await;
+            let left = timeout(ANSWER_TIMEOUT, poll_fn(|cx| consumer.poll_answered(cx))).await;
             assert_eq!(left.expect("an answer leaves"), (number, true));
         }
         Answered::Refused(_) => panic!("a consumer that was opened for answers refuses one"),
@@ -76,7 +76,7 @@ pub(super) async fn answers_that_are_on_their_way_leave_before_the_channel_close
         }
         drop((asked, consumer));
         let mut arrived = Vec::new();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
         while arrived.len() < QUESTIONS && tokio::time::Instant::now() < deadline {
             arrived.extend(bench.drain(&answers).await.into_iter().map(|answer| answer[..2].trim().to_owned()));
         }

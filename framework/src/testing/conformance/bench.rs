@@ -13,7 +13,7 @@ use crate::broker::{
 use crate::message::{Envelope, Key, Kind, MediaType, MessageId, Name};
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long nothing must happen to count as not happening.
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -72,8 +72,8 @@ impl Bench {
         publisher: &Arc<dyn Publisher>,
         message: Addressed,
     ) -> Result<Publication, BrokerError> {
-        let publishing = publisher.publish(message, Instant::now() + PATIENCE);
-        timeout(PATIENCE * 2, publishing).await.expect("a publication resolves by its deadline")
+        let publishing = publisher.publish(message, Instant::now() + EVENT_TIMEOUT);
+        timeout(EVENT_TIMEOUT * 2, publishing).await.expect("a publication resolves by its deadline")
     }
 
     pub(super) async fn consume(&self, queue: &Queue, prefetch: u16) -> Box<dyn Consumer> {
@@ -140,7 +140,7 @@ pub(super) fn text(delivery: &Delivery) -> String {
 
 /// The next delivery, which must come.
 pub(super) async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    next_within(consumer, PATIENCE).await.expect("a delivery comes")
+    next_within(consumer, EVENT_TIMEOUT).await.expect("a delivery comes")
 }
 
 /// That no delivery comes.

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 /// How long nothing may be confirmed, and no question answered, before the channel counts as dead.
-const CONFIRM_PATIENCE: Duration = Duration::from_secs(30);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// After how long without a confirm the broker is asked.
 const ASK_AFTER: Duration = Duration::from_secs(10);
 
@@ -36,7 +36,7 @@ impl Liveness {
 
     /// When to look again.
     pub(super) fn look_at(&self) -> Instant {
-        self.asked.as_ref().map_or(self.heard + ASK_AFTER, |(asked, _)| *asked + CONFIRM_PATIENCE)
+        self.asked.as_ref().map_or(self.heard + ASK_AFTER, |(asked, _)| *asked + CONFIRM_TIMEOUT)
     }
 
     /// Asks the broker if it has been silent for long although something waits; an error when it must be dead. While it is short
@@ -55,7 +55,7 @@ impl Liveness {
             return Ok(());
         }
         if self.asked.is_some() {
-            return Err(format!("nothing was confirmed, nor a question answered, within {CONFIRM_PATIENCE:?}"));
+            return Err(format!("nothing was confirmed, nor a question answered, within {CONFIRM_TIMEOUT:?}"));
         }
         self.ask(now, ask);
         Ok(())
@@ -93,7 +93,7 @@ mod tests {
         let mut liveness = Liveness::new(began);
         assert!(liveness.look(began + ASK_AFTER, true, || ask(false)).is_ok());
         assert!(liveness.asked.is_some());
-        let dead_at = began + ASK_AFTER + CONFIRM_PATIENCE;
+        let dead_at = began + ASK_AFTER + CONFIRM_TIMEOUT;
         assert_eq!(liveness.look_at(), dead_at);
         assert!(liveness.look(dead_at - ASK_AFTER, true, || ask(false)).is_ok());
         assert!(liveness.look(dead_at, true, || ask(false)).is_err());
@@ -105,7 +105,7 @@ mod tests {
         let mut liveness = Liveness::new(began);
         liveness.ask(began, || ask(false));
         liveness.ask(began + ASK_AFTER, || panic!("it has been asked"));
-        assert_eq!(liveness.look_at(), began + CONFIRM_PATIENCE);
+        assert_eq!(liveness.look_at(), began + CONFIRM_TIMEOUT);
     }
 
     #[test]
@@ -114,7 +114,7 @@ mod tests {
         let mut liveness = Liveness::new(began);
         assert!(liveness.look(began + ASK_AFTER, true, || ask(true)).is_ok());
         assert!(liveness.answered().now_or_never().is_some() && liveness.asked.is_none());
-        let later = began + 10 * CONFIRM_PATIENCE;
+        let later = began + 10 * CONFIRM_TIMEOUT;
         assert!(liveness.look(later, false, || ask(false)).is_ok());
         assert!(liveness.asked.is_none() && liveness.was_heard_within(ASK_AFTER, later));
     }

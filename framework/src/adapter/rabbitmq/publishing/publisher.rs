@@ -26,7 +26,7 @@ use crate::supervise::supervise;
 /// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
 const ROUTE_BYTES: usize = 512;
 /// How long the link may take to notice that its connection is gone.
-const PAUSE: Duration = Duration::from_millis(20);
+const LOSS_NOTICE_TIME: Duration = Duration::from_millis(20);
 
 /// Publishes over one link, and direct replies over another one. The broker ends the whole connection over a reply address that
 /// somebody made up, and then only replies are lost.
@@ -188,7 +188,7 @@ impl Owner {
                 End::Unused => return,
                 End::Lost(reason) => {
                     tracing::debug!(reason, "the confirm channel ended");
-                    let pause = Instant::now() + PAUSE;
+                    let pause = Instant::now() + LOSS_NOTICE_TIME;
                     let changed = async {
                         tokio::select! { changed = state.changed() => changed.is_ok(), () = sleep_until(pause) => true }
                     };

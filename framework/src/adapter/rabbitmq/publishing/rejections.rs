@@ -22,7 +22,7 @@ use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::Publication;
 
 /// The shortest time between two messages that are tried on another channel.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_TRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a queue may be without a leader. A request cannot be tried on another channel, as its reply comes to the
 /// channel that sent it; instead it must be rejected for so long.
 const ELECTION: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ impl Rejections {
         if let Some(since) = since.filter(|since| now < *since + COUNTS) {
             return if job.sent_at.is_some_and(|at| at >= since) { Verdict::Stuck } else { Verdict::Rejected };
         }
-        let idle = self.trying.is_none() && self.tried.is_none_or(|at| now >= at + PAUSE);
+        let idle = self.trying.is_none() && self.tried.is_none_or(|at| now >= at + MIN_TRY_INTERVAL);
         if !idle || !job.is_awaited() {
             return Verdict::Rejected;
         }
@@ -218,7 +218,7 @@ mod tests {
         let (mut rejections, now) = (Rejections::new(None), Instant::now());
         assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::TryElsewhere);
         assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::Rejected);
-        assert_eq!(rejections.judge(&job("k", false, now), now + PAUSE), Verdict::TryElsewhere);
+        assert_eq!(rejections.judge(&job("k", false, now), now + MIN_TRY_INTERVAL), Verdict::TryElsewhere);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let (mut rejections, now) = (Rejections::new(None), Instant::now());
         rejections.taken = Some((Way { exchange: "e".into(), routing_key: "k".into() }, now));
         rejections.tried = Some(now);
-        assert_eq!(rejections.judge(&job("k", false, now - PAUSE), now), Verdict::Rejected, "sent before");
+        assert_eq!(rejections.judge(&job("k", false, now - MIN_TRY_INTERVAL), now), Verdict::Rejected, "sent before");
         assert_eq!(rejections.judge(&job("other", false, now), now), Verdict::Rejected, "sent elsewhere");
         assert_eq!(rejections.judge(&job("k", false, now), now), Verdict::Stuck);
         assert_eq!(rejections.judge(&job("k", false, now), now + COUNTS), Verdict::TryElsewhere, "long ago");
@@ -236,9 +236,12 @@ mod tests {
     fn a_request_is_not_sent_twice_and_its_channel_is_stuck_when_an_election_would_be_over() {
         let (mut rejections, now) = (Rejections::new(None), Instant::now());
         assert_eq!(rejections.judge(&job("k", true, now), now), Verdict::Rejected);
-        assert_eq!(rejections.judge(&job("k", true, now + PAUSE), now + PAUSE), Verdict::Rejected);
+        assert_eq!(
+            rejections.judge(&job("k", true, now + MIN_TRY_INTERVAL), now + MIN_TRY_INTERVAL),
+            Verdict::Rejected
+        );
         assert_eq!(rejections.judge(&job("k", true, now + ELECTION), now + ELECTION), Verdict::Stuck);
-        let (mut next, now) = (Rejections::new(Some(now)), now + PAUSE);
+        let (mut next, now) = (Rejections::new(Some(now)), now + MIN_TRY_INTERVAL);
         for after in [Duration::ZERO, ELECTION, 2 * ELECTION] {
             assert_eq!(next.judge(&job("k", true, now + after), now + after), Verdict::Rejected, "the queue is full");
         }
