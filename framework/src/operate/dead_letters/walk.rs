@@ -78,6 +78,16 @@ struct Met {
     done: bool,
 }
 
+impl Window {
+    /// Keeps what the broker had delivered before the consumer was cancelled and nobody has looked at. It has to be waited for
+    /// like the letters that were looked at: the broker puts it back a moment after the channel is closed.
+    async fn keep_the_rest(&mut self) {
+        while let Ok(Some(Ok(delivery))) = timeout(LETTER_TIMEOUT, self.consumer.next()).await {
+            self.kept.push(delivery.receipt);
+        }
+    }
+}
+
 impl<'a> Walk<'a> {
     pub(super) async fn begin(letters: &'a DeadLetters, queue: &str) -> Result<Self, DeadError> {
         let of = letters.bus.broker.inspect(queue).await?.map_or(0, |state| state.ready);
@@ -305,6 +315,7 @@ impl<'a> Walk<'a> {
             if !window.cancelled {
                 window.consumer.cancel().await;
             }
+            window.keep_the_rest().await;
             self.earlier.push(window);
         }
         self.flush();
