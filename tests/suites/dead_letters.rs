@@ -183,6 +183,21 @@ on_both_brokers! {
         assert!(missing.to_string().contains("\"nobody\""), "{missing}");
     }
 
+    async fn an_edited_letter_is_found_at_once(world: World) {
+        let alpha = Alpha::default();
+        let running = world.start(alpha.app()).await;
+        running.bus().send_key_with("alpha.structured", Payload::msgpack("no list"), |o| o.id("it")).await.unwrap();
+        eventually("it is given up", || running.stats().dead_lettered == 1).await;
+        let letters = DeadLetters::new(running.bus());
+        let mut address = "it".to_owned();
+        for number in 0..30_u8 {
+            // [number] in MessagePack.
+            address = letters.replace(&address, vec![0x91, number].into()).await.unwrap();
+        }
+        let letter = letters.list(&DeadFilter::id(&address)).await.unwrap().remove(0);
+        assert_eq!(letter.payload_as_json(), serde_json::json!([29]));
+    }
+
     async fn letters_are_deleted_by_filter(world: World) {
         let alpha = Alpha::default();
         let running = world.start(alpha.app()).await;
