@@ -29,6 +29,8 @@ const MOST_WINDOWS: usize = 1_500;
 pub(super) const LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to put letters back.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long no letter may come back until the others are taken to be gone.
+const RETURN_STALL: Duration = Duration::from_secs(2);
 /// How often the broker is asked whether they are back.
 const RETURN_LOOK: Duration = Duration::from_millis(5);
 /// How long the broker has for the last acknowledgements before their channels are closed.
@@ -336,13 +338,19 @@ impl<'a> Walk<'a> {
         Ok(kept)
     }
 
-    /// Waits until this number of letters is in the queue again. It does not wait if the queue has another consumer, and not for ever.
+    /// Waits until this number of letters is in the queue again. Not for ever: somebody else may have taken them. How many consume
+    /// the queue does not tell, because RabbitMQ counts our own consumer until its letters are back.
     async fn are_back(&self, letters: u64, until: Instant) -> Result<(), DeadError> {
-        while Instant::now() < until {
-            match self.letters.bus.broker.inspect(&self.queue).await? {
-                Some(state) if state.ready < letters && state.consumers == 0 => sleep(RETURN_LOOK).await,
-                _ => break,
+        let (mut most, mut stalled) = (0, Instant::now() + RETURN_STALL);
+        while Instant::now() < until.min(stalled) {
+            let Some(state) = self.letters.bus.broker.inspect(&self.queue).await? else { break };
+            if state.ready >= letters {
+                break;
             }
+            if state.ready > most {
+                (most, stalled) = (state.ready, Instant::now() + RETURN_STALL);
+            }
+            sleep(RETURN_LOOK).await;
         }
         Ok(())
     }
