@@ -294,7 +294,7 @@ impl<'a> Walk<'a> {
             // Of letters with one address nobody could say which came back.
             let once = self.met.drain().filter(|(_, met)| met.done && met.times == 1);
             let done: HashSet<u64> = once.map(|(hash, _)| hash).collect();
-            let ready = self.letters.bus.broker.inspect(&self.queue).await?.map_or(0, |state| state.ready);
+            let ready = self.ready().await?;
             if done.is_empty() || ready <= kept {
                 break;
             }
@@ -329,13 +329,21 @@ impl<'a> Walk<'a> {
         // What closes gives back in order; giving back one by one would turn it round. One window is back before the next
         // closes, because the broker (RabbitMQ 4.0) may put back the later one first.
         for mut window in std::mem::take(&mut self.earlier) {
+            let back = window.kept.len() as u64;
+            // Others may have come meanwhile: they must not be taken for those that go back.
+            let before = if back == 0 { 0 } else { self.ready().await? };
             window.consumer.close().await;
-            if !window.kept.is_empty() {
-                kept += window.kept.len() as u64;
-                self.are_back(kept, until).await?;
+            if back > 0 {
+                kept += back;
+                self.are_back(before + back, until).await?;
             }
         }
         Ok(kept)
+    }
+
+    /// How many letters are in the queue and with no consumer.
+    async fn ready(&self) -> Result<u64, DeadError> {
+        Ok(self.letters.bus.broker.inspect(&self.queue).await?.map_or(0, |state| state.ready))
     }
 
     /// Waits until this number of letters is in the queue again. Not for ever: somebody else may have taken them. How many consume
