@@ -38,7 +38,7 @@ pub use headers::{
     HeaderValue, MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, came_from_its_sender, is_reserved_header, read_header,
     write_headers,
 };
-pub use own_words::{OwnQueue, OwnSource, OwnSubscription, OwnWords};
+pub use own_words::{OwnDeclaration, OwnSubscription, OwnWords};
 pub use port::{
     Addressed, Broker, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent,
     ReplySink,

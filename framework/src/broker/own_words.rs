@@ -9,27 +9,16 @@ use crate::message::{Headers, Kind};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OwnWords {
     /// What claims and sources are.
-    pub sources: Vec<OwnSource>,
+    pub sources: Vec<OwnDeclaration>,
     /// What queues are.
-    pub queues: Vec<OwnQueue>,
+    pub queues: Vec<OwnDeclaration>,
     /// What subscriptions are.
     pub subscriptions: Vec<OwnSubscription>,
 }
 
-/// What a claim or a source is at a broker.
+/// What a claim, a source or a queue is at a broker.
 #[derive(Debug, Clone, PartialEq)]
-pub struct OwnSource {
-    /// Its name.
-    pub name: String,
-    /// Of which kind it is.
-    pub kind: &'static str,
-    /// What else it was declared with.
-    pub arguments: Headers,
-}
-
-/// What a queue is at a broker.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OwnQueue {
+pub struct OwnDeclaration {
     /// Its name.
     pub name: String,
     /// Of which kind it is.
@@ -63,8 +52,8 @@ impl OwnWords {
     pub fn of(topology: &Topology) -> Self {
         let claims = topology.claims.iter().map(|claim| (format!("{} of {}", claim.domain, claim.service), "claim"));
         let sources = topology.sources.iter().map(|source| (source.as_str().to_owned(), "source"));
-        let source = |(name, kind): (String, &'static str)| OwnSource { name, kind, arguments: Headers::new() };
-        let queue = |name: &String| OwnQueue { name: name.clone(), kind: "queue", arguments: Headers::new() };
+        let declared = |(name, kind): (String, &'static str)| OwnDeclaration { name, kind, arguments: Headers::new() };
+        let queues = topology.queues.iter().map(|queue| (queue.name.clone(), "queue"));
         let subscription = |subscription: &Subscription| {
             let (source, queue) = (subscription.source.as_str(), subscription.queue());
             let pattern = subscription.pattern.clone();
@@ -74,8 +63,8 @@ impl OwnWords {
             OwnSubscription { line, json: serde_json::to_string(&recorded).unwrap_or_default() }
         };
         Self {
-            sources: claims.chain(sources).map(source).collect(),
-            queues: topology.queues.iter().map(|it| queue(&it.name)).collect(),
+            sources: claims.chain(sources).map(declared).collect(),
+            queues: queues.map(declared).collect(),
             subscriptions: topology.subscriptions.iter().map(subscription).collect(),
         }
     }

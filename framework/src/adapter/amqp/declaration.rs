@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{BrokerError, Durability, OwnQueue, OwnSource, OwnSubscription, OwnWords, Queue, WhenFull};
+use crate::broker::{BrokerError, Durability, OwnDeclaration, OwnSubscription, OwnWords, Queue, WhenFull};
 use crate::message::{Headers, Value};
 
 /// How an exchange routes.
@@ -238,12 +238,12 @@ pub(crate) fn inequivalent_exchange(exchange: &Exchange, reason: impl Into<Strin
 impl Declaration {
     /// It as people see it.
     pub(crate) fn in_own_words(&self) -> OwnWords {
-        let source = |exchange: &Exchange| OwnSource {
+        let source = |exchange: &Exchange| OwnDeclaration {
             name: exchange.name.clone(),
             kind: exchange.kind.as_str(),
             arguments: exchange.arguments.clone(),
         };
-        let queue = |queue: &DeclaredQueue| OwnQueue {
+        let queue = |queue: &DeclaredQueue| OwnDeclaration {
             name: queue.name.clone(),
             kind: if queue.exclusive { "exclusive" } else { "durable" },
             arguments: queue.arguments.clone(),
