@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Of each of those actors
     #[arg(long, default_value_t = 0)]
     handlers: usize,
+    /// Fire the commands
+    #[arg(long)]
+    fire: bool,
     /// So many a second; 0 is as many as possible
     #[arg(long, default_value_t = 0)]
     rate: u64,
@@ -52,7 +55,8 @@ async fn from_many_tasks(bus: &Bus, options: &Options) -> Result<(), Failed> {
     let keys: Arc<[String]> = keys(options).into();
     let tasks: FuturesUnordered<_> = (0..options.window)
         .map(|_| {
-            let (bus, next, messages, event) = (bus.clone(), Arc::clone(&next), options.messages, options.event);
+            let (bus, next, messages) = (bus.clone(), Arc::clone(&next), options.messages);
+            let how = (options.event, options.fire);
             let keys = Arc::clone(&keys);
             let mut work = Work::of_bytes(options.bytes);
             actix_rt::spawn(async move {
@@ -62,7 +66,7 @@ async fn from_many_tasks(bus: &Bus, options: &Options) -> Result<(), Failed> {
                         return Ok(());
                     }
                     let key = &keys[number as usize % keys.len()];
-                    send(&bus, event, key, &mut work, number).await?;
+                    send(&bus, how, key, &mut work, number).await?;
                 }
             })
         })
@@ -75,9 +79,9 @@ async fn paced(bus: &Bus, options: &Options) -> Result<(), Failed> {
     let (tasks, keys) = (FuturesUnordered::new(), keys(options));
     for number in 0..options.messages {
         ticks.tick().await;
-        let (bus, event, mut work) = (bus.clone(), options.event, Work::of_bytes(options.bytes));
+        let (bus, how, mut work) = (bus.clone(), (options.event, options.fire), Work::of_bytes(options.bytes));
         let key = keys[0].clone();
-        tasks.push(actix_rt::spawn(async move { send(&bus, event, &key, &mut work, number).await }));
+        tasks.push(actix_rt::spawn(async move { send(&bus, how, &key, &mut work, number).await }));
     }
     ended(tasks).await
 }
@@ -90,11 +94,19 @@ fn keys(options: &Options) -> Vec<String> {
     }
 }
 
-async fn send(bus: &Bus, event: bool, key: &str, work: &mut Work, number: u64) -> Result<(), SendError> {
+async fn send(
+    bus: &Bus,
+    (event, fire): (bool, bool),
+    key: &str,
+    work: &mut Work,
+    number: u64,
+) -> Result<(), SendError> {
     (work.number, work.sent_at) = (number, now());
     let payload = Payload::msgpack(work);
     if event {
         bus.publish_key_with(key, payload, |o| o.as_owner()).await?;
+    } else if fire {
+        bus.send_key_with(key, payload, |o| o.fire()).await?;
     } else {
         bus.send_key(key, payload).await?;
     }

@@ -13,6 +13,7 @@ struct Words {
     key: Option<LitStr>,
     reply: Option<Type>,
     transient: bool,
+    fire: bool,
     media_type: Option<LitStr>,
     encoding: Option<Ident>,
     schema_version: u32,
@@ -94,13 +95,15 @@ impl Words {
         match word.name.to_string().as_str() {
             "key" => self.key = text(&word, mistakes),
             "transient" => self.transient = flag(&word, mistakes),
+            "fire" if contract == "Query" => mistakes.at(&word.name, "somebody waits for the answer to a query: it cannot be fired"),
+            "fire" => self.fire = flag(&word, mistakes),
             "media_type" => self.media_type = text(&word, mistakes),
             "encoding" => self.encoding = text(&word, mistakes).and_then(|encoding| encoding_of(&encoding, mistakes)),
             "schema_version" => self.schema_version = number(&word, u32::MAX.into(), mistakes).unwrap_or(0) as u32,
             other => mistakes.at(
                 &word.name,
                 format!(
-                    "`{other}` is not known here; a message has: key, reply, transient, media_type, encoding, schema_version"
+                    "`{other}` is not known here; a message has: key, reply, transient, fire, media_type, encoding, schema_version"
                 ),
             ),
         }
@@ -137,7 +140,7 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     let trait_name = format_ident!("{contract}");
-    let (transient, schema_version) = (words.transient, words.schema_version);
+    let (transient, fire, schema_version) = (words.transient, words.fire, words.schema_version);
     // An empty key is one with a mistake; no handler is compared with it.
     let key = words.key.as_ref().map_or_else(|| quote!(""), |key| quote!(#key));
     let media_type = words.media_type.as_ref().map(|media_type| {
@@ -171,6 +174,7 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
             const KEY: &'static str = #key;
             const KIND: ::postrider::private::Kind = ::postrider::private::Kind::#trait_name;
             const TRANSIENT: bool = #transient;
+            const FIRE: bool = #fire;
             const SCHEMA_VERSION: u32 = #schema_version;
             #media_type
             #encoding

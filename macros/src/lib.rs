@@ -36,7 +36,7 @@ pub fn distributed(attribute: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 /// A command's contract: `#[message(key = "invoice.create", reply = InvoiceCreated)]`. Further words: `transient`,
-/// `media_type = "application/json"`, `schema_version = 2`.
+/// `fire`, `media_type = "application/json"`, `encoding = "zstd"`, `schema_version = 2`.
 #[proc_macro_derive(Command, attributes(message))]
 pub fn derive_command(item: TokenStream) -> TokenStream {
     contract::derive("Command", item.into()).into()

@@ -12,7 +12,7 @@ use postrider::adapter::rabbitmq::RabbitMq;
 use postrider::app::BrokerChoice;
 use postrider::broker::{
     Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords,
-    Publication, Publisher, Queue, QueueState, ReplySink, Subscription, Topology,
+    Publication, Publisher, Queue, QueueState, Registry, ReplySink, Subscription, Topology,
 };
 use postrider::testing::conformance::{Bench, matrix, scenarios};
 use postrider::{App, Context, Headers, Payload, distributed};
@@ -64,6 +64,10 @@ impl Broker for Forwarding {
 
     fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
         self.to.absent(topology)
+    }
+
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        self.to.registry()
     }
 
     fn in_own_words(&self, topology: &Topology) -> OwnWords {

@@ -117,7 +117,9 @@ fn what_is_said_to_rabbitmq_is_what_was_recorded() {
         let undecodable = Payload::bytes(&b"\xff\x00no number"[..], MediaType::JSON);
         bus.send_key_with("orders.pack", undecodable, |o| o.id("twelve")).await.unwrap();
 
-        eventually("the delayed attempt is done", || orders.stats().handled >= 11 && ledger.stats().handled >= 2).await;
+        bus.send_key_with("orders.pack", json(13), |o| o.id("thirteen").fire()).await.unwrap();
+
+        eventually("the delayed attempt is done", || orders.stats().handled >= 12 && ledger.stats().handled >= 2).await;
         eventually("two are dead letters", || orders.stats().dead_lettered >= 2).await;
         let dead = DeadLetters::new(bus);
         let (which, how) = (DeadFilter::id("eleven"), Replay::default());

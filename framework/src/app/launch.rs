@@ -182,7 +182,7 @@ async fn launch_on(
     if let Err(problems) = launch_actors(app, &mut launched, &plans, &instance, &threads.seats, deadline).await {
         return Err(give_up(launched, problems).await);
     }
-    if let Err(error) = record::keep(&*broker, &outlet, config, app, &plans).await {
+    if let Err(error) = record::keep(&*broker, config, app, &plans).await {
         tracing::warn!(%error, "the topology was not recorded; `topology diff` will know of the last one only");
     }
     if let Err(problem) = start_due(&mut launched, deadline).await {

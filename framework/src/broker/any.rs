@@ -1,7 +1,7 @@
 //! Anything that a sender may put into a message, for tests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::future::{BoxFuture, ready};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::broker::headers::read_header;
 use crate::broker::{
     Addressed, Answered, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery,
-    DeliveryChannel, Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    DeliveryChannel, Names, Publication, Publisher, QueueRegistry, QueueState, Receipt, Registry, ReplySink, Topology,
 };
 use crate::message::{
     ContentEncoding, Envelope, Foreign, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value,
@@ -226,6 +226,9 @@ pub(crate) fn receipt() -> Receipt {
     Receipt::new(1, Arc::new(Told::default()))
 }
 
+/// The names of brokers that need none.
+pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(Names::default);
+
 /// A broker, publisher and consumer that takes everything and gives nothing.
 pub(crate) struct NoBroker;
 
@@ -260,6 +263,10 @@ impl Broker for NoBroker {
 
     fn absent<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>> {
         Box::pin(ready(Ok(Vec::new())))
+    }
+
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        Box::new(QueueRegistry::new(self, &NAMES))
     }
 
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures::future::{BoxFuture, ready};
 use tokio::sync::{Semaphore, watch};
 
-use crate::broker::any::NoBroker;
+use crate::broker::any::{self, NoBroker};
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueState, ReplySink,
-    Topology,
+    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueRegistry, QueueState,
+    Registry, ReplySink, Topology,
 };
 use crate::supervise::Tasks;
 
@@ -93,6 +93,10 @@ impl Broker for Double {
         self.asked.fetch_add(1, Ordering::AcqRel);
         assert!(!self.panics.swap(false, Ordering::AcqRel), "a fault that a test asked for");
         Box::pin(ready(Ok(Some(Vec::new()))))
+    }
+
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        Box::new(QueueRegistry::new(self, &any::NAMES))
     }
 
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {

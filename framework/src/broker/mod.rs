@@ -18,6 +18,8 @@ pub(crate) mod headers;
 mod names;
 mod own_words;
 mod port;
+mod queue_registry;
+mod registry;
 mod topology;
 
 pub use address::To;
@@ -43,4 +45,6 @@ pub use port::{
     Addressed, Broker, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher, QueueState, ReplyEvent,
     ReplySink,
 };
+pub use queue_registry::QueueRegistry;
+pub use registry::Registry;
 pub use topology::{Claim, Durability, Queue, QueueLimit, Source, Subscription, Target, Topology, WhenFull};

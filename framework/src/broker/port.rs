@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{
-    BrokerError, Capabilities, Delivery, MAX_PROPERTIES_BYTES, OwnWords, Queue, Subscription, To, Topology,
+    BrokerError, Capabilities, Delivery, MAX_PROPERTIES_BYTES, OwnWords, Queue, Registry, Subscription, To, Topology,
 };
 use crate::message::{Envelope, Headers, MessageId, ReplyTo};
 use crate::supervise::Tasks;
@@ -24,6 +24,8 @@ pub struct Addressed {
     pub delay: Option<Duration>,
     /// Whether the broker returns the message when no queue takes it.
     pub mandatory: bool,
+    /// Whether it carries only what its receiver cannot know otherwise: not its key, where its way tells that.
+    pub bare: bool,
     /// The message. With [`ReplyTo::Caller`](crate::message::ReplyTo::Caller) the sender waits for a reply on this publisher, and the
     /// adapter writes the address in its place.
     pub envelope: Arc<Envelope>,
@@ -32,7 +34,7 @@ pub struct Addressed {
 impl Addressed {
     /// A message that goes straight into a queue and comes back if there is no such queue.
     pub fn to_queue(queue: impl Into<Arc<str>>, envelope: impl Into<Arc<Envelope>>) -> Self {
-        Self { to: To::Queue(queue.into()), delay: None, mandatory: true, envelope: envelope.into() }
+        Self { to: To::Queue(queue.into()), delay: None, mandatory: true, bare: false, envelope: envelope.into() }
     }
 
     /// Whether the sender waits for a reply.
@@ -124,7 +126,8 @@ pub trait Broker: Send + Sync + 'static {
         Tasks::default()
     }
 
-    /// Declares claims, sources, queues and subscriptions, in this order. Declaring what stands already changes nothing.
+    /// Declares claims, sources, queues and subscriptions, in this order. Declaring what stands already changes nothing. Claims are
+    /// listed in the [registry](Broker::registry).
     /// Sources, and what joins them, are declared again whenever a connection is new.
     ///
     /// # Errors
@@ -157,6 +160,9 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// When the broker cannot be reached.
     fn absent<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, BrokerError>>;
+
+    /// What all processes of the namespace know beside messages.
+    fn registry(&self) -> Box<dyn Registry + '_>;
 
     /// What a topology is at this broker, in its own words: for people, and for what a service records of what it has declared. By itself
     /// in the words of this port.

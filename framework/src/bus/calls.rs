@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::broker::{Broker, BrokerError};
 use crate::bus::compose::{Address, as_request};
+use crate::bus::one_way_calls::{defaults, one_way_calls};
 use crate::bus::stamp::stamp;
 use crate::bus::{Identity, Options, Origin, Outgoing, Outlet, Payload, RequestError, SendError, Tap, TapFilter};
 use crate::codec;
-use crate::message::{Command, Envelope, Event, Kind, MessageId, ReplyTo, Request};
+use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, ReplyTo, Request};
 
 /// Sends messages, from any thread. A call completes when the broker has accepted the message; it fails with a
 /// typed error within its time-out (default 30 s).
@@ -28,10 +29,6 @@ pub struct Bus {
     pub(crate) broker: Arc<dyn Broker>,
 }
 
-fn defaults(options: Options) -> Options {
-    options
-}
-
 impl Bus {
     /// A bus that sends as `identity` through `outlet`.
     #[must_use]
@@ -39,131 +36,7 @@ impl Bus {
         Self { outlet, identity, broker }
     }
 
-    /// Sends a command to its owner.
-    ///
-    /// # Errors
-    /// [`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query.
-    pub async fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
-        self.send_with(command, defaults).await
-    }
-
-    /// [`Bus::send`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::send`].
-    pub async fn send_with<M: Command + Serialize>(
-        &self,
-        command: &M,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.finish(self.identity.typed(command, options(Options::default()), self.confirm_timeout())?).await
-    }
-
-    /// Publishes an event to its subscribers, however many there are.
-    ///
-    /// # Errors
-    /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
-    pub async fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
-        self.publish_with(event, defaults).await
-    }
-
-    /// [`Bus::publish`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::publish`].
-    pub async fn publish_with<M: Event + Serialize>(
-        &self,
-        event: &M,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.finish(self.identity.typed(event, options(Options::default()), self.confirm_timeout())?).await
-    }
-
-    /// Sends a command by its key.
-    ///
-    /// # Errors
-    /// As [`Bus::send`].
-    pub async fn send_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_key_with(key, payload, defaults).await
-    }
-
-    /// [`Bus::send_key`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::send`].
-    pub async fn send_key_with(
-        &self,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Command, key, service: None }, payload, options).await
-    }
-
-    /// Sends a command to a service by the service's name.
-    ///
-    /// # Errors
-    /// As [`Bus::send`].
-    pub async fn send_to(&self, service: &str, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_to_with(service, key, payload, defaults).await
-    }
-
-    /// [`Bus::send_to`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::send`].
-    pub async fn send_to_with(
-        &self,
-        service: &str,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Command, key, service: Some(service) }, payload, options).await
-    }
-
-    /// Publishes an event by its key.
-    ///
-    /// # Errors
-    /// As [`Bus::publish`].
-    pub async fn publish_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.publish_key_with(key, payload, defaults).await
-    }
-
-    /// [`Bus::publish_key`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::publish`].
-    pub async fn publish_key_with(
-        &self,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Event, key, service: None }, payload, options).await
-    }
-
-    /// Sends a message to a named channel of a named service.
-    ///
-    /// # Errors
-    /// [`SendError`]; `Unroutable` when the service has no such channel, `WrongKind` when it is a query.
-    pub async fn send_channel(&self, service: &str, channel: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_channel_with(service, channel, payload, defaults).await
-    }
-
-    /// [`Bus::send_channel`] with options.
-    ///
-    /// # Errors
-    /// As [`Bus::send_channel`].
-    pub async fn send_channel_with(
-        &self,
-        service: &str,
-        channel: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Channel, key: channel, service: Some(service) }, payload, options).await
-    }
+    one_way_calls!("Bus", ".", async await);
 
     /// Sends a command or query and waits for its answer.
     ///
@@ -321,6 +194,14 @@ impl Bus {
 
     pub(crate) fn request_timeout(&self) -> std::time::Duration {
         self.outlet.settings.request_timeout
+    }
+
+    async fn typed<M: Contract + Serialize>(
+        &self,
+        message: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.finish(self.identity.typed(message, options(Options::default()), self.confirm_timeout())?).await
     }
 
     async fn by_key(

@@ -68,6 +68,8 @@ pub struct Outgoing {
     pub(crate) as_owner: bool,
     pub(crate) skip_sender: bool,
     pub(crate) explicit_id: bool,
+    /// Whether the call, and not only the contract, says that it is fired.
+    pub(crate) explicit_fire: bool,
 }
 
 /// What a call names: kind, key and perhaps a service.
@@ -92,6 +94,7 @@ impl Identity {
         options.encoding = options.encoding.or(M::CONTENT_ENCODING);
         let mut outgoing = self.keyed(&address, payload, options, default_timeout)?;
         outgoing.envelope.schema_version = M::SCHEMA_VERSION;
+        outgoing.envelope.fire |= M::FIRE;
         Ok(outgoing)
     }
 
@@ -125,6 +128,7 @@ impl Identity {
             as_owner: options.as_owner,
             skip_sender: options.skip_sender,
             explicit_id: options.id.is_some(),
+            explicit_fire: options.fire,
         })
     }
 }
@@ -145,6 +149,7 @@ fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
     envelope.delay = checked_delay(options.delay)?;
     envelope.expiration = checked_expiration(options.expiration)?;
     envelope.priority = options.priority;
+    envelope.fire = options.fire;
     envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
     Ok(())
 }
@@ -211,6 +216,11 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
         let reason = "somebody waits for the answer to a request; send it one way to delay it".into();
         return Err(SendError::Option { option: "delay", reason });
     }
+    if outgoing.explicit_fire {
+        let reason = "somebody waits for the answer to a request; send it one way to fire it".into();
+        return Err(SendError::Option { option: "fire", reason });
+    }
+    envelope.fire = false;
     envelope.reply_to = Some(ReplyTo::Caller);
     if envelope.kind == Kind::Query {
         // Nobody wants the answer to a query after its caller has given up; a command is still to be done.
@@ -263,6 +273,7 @@ impl Identity {
                 reason: "a channel message needs the service it is for in `target`".into(),
             });
         }
+        let fired = envelope.fire;
         let mut envelope = Box::new(envelope);
         // What a foreign sender wrote belongs to the message that it came with.
         envelope.foreign = None;
@@ -288,6 +299,7 @@ impl Identity {
             as_owner: options.as_owner,
             skip_sender: options.skip_sender,
             explicit_id: true,
+            explicit_fire: fired,
         })
     }
 }

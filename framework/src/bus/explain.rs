@@ -39,5 +39,11 @@ fn question(key: &str) -> Addressed {
     envelope.recipients = vec![Name::from_wire(NOBODY)];
     envelope.expiration = Some(Duration::ZERO);
     envelope.transient = true;
-    Addressed { to: To::key(Kind::Query, &key.into()), delay: None, mandatory: true, envelope: Arc::new(envelope) }
+    Addressed {
+        to: To::key(Kind::Query, &key.into()),
+        delay: None,
+        mandatory: true,
+        bare: false,
+        envelope: Arc::new(envelope),
+    }
 }

@@ -5,6 +5,7 @@ mod compose;
 mod counters;
 mod error;
 pub(crate) mod explain;
+pub(crate) mod one_way_calls;
 mod options;
 mod outlet;
 mod payload;

@@ -22,6 +22,7 @@ pub struct Options {
     pub(crate) media_type: Option<MediaType>,
     pub(crate) encoding: Option<ContentEncoding>,
     pub(crate) transient: Option<bool>,
+    pub(crate) fire: bool,
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) bearer: Option<Secret>,
     pub(crate) as_owner: bool,
@@ -109,6 +110,14 @@ impl Options {
     /// Whether a broker restart may lose it. Default: what the contract says; queries always.
     pub fn transient(mut self, transient: bool) -> Self {
         self.transient = Some(transient);
+        self
+    }
+
+    /// Fires the message: it costs less to send, and says less. It carries its id, its encoding and what this call says, and nothing of
+    /// who sends it and when; where no service takes it the broker drops it, and nobody is told. It is confirmed like any other, so that
+    /// none is lost on its way to the broker. Default: what the contract says. A request cannot be fired, because somebody waits for it.
+    pub fn fire(mut self) -> Self {
+        self.fire = true;
         self
     }
 

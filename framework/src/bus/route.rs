@@ -14,14 +14,14 @@ pub fn channel_key(service: &str, key: &str) -> String {
 /// Where an envelope goes. More than one message only for a command or channel message with several recipients; such copies share
 /// their id.
 pub fn route(mut envelope: Box<Envelope>) -> impl Iterator<Item = Addressed> {
-    let (kind, delay) = (envelope.kind, envelope.delay.take());
+    let (kind, delay, bare) = (envelope.kind, envelope.delay.take(), std::mem::take(&mut envelope.fire));
     let (last, others) = addresses(&mut envelope);
     let address = move |to: To, mut envelope: Box<Envelope>| {
         if let To::Key { service, .. } = &to {
             // Each copy is for its own service.
             envelope.target = service.clone().map(Name::from_wire);
         }
-        Addressed { to, delay, mandatory: kind != Kind::Reply, envelope: Arc::from(envelope) }
+        Addressed { to, delay, mandatory: kind != Kind::Reply && !bare, bare, envelope: Arc::from(envelope) }
     };
     let others: Vec<Addressed> = others.into_iter().map(|to| address(to, envelope.clone())).collect();
     others.into_iter().chain(last.map(|to| address(to, envelope)))

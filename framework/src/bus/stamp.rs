@@ -63,9 +63,11 @@ pub(crate) fn stamp(
     origin: Option<&Origin>,
 ) -> Result<Box<Envelope>, SendError> {
     let Outgoing { mut envelope, as_owner, skip_sender, .. } = outgoing;
-    envelope.source = Some(identity.service.clone());
-    envelope.instance = Some(identity.instance.clone());
-    envelope.sent_at = Some(SystemTime::now());
+    if !envelope.fire {
+        envelope.source = Some(identity.service.clone());
+        envelope.instance = Some(identity.instance.clone());
+        envelope.sent_at = Some(SystemTime::now());
+    }
     if skip_sender {
         envelope.skip = Some(identity.service.clone());
     }
@@ -164,7 +166,7 @@ fn begin(envelope: &mut Envelope) {
     if envelope.conversation_id.is_none() {
         envelope.conversation_id = Some(envelope.id.clone());
     }
-    if envelope.headers.get(TraceContext::TRACEPARENT).is_none() {
+    if !envelope.fire && envelope.headers.get(TraceContext::TRACEPARENT).is_none() {
         envelope.headers.put(TraceContext::TRACEPARENT, TraceContext::root().header());
     }
 }

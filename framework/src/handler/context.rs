@@ -7,15 +7,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::one_way_calls::{defaults, one_way_calls};
 use crate::bus::{Address, Options, Outgoing, Payload, RequestError, SendError, stamp};
 use crate::codec::{self, Limits};
 use crate::handler::Work;
 use crate::message::{
-    Command, ContentEncoding, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Request, Value,
+    Command, ContentEncoding, Contract, Envelope, Event, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo,
+    Request, Value,
 };
 
 /// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
-/// handler succeeds; requests are sent at once.
+/// handler succeeds; requests are sent at once. A message that cannot be encoded, or may not be sent, is an error at once. What goes
+/// wrong on the way to the broker is found after the handler; docs/guarantees.md says what happens then.
 ///
 /// Every sending call has a twin that ends in `_with` and takes [`Options`].
 #[derive(Clone)]
@@ -24,139 +27,8 @@ pub struct Context {
     pub(super) work: Rc<Work>,
 }
 
-fn defaults(options: Options) -> Options {
-    options
-}
-
 impl Context {
-    /// Sends a command to its owner.
-    ///
-    /// # Errors
-    /// [`SendError`], when it cannot be encoded or may not be sent. What goes wrong on the way to the broker fails
-    /// the attempt after the handler.
-    pub fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
-        self.send_with(command, defaults)
-    }
-
-    /// [`Context::send`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_with<M: Command + Serialize>(
-        &self,
-        command: &M,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        let options = self.held(options(Options::default()));
-        self.hold(self.work.identity().typed(command, options, Options::UNUSED_TIMEOUT)?)
-    }
-
-    /// Publishes an event to its subscribers.
-    ///
-    /// # Errors
-    /// As [`Context::send`]; `NotOwner` when this service does not own the event's domain.
-    pub fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
-        self.publish_with(event, defaults)
-    }
-
-    /// [`Context::publish`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::publish`].
-    pub fn publish_with<M: Event + Serialize>(
-        &self,
-        event: &M,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        let options = self.held(options(Options::default()));
-        self.hold(self.work.identity().typed(event, options, Options::UNUSED_TIMEOUT)?)
-    }
-
-    /// Sends a command by its key.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_key_with(key, payload, defaults)
-    }
-
-    /// [`Context::send_key`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_key_with(
-        &self,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Command, key, service: None }, payload, options)
-    }
-
-    /// Sends a command to a service by the service's name.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_to(&self, service: &str, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_to_with(service, key, payload, defaults)
-    }
-
-    /// [`Context::send_to`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_to_with(
-        &self,
-        service: &str,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Command, key, service: Some(service) }, payload, options)
-    }
-
-    /// Publishes an event by its key.
-    ///
-    /// # Errors
-    /// As [`Context::publish`].
-    pub fn publish_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.publish_key_with(key, payload, defaults)
-    }
-
-    /// [`Context::publish_key`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::publish`].
-    pub fn publish_key_with(
-        &self,
-        key: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Event, key, service: None }, payload, options)
-    }
-
-    /// Sends a message to a named channel of a named service.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_channel(&self, service: &str, channel: &str, payload: Payload) -> Result<MessageId, SendError> {
-        self.send_channel_with(service, channel, payload, defaults)
-    }
-
-    /// [`Context::send_channel`] with options.
-    ///
-    /// # Errors
-    /// As [`Context::send`].
-    pub fn send_channel_with(
-        &self,
-        service: &str,
-        channel: &str,
-        payload: Payload,
-        options: impl FnOnce(Options) -> Options,
-    ) -> Result<MessageId, SendError> {
-        self.by_key(Address { kind: Kind::Channel, key: channel, service: Some(service) }, payload, options)
-    }
+    one_way_calls!("Context", ", once it has left.");
 
     /// Sends any one-way envelope.
     ///
@@ -319,6 +191,15 @@ impl Context {
     /// Asks the process to stop, in its orderly way, after this handler.
     pub fn stop_app(&self) {
         self.work.environment.stop_app.cancel();
+    }
+
+    fn typed<M: Contract + Serialize>(
+        &self,
+        message: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        let options = self.held(options(Options::default()));
+        self.hold(self.work.identity().typed(message, options, Options::UNUSED_TIMEOUT)?)
     }
 
     fn by_key(

@@ -91,7 +91,6 @@ impl Bridge {
         };
         let notes = Notes {
             broker: Arc::clone(&settings.broker),
-            outlet: Arc::clone(&settings.bus.outlet),
             suspects: settings.suspects,
             of: settings.plan.queue.as_str().into(),
             abandon: settings.stops.abandon.clone(),

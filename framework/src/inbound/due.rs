@@ -215,7 +215,7 @@ fn due(mut envelope: Envelope) -> Option<Addressed> {
     }
     resume_expiration(&mut envelope);
     let to = To::key(envelope.kind, &envelope.address());
-    Some(Addressed { to, delay: None, mandatory: true, envelope: Arc::new(envelope) })
+    Some(Addressed { to, delay: None, mandatory: true, bare: false, envelope: Arc::new(envelope) })
 }
 
 fn is_permanent(error: &SendError) -> bool {

@@ -9,7 +9,6 @@ mod forward;
 mod lane;
 mod migrating;
 mod open;
-pub(crate) mod records;
 mod reopen;
 mod settle;
 mod states;

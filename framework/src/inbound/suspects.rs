@@ -2,21 +2,19 @@
 //!
 //! The broker counts how often a message was delivered without an end. It counts all that a process held when it died, and also
 //! what an orderly stop gives back, so that the count is a suspicion and nothing more. Who is suspected is handled alone in its
-//! lane, and before it begins a note is put into a queue of its own, `{queue}.suspects.{id}`. The note is taken out when handling
-//! has ended in any way but with the process, and the queue is removed when the message was handled. So the notes that are found
-//! are processes that died, and only those condemn a message.
+//! lane, and before it begins a note is made of it: one more in the registry's count `{queue}.suspects.{id}`. The note is taken back
+//! when handling has ended in any way but with the process, and the count is forgotten when the message was handled. So the notes
+//! that are found are processes that died, and only those condemn a message.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Addressed, Broker, ConsumerSpec, Queue, Topology};
-use crate::bus::Outlet;
-use crate::message::{Envelope, MediaType, is_logged};
+use crate::broker::{Broker, BrokerError};
+use crate::message::is_logged;
 
 /// A message is a suspect after this number of deliveries without an outcome.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
@@ -24,8 +22,6 @@ pub(super) const SUSPECTED_AFTER: u32 = 3;
 const CONDEMNED_AFTER: u64 = 3;
 /// How long the notes of a suspect stand that nobody looks at: a week.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// How long a note may take to be written, and to be taken out.
-const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a suspect waits for another one of its process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pauses between tries to take a note out. One that stays counts as a death.
@@ -47,7 +43,6 @@ impl Default for Suspects {
 #[derive(Clone)]
 pub(super) struct Notes {
     pub(super) broker: Arc<dyn Broker>,
-    pub(super) outlet: Arc<Outlet>,
     pub(super) suspects: Suspects,
     /// The queue whose messages they are of.
     pub(super) of: Arc<str>,
@@ -67,9 +62,9 @@ impl Notes {
     /// here. Where the note cannot be written it begins all the same: nobody is condemned for what is not known. `None` if the
     /// app stops before. A note that is on its way is waited for, so that it can be taken out.
     pub(super) async fn begin(&self, suspect: &str, stopping: &CancellationToken) -> Option<Cleared> {
-        let queue = format!("{}.suspects.{suspect}", self.of);
+        let name = format!("{}.suspects.{suspect}", self.of);
         let before = async {
-            let deaths = self.deaths(&queue).await;
+            let deaths = self.broker.registry().count(&name).await;
             let turn = match deaths {
                 Ok(1..) => timeout(TURN_TIMEOUT, Arc::clone(&self.suspects.0).acquire_owned()).await,
                 _ => return (deaths, None),
@@ -84,69 +79,28 @@ impl Notes {
         let condemned = deaths.as_ref().is_ok_and(|deaths| *deaths >= CONDEMNED_AFTER);
         let noted = match deaths {
             Ok(_) if condemned => Ok(()),
-            Ok(_) => self.write(&queue).await,
+            Ok(_) => self.broker.registry().count_one(&name, UNUSED_FOR).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &noted
             && is_logged("a suspected message cannot be noted", &self.of)
         {
             tracing::error!(
-                queue,
-                error,
+                note = name,
+                %error,
                 "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up"
             );
         }
         // Also a note of which nobody knows whether it was written is taken out: too few condemn nobody.
-        let run = AloneRun { notes: self.clone(), queue, may_be_noted: !condemned, _turn: turn };
+        let run = AloneRun { notes: self.clone(), name, may_be_noted: !condemned, _turn: turn };
         Some(Cleared { run, condemned })
-    }
-
-    /// How many processes have died with a suspect.
-    async fn deaths(&self, queue: &str) -> Result<u64, String> {
-        let state = self.broker.inspect(queue).await.map_err(|error| error.to_string())?;
-        Ok(state.map_or(0, |state| state.ready))
-    }
-
-    async fn write(&self, queue: &str) -> Result<(), String> {
-        let notes = Queue::on_one_node(queue).removed_when_unused_for(UNUSED_FOR);
-        let declared = self.broker.declare(&Topology::of_queues([notes])).await;
-        declared.map_err(|error| error.to_string())?;
-        let note = Envelope::note(MediaType::BYTES, Bytes::new());
-        let note = Addressed::to_queue(queue, note);
-        self.outlet.forward(note, Instant::now() + NOTE_TIMEOUT).await.map_err(|error| error.to_string())
-    }
-
-    /// Removes all notes of a suspect.
-    async fn remove_all(&self, queue: &str) -> Result<(), String> {
-        self.broker.remove(&Topology::of_queues([Queue::standing(queue)])).await.map_err(|error| error.to_string())
-    }
-
-    /// Takes one note out: all are the same.
-    async fn remove_one(&self, queue: &str) -> Result<(), String> {
-        if self.deaths(queue).await? == 0 {
-            return Ok(());
-        }
-        let queue = Queue::standing(queue);
-        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
-        let mut consumer = self.broker.consume(&spec).await.map_err(|error| error.to_string())?;
-        let taken = timeout(NOTE_TIMEOUT, consumer.next()).await;
-        let taken = match taken {
-            Ok(Some(Ok(delivery))) => {
-                delivery.receipt.ack();
-                Ok(())
-            }
-            Ok(Some(Err(error))) => Err(error.to_string()),
-            Ok(None) | Err(_) => Err("no note was there any more".into()),
-        };
-        consumer.close().await;
-        taken
     }
 }
 
 /// A suspect that is handled alone. Should the process die, its note stays.
 pub(super) struct AloneRun {
     notes: Notes,
-    queue: String,
+    name: String,
     may_be_noted: bool,
     _turn: Option<OwnedSemaphorePermit>,
 }
@@ -159,16 +113,11 @@ impl AloneRun {
         }
         let mut pauses = PAUSES.into_iter();
         loop {
-            let removed = if handled {
-                self.notes.remove_all(&self.queue).await
-            } else {
-                self.notes.remove_one(&self.queue).await
-            };
-            let Err(error) = removed else { return };
+            let Err(error) = self.remove(handled).await else { return };
             let Some(pause) = pauses.next().filter(|_| !self.notes.abandon.is_cancelled()) else {
                 tracing::warn!(
-                    queue = self.queue,
-                    error,
+                    note = self.name,
+                    %error,
                     "the note of a suspected message stays, and counts as a process that died with it"
                 );
                 return;
@@ -179,5 +128,9 @@ impl AloneRun {
                 () = sleep(pause) => {}
             }
         }
+    }
+    async fn remove(&self, handled: bool) -> Result<(), BrokerError> {
+        let registry = self.notes.broker.registry();
+        if handled { registry.forget_count(&self.name).await } else { registry.uncount_one(&self.name).await }
     }
 }

@@ -202,7 +202,8 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
     let sign = |to: To| {
         let mut envelope = Envelope::new(Kind::Channel, Key::from_wire(key), MediaType::BYTES, Bytes::new());
         envelope.target = Some(Name::from_wire(everybody));
-        Addressed { mandatory: matches!(to, To::Queue(_)), to, delay: None, envelope: Arc::new(envelope) }
+        let mandatory = matches!(to, To::Queue(_));
+        Addressed { to, delay: None, mandatory, bare: false, envelope: Arc::new(envelope) }
     };
     let deadline = Instant::now() + CONFIRM_TIMEOUT;
     // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.

@@ -17,6 +17,8 @@ pub trait Contract {
     const CONTENT_ENCODING: Option<ContentEncoding> = None;
     /// Whether the broker may forget the message when it restarts.
     const TRANSIENT: bool = false;
+    /// Whether messages of this type are fired: see [`Options::fire`](crate::Options::fire).
+    const FIRE: bool = false;
     /// The version of the type's shape; 0 is not sent.
     const SCHEMA_VERSION: u32 = 0;
 }

@@ -68,6 +68,9 @@ pub struct Envelope {
     pub sent_at: Option<SystemTime>,
     /// How long the broker keeps it before it is routed, from 100 ms to 38 days. Never set on what was received.
     pub delay: Option<Duration>,
+    /// Whether it is sent with nothing but what its receiver needs, and nobody is told when no service takes it. Never set on what was
+    /// received.
+    pub fire: bool,
     /// How long it may wait in a queue.
     pub expiration: Option<Duration>,
     /// From receipt on, how long the sender still waits for the answer.
@@ -127,6 +130,7 @@ impl Envelope {
             target: None,
             sent_at: None,
             delay: None,
+            fire: false,
             expiration: None,
             timeout: None,
             transient: false,

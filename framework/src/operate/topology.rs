@@ -83,7 +83,7 @@ async fn with_broker(
             tell_others(&outlet, &config.namespace).await;
         }
         broker.declare(&delays(plans)).await.map_err(text)?;
-        record::keep(&**broker, &outlet, config, app, plans).await?;
+        record::keep(&**broker, config, app, plans).await?;
         let OwnWords { sources, queues, subscriptions } = broker.in_own_words(topology);
         output::line(format_args!(
             "declared {} exchanges, {} queues, {} bindings, and the levels for delays",
@@ -100,19 +100,21 @@ async fn with_broker(
     let (mut found, mut said) = (0, Vec::new());
     for service in app.services() {
         let present = record::present(app, plans, service);
-        let recorded = record::read(&**broker, &config.namespace, service).await.map_err(text)?;
-        let Some(recorded) = recorded else {
+        let record = record::read_record(&**broker, &config.namespace, service).await.map_err(text)?;
+        let Some(recorded) = &record.subscriptions else {
             said.push(format!("{service}: nothing was declared before"));
             continue;
         };
-        let stale = record::stale(&recorded, &present);
-        let missing: Vec<&Subscription> = present.difference(&recorded).collect();
+        let stale = record::stale(recorded, &present);
+        let missing: Vec<Subscription> = present.difference(recorded).cloned().collect();
         found += stale.len() + missing.len();
         // First the work, then what is said of it: nobody may be reading.
         let removed = matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty();
         if removed {
             broker.remove(&Topology { subscriptions: stale.clone(), ..Topology::default() }).await.map_err(text)?;
-            record::replace(&**broker, &outlet, &config.namespace, service, &present).await?;
+            if !record::replace(&**broker, &config.namespace, service, record, &present).await.map_err(text)? {
+                return Err(format!("another process has changed what {service} declared meanwhile; run this again"));
+            }
         }
         let shown = |subscription| one_line(&record::shown(&**broker, subscription)).to_string();
         said.extend(stale.iter().map(|subscription| format!("{service}: stale    {}", shown(subscription))));

@@ -38,15 +38,18 @@ enum Work {
     Chain,
     /// A command and its confirm.
     Publish,
+    /// A command that is fired, and its confirm.
+    Fire,
     /// A command and its acknowledgement.
     Consume,
     /// A query and its reply, on the side that asks.
     Request,
 }
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 5] = [
     Row { name: "in process", work: Work::Chain, messages: [2_000, 12_000], tolerance: 0.03 },
     Row { name: "publish", work: Work::Publish, messages: [2_000, 8_000], tolerance: 0.05 },
+    Row { name: "publish fired", work: Work::Fire, messages: [2_000, 8_000], tolerance: 0.05 },
     Row { name: "consume", work: Work::Consume, messages: [2_000, 8_000], tolerance: 0.05 },
     Row { name: "request", work: Work::Request, messages: [1_000, 4_000], tolerance: 0.05 },
 ];
@@ -83,7 +86,7 @@ pub fn run() -> Result<(), String> {
         let Profile { total, client, allocations } = each;
         let before = known.and_then(|known| known.get(row.name));
         println!(
-            "{:<11} {total:>6} instructions for a message, {client:>6} of them the client library's, {allocations:>3} allocations{}",
+            "{:<13} {total:>6} instructions for a message, {client:>6} of them the client library's, {allocations:>3} allocations{}",
             row.name,
             compared(total, before)
         );
@@ -115,6 +118,7 @@ fn count(work: Work, messages: u64, node: &Node) -> Result<Profile, String> {
     match work {
         Work::Chain => profile(&["chain", &messages, BYTES]),
         Work::Publish => profile(&[&over[..], &["publish", "--messages", &messages, "--bytes", BYTES]].concat()),
+        Work::Fire => profile(&[&over[..], &["publish", "--fire", "--messages", &messages, "--bytes", BYTES]].concat()),
         Work::Consume => {
             run_role(OURS, &[&over[..], &["publish", "--messages", &messages, "--bytes", BYTES]].concat())?;
             profile(&[&over[..], &["consume", "--messages", &messages]].concat())

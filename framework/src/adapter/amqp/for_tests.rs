@@ -14,6 +14,6 @@ impl Routed {
         envelope.reply_to = awaits_reply.then_some(ReplyTo::Caller);
         envelope.foreign.get_or_insert_default().no_id = true;
         let way = Way { exchange: exchange.into(), routing_key: routing_key.into() };
-        Self { way, mandatory: true, tells_address: false, envelope: Arc::new(envelope) }
+        Self { way, mandatory: true, tells_address: false, bare: false, envelope: Arc::new(envelope) }
     }
 }

@@ -64,6 +64,9 @@ pub(super) struct Routed {
     /// Whether its way tells neither kind nor key.
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
     pub(super) tells_address: bool,
+    /// Whether its type is left out where that is its key.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
+    pub(super) bare: bool,
     pub(super) envelope: Arc<Envelope>,
 }
 
@@ -94,12 +97,12 @@ impl Way {
 impl Routed {
     /// A message that leaves at once, or into its delay.
     pub(super) fn of(message: Addressed, names: &Names) -> Self {
-        let Addressed { to, delay, mandatory, mut envelope } = message;
+        let Addressed { to, delay, mandatory, bare, mut envelope } = message;
         let way = match delay {
             None => Way::to(&to, names),
             Some(delay) => delayed(&to, delay, Arc::make_mut(&mut envelope), names),
         };
-        Self { way, mandatory, tells_address: delay.is_some() || matches!(to, To::Queue(_)), envelope }
+        Self { way, mandatory, bare, tells_address: delay.is_some() || matches!(to, To::Queue(_)), envelope }
     }
 }
 

@@ -97,6 +97,7 @@ impl Model {
                 let routed = Routed {
                     way: Way { exchange: "".into(), routing_key: "q".into() },
                     mandatory: true,
+                    bare: false,
                     tells_address: true,
                     envelope: Envelope::note(MediaType::BYTES, self.published.to_be_bytes().to_vec().into()).into(),
                 };

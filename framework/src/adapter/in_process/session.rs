@@ -16,7 +16,7 @@ use crate::adapter::in_process::state::State;
 use crate::adapter::in_process::{InProcess, Inner};
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
-    QueueState, ReplySink, Subscription, Topology,
+    QueueRegistry, QueueState, Registry, ReplySink, Subscription, Topology,
 };
 use crate::message::Headers;
 use crate::supervise::{Tasks, supervise};
@@ -99,7 +99,11 @@ impl Broker for Session {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.connection.names);
-        Box::pin(async move { self.state()?.declare(&declaration, self.connection.id) })
+        Box::pin(async move {
+            self.state()?.declare(&declaration, self.connection.id)?;
+            QueueRegistry::new(self, &self.connection.names).list(&topology.claims).await;
+            Ok(())
+        })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -135,6 +139,10 @@ impl Broker for Session {
             let queues = queues.into_iter().map(|it| it.name).filter(|name| !state.queues.contains_key(name));
             Ok(exchanges.chain(queues).collect())
         })
+    }
+
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        Box::new(QueueRegistry::new(self, &self.connection.names))
     }
 
     fn in_own_words(&self, topology: &Topology) -> OwnWords {

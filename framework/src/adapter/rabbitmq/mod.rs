@@ -30,7 +30,7 @@ use crate::adapter::rabbitmq::publishing::RabbitPublisher;
 use crate::adapter::rabbitmq::reconnect::Link;
 use crate::broker::{
     Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Names, OwnWords, Publisher, Queue,
-    QueueState, ReplySink, Source, Subscription, Topology, is_direct_reply,
+    QueueRegistry, QueueState, Registry, ReplySink, Source, Subscription, Topology, is_direct_reply,
 };
 use crate::message::{Headers, Secret};
 use crate::supervise::Tasks;
@@ -188,7 +188,11 @@ impl Broker for RabbitMq {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.names);
-        Box::pin(async move { declare_and_note(&self.consuming, &self.declared, &declaration).await })
+        Box::pin(async move {
+            declare_and_note(&self.consuming, &self.declared, &declaration).await?;
+            QueueRegistry::new(self, &self.names).list(&topology.claims).await;
+            Ok(())
+        })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -244,6 +248,10 @@ impl Broker for RabbitMq {
             }
             Ok(absent)
         })
+    }
+
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        Box::new(QueueRegistry::new(self, &self.names))
     }
 
     fn in_own_words(&self, topology: &Topology) -> OwnWords {

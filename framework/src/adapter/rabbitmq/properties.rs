@@ -37,7 +37,10 @@ pub(super) fn to_client(message: &Routed, most: usize) -> Result<BasicProperties
             format!("properties and headers of {bytes} bytes; at most {most} fit into a frame of this connection");
         return Err(BrokerError::Protocol { reason });
     }
-    let fields = write(envelope, message.tells_address);
+    let mut fields = write(envelope, message.tells_address);
+    if message.bare && !message.tells_address && envelope.message_type.is_none() {
+        fields.message_type = None;
+    }
     let reply_to = if envelope.reply_to == Some(ReplyTo::Caller) { Some(DIRECT_REPLY_TO) } else { fields.reply_to };
     let mut client = BasicProperties::default().with_delivery_mode(if fields.persistent { 2 } else { 1 });
     if let Some(text) = fields.content_type {

@@ -10,10 +10,8 @@ use super::*;
 use crate::broker::any::{self, NoBroker, Told};
 use crate::broker::{
     Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Delivery, DeliveryChannel,
-    Publication, Publisher, QueueState, Receipt, ReplySink, Topology,
+    Publication, Publisher, QueueRegistry, QueueState, Receipt, Registry, ReplySink, Topology,
 };
-use crate::bus::{Outlet, PublishSettings};
-use crate::codec::Limits;
 use crate::handler::{Asked, Outcome};
 use crate::message::Kind;
 
@@ -86,6 +84,10 @@ impl Broker for Late {
         Box::pin(ready(Ok(Vec::new())))
     }
 
+    fn registry(&self) -> Box<dyn Registry + '_> {
+        Box::new(QueueRegistry::new(self, &any::NAMES))
+    }
+
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
         Box::pin(ready(Ok(Arc::new(self.clone()) as Arc<dyn Publisher>)))
     }
@@ -118,9 +120,7 @@ fn a_stop_removes_the_note_of_a_suspect_that_was_on_its_way_to_the_broker() {
             Late { confirms: watch::channel(false).0, published: watch::channel(0).0, inspected: watch::channel(0).0 };
         let broker: Arc<dyn Broker> = Arc::new(late.clone());
         let mut settings = settings(&inbox, spec(Kind::Command)).await;
-        let (publishing, counters) = (PublishSettings::default(), Arc::clone(&settings.settler.counters));
-        let outlet = Outlet::open(&broker, Limits::default(), publishing, counters).await.unwrap();
-        (settings.notes.broker, settings.notes.outlet) = (broker, outlet);
+        settings.notes.broker = Arc::clone(&broker);
         let stopping = settings.settler.stopping.clone();
         let mut delivery = delivery(&channel);
         (delivery.redelivered, delivery.delivery_count) = (true, Some(3));

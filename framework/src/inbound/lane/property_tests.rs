@@ -106,7 +106,6 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
     };
     let notes = Notes {
         broker: Arc::clone(&broker),
-        outlet: Arc::clone(&settler.bus.outlet),
         suspects: Suspects::default(),
         abandon: CancellationToken::new(),
         of: plan.queue.as_str().into(),

@@ -84,7 +84,7 @@ impl DeadLetters {
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn queues(&self) -> Result<Vec<String>, DeadError> {
-        let claims = record::claims(&*self.bus.broker, self.names()).await?;
+        let claims = self.bus.broker.registry().claims().await?;
         let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
         let mut queues = BTreeSet::from([self.names().dead_queue(&self.names().due())]);
         for service in services {

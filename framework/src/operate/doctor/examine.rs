@@ -80,7 +80,7 @@ impl Doctor {
         let publishes = findings[0].verdict == super::Verdict::Ok;
         findings.push(self.exchanges().await?);
         self.delays(&mut findings).await?;
-        let claims = match record::claims(self.broker(), self.names()).await {
+        let claims = match self.broker().registry().claims().await {
             Ok(claims) => claims,
             Err(error @ BrokerError::Forbidden { .. }) => {
                 let subject = self.names().domain("claims");

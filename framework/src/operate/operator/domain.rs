@@ -3,7 +3,6 @@
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::app::record;
 use crate::broker::{Broker, BrokerError, Claim, Names, Topology};
 use crate::operate::output;
 use crate::operate::printable::{json_line, one_line};
@@ -29,13 +28,13 @@ pub(super) enum DomainCommand {
 /// One sentence.
 pub(super) async fn obey(command: DomainCommand, broker: &dyn Broker, names: &Names) -> Result<(), String> {
     match command {
-        DomainCommand::List { json } => list_domains(broker, names, json).await,
+        DomainCommand::List { json } => list_domains(broker, json).await,
         DomainCommand::Release { domain } => release_domain(broker, names, &domain).await,
     }
 }
 
-async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Result<(), String> {
-    let claims = record::claims(broker, names).await.map_err(|error| error.to_string())?;
+async fn list_domains(broker: &dyn Broker, as_json: bool) -> Result<(), String> {
+    let claims = broker.registry().claims().await.map_err(|error| error.to_string())?;
     let mut standing = Vec::new();
     for claim in claims {
         let claimed = Topology { claims: vec![claim.clone()], ..Topology::default() };
@@ -43,7 +42,7 @@ async fn list_domains(broker: &dyn Broker, names: &Names, as_json: bool) -> Resu
             continue;
         }
         // Claiming it as its owner would changes nothing if it is, and is refused if it is somebody else's.
-        match broker.declare(&claimed).await {
+        match broker.compare(&claimed).await {
             Ok(()) => standing.push(claim),
             Err(BrokerError::DomainOwned { .. }) => {}
             Err(error) => return Err(error.to_string()),

@@ -26,6 +26,7 @@ mod bench;
 mod consuming;
 mod declaring;
 mod publishing;
+mod registry;
 
 use std::time::Duration;
 
@@ -136,5 +137,9 @@ pub fn scenarios() -> Vec<Scenario> {
         declaring::a_removed_subscription_takes_no_more [Need::ReturnKeys],
         declaring::a_queue_tells_how_it_stands,
         declaring::a_queue_that_stands_is_consumed_whatever_its_arguments,
+        registry::a_note_is_what_was_written_last,
+        registry::a_note_is_replaced_only_by_who_knows_it,
+        registry::a_count_goes_up_and_down_and_is_forgotten,
+        registry::claims_are_listed [Need::Claims],
     ]
 }

@@ -1,0 +1,223 @@
+//! The registry in queues, for brokers that have nothing else that lasts. A note is the one message of its queue, a count is the length
+//! of one, and claims are listed in a third. Messages are read without being taken: they go back when their consumer closes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::broker::{
+    Addressed, Broker, BrokerError, Claim, Consumer, ConsumerSpec, Names, Publication, Queue, Receipt, Registry,
+    Topology, WhenFull,
+};
+use crate::message::{Envelope, MediaType};
+
+/// How long to wait for a message that is there, and for one to be confirmed.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a queue is looked at whose messages somebody else is reading.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The most claims that are listed.
+const MAX_CLAIMS: u16 = 10_000;
+
+/// A claim as it is listed.
+#[derive(Serialize, Deserialize)]
+struct ListedClaim {
+    domain: String,
+    service: String,
+}
+
+/// The registry of one namespace in queues of its broker. An adapter uses it whose broker can look at a queue without taking from it.
+pub struct QueueRegistry<'a> {
+    broker: &'a dyn Broker,
+    names: &'a Names,
+}
+
+/// Messages that are read and not taken. They go back when this is dropped.
+struct Peeked {
+    payloads: Vec<Bytes>,
+    receipts: Vec<Receipt>,
+    consumer: Box<dyn Consumer>,
+}
+
+impl Peeked {
+    async fn give_back(mut self) {
+        self.receipts.into_iter().for_each(Receipt::give_back);
+        self.consumer.close().await;
+    }
+
+    async fn take(mut self) {
+        self.receipts.into_iter().for_each(Receipt::ack);
+        self.consumer.close().await;
+    }
+}
+
+impl<'a> QueueRegistry<'a> {
+    /// Over a broker, in a namespace.
+    #[must_use]
+    pub fn new(broker: &'a dyn Broker, names: &'a Names) -> Self {
+        Self { broker, names }
+    }
+
+    /// Lists claims that have been declared. An unlisted claim holds all the same, so that a failure is only logged.
+    pub async fn list(&self, claims: &[Claim]) {
+        if claims.is_empty() {
+            return;
+        }
+        if let Err(error) = self.add_to_list(claims).await {
+            tracing::warn!(%error, "the claims of this process are not listed; `postrider domain list` does not show them");
+        }
+    }
+
+    async fn add_to_list(&self, claims: &[Claim]) -> Result<(), BrokerError> {
+        let queue = Queue::replicated(self.names.claims()).with_limit(MAX_CLAIMS.into(), WhenFull::DropOldest);
+        self.broker.declare(&Topology::of_queues([queue])).await?;
+        let listed = self.listed_claims().await?;
+        for Claim { domain, service } in claims.iter().filter(|claim| !listed.contains(claim)).cloned() {
+            // Two texts can always be written as JSON.
+            let claim = serde_json::to_vec(&ListedClaim { domain, service }).unwrap_or_default();
+            self.write(&self.names.claims(), MediaType::JSON, claim.into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn listed_claims(&self) -> Result<BTreeSet<Claim>, BrokerError> {
+        let queue = self.names.claims();
+        let Some(peeked) = self.peek(&queue, MAX_CLAIMS).await? else { return Ok(BTreeSet::new()) };
+        let mut claims = BTreeSet::new();
+        for payload in &peeked.payloads {
+            match serde_json::from_slice(payload) {
+                Ok(ListedClaim { domain, service }) => drop(claims.insert(Claim { domain, service })),
+                Err(error) => tracing::warn!(queue, %error, "a claim cannot be read and is passed over"),
+            }
+        }
+        peeked.give_back().await;
+        Ok(claims)
+    }
+
+    /// Reads messages without taking them; `None` if there are none. What has been read so often that the broker drops it is missing.
+    async fn peek(&self, queue: &str, most: u16) -> Result<Option<Peeked>, BrokerError> {
+        let ready = self.ready_in(queue).await?;
+        if ready == 0 {
+            return Ok(None);
+        }
+        // A user that only reads may have no right to declare.
+        let queue = Queue::standing(queue);
+        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
+        let consumer = self.broker.consume(&spec).await?;
+        let mut peeked = Peeked { payloads: Vec::new(), receipts: Vec::new(), consumer };
+        for _ in 0..ready.min(most.into()) {
+            // Somebody else may be reading them at the same time; then there are fewer.
+            let Ok(Some(delivery)) = timeout(MESSAGE_TIMEOUT, peeked.consumer.next()).await else { break };
+            let delivery = delivery?;
+            peeked.payloads.push(delivery.envelope.payload.clone());
+            peeked.receipts.push(delivery.receipt);
+        }
+        Ok(Some(peeked))
+    }
+
+    /// How many messages there are. While somebody else reads them there seem to be none: that is waited out.
+    async fn ready_in(&self, queue: &str) -> Result<u64, BrokerError> {
+        let started = Instant::now();
+        loop {
+            let Some(state) = self.broker.inspect(queue).await? else { return Ok(0) };
+            if state.ready > 0 || state.consumers == 0 || started.elapsed() > MESSAGE_TIMEOUT {
+                return Ok(state.ready);
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    async fn write(&self, queue: &str, media_type: MediaType, value: Bytes) -> Result<(), BrokerError> {
+        let publisher = self.broker.publisher(Arc::new(|_| {})).await?;
+        let message = Addressed::to_queue(queue, Envelope::note(media_type, value));
+        let what = || format!("queue {queue:?}");
+        match publisher.publish(message, Instant::now() + MESSAGE_TIMEOUT).await? {
+            Publication::Confirmed => Ok(()),
+            Publication::Returned => Err(BrokerError::Absent { what: what(), reason: "it has been deleted".into() }),
+            Publication::Rejected => Err(BrokerError::Absent { what: what(), reason: "it takes no messages".into() }),
+            Publication::Unknown(reason) => Err(BrokerError::Lost { reason }),
+        }
+    }
+}
+
+impl Registry for QueueRegistry<'_> {
+    fn claims(&self) -> BoxFuture<'_, Result<BTreeSet<Claim>, BrokerError>> {
+        Box::pin(self.listed_claims())
+    }
+
+    fn note<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, BrokerError>> {
+        Box::pin(async move {
+            let Some(mut peeked) = self.peek(name, 1).await? else { return Ok(None) };
+            let note = peeked.payloads.pop();
+            peeked.give_back().await;
+            Ok(note)
+        })
+    }
+
+    fn set_note<'a>(
+        &'a self,
+        name: &'a str,
+        expected: Option<&'a [u8]>,
+        value: Bytes,
+    ) -> BoxFuture<'a, Result<bool, BrokerError>> {
+        Box::pin(async move {
+            let queue = Queue::replicated(name).with_limit(1, WhenFull::DropOldest);
+            self.broker.declare(&Topology::of_queues([queue])).await?;
+            // Who has its only message is the only one that can replace it.
+            let standing = self.peek(name, 1).await?;
+            let found = standing.as_ref().and_then(|peeked| peeked.payloads.first());
+            if found.map(|note| &note[..]) != expected {
+                if let Some(standing) = standing {
+                    standing.give_back().await;
+                }
+                return Ok(false);
+            }
+            // The queue has room for one, so that the old one is gone even if this process dies before it takes it.
+            self.write(name, MediaType::JSON, value.clone()).await?;
+            if let Some(standing) = standing {
+                standing.take().await;
+                return Ok(true);
+            }
+            // There was none to hold: somebody else may have written at the same time.
+            Ok(self.note(name).await?.as_deref() == Some(&value[..]))
+        })
+    }
+
+    fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u64, BrokerError>> {
+        Box::pin(async move { Ok(self.broker.inspect(name).await?.map_or(0, |state| state.ready)) })
+    }
+
+    fn count_one<'a>(&'a self, name: &'a str, unused_for: Duration) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            let queue = Queue::on_one_node(name).removed_when_unused_for(unused_for);
+            self.broker.declare(&Topology::of_queues([queue])).await?;
+            self.write(name, MediaType::BYTES, Bytes::new()).await
+        })
+    }
+
+    fn uncount_one<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move {
+            if self.count(name).await? == 0 {
+                return Ok(());
+            }
+            match self.peek(name, 1).await? {
+                Some(peeked) if !peeked.receipts.is_empty() => {
+                    peeked.take().await;
+                    Ok(())
+                }
+                _ => Err(BrokerError::TimedOut {
+                    what: format!("read a message of queue {name:?}"),
+                    seconds: MESSAGE_TIMEOUT.as_secs(),
+                }),
+            }
+        })
+    }
+
+    fn forget_count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(async move { self.broker.remove(&Topology::of_queues([Queue::standing(name)])).await })
+    }
+}

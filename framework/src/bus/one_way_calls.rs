@@ -1,0 +1,147 @@
+//! The calls that send one way. `Bus` and `Context` have the same ones: their names, their shape and their text are written here.
+
+use crate::bus::Options;
+
+/// No options but the defaults.
+pub(crate) fn defaults(options: Options) -> Options {
+    options
+}
+
+/// Writes the calls into the `impl` block of a type, whose name is given and whose methods `typed` and `by_key` send. `$found` says
+/// when somebody hears that nobody takes the message.
+macro_rules! one_way_calls {
+    ($This:literal, $found:literal $(, $async:tt $await:tt)?) => {
+        /// Sends a command to its owner.
+        ///
+        /// # Errors
+        #[doc = concat!("[`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query", $found)]
+        pub $($async)? fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
+            self.send_with(command, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::send`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send`].")]
+        pub $($async)? fn send_with<M: Command + Serialize>(
+            &self,
+            command: &M,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.typed(command, options)$(.$await)?
+        }
+
+        /// Publishes an event to its subscribers, however many there are.
+        ///
+        /// # Errors
+        /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
+        pub $($async)? fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
+            self.publish_with(event, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::publish`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::publish`].")]
+        pub $($async)? fn publish_with<M: Event + Serialize>(
+            &self,
+            event: &M,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.typed(event, options)$(.$await)?
+        }
+
+        /// Sends a command by its key.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send`].")]
+        pub $($async)? fn send_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+            self.send_key_with(key, payload, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::send_key`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send`].")]
+        pub $($async)? fn send_key_with(
+            &self,
+            key: &str,
+            payload: Payload,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.by_key(Address { kind: Kind::Command, key, service: None }, payload, options)$(.$await)?
+        }
+
+        /// Sends a command to a service by the service's name.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send`].")]
+        pub $($async)? fn send_to(&self, service: &str, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+            self.send_to_with(service, key, payload, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::send_to`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send`].")]
+        pub $($async)? fn send_to_with(
+            &self,
+            service: &str,
+            key: &str,
+            payload: Payload,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.by_key(Address { kind: Kind::Command, key, service: Some(service) }, payload, options)$(.$await)?
+        }
+
+        /// Publishes an event by its key.
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::publish`].")]
+        pub $($async)? fn publish_key(&self, key: &str, payload: Payload) -> Result<MessageId, SendError> {
+            self.publish_key_with(key, payload, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::publish_key`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::publish`].")]
+        pub $($async)? fn publish_key_with(
+            &self,
+            key: &str,
+            payload: Payload,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.by_key(Address { kind: Kind::Event, key, service: None }, payload, options)$(.$await)?
+        }
+
+        /// Sends a message to a named channel of a named service.
+        ///
+        /// # Errors
+        #[doc = concat!("[`SendError`]; `Unroutable` when the service has no such channel, `WrongKind` when it is a query", $found)]
+        pub $($async)? fn send_channel(
+            &self,
+            service: &str,
+            channel: &str,
+            payload: Payload,
+        ) -> Result<MessageId, SendError> {
+            self.send_channel_with(service, channel, payload, defaults)$(.$await)?
+        }
+
+        #[doc = concat!("[`", $This, "::send_channel`] with options.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`", $This, "::send_channel`].")]
+        pub $($async)? fn send_channel_with(
+            &self,
+            service: &str,
+            channel: &str,
+            payload: Payload,
+            options: impl FnOnce(Options) -> Options,
+        ) -> Result<MessageId, SendError> {
+            self.by_key(Address { kind: Kind::Channel, key: channel, service: Some(service) }, payload, options)$(.$await)?
+        }
+    };
+}
+
+pub(crate) use one_way_calls;
