@@ -124,11 +124,12 @@ impl Conversation {
 
     fn heard(&mut self, frame: AMQPFrame, said: &mut Said) {
         match frame {
-            AMQPFrame::Method(_, AMQPClass::Exchange(exchange::AMQPMethod::Declare(it))) => {
-                let (passive, durable, auto, internal) = (it.passive, it.durable, it.auto_delete, it.internal);
+            // Looking whether something stands changes nothing, and how often somebody looks is a matter of time.
+            AMQPFrame::Method(_, AMQPClass::Exchange(exchange::AMQPMethod::Declare(it))) if !it.passive => {
+                let (durable, auto, internal) = (it.durable, it.auto_delete, it.internal);
                 let arguments = table(&it.arguments);
                 said.declared.insert(format!(
-                    "exchange {} {} passive={passive} durable={durable} auto={auto} internal={internal} {arguments}",
+                    "exchange {} {} durable={durable} auto={auto} internal={internal} {arguments}",
                     it.exchange, it.kind
                 ));
             }
@@ -141,11 +142,11 @@ impl Conversation {
                     it.routing_key.as_str()
                 ));
             }
-            AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::Declare(it))) => {
-                let (passive, durable, only, auto) = (it.passive, it.durable, it.exclusive, it.auto_delete);
+            AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::Declare(it))) if !it.passive => {
+                let (durable, only, auto) = (it.durable, it.exclusive, it.auto_delete);
                 let arguments = table(&it.arguments);
                 said.declared.insert(format!(
-                    "queue {} passive={passive} durable={durable} exclusive={only} auto={auto} {arguments}",
+                    "queue {} durable={durable} exclusive={only} auto={auto} {arguments}",
                     it.queue
                 ));
             }
