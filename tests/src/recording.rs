@@ -145,10 +145,8 @@ impl Conversation {
             AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::Declare(it))) if !it.passive => {
                 let (durable, only, auto) = (it.durable, it.exclusive, it.auto_delete);
                 let arguments = table(&it.arguments);
-                said.declared.insert(format!(
-                    "queue {} durable={durable} exclusive={only} auto={auto} {arguments}",
-                    it.queue
-                ));
+                said.declared
+                    .insert(format!("queue {} durable={durable} exclusive={only} auto={auto} {arguments}", it.queue));
             }
             AMQPFrame::Method(_, AMQPClass::Queue(queue::AMQPMethod::Bind(it))) => {
                 let arguments = table(&it.arguments);

@@ -92,7 +92,7 @@ pub enum SendError {
     #[error(
         "a handler may hold at most {messages} messages and {bytes} bytes until it succeeds; send in smaller portions"
     )]
-    TooManyHeld {
+    TooManyPending {
         /// The limit in messages.
         messages: usize,
         /// The limit in bytes.

@@ -37,7 +37,7 @@ impl PendingSends {
         }
         let bytes = self.bytes + envelope.payload.len();
         if self.messages.len() >= limits.messages || bytes > limits.bytes {
-            return Err(SendError::TooManyHeld { messages: limits.messages, bytes: limits.bytes });
+            return Err(SendError::TooManyPending { messages: limits.messages, bytes: limits.bytes });
         }
         self.bytes = bytes;
         self.messages.push(envelope);

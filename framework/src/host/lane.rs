@@ -9,10 +9,10 @@ use crate::handler::{FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::{Job, stopping};
 use crate::host::core::Core;
 use crate::host::deliver::Deliver;
+use crate::host::handling::{Begun, LaneTurn};
 use crate::host::limit::Slots;
 use crate::host::running::Entered;
 use crate::host::state::Guard;
-use crate::host::unit::{Begun, LaneTurn};
 use crate::host::waiting::{Batch, Waiting};
 use crate::message::{Kind, Problem};
 

@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod batching_tests;
 mod breaker;
+mod deliveries;
 mod epoch;
 mod event;
-mod held_deliveries;
 mod known_redeliveries;
 #[cfg(test)]
 mod leaving_tests;

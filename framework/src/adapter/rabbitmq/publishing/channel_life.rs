@@ -18,6 +18,7 @@ use crate::adapter::amqp::Origin;
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::errors::on_channel;
 use crate::adapter::rabbitmq::properties::from_client;
+use crate::adapter::rabbitmq::publishing::channel_closers::closers;
 use crate::adapter::rabbitmq::publishing::confirms::{Confirmed, Unconfirmed};
 use crate::adapter::rabbitmq::publishing::job::{Job, Outcome};
 use crate::adapter::rabbitmq::publishing::liveness::Liveness;
@@ -25,7 +26,6 @@ use crate::adapter::rabbitmq::publishing::owner::{MAX_WAITING, Owner};
 use crate::adapter::rabbitmq::publishing::rejections::{Rejections, Verdict};
 use crate::adapter::rabbitmq::publishing::returns::Returns;
 use crate::adapter::rabbitmq::publishing::send_path::SendPath;
-use crate::adapter::rabbitmq::publishing::strikes::accused;
 use crate::broker::{Publication, ReplyEvent};
 use crate::message::is_logged;
 
@@ -198,7 +198,7 @@ impl ChannelLife {
         match lost {
             None => Ok(()),
             Some(error) => {
-                self.strike(&error);
+                self.note_closers(&error);
                 Err(error.to_string())
             }
         }
@@ -232,8 +232,8 @@ impl ChannelLife {
     }
 
     /// The broker closed the channel or the connection because of some message. If only one can have been it, its caller is told.
-    fn strike(&mut self, error: &lapin::Error) {
-        let accused = accused(error, &mut self.send_path.lock(), self.send_path.replies_only);
+    fn note_closers(&mut self, error: &lapin::Error) {
+        let accused = closers(error, &mut self.send_path.lock(), self.send_path.replies_only);
         for number in accused {
             self.resolve(number, Err(on_channel(error)));
         }

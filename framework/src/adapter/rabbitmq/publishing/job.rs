@@ -43,7 +43,7 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     /// How often it was sent.
     pub(super) sent: u32,
-    pub(super) strikes: u8,
+    pub(super) closed_channels: u8,
     /// When it was sent last.
     pub(super) sent_at: Option<Instant>,
     /// As long as it has not been sent, if it could not be sent at once.
@@ -68,7 +68,7 @@ impl Job {
             client: Some(client),
             deadline,
             sent: 0,
-            strikes: 0,
+            closed_channels: 0,
             sent_at: None,
             waits: None,
             result: Some(result),

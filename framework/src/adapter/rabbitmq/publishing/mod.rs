@@ -1,6 +1,7 @@
 //! Publishing on confirm channels. Begin with `publisher.rs`: it hands each message to the send path (`send_path.rs`) of a channel, and
 //! one task owns the channel (`channel_life.rs`) until it ends.
 
+mod channel_closers;
 mod channel_life;
 mod confirms;
 mod in_flight;
@@ -12,7 +13,6 @@ mod rejections;
 mod returns;
 mod send_path;
 mod silent;
-mod strikes;
 mod waiting;
 
 pub(super) use publisher::RabbitPublisher;

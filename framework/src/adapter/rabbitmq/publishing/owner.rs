@@ -53,7 +53,7 @@ impl Owner {
                 continue;
             }
             self.send_path.count_as_waiting(&mut job);
-            if self.send_path.replies_only && job.strikes > 0 {
+            if self.send_path.replies_only && job.closed_channels > 0 {
                 suspects.push(job);
             } else {
                 self.waiting.push_front(job);

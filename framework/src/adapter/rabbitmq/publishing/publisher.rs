@@ -106,7 +106,7 @@ impl ConfirmChannel {
     }
 
     /// Publishes a message that was in flight so often when a channel was closed.
-    fn publish(&self, message: Routed, deadline: Instant, strikes: u8) -> BoxFuture<'static, Outcome> {
+    fn publish(&self, message: Routed, deadline: Instant, closed_channels: u8) -> BoxFuture<'static, Outcome> {
         let (send_path, jobs, link) = (Arc::clone(&self.send_path), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
             if link.is_closed() {
@@ -114,7 +114,7 @@ impl ConfirmChannel {
             }
             let (result, outcome) = oneshot::channel();
             let mut job = Job::new(message, deadline, result, link.max_properties())?;
-            job.strikes = strikes;
+            job.closed_channels = closed_channels;
             let job = match send_path.send_if_idle(job) {
                 Ok(()) => None,
                 Err(mut job) => {

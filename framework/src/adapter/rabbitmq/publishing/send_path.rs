@@ -171,7 +171,7 @@ impl ChannelState {
             (self.replies)(ReplyEvent::Sent { id: id.clone() });
         }
         self.silent.sent(|| job.target());
-        self.suspect = job.strikes > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
+        self.suspect = job.closed_channels > 0 || self.one_at_a_time_until.is_some_and(|until| now < until);
         let (number, look_at) = (self.in_flight.next_number(), self.in_flight.next_deadline());
         let owner = if self.is_unheard() && job.awaits_reply() { Waker::noop() } else { &self.owner };
         let sent_at_once = self.confirms.publish(number, channel, &mut job, owner);
@@ -181,7 +181,7 @@ impl ChannelState {
 
     /// Whether the message may be put on the channel now: there is room, and nothing beside which it must not be.
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
-        let alone = self.suspect || job.strikes > 0 || self.one_at_a_time_until.is_some();
+        let alone = self.suspect || job.closed_channels > 0 || self.one_at_a_time_until.is_some();
         self.in_flight.is_empty() || (!alone && self.in_flight.len() < MAX_UNCONFIRMED)
     }
 

@@ -10,7 +10,7 @@ use crate::adapter::rabbitmq::publishing::send_path::ChannelState;
 
 /// How often a message may be in flight when the broker closes channel or connection, before it counts as the reason. The second
 /// time it was alone.
-const MAX_STRIKES: u8 = 2;
+const MAX_CLOSED_CHANNELS: u8 = 2;
 /// How long each reply is alone on its channel after one that is not known has closed it.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(30);
 /// The broker's code for a connection that somebody closed on purpose, or that ends because the broker stops.
@@ -20,7 +20,7 @@ const CONNECTION_FORCED: u16 = 320;
 ///
 /// That is a message that was alone on a channel which the broker closed. The end of a connection may be the fault of another
 /// channel, so there a message must have been in flight twice.
-pub(super) fn accused(error: &lapin::Error, on_channel: &mut ChannelState, replies_only: bool) -> Vec<u64> {
+pub(super) fn closers(error: &lapin::Error, on_channel: &mut ChannelState, replies_only: bool) -> Vec<u64> {
     if code(error).is_none_or(|code| code == CONNECTION_FORCED) {
         return Vec::new();
     }
@@ -31,8 +31,8 @@ pub(super) fn accused(error: &lapin::Error, on_channel: &mut ChannelState, repli
     let proven = alone && error.is_amqp_soft_error();
     let mut accused = Vec::new();
     for (number, job) in on_channel.in_flight.iter_mut() {
-        job.strikes += 1;
-        if proven || job.strikes >= MAX_STRIKES {
+        job.closed_channels += 1;
+        if proven || job.closed_channels >= MAX_CLOSED_CHANNELS {
             accused.push(number);
         }
     }
