@@ -15,7 +15,7 @@ use postrider::broker::{
     Publication, Publisher, Queue, QueueState, Registry, ReplySink, Subscription, Topology,
 };
 use postrider::testing::conformance::{Bench, matrix, scenarios};
-use postrider::{App, Context, Headers, Payload, distributed};
+use postrider::{App, Context, Headers, Payload, SendError, distributed};
 use postrider_tests::world::{Seen, eventually, run};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -209,6 +209,50 @@ fn what_a_broker_lacks_is_refused_at_the_start_with_handler_capability_and_broke
             let lacks = format!(") needs {need}, which the broker at a forwarder to in-process broker does not have");
             assert!(problem.starts_with(whose) && problem.ends_with(&lacks), "{problem}");
         }
+    });
+}
+
+struct Bell;
+
+#[distributed(service = "bell", retry = "none")]
+impl Bell {
+    #[distributed(command = "bell.ring")]
+    async fn ring(&self, _: (), cx: &Context) -> Result<(), postrider::Failure> {
+        match cx.send_key_with("bell.echo", Payload::json(&()), |o| o.delay(Duration::from_secs(60))) {
+            Err(SendError::Option { option: "delay", .. }) => Ok(()),
+            other => Err(postrider::Failure::permanent(format!("{other:?}"))),
+        }
+    }
+}
+
+#[test]
+fn a_delay_that_a_broker_does_not_have_is_refused_where_the_message_is_sent() {
+    run(async {
+        let adapter = |longest| {
+            BrokerChoice::adapter(move |names: Names| async move {
+                let mut broker = Forwarding::new(Arc::new(InProcess::new().connect(&names)));
+                broker.capabilities.delays = longest;
+                Ok(Arc::new(broker) as Arc<dyn Broker>)
+            })
+        };
+        let app = App::new("bell").actor(|| Bell).broker(adapter(Some(Duration::from_secs(15))));
+        let running = app.start_as_configured().await.unwrap();
+        let bus = running.bus();
+        let late = bus.send_key_with("bell.ring", Payload::json(&()), |o| o.delay(Duration::from_secs(16))).await;
+        let text = late.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+        assert!(matches!(late, Err(SendError::Option { option: "delay", .. })) && text.contains("up to 15s"), "{text}");
+        bus.send_key("bell.ring", Payload::json(&())).await.unwrap();
+        eventually("the handler is refused the same", || running.stats().handled == 1).await;
+        running.stop().await;
+
+        let app = App::new("bell").actor(|| Bell).broker(adapter(None));
+        let Err(error) = app.start_as_configured().await else { panic!("what no handler takes has nowhere to wait") };
+        assert!(error.to_string().contains("Bell (bell) needs delays of up to"), "{error}");
+        let client = App::new("client").broker(adapter(None)).start_as_configured().await.unwrap();
+        let late =
+            client.bus().send_key_with("bell.ring", Payload::json(&()), |o| o.delay(Duration::from_millis(1))).await;
+        assert!(late.unwrap_err().to_string().contains("this broker delays no messages"));
+        client.stop().await;
     });
 }
 

@@ -25,7 +25,8 @@ struct Needed {
 fn needs(entry: &Entry, config: &Config) -> Vec<Needed> {
     let attributes = &entry.attributes;
     let of_actor = |need| Needed { whose: format!("{} ({})", attributes.actor, entry.name()), need };
-    let mut needs = vec![of_actor(Need::SettleEach)];
+    // What no handler of this build takes waits for one that does.
+    let mut needs = vec![of_actor(Need::SettleEach), of_actor(Need::Delays(config.skew.pause))];
     needs.extend(attributes.ordered.then(|| of_actor(Need::OneActiveConsumer)));
     needs.extend((!attributes.domains.is_empty()).then(|| of_actor(Need::Claims)));
     // A plan that cannot be read is told elsewhere.

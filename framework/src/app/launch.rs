@@ -154,7 +154,11 @@ async fn launch_on(
     if deleted {
         tell_others(&outlet, &config.namespace).await;
     }
-    let bus = Bus::new(Arc::clone(&outlet), Arc::new(identity(app, &app.name, &instance, config)), Arc::clone(&broker));
+    let bus = Bus::new(
+        Arc::clone(&outlet),
+        Arc::new(identity(app, &app.name, &instance, config, &*broker)),
+        Arc::clone(&broker),
+    );
     let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
     let mut launched = Launched {
         bus: bus.clone(),

@@ -102,7 +102,7 @@ fn actor_launch(
     seat: &Seat,
 ) -> Result<Launch, String> {
     let config = &launched.config;
-    let identity = identity(app, entry.attributes.service, instance, config);
+    let identity = identity(app, entry.attributes.service, instance, config, &*launched.broker);
     let mut effective = entry.effective(config);
     let concurrency = launched
         .concurrency

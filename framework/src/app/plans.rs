@@ -3,13 +3,13 @@
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::entry::Entry;
-use crate::broker::Topology;
+use crate::broker::{Broker, Topology};
 use crate::bus::Identity;
 use crate::inbound::{ActorPlan, plan, shared_sources};
 use crate::message::Name;
 
 /// Who sends for a service of the app.
-pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config) -> Identity {
+pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config, broker: &dyn Broker) -> Identity {
     let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
     let mut domains: Vec<String> =
         of_service.flat_map(|entry| entry.attributes.domains).map(|domain| (*domain).to_owned()).collect();
@@ -23,6 +23,7 @@ pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config
         names: config.namespace.clone(),
         media_type: app.media_type.clone(),
         limits: config.limits,
+        delays: broker.capabilities().delays,
         propagate: app.propagate.clone().into(),
         hooks: app.hooks.clone().into(),
     }

@@ -35,6 +35,8 @@ pub struct Identity {
     pub media_type: MediaType,
     /// Limits on payloads.
     pub limits: Limits,
+    /// The longest delay of the broker; `None` if it delays nothing.
+    pub delays: Option<Duration>,
     /// Headers that are copied from the message being handled to everything it sends.
     pub propagate: Arc<[String]>,
     /// Middleware around sending, outermost first.
@@ -52,6 +54,7 @@ impl Identity {
             names: Names::default(),
             media_type: MediaType::MSGPACK,
             limits: Limits::default(),
+            delays: Some(MAX_DELAY),
             propagate: Arc::new([]),
             hooks: Arc::new([]),
         }
@@ -116,7 +119,7 @@ impl Identity {
         let mut envelope = Box::new(Envelope::with_id(address.kind, key, id, payload.media_type, bytes));
         envelope.content_encoding = options.encoding.clone();
         envelope.target = address.service.map(Name::new).transpose()?;
-        apply(&mut envelope, &options)?;
+        self.apply(&mut envelope, &options)?;
         let timeout = options.timeout.unwrap_or(default_timeout).min(MAX_TIMEOUT);
         if timeout.is_zero() {
             return Err(zero_timeout());
@@ -133,25 +136,41 @@ impl Identity {
     }
 }
 
-fn apply(envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
-    check_headers(&options.headers)?;
-    check_recipients(options.recipients.len())?;
-    if envelope.target.is_some() && !options.recipients.is_empty() {
-        let reason = "the call names its service already; leave the recipients out".into();
-        return Err(SendError::Option { option: "recipients", reason });
+impl Identity {
+    fn apply(&self, envelope: &mut Envelope, options: &Options) -> Result<(), SendError> {
+        check_headers(&options.headers)?;
+        check_recipients(options.recipients.len())?;
+        if envelope.target.is_some() && !options.recipients.is_empty() {
+            let reason = "the call names its service already; leave the recipients out".into();
+            return Err(SendError::Option { option: "recipients", reason });
+        }
+        envelope.headers = options.headers.clone();
+        if let Some(token) = &options.bearer {
+            envelope.headers.set(Envelope::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        }
+        envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
+        envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
+        envelope.delay = self.checked_delay(options.delay)?;
+        envelope.expiration = checked_expiration(options.expiration)?;
+        envelope.priority = options.priority;
+        envelope.fire = options.fire;
+        envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
+        Ok(())
     }
-    envelope.headers = options.headers.clone();
-    if let Some(token) = &options.bearer {
-        envelope.headers.set(Envelope::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+
+    /// No delay at all is none; a longer one than the broker can keep is refused.
+    fn checked_delay(&self, delay: Option<Duration>) -> Result<Option<Duration>, SendError> {
+        let Some(delay) = delay.filter(|delay| !delay.is_zero()) else { return Ok(None) };
+        let refused = |reason| Err(SendError::Option { option: "delay", reason });
+        match self.delays.map(|longest| longest.min(MAX_DELAY)) {
+            Some(longest) if delay <= longest => Ok(Some(delay)),
+            Some(MAX_DELAY) => refused(format!("{delay:?} is too long; a message can be delayed for up to 38 days")),
+            Some(longest) => {
+                refused(format!("{delay:?} is too long; this broker delays a message for up to {longest:?}"))
+            }
+            None => refused("this broker delays no messages; send it when it is due".into()),
+        }
     }
-    envelope.recipients = options.recipients.iter().map(|service| Name::new(service)).collect::<Result<_, _>>()?;
-    envelope.skip = options.skip.as_deref().map(Name::new).transpose()?;
-    envelope.delay = checked_delay(options.delay)?;
-    envelope.expiration = checked_expiration(options.expiration)?;
-    envelope.priority = options.priority;
-    envelope.fire = options.fire;
-    envelope.transient = options.transient.unwrap_or(envelope.kind == Kind::Query);
-    Ok(())
 }
 
 /// Headers that only Postrider writes, and those by which RabbitMQ would send copies past our routing
@@ -179,16 +198,6 @@ fn check_recipients(count: usize) -> Result<(), SendError> {
     }
     let reason = format!("{count} recipients are too many; at most {MAX_RECIPIENTS} are allowed");
     Err(SendError::Option { option: "recipients", reason })
-}
-
-/// No delay at all is none; a longer one than the broker can keep is refused.
-fn checked_delay(delay: Option<Duration>) -> Result<Option<Duration>, SendError> {
-    let delay = delay.filter(|delay| !delay.is_zero());
-    if delay.is_some_and(|delay| delay > MAX_DELAY) {
-        let reason = format!("{:?} is too long; a message can be delayed for up to 38 days", delay.unwrap_or_default());
-        return Err(SendError::Option { option: "delay", reason });
-    }
-    Ok(delay)
 }
 
 /// One that is longer than the broker takes would cost the channel.
@@ -277,7 +286,7 @@ impl Identity {
         let mut envelope = Box::new(envelope);
         // What a foreign sender wrote belongs to the message that it came with.
         envelope.foreign = None;
-        envelope.delay = checked_delay(envelope.delay)?;
+        envelope.delay = self.checked_delay(envelope.delay)?;
         envelope.expiration = checked_expiration(envelope.expiration)?;
         if envelope.delay.is_some() && matches!(envelope.kind, Kind::Reply | Kind::Query) {
             let reason = format!("a {} is not delayed: somebody waits", envelope.kind);

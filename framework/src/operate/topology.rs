@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
 use crate::adapter::in_process::InProcess;
-use crate::app::builder::App;
+use crate::app::builder::{App, BrokerChoice};
 use crate::app::connect::{connect, told};
 use crate::app::plans::{combined, identity, plan_of};
 use crate::app::record;
@@ -51,8 +51,11 @@ fn delays(plans: &[ActorPlan]) -> Topology {
 pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, String> {
     let plans: Vec<ActorPlan> = app.entries.iter().map(|entry| plan_of(app, entry, &app.config, "…")).collect();
     let topology = lasting(app, &plans);
-    if let TopologyCommand::Show { json } = command {
-        // The in-process broker says it as RabbitMQ does, and needs no connection.
+    let is_of_adapter = app.config.broker.is_none() && matches!(app.broker, BrokerChoice::Adapter(_));
+    if let TopologyCommand::Show { json } = command
+        && !is_of_adapter
+    {
+        // The in-process broker uses RabbitMQ's words and needs no connection.
         show(&InProcess::new().connect(&app.config.namespace).in_own_words(&topology), *json);
         return Ok(0);
     }
@@ -93,8 +96,13 @@ async fn with_broker(
         ));
         return Ok(0);
     }
+    if let TopologyCommand::Show { json } = command {
+        show(&broker.in_own_words(topology), *json);
+        return Ok(0);
+    }
     if let TopologyCommand::Migrate { queue } = command {
-        let bus = Bus::new(outlet, Arc::new(identity(app, &app.name, "operator", config)), Arc::clone(broker));
+        let bus =
+            Bus::new(outlet, Arc::new(identity(app, &app.name, "operator", config, &**broker)), Arc::clone(broker));
         return migrate(&bus, topology, queue).await.map(|()| 0);
     }
     let (mut found, mut said) = (0, Vec::new());

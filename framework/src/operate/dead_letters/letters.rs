@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use tokio::time::timeout;
 
-use crate::broker::{ConsumerSpec, Queue, Receipt, Topology};
+use crate::broker::{Queue, Topology};
 use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
@@ -220,19 +219,15 @@ impl DeadLetters {
 
     /// The letter at the head of a queue, if there is one. It stays there.
     pub(in crate::operate) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
-        let spec =
-            ConsumerSpec { queue: Queue::standing(queue), topology: Topology::default(), prefetch: 1, answers: false };
-        let mut consumer = self.bus.broker.consume(&spec).await?;
-        let Ok(Some(delivery)) = timeout(LETTER_TIMEOUT, consumer.next()).await else { return Ok(None) };
-        let delivery = delivery?;
-        let letter = DeadLetter::of(queue, &delivery);
-        put_back_one(consumer, delivery.receipt).await;
-        Ok(Some(letter))
+        let mut walk = Walk::begin(self, queue).await?;
+        walk.slow(1);
+        let first = walk.pull(LETTER_TIMEOUT).await.map(|first| {
+            first.map(|(letter, receipt)| {
+                walk.put_aside(receipt);
+                letter
+            })
+        });
+        walk.stop().await?;
+        first
     }
-}
-
-async fn put_back_one(mut consumer: Box<dyn crate::broker::Consumer>, receipt: Receipt) {
-    consumer.cancel().await;
-    consumer.close().await;
-    drop(receipt);
 }

@@ -210,11 +210,16 @@ impl<'a> Walk<'a> {
             receipt.ack();
             return Ok(());
         }
+        self.put_aside(receipt);
+        Ok(())
+    }
+
+    /// The letter stays, however often it was looked at.
+    pub(super) fn put_aside(&mut self, receipt: Receipt) {
         match self.current.as_mut().or(self.earlier.last_mut()) {
             Some(window) => window.kept.push(receipt),
             None => receipt.give_back(),
         }
-        Ok(())
     }
 
     /// The letter is done, and goes with the next flush.

@@ -173,6 +173,7 @@ async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> 
         names: config.namespace.clone(),
         media_type: MediaType::JSON,
         limits: config.limits,
+        delays: broker.capabilities().delays,
         ..Identity::plain("operator", "operator")
     };
     Ok(Bus::new(outlet, Arc::new(identity), Arc::clone(broker)))
