@@ -34,9 +34,9 @@
 //! # The one idea
 //!
 //! Actor = mailbox = queue. A service actor has one mailbox; the broker queue of the same name is its durable end, and
-//! prefetch is its free space. A queue is first in, first out, and so is the mailbox. A slow actor simply stops the
-//! broker sending. A second instance competes for the same queue; another *service* has its own queue and its own copy.
-//! `&self` handlers run concurrently, `&mut self` handlers alone and in delivery order. Nobody writes a lock.
+//! prefetch is its free space. Both are first in, first out. While an actor is slow, the broker stops sending. A second
+//! instance competes for the same queue; another *service* has its own queue and its own copy. `&self` handlers run
+//! concurrently, `&mut self` handlers alone and in delivery order. No handler needs a lock.
 //!
 //! # The flow
 //!
@@ -48,9 +48,10 @@
 //!
 //! # The parts, in reading order
 //!
-//! [`supervise`] tasks that are started again · [`message`] values that travel · [`codec`] values to bytes · [`broker`] the port · [`bus`] how messages are sent ·
-//! [`handler`] what a handler gets and gives · [`host`] the actor that owns the state · [`inbound`] the bridge ·
-//! [`app`] the process · [`operate`] what people do to it · [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
+//! [`supervise`] tasks that are restarted · [`message`] the values in a message · [`codec`] values to bytes ·
+//! [`broker`] the port · [`bus`] sending messages · [`handler`] what a handler receives and returns · [`host`] the
+//! actor that owns the state · [`inbound`] the bridge · [`app`] the process · [`operate`] tools for operators ·
+//! [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
 //!
 //! # Features
 //!
@@ -63,7 +64,7 @@
 //! # What it is not
 //!
 //! No broker that outgrows one process, no other runtime than actix and tokio, no global order, no exactly-once
-//! *delivery*, no hidden reflection: what a service handles is a table one can print.
+//! *delivery*, no hidden reflection: the handlers of a service are a table that can be printed.
 
 pub mod supervise;
 

@@ -1,4 +1,4 @@
-//! What the actors need of the broker, and what it lacks.
+//! Compares what the actors need with what the broker can do.
 
 use crate::app::builder::App;
 use crate::app::config::Config;
@@ -7,7 +7,7 @@ use crate::broker::{Capabilities, Need};
 use crate::handler::Lane;
 use crate::message::Kind;
 
-/// What the broker lacks for these actors: each in one line that names actor, handler, capability and broker.
+/// The capabilities that the broker lacks for these actors, one line each with actor, handler, capability and broker.
 pub(super) fn lacking(app: &App, config: &Config, capabilities: &Capabilities, broker: &str) -> Vec<String> {
     let needs = app.entries.iter().flat_map(|entry| needs(entry, config));
     let unmet = needs.filter(|needed| !capabilities.meet(needed.need));
@@ -17,7 +17,7 @@ pub(super) fn lacking(app: &App, config: &Config, capabilities: &Capabilities, b
 }
 
 struct Needed {
-    /// The actor, or one handler of it.
+    /// The actor, or one of its handlers.
     whose: String,
     need: Need,
 }
@@ -29,7 +29,7 @@ fn needs(entry: &Entry, config: &Config) -> Vec<Needed> {
     let mut needs = vec![of_actor(Need::SettleEach), of_actor(Need::Delays(config.skew.pause))];
     needs.extend(attributes.ordered.then(|| of_actor(Need::OneActiveConsumer)));
     needs.extend((!attributes.domains.is_empty()).then(|| of_actor(Need::Claims)));
-    // A plan that cannot be read is told elsewhere.
+    // `check` reports a plan that cannot be parsed.
     let policies = entry.policies(config).ok().map(|policies| policies.of_handlers).unwrap_or_default();
     for (index, listed) in entry.handlers.iter().enumerate() {
         let spec = &listed.spec;
@@ -38,7 +38,7 @@ fn needs(entry: &Entry, config: &Config) -> Vec<Needed> {
         needs.extend((spec.lane() == Lane::Instance).then(|| of_handler(Need::InstanceQueues)));
         let is_pattern = spec.kind == Kind::Event && spec.key.contains(['*', '#']);
         needs.extend(is_pattern.then(|| of_handler(Need::Patterns)));
-        // A query is answered at once, whatever becomes of it.
+        // A failed query is answered at once and never retried.
         let retry = policies.get(index).map(|policy| &policy.retry).filter(|_| spec.kind != Kind::Query);
         needs.extend(retry.and_then(|retry| retry.delays.longest()).map(|longest| of_handler(Need::Delays(longest))));
     }

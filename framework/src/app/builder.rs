@@ -19,17 +19,17 @@ use crate::message::{Envelope, MediaType, Problem};
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum BrokerChoice {
-    /// One of its own, inside the process.
+    /// A broker of its own, inside the process.
     #[default]
     InProcess,
-    /// One that several apps of a process share.
+    /// An in-process broker that several apps of a process share.
     Shared(InProcess),
-    /// One of another adapter.
+    /// A broker of another adapter.
     Adapter(Connector),
 }
 
-/// Connects an app, in a namespace, to a broker of an adapter that is not Postrider's own. It is called again after an error that
-/// may pass.
+/// Connects an app, in a namespace, to a broker of an adapter that is not Postrider's own. It is called again after an
+/// error that is not permanent.
 pub type Connector = Arc<dyn Fn(Names) -> BoxFuture<'static, Result<Arc<dyn Broker>, BrokerError>> + Send + Sync>;
 
 impl BrokerChoice {
@@ -50,7 +50,7 @@ impl From<InProcess> for BrokerChoice {
 
 pub(crate) type OnReady = Arc<dyn Fn(Bus) -> LocalBoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
-/// A process: its actors, and how it runs.
+/// A process: its actors and its settings.
 ///
 /// ```no_run
 /// use postrider::{App, distributed};
@@ -79,20 +79,20 @@ pub struct App {
     pub(crate) propagate: Vec<String>,
     pub(crate) media_type: MediaType,
     pub(crate) broker: BrokerChoice,
-    /// Services of other processes that are waited for.
+    /// Services of other processes that the app waits for.
     pub(crate) needs: Vec<String>,
     pub(crate) on_ready: Vec<OnReady>,
-    /// The one whose end stops the process.
+    /// The index in `on_ready` of the work whose end stops the process.
     pub(crate) ends: Option<usize>,
     pub(crate) config: Config,
     pub(crate) config_file: Option<PathBuf>,
     pub(crate) problems: Vec<String>,
-    /// Ends a start that is not done yet.
+    /// Cancels a start that has not finished.
     pub(crate) give_up: CancellationToken,
 }
 
 impl App {
-    /// An app without actors. The name is the service as which the app itself sends.
+    /// An app without actors. It sends its own messages as the service of this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -112,7 +112,7 @@ impl App {
         }
     }
 
-    /// Adds an actor whose state a plain function makes, at the start and again after a panic.
+    /// Adds an actor. A plain function makes its state, at the start and again after a panic.
     pub fn actor<S: Actor>(mut self, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         let make = Arc::new(make);
         self.entries.push(Entry::new::<S>(Arc::new(move |_| {
@@ -122,7 +122,7 @@ impl App {
         self
     }
 
-    /// Adds an actor whose state is made from configuration, or by waiting for something.
+    /// Adds an actor. An async function makes its state, which can read the configuration or wait.
     pub fn actor_with<S: Actor, F>(mut self, make: F) -> Self
     where
         F: AsyncFn(&Setup) -> Result<S, Failure> + Send + Sync + 'static,
@@ -152,7 +152,7 @@ impl App {
         })
     }
 
-    /// Adds middleware around the handlers of the actor added last, inside that of the app.
+    /// Adds middleware around the handlers of the actor added last. It runs inside the app's middleware.
     pub fn actor_middleware(self, middleware: impl Middleware) -> Self {
         self.of_last_actor("actor_middleware", |entry| {
             entry.middleware.push(Arc::new(middleware));
@@ -160,8 +160,8 @@ impl App {
         })
     }
 
-    /// Adds middleware around all handlers; the first one added is the outermost. See [`Middleware`]; for a closure
-    /// there is [`App::around`].
+    /// Adds middleware around all handlers; the first one added is the outermost. See [`Middleware`]; [`App::around`]
+    /// takes a closure.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(Arc::new(middleware));
         self
@@ -175,20 +175,20 @@ impl App {
         self.middleware(middleware)
     }
 
-    /// Looks at every message before it is sent; may change it, or refuse it with a problem.
+    /// Runs before every message is sent. It can change the message, or refuse it with a problem.
     pub fn before_send(mut self, hook: impl Fn(&mut Envelope) -> Result<(), Problem> + Send + Sync + 'static) -> Self {
         self.hooks.push(Arc::new(hook));
         self
     }
 
-    /// Copies these headers from the message that is being handled to everything its handler sends; `authorization`
-    /// among them if the sender's identity is to be passed on.
+    /// Copies these headers from the message being handled to everything that its handler sends. Include
+    /// `authorization` to pass on the sender's identity.
     pub fn propagate<N: Into<String>>(mut self, headers: impl IntoIterator<Item = N>) -> Self {
         self.propagate.extend(headers.into_iter().map(Into::into));
         self
     }
 
-    /// How typed messages are encoded whose contract says nothing. Default: MessagePack.
+    /// The encoding of typed messages whose contract names none. Default: MessagePack.
     pub fn media_type(mut self, media_type: MediaType) -> Self {
         self.media_type = media_type;
         self
@@ -200,19 +200,19 @@ impl App {
         self
     }
 
-    /// Names services that must be there before what [`App::on_ready`] and [`App::until`] name runs, and before `/ready`
-    /// says yes. Messages are handled meanwhile, so that two services can need each other. The order in which processes
-    /// start then does not matter, and no event of theirs is lost because a subscriber has never run. A service that does
-    /// not answer within [`Config::needs_timeout`] (default: 60 s) stops the process, and its exit code says so.
+    /// Names services that must have answered before [`App::on_ready`] and [`App::until`] run, and before `/ready` says
+    /// yes. The app handles messages meanwhile, so that two services can need each other. The processes can then start
+    /// in any order, and no event is lost because its subscriber has never run. If a service does not answer within
+    /// [`Config::needs_timeout`] (default: 60 s), the process stops with a failing exit code.
     ///
-    /// Services of this app are there anyway. [`Bus::wait_for_services`] waits at any other time.
+    /// Services of this app count as present. [`Bus::wait_for_services`] waits at any other time.
     pub fn needs<S: Into<String>>(mut self, services: impl IntoIterator<Item = S>) -> Self {
         self.needs.extend(services.into_iter().map(Into::into));
         self
     }
 
-    /// Runs this once all actors consume and the services that the app [needs](App::needs) are there. If it fails or
-    /// panics, the process stops and its exit code says so.
+    /// Runs this once all actors consume and the services that the app [needs](App::needs) have answered. If it fails
+    /// or panics, the process stops with a failing exit code.
     pub fn on_ready<F>(mut self, run: F) -> Self
     where
         F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,
@@ -225,8 +225,8 @@ impl App {
         self
     }
 
-    /// Runs this as [`App::on_ready`] does, and stops the process when it ends: for programs that do something and are
-    /// done. If it fails, the exit code says so.
+    /// Runs this as [`App::on_ready`] does, and stops the process when it ends: for programs with a single job. If it
+    /// fails, the process has a failing exit code.
     pub fn until<F>(mut self, run: F) -> Self
     where
         F: AsyncFn(&Bus) -> Result<(), Failure> + Send + Sync + 'static,
@@ -236,20 +236,20 @@ impl App {
         self
     }
 
-    /// Changes the defaults; file and environment have the last word.
+    /// Changes the defaults; file and environment override them.
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    /// Gives a service settings of its own, which its factory reads by [`Setup::config`]; file and environment have the last
-    /// word. Tests, which read neither, say so what they need: `app.settings("loans", &json!({ "days": 3 }))`.
+    /// Sets a service's own settings, which its factory reads with [`Setup::config`]; file and environment override
+    /// them. Tests, which read neither, set what they need: `app.settings("loans", &json!({ "days": 3 }))`.
     pub fn settings(mut self, service: &str, settings: &impl serde::Serialize) -> Self {
         self.problems.extend(own_settings::add(&mut self.config, service, settings).err());
         self
     }
 
-    /// Reads this configuration file. Default: `POSTRIDER_CONFIG`, or `postrider.toml` if it is there.
+    /// Reads this configuration file. Default: `POSTRIDER_CONFIG`, or `postrider.toml` if it exists.
     pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.config_file = Some(path.into());
         self

@@ -1,4 +1,4 @@
-//! What can be known to be wrong before anything is started. All problems at once.
+//! Finds mistakes that can be seen before anything starts, all at once.
 
 use std::collections::HashMap;
 
@@ -32,8 +32,8 @@ pub(crate) fn check(app: &App, config: &Config) -> Vec<String> {
     problems
 }
 
-/// Settings of actors and services that are not in this process: fine where several processes share one file or one
-/// environment.
+/// Warns of settings for actors and services that are not in this process. That is fine where several processes share a
+/// file or an environment.
 pub(crate) fn warn_of_strangers(app: &App, config: &Config) {
     for Stranger { setting, here, .. } in strangers(app, config) {
         let set = config.origins.shown(&setting);
@@ -41,12 +41,12 @@ pub(crate) fn warn_of_strangers(app: &App, config: &Config) {
     }
 }
 
-/// What a variable says about somebody whose name is nearly one that is here is a slip of the pen. In a file it may be for
-/// another process.
+/// Reports a variable for an unknown actor or service whose name is close to one in this process: it is a spelling
+/// mistake. In a file it may be meant for another process.
 fn check_strangers(app: &App, config: &Config, problems: &mut Vec<String>) {
     for Stranger { setting, group, name, here } in strangers(app, config) {
         let meant = nearest(&name, here.iter().map(String::as_str));
-        // Who is meant has settings too: then both are somebody.
+        // If the suggested service has settings too, both names are probably right.
         let meant = meant.filter(|meant| group != "service" || !config.services.contains_key(*meant));
         if let (Some(meant), Some(variable)) = (meant, config.origins.variable(&setting)) {
             let written = |name: &str| config.origins.written(&setting, &format!("{group}.{name}"));
@@ -97,7 +97,7 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
     let effective = entry.effective(config);
     let pace = entry.pace(config, watch::channel(effective.concurrency).1);
     let most = pace.most_prefetch(config.consumer_timeout);
-    // Of shared handlers, which nearly never all take the whole time, it is only lowered.
+    // For shared handlers the prefetch is only lowered: they almost never all take the full time.
     if pace.exclusive && effective.prefetch_is_explicit && effective.prefetch > most {
         let set = config.origins.origin(&format!("actor.{}.prefetch", entry.name()));
         let set = set.map_or_else(String::new, |origin| format!(" (set by {origin})"));
@@ -125,7 +125,7 @@ fn conflict(first: &HandlerSpec, second: &HandlerSpec) -> String {
     format!("two handlers for {} {:?}: {first} and {second}", first.kind, second.key)
 }
 
-/// One command or query key has one handler in an app; so has a channel of a service.
+/// A command or query key has one handler in an app; a channel has one per service.
 fn check_keys(app: &App, problems: &mut Vec<String>) {
     let mut seen: HashMap<(Kind, &str, &str), (HandlerSpec, usize)> = HashMap::new();
     for (index, entry) in app.entries.iter().enumerate() {
@@ -136,7 +136,7 @@ fn check_keys(app: &App, problems: &mut Vec<String>) {
             }
             let service = if listed.spec.kind == Kind::Channel { entry.attributes.service } else { "" };
             let key = (listed.spec.kind, service, listed.spec.key);
-            // Within one actor the table reports it.
+            // The actor's own table reports conflicts within one actor.
             match seen.get(&key) {
                 Some((other, at)) if *at != index => problems.push(conflict(other, &listed.spec)),
                 Some(_) => {}

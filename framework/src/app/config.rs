@@ -16,16 +16,16 @@ use crate::host::SkewPolicy;
 use crate::inbound::{Breaker, QueryQueue};
 use crate::message::Secret;
 
-/// How a process runs. Defaults, then what the code says, then the file, then the environment; see
-/// `docs/configuration.md`.
+/// How a process runs. The code overrides the defaults, the file overrides the code, and the environment overrides the
+/// file; see `docs/configuration.md`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// The broker's address, `amqp://…` or `amqps://…`; several separated by commas. `None`: in process.
     pub broker: Option<Secret>,
-    /// A file with certificates (PEM) to trust for `amqps://`, beside the usual ones.
+    /// A file with certificates (PEM) to trust for `amqps://`, in addition to the usual ones.
     pub broker_ca: Option<PathBuf>,
-    /// The word in front of every exchange and queue. Default: `postrider`.
+    /// The prefix of every exchange and queue. Default: `postrider`.
     pub namespace: Names,
     /// The most deliveries held per lane. Default: 64.
     pub prefetch: u16,
@@ -33,26 +33,26 @@ pub struct Config {
     pub concurrency: usize,
     /// How long a handler may run. Default: 30 s.
     pub timeout: Duration,
-    /// How long the broker lets a delivery be unsettled. It cannot be asked for it, so say here what it was configured
-    /// with. Default: 30 min, as RabbitMQ's
+    /// How long the broker lets a delivery stay unacknowledged. Clients cannot ask the broker, so set here what the
+    /// broker is configured with. Default: 30 min, as RabbitMQ's
     /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
     pub consumer_timeout: Duration,
-    /// When a failed message is tried again. Default: three attempts in place, then after 1 s, 10 s and 1 min.
+    /// When a failed message is retried. Default: three attempts in place, then after 1 s, 10 s and 1 min.
     pub retry: Retry,
     /// When an actor pauses by itself because its handlers keep failing. Default: never.
     pub breaker: Option<Breaker>,
-    /// How long a queue may have messages that are not delivered although there is room, before its consumer is opened
-    /// again. Default: 10 s.
+    /// How long a queue may hold messages that the broker does not deliver although the prefetch has room, before its
+    /// consumer is opened again. Default: 10 s.
     pub stall_after: Duration,
-    /// What queues of queries are at the broker; the same for all processes of a service. Default: classic.
+    /// The queue type of query queues; the same for all processes of a service. Default: classic.
     pub query_queue: QueryQueue,
     /// Where `/live` and `/ready` are served over HTTP, such as `0.0.0.0:8080`. Default: nowhere.
     pub health: Option<SocketAddr>,
-    /// What happens with keys that no handler of this build takes. Default: again every 5 s for 10 min.
+    /// What happens to messages whose key no handler of this build takes. Default: retry every 5 s for 10 min.
     pub skew: SkewPolicy,
     /// Threads that run actors. Default: one per core.
     pub arbiters: usize,
-    /// How long to try to reach the broker before giving up at the start. Default: 30 s.
+    /// How long the start tries to reach the broker before it fails. Default: 30 s.
     pub start_timeout: Duration,
     /// How long to wait for the services that the app needs; see [`App::needs`](crate::App::needs). Default: 60 s.
     pub needs_timeout: Duration,
@@ -62,19 +62,19 @@ pub struct Config {
     pub publish: PublishSettings,
     /// Limits on payloads.
     pub limits: Limits,
-    /// Limits on what one handler holds until it succeeds.
+    /// Limits on the messages that one handler holds back until it succeeds.
     pub held: HeldLimits,
     /// Settings of single actors, by `service` or `service.queue`.
     pub actors: BTreeMap<String, ActorOverrides>,
     /// The services' own settings, by service; see `Setup::config`.
     pub services: BTreeMap<String, toml::Table>,
-    /// When the process ends by itself.
+    /// When the process stops by itself.
     pub run: RunLimits,
-    /// Who has set what.
+    /// Where each setting was set.
     pub(crate) origins: Origins,
 }
 
-/// What file and environment may set for one actor. Never its guarantee or order.
+/// What file and environment may set for one actor. They never change its guarantee or order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ActorOverrides {
@@ -84,13 +84,13 @@ pub struct ActorOverrides {
     pub concurrency: Option<usize>,
     /// How long a handler may run.
     pub timeout: Option<Duration>,
-    /// When a failed message is tried again, unless its handler says so itself.
+    /// When a failed message is retried, unless its handler has a plan of its own.
     pub retry: Option<Retry>,
     /// When it pauses by itself.
     pub breaker: Option<Breaker>,
 }
 
-/// When a process ends by itself. Default: never.
+/// When a process stops by itself. Default: never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunLimits {
@@ -98,11 +98,11 @@ pub struct RunLimits {
     pub messages: Option<u64>,
     /// After this long.
     pub time: Option<Duration>,
-    /// When the process has more than this many MiB of memory.
+    /// When the process uses more than this many MiB of memory.
     pub memory_mib: Option<u64>,
     /// When nothing was handled for this long.
     pub idle: Option<Duration>,
-    /// When a message is given up.
+    /// When a message is given up or rejected.
     pub first_failure: bool,
 }
 

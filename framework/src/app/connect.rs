@@ -1,4 +1,4 @@
-//! Which adapter an address is for.
+//! Chooses the broker adapter for an address and connects to it.
 
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
@@ -16,10 +16,10 @@ use crate::app::builder::BrokerChoice;
 use crate::app::config::Config;
 use crate::broker::{Broker, BrokerError};
 
-/// The pause between two tries to reach the broker at the start.
+/// The pause between two attempts to reach the broker at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What went wrong, and who has said where the broker is.
+/// The error, with the origin of the broker's address or certificates where they are at fault.
 pub(crate) fn told(config: &Config, error: &BrokerError) -> String {
     let setting = match error {
         BrokerError::Address { .. }
@@ -35,10 +35,10 @@ pub(crate) fn told(config: &Config, error: &BrokerError) -> String {
     }
 }
 
-/// Connects to the configured broker, trying until the start's time is over.
+/// Connects to the configured broker, trying again until the start's deadline.
 ///
 /// # Errors
-/// At once when the mistake is permanent.
+/// Immediately when the error is permanent, else the last error before the deadline.
 pub(crate) async fn connect(
     config: &Config,
     choice: &BrokerChoice,
@@ -60,7 +60,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// An address in the configuration is RabbitMQ's, whatever the program says.
+/// Connects once. An address in the configuration means RabbitMQ, even if the program chooses another broker.
 async fn connect_once(
     config: &Config,
     choice: &BrokerChoice,

@@ -1,4 +1,4 @@
-//! Delayed messages are published by whichever process is there when they are due.
+//! Publishes delayed messages when they are due. Any running process can do it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::app::launched::Launched;
 use crate::inbound::{DueSettings, publish_due};
 
-/// Starts to publish what is due.
+/// Starts to publish due messages.
 pub(super) async fn start_due(launched: &mut Launched, deadline: Instant) -> Result<(), String> {
     let (started, waiting) = oneshot::channel();
     launched.due = Some(actix_rt::spawn(publish_due(due_settings(launched), started)));

@@ -1,4 +1,4 @@
-//! One actor of an app, its type forgotten, until it is launched on its arbiter.
+//! One actor of an app, with its type erased, until it is launched on its arbiter.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::inbound::{
 };
 use crate::message::Name;
 
-/// What a factory of state may use.
+/// What a factory can use to make an actor's state.
 #[derive(Clone)]
 pub struct Setup {
     service: Name,
@@ -42,15 +42,15 @@ impl Setup {
     }
 
     /// The service's own settings: `[service.<name>]` in the file, `POSTRIDER_SERVICE__<NAME>__<FIELD>` in the
-    /// environment, whose values are read as whatever the field asks for.
+    /// environment. A value from the environment is parsed as the type of the field.
     ///
     /// # Errors
-    /// A permanent failure that names who has set the value, and the field.
+    /// A permanent failure that names the field and where its value was set.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         self.reads.read(&self.config, self.service.as_str())
     }
 
-    /// Sends on behalf of the service, at once.
+    /// Sends messages on behalf of the service, immediately.
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.bus
@@ -92,18 +92,18 @@ pub(crate) struct Entry {
 pub(crate) type LaunchActor =
     Arc<dyn Fn(Launch) -> LocalBoxFuture<'static, Result<Addr<Bridge>, String>> + Send + Sync>;
 
-/// What an actor is launched with, on its arbiter.
+/// What an actor needs to be launched on its arbiter.
 pub(crate) struct Launch {
     pub(crate) bus: Bus,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) plan: ActorPlan,
     pub(crate) effective: Effective,
     pub(crate) policies: Policies,
-    /// What all copies of the actor handle right now.
+    /// The messages that all copies of the actor are handling.
     pub(crate) running: Running,
-    /// What its handlers sent and nobody takes.
+    /// Messages that its handlers sent and that are not accepted at the moment.
     pub(crate) unsent: Unsent,
-    /// Messages of the process that may end it.
+    /// Messages that may have crashed a process.
     pub(crate) suspects: Suspects,
     pub(crate) concurrency: watch::Receiver<usize>,
     pub(crate) consumer_timeout: ConsumerTimeout,
@@ -118,7 +118,7 @@ pub(crate) struct Launch {
     pub(crate) stops: Stops,
 }
 
-/// An actor's settings after all have spoken.
+/// An actor's settings, from all sources combined.
 #[derive(Debug, Clone)]
 pub(crate) struct Effective {
     pub(crate) prefetch: u16,
@@ -128,10 +128,10 @@ pub(crate) struct Effective {
     pub(crate) breaker: Option<Breaker>,
 }
 
-/// What becomes of messages whose handlers fail.
+/// The failure policies of an actor.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
-    /// By the handler's place in the table.
+    /// By the handler's index in the table.
     pub(crate) of_handlers: Vec<Policy>,
     pub(crate) of_actor: Policy,
 }
@@ -153,7 +153,7 @@ impl Entry {
         }
     }
 
-    /// `service`, or `service.queue` for a further actor of it.
+    /// `service`, or `service.queue` for another actor of the same service.
     pub(crate) fn name(&self) -> String {
         name_of(&self.attributes)
     }
@@ -168,7 +168,7 @@ impl Entry {
         let explicit = own.prefetch.or(attributes.prefetch);
         Effective {
             prefetch: explicit.unwrap_or(config.prefetch),
-            // The default means the same wherever it is written.
+            // The default value counts as not explicit, even if it is written out.
             prefetch_is_explicit: explicit.is_some_and(|prefetch| prefetch != postrider_grammar::DEFAULT_PREFETCH),
             concurrency: own.concurrency.or(attributes.concurrency).unwrap_or(config.concurrency),
             timeout: own.timeout.or(attributes.timeout).unwrap_or(config.timeout),
@@ -176,7 +176,7 @@ impl Entry {
         }
     }
 
-    /// How fast it handles in the worst case.
+    /// How fast it handles messages in the worst case.
     pub(crate) fn pace(&self, config: &Config, concurrency: watch::Receiver<usize>) -> Pace {
         let effective = self.effective(config);
         Pace {
@@ -187,10 +187,11 @@ impl Entry {
         }
     }
 
-    /// What the app, the block, the configuration and the methods say about failures, in this order.
+    /// The failure policies from the app, the block, the configuration and the methods. Later ones override earlier
+    /// ones.
     ///
     /// # Errors
-    /// When a retry plan cannot be read, or would break an ordered actor's order.
+    /// When a retry plan cannot be parsed, or would break an ordered actor's order.
     pub(crate) fn policies(&self, config: &Config) -> Result<Policies, String> {
         let own = config.actors.get(&self.name()).and_then(|own| own.retry.clone());
         let delays = own.as_ref().is_some_and(|retry| retry.delays.count() > 0);

@@ -1,4 +1,4 @@
-//! Whether the app is ready, for those who watch over processes: served from before the first try to connect.
+//! The app's health, served over HTTP at `/live` and `/ready`. It is served before the first attempt to connect.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -22,21 +22,22 @@ use crate::supervise::{Tasks, supervise};
 #[non_exhaustive]
 pub struct Health {
     /// Whether the app is connected and not stopping, every lane consumes or was paused on purpose, the services that
-    /// it needs are there, and no task of the framework has panicked just now.
+    /// the app needs have answered, and no task of the framework has panicked recently.
     pub ready: bool,
-    /// Whether the connection for publishing is there.
+    /// Whether the publishing connection is open.
     pub connected: bool,
-    /// Whether the broker takes no messages for now; what is sent waits.
+    /// Whether the broker blocks publishing at the moment; messages wait until it accepts them again.
     pub blocked: bool,
     /// The services that the app needs and that have not answered yet.
     pub waits_for: Vec<String>,
-    /// The tasks of the framework that have panicked and are being started again, one sentence each. This is a bug of the framework.
+    /// The tasks of the framework that panicked and are being restarted, one sentence each. This is a bug of the
+    /// framework.
     pub panicked: Vec<String>,
     /// The lanes.
     pub lanes: Vec<LaneState>,
 }
 
-/// What readiness is read from.
+/// The sources that [`Health`] is computed from.
 #[derive(Clone)]
 pub(crate) struct HealthSource {
     states: LaneStates,
@@ -57,7 +58,7 @@ impl HealthSource {
         }
     }
 
-    /// When exchanges and bindings were declared last, if anybody looks after them.
+    /// When the topology was last declared, if this process looks after it.
     pub(crate) fn bound_at(&self) -> Option<tokio::time::Instant> {
         self.states.bound_at()
     }
@@ -77,10 +78,10 @@ impl HealthSource {
     }
 }
 
-/// The pause between two tries to listen again.
+/// The pause between two attempts to listen again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Takes the address again after a panic, however long somebody else has it.
+/// Listens on the address again after a panic. Keeps trying while another program holds the address.
 async fn listen_again(address: SocketAddr) -> TcpListener {
     loop {
         match listen(address).await {
@@ -92,12 +93,12 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 }
 
 enum State {
-    /// Not started yet, and why.
+    /// Not started yet, with the reason.
     Starting(String),
     Started(HealthSource),
 }
 
-/// What `/ready` answers from.
+/// What `/ready` reports.
 #[derive(Clone)]
 pub(crate) struct HealthBoard(Arc<Mutex<State>>);
 
@@ -132,7 +133,7 @@ impl HealthBoard {
     /// Serves `/live` and `/ready` until the token fires, if the configuration says where.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// When the address cannot be bound.
     pub(crate) async fn serve(&self, config: &Config, until: CancellationToken) -> Result<(), String> {
         let Some(address) = config.health else { return Ok(()) };
         let listener = listen(address).await.map_err(|error| format!("{}: {error}", config.origins.shown("health")))?;
@@ -143,7 +144,7 @@ impl HealthBoard {
             let listener = if let Some(first) = listener.take() { first } else { listen_again(address).await };
             serve(listener, Arc::new(move || board.report()), until.clone()).await;
         };
-        // Nobody can read there that it is not served: its list is nobody's.
+        // A `Tasks` of its own that is never read: `/ready` cannot report that it is not served.
         actix_rt::spawn(supervise(Tasks::default(), "health".into(), ended.cancelled_owned(), serving));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Start: check, connect, declare, launch the actors on their arbiters, open all lanes.
+//! Starts an app: check, connect, declare, launch the actors on their arbiters, open all lanes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -36,15 +36,15 @@ use crate::inbound::is_migrating;
 use crate::inbound::{ActorPlan, ConsumerTimeout, LaneStates, Suspects, tell_others};
 use crate::message::MessageId;
 
-/// How long handlers may go on of an app that is stopped before it has started; `stop_timeout` if that is shorter.
+/// How long handlers may go on when a start is given up; `stop_timeout` if that is shorter.
 const STOP_AT_START: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Starts the app beside whatever else the program does, with what file and environment say. The actors run on
-    /// threads of their own; the caller may use any runtime.
+    /// Starts the app within a larger program, with the settings of file and environment. The actors run on threads of
+    /// their own; the caller may use any runtime.
     ///
     /// # Errors
-    /// Every problem that was found: in the configuration, in what the actors promise, at the broker.
+    /// Every problem that was found: in the configuration, in the actors' attributes, at the broker.
     pub async fn start(mut self) -> Result<Running, StartError> {
         let environment = super::read_config::environment();
         let file = self.config_file.clone();
@@ -53,7 +53,7 @@ impl App {
         self.start_as_configured().await
     }
 
-    /// Starts the app without a look at file and environment.
+    /// Starts the app without reading file and environment.
     ///
     /// # Errors
     /// As [`App::start`].
@@ -71,7 +71,7 @@ impl App {
     }
 }
 
-/// From start to stop.
+/// Runs the app from start to stop.
 pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sender<Result<Running, StartError>>) {
     let (board, ended) = (HealthBoard::new(), CancellationToken::new());
     let _ends_health = ended.clone().drop_guard();
@@ -101,7 +101,7 @@ pub(super) async fn life(app: App, placement: Placement, started: oneshot::Sende
         ended,
         thread: Mutex::new(None),
     };
-    // If nobody takes it, it is dropped here and asks to stop.
+    // If the caller no longer waits, `running` is dropped here, which stops the app.
     let _ = started.send(Ok(running));
     tokio::select! {
         () = stop_request.cancelled() => {}
@@ -204,7 +204,7 @@ fn concurrency(app: &App, config: &Config) -> BTreeMap<String, watch::Sender<usi
     app.entries.iter().map(of).collect()
 }
 
-/// A queue that is being migrated has its messages elsewhere.
+/// Refuses to start while a queue is being migrated: its messages are in another queue.
 async fn refuse_unfinished_migrations(
     broker: &dyn Broker,
     plans: &[ActorPlan],
@@ -224,14 +224,14 @@ async fn refuse_unfinished_migrations(
     if problems.is_empty() { Ok(()) } else { Err(StartError { problems }) }
 }
 
-/// What was started already is stopped in good order before the problem is reported.
+/// Stops what has already started before the problem is reported.
 async fn give_up(launched: Launched, problem: String) -> StartError {
     let patience = launched.config.stop_timeout.min(STOP_AT_START);
     stop(launched, patience).await;
     problem.into()
 }
 
-/// A word that no other instance has.
+/// A word that is unique to this instance.
 fn new_instance() -> String {
     let id = MessageId::new();
     let random = id.as_str().rsplit('-').next().unwrap_or("0");

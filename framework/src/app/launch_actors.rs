@@ -1,4 +1,4 @@
-//! Launches the actors of an app on their arbiters, and waits until all of them consume.
+//! Launches the actors of an app on their arbiters and waits until all of them consume.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ use crate::inbound::{ActorPlan, Bridge, LaneStates};
 
 type Starting = LocalBoxFuture<'static, Result<Addr<Bridge>, String>>;
 
-/// Launches them. Those that consume are in `launched` at once, so that they are stopped in good order whatever becomes of
-/// the others.
+/// Launches the actors. Each one that consumes is added to `launched` at once, so that it is stopped in order even if
+/// another one fails.
 ///
 /// # Errors
-/// What is wrong, one sentence a line.
+/// The problems, one sentence per line.
 pub(super) async fn launch_actors(
     app: &App,
     launched: &mut Launched,
@@ -61,7 +61,7 @@ pub(super) async fn launch_actors(
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
-/// The queues that are not consumed, and why.
+/// The queues without a consumer, and why.
 fn not_consuming(states: &LaneStates) -> Vec<String> {
     let silent = states.snapshot().into_iter().filter(|lane| !lane.consuming);
     silent.map(|lane| format!("{:?} ({})", lane.queue, lane.problem.as_deref().unwrap_or("no answer"))).collect()
@@ -76,7 +76,7 @@ fn starting(app: &App, launched: &Launched, plans: &[ActorPlan], instance: &str,
             let named = entry.arbiter.as_ref().and_then(|name| seats.named.get(name));
             let Some(seat) = named.or_else(|| seats.numbered.get(turn % seats.numbered.len().max(1))) else { continue };
             turn += usize::from(named.is_none());
-            // A copy is an instance of its own: it has its own state and its own queue for instance-scoped events.
+            // A copy counts as an instance: it has its own state and its own queue for instance-scoped events.
             let instance = if replica == 0 { instance.to_owned() } else { format!("{instance}-{replica}") };
             let plan = if replica == 0 { plan.clone() } else { plan_of(app, entry, &launched.config, &instance) };
             let launch = match actor_launch(app, entry, launched, (plan, running.clone()), &instance, seat) {

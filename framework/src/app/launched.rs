@@ -1,4 +1,4 @@
-//! What was started, and is to be stopped.
+//! The parts of a started app, kept until it stops.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ pub(super) enum Placement {
     Here,
 }
 
-/// What was started.
+/// The parts of a started app.
 pub(super) struct Launched {
     pub(super) bus: Bus,
     pub(super) broker: Arc<dyn Broker>,
@@ -33,24 +33,24 @@ pub(super) struct Launched {
     pub(super) stops: Stops,
     pub(super) counters: Arc<Counters>,
     pub(super) states: LaneStates,
-    /// Messages that may end the process.
+    /// Messages that may crash the process.
     pub(super) suspects: Suspects,
     pub(super) config: Arc<Config>,
     pub(super) reads: SettingsReads,
     pub(super) concurrency: Arc<BTreeMap<String, watch::Sender<usize>>>,
-    /// How long the broker lets a delivery be unsettled.
+    /// How long the broker lets a delivery stay unacknowledged.
     pub(super) consumer_timeout: ConsumerTimeout,
     pub(super) controls: Controls,
-    /// The services that are needed and have not answered yet.
+    /// The needed services that have not answered yet.
     pub(super) waits_for: watch::Sender<Vec<String>>,
     pub(super) on_ready: Vec<tokio::task::JoinHandle<()>>,
     /// Publishes delayed messages.
     pub(super) due: Option<tokio::task::JoinHandle<()>>,
-    /// Obeys orders.
+    /// Carries out orders from operators.
     pub(super) listening: Option<tokio::task::JoinHandle<()>>,
-    /// Fires when a process has found that exchanges were deleted.
+    /// Fires when a process finds that exchanges were deleted.
     pub(super) bind: Arc<Notify>,
-    /// Looks after exchanges and bindings.
+    /// Checks and redeclares exchanges and bindings.
     pub(super) upkeep: Option<tokio::task::JoinHandle<()>>,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,

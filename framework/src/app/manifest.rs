@@ -19,17 +19,17 @@ pub struct ManifestRow {
     pub key: String,
     /// Command, event, query or channel.
     pub kind: String,
-    /// The queue its messages arrive through; `…` stands for what differs from instance to instance.
+    /// The queue its messages arrive through; `…` stands for the part that differs between instances.
     pub queue: String,
-    /// What is promised.
+    /// The delivery guarantee.
     pub guarantee: Guarantee,
-    /// Who gets a copy.
+    /// Which instances get a copy.
     pub scope: Scope,
     /// `exclusive` (`&mut self`) or `concurrent` (`&self`).
     pub mode: String,
-    /// When a failed message is tried again, as in `retry = "…"`; absent for queries.
+    /// When a failed message is retried, as in `retry = "…"`; absent for queries.
     pub retry: Option<String>,
-    /// The permission that the sender must have.
+    /// The permission that the sender needs.
     pub permission: Option<String>,
     /// The method.
     pub method: String,

@@ -1,4 +1,4 @@
-//! Assembles, starts and stops a process: what it consists of, its configuration, and what it says of itself.
+//! Assembles, configures, starts and stops a process, and reports its health.
 
 mod broker_needs;
 pub(crate) mod builder;

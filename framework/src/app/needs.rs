@@ -1,4 +1,4 @@
-//! What happens once all actors consume: the services that the app needs are waited for, then its own work runs.
+//! What runs once all actors consume: the app waits for the services that it needs, then runs its own work.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::app::launched::Launched;
 use crate::bus::{Bus, RequestError, SendError};
 use crate::supervise::panic_text;
 
-/// How long one question waits for its answer; a restarted broker may have lost it.
+/// How long one question waits for its answer; a restarting broker may have lost it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause before a service is asked again that nobody has started yet.
+/// The pause before a service that has not answered is asked again.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why a service was waited for in vain.
+/// Why the wait for services failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The service's name is none.
+    /// The name of a service is invalid.
     #[error("{0}")]
     Name(String),
     /// No process of these services answered.
@@ -35,18 +35,18 @@ pub enum WaitError {
     Missing {
         /// The services that did not answer.
         services: Vec<String>,
-        /// How long was waited.
+        /// How long the caller waited.
         within: Duration,
-        /// Where they were looked for.
+        /// The namespace in which they were looked for.
         namespace: String,
-        /// What came of the last question to the first of them.
+        /// The result of the last question to the first of them.
         last: String,
     },
 }
 
 impl Bus {
-    /// Waits until each of these services has a process all of whose actors consume. From then on its queues stand, and
-    /// no command comes back and no event is lost because it has never run. See [`App::needs`] for a wait at the start.
+    /// Waits until each of these services has a process whose actors all consume. From then on its queues exist: no
+    /// command is returned and no event is lost for lack of a queue. See [`App::needs`] for a wait at the start.
     ///
     /// ```no_run
     /// # async fn example(bus: postrider::Bus) -> Result<(), postrider::WaitError> {
@@ -56,7 +56,7 @@ impl Bus {
     /// ```
     ///
     /// # Errors
-    /// [`WaitError::Missing`] when one of them has not answered in time; it names all that have not.
+    /// [`WaitError::Missing`] when one of them has not answered in time; it names all such services.
     pub async fn wait_for_services<S: Into<String>>(
         &self,
         services: impl IntoIterator<Item = S>,
@@ -87,7 +87,7 @@ async fn wait_for(bus: &Bus, services: Vec<String>, within: Duration, there: imp
     Err(WaitError::Missing { services: missing.map(|(service, _)| service).collect(), within, namespace, last })
 }
 
-/// Asks until there is an answer; else what came of the last question.
+/// Asks until the service answers. At the timeout, returns the result of the last question.
 async fn ask_until_answered(bus: &Bus, service: &str, started: Instant, within: Duration) -> Result<(), String> {
     loop {
         let left = within.saturating_sub(started.elapsed());
@@ -104,7 +104,7 @@ async fn ask_until_answered(bus: &Bus, service: &str, started: Instant, within: 
     }
 }
 
-/// The services that the app needs and does not have itself.
+/// The services that the app needs and does not contain.
 pub(super) fn needed(app: &App) -> Vec<String> {
     let own = app.services();
     let mut needed: Vec<String> = Vec::new();
@@ -116,7 +116,8 @@ pub(super) fn needed(app: &App) -> Vec<String> {
     needed
 }
 
-/// Nobody else is at a broker of the app's own; waiting would not help.
+/// The problem when the app needs other services but its own in-process broker reaches no other process. Waiting would
+/// not help.
 pub(super) fn unreachable_needs(app: &App, config: &Config) -> Option<String> {
     let needed = needed(app);
     let alone = config.broker.is_none() && matches!(app.broker, BrokerChoice::InProcess);
@@ -127,7 +128,7 @@ pub(super) fn unreachable_needs(app: &App, config: &Config) -> Option<String> {
     })
 }
 
-/// Runs what the app wants to do, once the services that it needs are there.
+/// Runs the app's own work once the needed services have answered.
 pub(super) fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
     if !launched.waits_for.borrow().is_empty() {
         launched.on_ready.push(wait_for_needs(launched, bus.clone()));
@@ -137,7 +138,7 @@ pub(super) fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
         let (run, stop) = (run(bus.clone()), launched.stops.stop_app.clone());
         let (mut waits_for, fails) = (launched.waits_for.subscribe(), Fails::of(launched));
         launched.on_ready.push(actix_rt::spawn(async move {
-            // An error means that the app is gone.
+            // An error means that the app no longer exists.
             if waits_for.wait_for(Vec::is_empty).await.is_err() {
                 return;
             }
@@ -148,7 +149,8 @@ pub(super) fn run_on_ready(app: &App, launched: &mut Launched, bus: &Bus) {
                     tracing::error!(%error, "what runs once the app is ready failed; stopping");
                     fails.with(error.to_string());
                 }
-                // Nobody would finish what it has begun: an app that goes on would only look as if it did its work.
+                // A panic left the work half done, and nothing would finish it. An app that went on would only look
+                // healthy.
                 Err(panic) => {
                     let panic = panic_text(&*panic);
                     tracing::error!(panic, "what runs once the app is ready panicked; stopping");

@@ -1,10 +1,10 @@
-//! How the start of an app ended, and how the app stopped.
+//! Results of starting and stopping an app.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::BrokerError;
 
-/// Why an app did not start: every problem that was found.
+/// Why an app did not start. Contains every problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", problems.join("\n"))]
 pub struct StartError {
@@ -28,15 +28,15 @@ impl From<String> for StartError {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// Deliveries that went back to their queues unhandled.
+    /// Deliveries that were requeued unhandled.
     pub given_back: u64,
     /// Handlers that were dropped because they did not finish in time.
     pub abandoned: bool,
-    /// Why the app stopped by itself, if something failed.
+    /// Why the app stopped by itself, if a failure stopped it.
     pub failure: Option<String>,
 }
 
-/// What is awaited at the start, unless somebody ends the process meanwhile.
+/// Awaits a step of the start, unless the process is told to stop first.
 pub(super) async fn unless<T, E: Into<StartError>>(
     ended: &CancellationToken,
     waiting: impl Future<Output = Result<T, E>>,

@@ -1,4 +1,4 @@
-//! The settings that services have of their own: read by their factories, and compared with what was set.
+//! The services' own settings: factories read them, and settings that no factory reads are reported.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::app::read_config::{merge, nearest};
 use crate::app::settings::{self, Reads};
 use crate::handler::Failure;
 
-/// What the services of a process have read of their settings. What nobody reads may be a slip of the pen.
+/// Which settings the services of a process have read. A setting that nothing reads may be misspelled.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SettingsReads(Arc<Mutex<BTreeMap<String, Reads>>>);
 
@@ -18,7 +18,7 @@ impl SettingsReads {
     /// Reads a service's settings into a type.
     ///
     /// # Errors
-    /// With the field, and who has set it.
+    /// With the field, and where it was set.
     pub(super) fn read<T: DeserializeOwned>(&self, config: &Config, service: &str) -> Result<T, Failure> {
         let table = config.services.get(service).cloned().unwrap_or_default();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +29,7 @@ impl SettingsReads {
         })
     }
 
-    /// What was set for a service and is in no type that it reads, each with what may have been meant.
+    /// The settings that were set for a service but are in no type it reads, each with a suggestion.
     pub(super) fn unknown(&self, config: &Config, services: &[&str]) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut problems = Vec::new();
@@ -55,10 +55,10 @@ impl SettingsReads {
     }
 }
 
-/// Adds settings that are given in code.
+/// Adds settings given in code.
 ///
 /// # Errors
-/// When they are no table, or cannot be written as one.
+/// When they are not a table, or cannot be written as one.
 pub(super) fn add(config: &mut Config, service: &str, settings: &impl serde::Serialize) -> Result<(), String> {
     let table = toml::Table::try_from(settings);
     let table = table.map_err(|error| format!("settings of service {service:?}: {error}"))?;

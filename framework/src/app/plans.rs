@@ -1,4 +1,4 @@
-//! From what an app consists of to what its services are at the broker: pure.
+//! Computes the topology of an app's services. Pure: nothing is declared here.
 
 use crate::app::builder::App;
 use crate::app::config::Config;
@@ -8,7 +8,7 @@ use crate::bus::Identity;
 use crate::inbound::{ActorPlan, plan, shared_sources};
 use crate::message::Name;
 
-/// Who sends for a service of the app.
+/// The identity under which a service of the app sends.
 pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config, broker: &dyn Broker) -> Identity {
     let of_service = app.entries.iter().filter(|entry| entry.attributes.service == service);
     let mut domains: Vec<String> =
@@ -29,7 +29,8 @@ pub(crate) fn identity(app: &App, service: &str, instance: &str, config: &Config
     }
 }
 
-/// One actor of each service answers its pings: the one without a queue of its own, or else the first.
+/// The plan of an actor. One actor of each service answers pings: the one without a queue of its own, or else the
+/// first.
 pub(crate) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str) -> ActorPlan {
     let mut of_service = app.entries.iter().filter(|other| other.attributes.service == entry.attributes.service);
     let first = of_service.clone().next().map(Entry::name);
@@ -38,7 +39,8 @@ pub(crate) fn plan_of(app: &App, entry: &Entry, config: &Config, instance: &str)
     plan(&entry.attributes, &entry.specs(), &config.namespace, instance, answers_ping, config.query_queue)
 }
 
-/// What must stand before anything is sent: claims first, so that a refused service leaves nothing behind.
+/// The topology that must exist before anything is sent. Claims come first, so that a refused service leaves nothing
+/// behind.
 pub(crate) fn combined(plans: &[ActorPlan]) -> Topology {
     let mut combined = shared_sources();
     for plan in plans {

@@ -1,4 +1,4 @@
-//! Reads file and environment into a [`Config`]. Every problem is reported at once.
+//! Reads file and environment into a [`Config`] and reports all problems at once.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -25,10 +25,10 @@ pub(crate) use variables::environment;
 
 const PREFIX: &str = "POSTRIDER_";
 
-/// Adds what file and environment say.
+/// Adds the settings of file and environment.
 ///
 /// # Errors
-/// All problems, each naming the setting, who set it, the value and what to write.
+/// All problems, each with the setting, where it was set, the value and what to write instead.
 pub(crate) fn read(
     config: &mut Config,
     file: Option<&Path>,
@@ -41,7 +41,7 @@ pub(crate) fn read(
     in_table(config, table, environment, origins, problems)
 }
 
-/// Adds what the environment says to what the file says, and reads both.
+/// Adds the environment's settings to the file's, then reads both.
 fn in_table(
     config: &mut Config,
     mut table: Table,
@@ -58,7 +58,7 @@ fn in_table(
     if reader.problems.is_empty() { Ok(()) } else { Err(reader.problems) }
 }
 
-/// Adds settings to those that are there; of two the new one stays.
+/// Merges newer settings into a table; newer values replace older ones.
 pub(crate) fn merge(table: &mut Table, newer: Table) {
     for (name, value) in newer {
         match (table.get_mut(&name), value) {
@@ -70,7 +70,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
     }
 }
 
-/// All settings by name, for those who have written one wrongly.
+/// All settings by name, to suggest one for a misspelled name.
 const SETTINGS: [&str; 34] = [
     "broker",
     "broker_ca",
@@ -108,7 +108,7 @@ const SETTINGS: [&str; 34] = [
     "service",
 ];
 
-/// What an actor has, beside its promises.
+/// The settings of an actor that can be configured.
 const OF_AN_ACTOR: [&str; 5] = ["prefetch", "concurrency", "timeout", "retry", "breaker"];
 
 struct Reader {
@@ -121,7 +121,7 @@ impl Reader {
         self.problems.push(format!("{}: {text}", self.origins.shown(name)));
     }
 
-    /// Whether there is a value. One that is empty is a mistake, not the default.
+    /// Whether there is a value. An empty value is a mistake and does not mean the default.
     fn has_value(&mut self, name: &str, value: &Value) -> bool {
         let is_empty = value.as_str().is_some_and(|text| text.trim().is_empty());
         if is_empty {

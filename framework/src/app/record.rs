@@ -1,4 +1,5 @@
-//! What a service declared last: a note at the broker, so that subscriptions of handlers that have disappeared can be found.
+//! The record of what a service last declared, a note at the broker. It shows which subscriptions belong to handlers
+//! that no longer exist.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +13,10 @@ use crate::app::plans::combined;
 use crate::broker::{Broker, BrokerError, Names, Subscription, Topology};
 use crate::inbound::ActorPlan;
 
-/// How often a note is written that others write at the same time.
+/// The most attempts to write a note while other processes write it too.
 const MOST_TRIES: usize = 5;
 
-/// The subscriptions of a service, as they are noted: in the broker's own words.
+/// The subscriptions of a service as the note contains them, in the broker's own words.
 #[derive(Debug, Deserialize)]
 struct Noted {
     bindings: Vec<Json>,
@@ -34,21 +35,21 @@ pub(crate) fn present(app: &App, plans: &[ActorPlan], service: &str) -> Subscrip
         .filter_map(|lane| lane.lasting())
         .flat_map(|(_, subscriptions)| subscriptions)
         .collect();
-    // That all events go to the taps is everybody's.
+    // The subscription of the taps to all events belongs to no single service.
     let shared = combined(&[]).subscriptions;
     subscriptions.extend(combined(&own).subscriptions.into_iter().filter(|one| !shared.contains(one)));
     subscriptions
 }
 
-/// What a service declared last, and the note that says it.
+/// What a service last declared, with the note it was read from.
 #[derive(Debug)]
 pub(crate) struct Record {
     note: Option<Bytes>,
-    /// `None` if nothing is known.
+    /// `None` if there is no record.
     pub(crate) subscriptions: Option<Subscriptions>,
 }
 
-/// What a service declared last; `None` if nothing is known.
+/// What a service last declared; `None` if there is no record.
 pub(crate) async fn read(
     broker: &dyn Broker,
     names: &Names,
@@ -57,7 +58,7 @@ pub(crate) async fn read(
     Ok(read_record(broker, names, service).await?.subscriptions)
 }
 
-/// What a service declared last, to be replaced.
+/// What a service last declared, with the note that a later [`replace`] compares.
 pub(crate) async fn read_record(broker: &dyn Broker, names: &Names, service: &str) -> Result<Record, BrokerError> {
     let name = names.topology(service);
     let note = broker.registry().note(&name).await?;
@@ -69,12 +70,12 @@ pub(crate) async fn read_record(broker: &dyn Broker, names: &Names, service: &st
     Ok(Record { note, subscriptions: noted.map(known) })
 }
 
-/// Subscriptions that were declared and are not any more.
+/// Subscriptions that were declared once and no longer are.
 pub(crate) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Subscription> {
     recorded.difference(present).cloned().collect()
 }
 
-/// Notes what stands now, stale subscriptions included until they are removed.
+/// Records the current subscriptions of each service. Stale ones stay in the record until they are removed.
 pub(crate) async fn keep(broker: &dyn Broker, config: &Config, app: &App, plans: &[ActorPlan]) -> Result<(), String> {
     for service in app.services() {
         keep_one(broker, &config.namespace, service, &present(app, plans, service)).await?;
@@ -98,7 +99,7 @@ async fn keep_one(broker: &dyn Broker, names: &Names, service: &str, present: &S
     Err(format!("others write what {service} has declared at the same time"))
 }
 
-/// Replaces the record of a service, unless somebody else has replaced it since it was read. Whether it was replaced.
+/// Replaces the record of a service and returns true, unless another process has replaced it since it was read.
 pub(crate) async fn replace(
     broker: &dyn Broker,
     names: &Names,

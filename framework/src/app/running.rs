@@ -1,4 +1,4 @@
-//! A started app: how others watch it and stop it.
+//! A started app: watch it, control it, stop it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ use crate::app::outcome::StopReport;
 use crate::broker::ConnectionState;
 use crate::bus::{Bus, Counters, Stats};
 
-/// How long the app's thread may take to end after it has said that the app has stopped.
+/// How long the app's thread may take to end after it reported that the app has stopped.
 const THREAD_GRACE: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile.
+/// How often the thread is checked during that time.
 const THREAD_LOOK: Duration = Duration::from_millis(1);
 
 /// A started app. Dropping it stops the app without waiting.
@@ -39,7 +39,7 @@ impl Running {
         &self.bus
     }
 
-    /// What happened so far.
+    /// Counters of everything since the start.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
@@ -51,26 +51,28 @@ impl Running {
         self.health.health()
     }
 
-    /// Changes how many `&self` handlers of an actor run at once per lane, from now on. Actors are named by `service`, or
-    /// `service.queue` for a further actor of a service. More than there are is not interrupted; zero counts as one.
+    /// Changes how many `&self` handlers of an actor run at once per lane, from now on. Actors are named by `service`,
+    /// or `service.queue` for another actor of a service. Handlers above the new limit are not interrupted; zero counts
+    /// as one.
     ///
     /// # Errors
-    /// When there is no such actor; the text names those that are there.
+    /// When there is no such actor; the text names the actors that exist.
     pub fn set_concurrency(&self, actor: &str, concurrency: usize) -> Result<(), String> {
         named(&self.concurrency, actor)?.send_replace(concurrency);
         Ok(())
     }
 
-    /// Pauses an actor in this process: nothing more is taken from its queues, what runs finishes, and what was delivered
-    /// but not begun goes back. Other instances of the service go on. Pausing what is paused changes nothing.
+    /// Pauses an actor in this process: it takes nothing more from its queues, running handlers finish, and deliveries
+    /// that no handler has started are requeued. Other instances of the service go on. Pausing a paused actor changes
+    /// nothing.
     ///
     /// # Errors
-    /// When there is no such actor; the text names those that are there.
+    /// When there is no such actor; the text names the actors that exist.
     pub fn pause(&self, actor: &str) -> Result<(), String> {
         self.controls.pause(actor)
     }
 
-    /// Lets an actor go on that was paused, or that stopped at a poisoned message.
+    /// Resumes an actor that was paused, or that stopped at a poisoned message.
     ///
     /// # Errors
     /// As [`Running::pause`].
@@ -78,8 +80,8 @@ impl Running {
         self.controls.resume(actor)
     }
 
-    /// Opens the consumers of an actor again, on new channels. What runs goes on; what was delivered but not begun is
-    /// delivered again.
+    /// Opens the actor's consumers again, on new channels. Running handlers go on; deliveries that no handler has
+    /// started are delivered again.
     ///
     /// # Errors
     /// As [`Running::pause`].
@@ -87,20 +89,21 @@ impl Running {
         self.controls.restart(actor)
     }
 
-    /// How the connection to the broker stands. Each observer has a receiver of its own and misses no epoch.
+    /// The state of the connection to the broker. Each observer has its own receiver and misses no epoch.
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<ConnectionState> {
         self.connection.clone()
     }
 
-    /// Stops the app: no new deliveries, running handlers finish within `stop_timeout`, what they sent is confirmed,
-    /// the rest goes back. Calling it again waits for the same end. Cancel safe: the app goes on stopping.
+    /// Stops the app: it takes no new deliveries, running handlers finish within `stop_timeout`, their messages are
+    /// confirmed, and the rest is requeued. A second call waits for the same stop. Cancel safe: the app goes on
+    /// stopping.
     pub async fn stop(&self) -> StopReport {
         self.stop.cancel();
         self.ended().await
     }
 
-    /// Waits until the app has stopped, be it by itself.
+    /// Waits until the app has stopped, for whatever reason.
     pub async fn ended(&self) -> StopReport {
         let mut ended = self.ended.clone();
         let report = match ended.wait_for(Option::is_some).await {
@@ -117,8 +120,8 @@ impl Running {
     }
 }
 
-/// Waits for a thread that has reported its end, at most `THREAD_GRACE`. Joining blocks, and a thread whose work never ends
-/// would block the caller's executor, so another thread does the waiting.
+/// Waits at most `THREAD_GRACE` for a thread that has reported its end. A separate thread waits, because joining
+/// blocks: work that never ends would block the caller's executor.
 async fn end_of(thread: JoinHandle<()>) {
     let (done, ended) = oneshot::channel();
     let look = move || {
@@ -132,7 +135,7 @@ async fn end_of(thread: JoinHandle<()>) {
             }
             std::thread::sleep(THREAD_LOOK);
         }
-        // A panic was reported by the thread itself.
+        // The thread itself has reported a panic.
         let _ = (thread.join(), done.send(()));
     };
     if std::thread::Builder::new().name("postrider-ended".into()).spawn(look).is_ok() {

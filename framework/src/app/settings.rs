@@ -1,4 +1,5 @@
-//! A service's own settings as serde sees them: values of the environment are texts, read as whatever the field asks for.
+//! A serde deserializer for a service's own settings. Values from the environment are texts and are parsed as the type
+//! of the field.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -9,10 +10,10 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeser
 use serde::forward_to_deserialize_any;
 use toml::Value;
 
-/// What is wrong with a setting, and with which one.
+/// What is wrong with which setting.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Error {
-    /// Its names from the outside in, as in `smtp.port`.
+    /// The path from the outside in, as in `smtp.port`.
     pub(super) field: String,
     pub(super) problem: String,
 }
@@ -38,19 +39,19 @@ impl fmt::Display for Error {
     }
 }
 
-/// Which settings a service has read, and which it has passed over.
+/// Which settings a service has read, and which its types ignored.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reads {
     pub(super) read: BTreeSet<String>,
     pub(super) passed_over: BTreeSet<String>,
-    /// What the types that were asked for could have held.
+    /// All fields of the types that were read.
     pub(super) known: BTreeSet<String>,
 }
 
 /// Reads settings into a type. The error never quotes a value.
 ///
 /// # Errors
-/// What serde says, with the field where it knows it.
+/// Serde's error, with the field where it is known.
 pub(super) fn read<T: DeserializeOwned>(table: toml::Table, reads: &mut Reads) -> Result<T, Error> {
     let noted = RefCell::new(std::mem::take(reads));
     let result = T::deserialize(Lenient { value: Value::Table(table), path: String::new(), noted: &noted });
@@ -78,7 +79,7 @@ impl IntoDeserializer<'_, Error> for Lenient<'_> {
     }
 }
 
-/// A table, each of whose values knows its name.
+/// A table whose values know their names.
 struct Entries<'a> {
     table: toml::map::IntoIter<String, Value>,
     next: Option<(String, Value)>,

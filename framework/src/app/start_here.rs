@@ -1,4 +1,4 @@
-//! Starting on the calling thread, for tests with a paused clock.
+//! Starts an app on the calling thread, for tests with a paused clock.
 
 use tokio::sync::oneshot;
 
@@ -8,7 +8,7 @@ use crate::app::launched::Placement;
 use crate::app::outcome::StartError;
 use crate::app::running::Running;
 
-/// What a test is told that started with another attribute.
+/// Error for a test that was started without an actix system.
 const NO_SYSTEM: &str = "a test starts apps on its own thread, which needs an actor system there: write `#[postrider::test]` instead of `#[tokio::test]`, or run the test in `postrider::testing::run`";
 
 impl App {

@@ -1,4 +1,4 @@
-//! Stop: nothing new, finish what runs, confirm, flush, give the rest back, close, end the arbiters.
+//! Stops an app: take nothing new, finish running handlers, confirm, requeue the rest, close, end the arbiters.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::app::outcome::StopReport;
 use crate::inbound::AwaitStopped;
 use crate::message::tell_all_that_was_left_out;
 
-/// How long dropping handlers, closing the broker and ending the threads may take, each.
+/// How long each of these may take: dropping handlers, closing the broker, ending the threads.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Handlers that run may go on for `patience`.
+/// Stops the app. Running handlers may go on for `patience`.
 pub(super) async fn stop(launched: Launched, patience: Duration) -> StopReport {
     let Launched { broker, bridges, arbiters, stops, on_ready, due, listening, upkeep, failure, watchdog, .. } =
         launched;
@@ -56,7 +56,8 @@ pub(super) async fn stop(launched: Launched, patience: Duration) -> StopReport {
     StopReport { given_back, abandoned, failure }
 }
 
-/// Joining blocks; a handler that never yields would hold it up for ever, so that somebody else waits for it.
+/// Ends the arbiter threads. A separate thread joins them, because joining blocks and a handler that never yields would
+/// block it for ever.
 async fn end_arbiters(arbiters: Vec<Arbiter>) {
     if arbiters.is_empty() {
         return;

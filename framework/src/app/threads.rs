@@ -24,7 +24,7 @@ pub(super) async fn open_outlet(
     Outlet::open(broker, config.limits, config.publish, Arc::clone(counters)).await
 }
 
-/// One thread that runs actors: how to get work there, and what its actors share.
+/// A thread that runs actors: its handle, and what its actors share.
 #[derive(Clone)]
 pub(super) struct Seat {
     pub(super) handle: Option<ArbiterHandle>,
@@ -70,7 +70,7 @@ impl Threads {
         }
         let (mut arbiters, mut watches) = (Vec::new(), Vec::new());
         for (index, name) in names.into_iter().enumerate() {
-            // First what can fail, so that no thread is left behind.
+            // The step that can fail comes first, so that no thread is left behind.
             let outlet = open_outlet(broker, config, counters).await;
             let outlet = outlet.inspect_err(|_| {
                 arbiters.iter().for_each(|arbiter: &Arbiter| {
@@ -100,7 +100,7 @@ impl Threads {
     }
 }
 
-/// Runs something on an arbiter and brings its result back.
+/// Runs a future on an arbiter and returns its result.
 pub(super) async fn on_arbiter<T, F, R>(handle: Option<ArbiterHandle>, run: F) -> Result<T, String>
 where
     T: Send + 'static,
@@ -110,7 +110,7 @@ where
     let (result, waiting) = oneshot::channel();
     let spawn = move || {
         actix_rt::spawn(async move {
-            // The caller has stopped waiting for the start.
+            // An error means that the caller has stopped waiting for the start.
             let _ = result.send(run().await);
         });
     };

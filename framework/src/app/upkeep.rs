@@ -1,4 +1,4 @@
-//! Exchanges and bindings: declared at the start, and looked after.
+//! Declares exchanges and bindings at the start and starts their upkeep.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use crate::app::launched::Launched;
 use crate::broker::{Broker, BrokerError, Names, Topology};
 use crate::inbound::{UpkeepSettings, keep_bound, were_deleted};
 
-/// The pause between two tries to declare at the start.
+/// The pause between two attempts to declare at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Declares what must stand before anything is sent; whether others are to be told, because somebody had deleted it.
+/// Declares what must exist before anything is sent. Returns whether it had been deleted, so that other processes must
+/// be told.
 ///
 /// # Errors
 /// When the broker refuses, or cannot be reached until the deadline.
@@ -27,10 +28,10 @@ pub(super) async fn declare(
     Ok(deleted)
 }
 
-/// Does something at the start, again and again until the deadline if the broker fails in the middle of it.
+/// Runs a step of the start, and again until the deadline while it fails with an error that is not permanent.
 ///
 /// # Errors
-/// Its own, if it is permanent or the time is over.
+/// The step's error, if it is permanent or the deadline has passed.
 pub(super) async fn patiently<T>(
     deadline: Instant,
     step: impl AsyncFn() -> Result<T, BrokerError>,
@@ -48,7 +49,7 @@ pub(super) async fn patiently<T>(
     }
 }
 
-/// Begins to look after exchanges and bindings.
+/// Starts the upkeep of exchanges and bindings.
 pub(super) fn start_upkeep(launched: &mut Launched) {
     let settings = UpkeepSettings {
         broker: Arc::clone(&launched.broker),

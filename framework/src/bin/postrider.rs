@@ -1,4 +1,4 @@
-//! The operator's program: `postrider --help`.
+//! The operator's program; see `postrider --help`.
 
 fn main() -> std::process::ExitCode {
     postrider::operate::operator::main()

@@ -1,4 +1,4 @@
-//! Where a message goes. How a broker routes it is its adapter's affair.
+//! Where a message goes. The adapter decides how the broker routes it.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::message::Kind;
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum To {
-    /// To those who handle a key: the owner of a command or query, all who have subscribed to an event, a channel of a service.
+    /// To the handlers of a key: the owner of a command or query, all subscribers of an event, a channel of a service.
     Key {
         /// The kind of the message.
         kind: Kind,
-        /// The service, if the message is for one by name.
+        /// The service, if the message is addressed to one by name.
         service: Option<Arc<str>>,
         /// The key.
         key: Arc<str>,
@@ -21,7 +21,7 @@ pub enum To {
 }
 
 impl To {
-    /// To a key, with `service:` in front of it if the message is for one service by name. A reply has a queue in place of a key.
+    /// To a key, with `service:` in front if the message is for one service by name. For a reply the key is a queue.
     #[must_use]
     pub fn key(kind: Kind, key: &Arc<str>) -> Self {
         if kind == Kind::Reply {
@@ -33,7 +33,7 @@ impl To {
         }
     }
 
-    /// The key with `service:` in front if the message is for one by name, or the queue.
+    /// The key, with `service:` in front if the message is for one by name; or the queue.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
         match self {

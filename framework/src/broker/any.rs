@@ -1,4 +1,4 @@
-//! Anything that a sender may put into a message, for tests.
+//! Generates, for tests, any message that a sender may produce.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -18,7 +18,7 @@ use crate::message::{
     ContentEncoding, Envelope, Foreign, Headers, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value,
 };
 
-/// Names of headers that mean something to us or to the broker.
+/// Names of headers that have a meaning to us or to the broker.
 const KNOWN: [&str; 34] = [
     "postrider-original-type",
     "postrider-kind",
@@ -56,7 +56,7 @@ const KNOWN: [&str; 34] = [
     "CC",
 ];
 
-/// Texts that are nearly what some header or property expects.
+/// Texts that nearly match what some header or property expects.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => ".{0,30}",
@@ -108,12 +108,12 @@ fn name() -> impl Strategy<Value = String> {
     prop_oneof![4 => prop::sample::select(&KNOWN[..]).prop_map(str::to_owned), 1 => "[a-zA-Z-]{0,20}", 1 => "\\PC{0,8}"]
 }
 
-/// Headers of any names, ours among them, with values of any type.
+/// Headers with any names, ours included, and values of any type.
 pub(crate) fn headers() -> impl Strategy<Value = Headers> {
     prop::collection::btree_map(name(), value(), 0..10).prop_map(|headers| headers.into_iter().collect())
 }
 
-/// An envelope as it may have arrived from anybody, with any of our headers and more.
+/// An envelope as any sender may produce it, with any of our headers and more.
 pub(crate) fn envelope() -> impl Strategy<Value = Envelope> {
     let media_type = prop_oneof![
         prop::sample::select(vec!["application/json", "application/msgpack", "text/plain", "x/y+json; a=b", ";"])
@@ -158,7 +158,7 @@ pub(crate) fn envelope() -> impl Strategy<Value = Envelope> {
     })
 }
 
-/// Payloads: bytes of any kind, and some that begin like JSON or MessagePack.
+/// Payloads: arbitrary bytes, and some that begin like JSON or MessagePack.
 pub(crate) fn payload() -> impl Strategy<Value = bytes::Bytes> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..120).prop_map(bytes::Bytes::from),
@@ -166,19 +166,19 @@ pub(crate) fn payload() -> impl Strategy<Value = bytes::Bytes> {
     ]
 }
 
-/// A value nested so deeply.
+/// A value with this many levels of nesting.
 pub(crate) fn nested(depth: usize) -> Value {
     (0..depth).fold(Value::Void, |inner, level| {
         if level % 2 == 0 { Value::List(vec![inner]) } else { Value::Table([("k", inner)].into_iter().collect()) }
     })
 }
 
-/// A command of ours with this id.
+/// One of our commands, with this id.
 pub(crate) fn command(id: &str) -> Envelope {
     Envelope::with_id(Kind::Command, Key::from_wire("a.b"), id.into(), MediaType::BYTES, bytes::Bytes::new())
 }
 
-/// Everything of a delivery but the right to settle it.
+/// A delivery with this receipt and otherwise arbitrary content.
 pub(crate) fn delivery(receipt: impl Fn() -> Receipt + Clone) -> impl Strategy<Value = Delivery> {
     let parts = (envelope(), any::<bool>(), prop::option::of(any::<u32>()));
     parts.prop_map(move |(envelope, redelivered, delivery_count)| Delivery {
@@ -189,11 +189,11 @@ pub(crate) fn delivery(receipt: impl Fn() -> Receipt + Clone) -> impl Strategy<V
     })
 }
 
-/// A channel that writes down what it is told.
+/// A channel that records its calls.
 #[derive(Default)]
 pub(crate) struct Told {
     pub(crate) closed: AtomicBool,
-    /// The numbers of what was answered, if answers are taken.
+    /// The numbers of the answers, if the channel takes answers.
     pub(crate) answers: Option<Mutex<Vec<u64>>>,
     pub(crate) acked: Mutex<Vec<u64>>,
     pub(crate) given_back: Mutex<Vec<u64>>,
@@ -221,15 +221,15 @@ impl DeliveryChannel for Told {
     }
 }
 
-/// The right to settle a delivery of a channel that nobody asks.
+/// A receipt of a channel that no test inspects.
 pub(crate) fn receipt() -> Receipt {
     Receipt::new(1, Arc::new(Told::default()))
 }
 
-/// The names of brokers that need none.
+/// Default names for test brokers.
 pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(Names::default);
 
-/// A broker, publisher and consumer that takes everything and gives nothing.
+/// A broker, publisher and consumer that accepts everything and delivers nothing.
 pub(crate) struct NoBroker;
 
 impl Broker for NoBroker {

@@ -1,4 +1,4 @@
-//! What a broker, with its adapter, can do. Plain values: code asks for them, never for a broker's name.
+//! The capabilities of a broker and its adapter. Code checks these values and never a broker's name.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use postrider_grammar::show_duration;
 /// How deliveries are settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settles {
-    /// Each by itself, in any order.
+    /// Each on its own, in any order.
     Each,
-    /// Only all up to one of them.
+    /// Only all up to a given one.
     UpTo,
 }
 
-/// Who finds the queues whose patterns take an event's key.
+/// Who matches an event's key against the queues' patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patterns {
     /// The broker.
     ByBroker,
-    /// The adapter drops what the broker delivered beyond the pattern.
+    /// The adapter, by dropping deliveries outside the pattern.
     ByAdapter,
 }
 
-/// Which messages a tap can hear.
+/// The messages that a tap can receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taps {
     /// All.
     All,
-    /// Events alone.
+    /// Only events.
     Events,
     /// None.
     No,
 }
 
-/// What a message may have at most.
+/// The size limits of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageLimits {
     /// Bytes of a payload.
@@ -45,7 +45,7 @@ pub struct MessageLimits {
     pub name: usize,
 }
 
-/// What a broker can do. An adapter begins with [`Capabilities::none`] and says what it has.
+/// The capabilities of a broker. An adapter starts from [`Capabilities::none`] and sets the ones it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
@@ -53,17 +53,17 @@ pub struct Capabilities {
     pub survives_restart: bool,
     /// How deliveries are settled.
     pub settles: Settles,
-    /// A delivery tells how often it was given back.
+    /// A delivery says how often it was requeued.
     pub counts_deliveries: bool,
-    /// The sender of a command, a query or a channel message is told when nobody handles its key.
+    /// The sender of a command, a query or a channel message learns when no service handles its key.
     pub returns_keys: bool,
-    /// The sender of an event is told when nobody has subscribed to its key.
+    /// The sender of an event learns when its key has no subscriber.
     pub returns_events: bool,
-    /// Who finds the queues whose patterns take an event's key; nobody without a value.
+    /// Who matches an event's key against the queues' patterns; `None` without patterns.
     pub patterns: Option<Patterns>,
-    /// The longest delay; none without a value.
+    /// The longest delay; `None` without delays.
     pub delays: Option<Duration>,
-    /// A queue can have one active consumer of several, so that its order is kept.
+    /// Of several consumers of a queue, only one can be active, so that its order is kept.
     pub one_active_consumer: bool,
     /// Messages of one key keep their order while several instances consume.
     pub order_by_key: bool,
@@ -71,26 +71,26 @@ pub struct Capabilities {
     pub replies: bool,
     /// A queue can end with its consumer.
     pub instance_queues: bool,
-    /// A queue can refuse what is beyond its length.
+    /// A full queue can refuse messages.
     pub full_queues_refuse: bool,
-    /// A queue can drop its oldest messages beyond its length.
+    /// A full queue can drop its oldest messages.
     pub full_queues_drop_oldest: bool,
     /// A message can expire in a queue.
     pub expires: bool,
     /// Events can be consumed again from an earlier time.
     pub replays: bool,
-    /// What a tap can hear.
+    /// The messages that a tap can receive.
     pub taps: Taps,
-    /// The messages of a queue can be looked at without being taken out.
+    /// A queue's messages can be read without being taken.
     pub looks_without_taking: bool,
     /// A domain can be claimed by one service and by no other.
     pub claims: bool,
-    /// What a message may have at most.
+    /// The size limits of a message.
     pub limits: MessageLimits,
 }
 
 impl Capabilities {
-    /// Those of a broker that can only take messages and hand them out, one after the other.
+    /// The capabilities of a broker that can only take messages and deliver them one after the other.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Capabilities {
         }
     }
 
-    /// Each capability with what there is of it, for people.
+    /// Each capability and its value, for people.
     #[must_use]
     pub fn rows(&self) -> Vec<(&'static str, String)> {
         let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
@@ -186,33 +186,33 @@ impl Capabilities {
     }
 }
 
-/// Something that an actor, or a scenario of the conformance suite, needs of a broker.
+/// A capability that an actor, or a scenario of the conformance suite, needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Need {
-    /// Deliveries are settled each by itself.
+    /// Deliveries are settled each on its own.
     SettleEach,
-    /// A delivery tells how often it was given back.
+    /// A delivery says how often it was requeued.
     CountDeliveries,
-    /// Who sends to a key that nobody handles is told.
+    /// The sender to a key that no service handles is told.
     ReturnKeys,
-    /// Events are subscribed to by patterns.
+    /// Patterns in event subscriptions.
     Patterns,
-    /// Delays of up to so long.
+    /// Delays up to this long.
     Delays(Duration),
-    /// One of several consumers is active.
+    /// Only one of several consumers is active.
     OneActiveConsumer,
-    /// Who asks gets a reply.
+    /// Callers get replies.
     Replies,
     /// Queues that end with their instance.
     InstanceQueues,
-    /// A full queue refuses.
+    /// A full queue refuses messages.
     RefuseWhenFull,
     /// A full queue drops its oldest messages.
     DropOldest,
     /// Messages expire.
     Expiry,
-    /// All messages can be listened to.
+    /// All messages can be tapped.
     Taps,
     /// Domains are claimed.
     Claims,

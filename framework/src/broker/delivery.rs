@@ -1,4 +1,4 @@
-//! A delivery, and the receipt that settles it once.
+//! A delivery, and the receipt that settles it exactly once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,50 +6,51 @@ use std::sync::Arc;
 use crate::broker::Addressed;
 use crate::message::Envelope;
 
-/// What the broker handed over.
+/// A message that the broker delivered.
 #[derive(Debug)]
 pub struct Delivery {
     /// The message.
     pub envelope: Arc<Envelope>,
-    /// Whether it may have been handed over before. `false` proves a first delivery, `true` proves nothing.
+    /// Whether it may have been delivered before. `false` proves a first delivery, `true` proves nothing.
     pub redelivered: bool,
-    /// How often it was given back, where the queue counts.
+    /// How often it was requeued, if the queue counts.
     pub delivery_count: Option<u32>,
     /// The single-use right to settle it.
     pub receipt: Receipt,
 }
 
-/// One open channel of an adapter, as far as settling goes. None of the methods blocks.
+/// One open channel of an adapter, for settling deliveries. No method blocks.
 pub trait DeliveryChannel: Send + Sync {
-    /// The delivery with this tag is done. The broker may be told later, together with others.
+    /// Acknowledges the delivery with this tag. The broker may be told later, together with others.
     fn ack(&self, tag: u64);
-    /// Tells the broker of everything that is done. Called whenever nothing else is about to be settled.
+    /// Sends all acknowledgements to the broker. Called when no other delivery is about to be settled.
     fn flush(&self);
-    /// The delivery with this tag goes back to its queue.
+    /// Requeues the delivery with this tag.
     fn give_back(&self, tag: u64);
-    /// Whether the channel is open. On a closed one nothing is sent: the broker delivers again.
+    /// Whether the channel is open. A closed one sends nothing; the broker delivers again.
     fn is_live(&self) -> bool;
-    /// Sends the answer to the delivery with this number of the lane's own, on the channel on which that came. A channel
-    /// takes none unless its consumer was opened for answers.
+    /// Sends the answer to a delivery on the channel on which it arrived. The number is the lane's own. A channel takes
+    /// answers only if its consumer was opened for them.
     fn answer(&self, number: u64, answer: Addressed) -> Answered {
         let _ = number;
         Answered::Refused(Box::new(answer))
     }
 }
 
-/// What became of an answer.
+/// The result of sending an answer.
 #[derive(Debug)]
 pub enum Answered {
-    /// It is with the broker.
+    /// The broker has it.
     Left,
-    /// It is on its way; [`Consumer::poll_answered`](crate::broker::Consumer::poll_answered) tells when it has left.
+    /// It is on its way; [`Consumer::poll_answered`](crate::broker::Consumer::poll_answered) reports when it has been
+    /// sent.
     Leaving,
-    /// The channel does not take it.
+    /// The channel does not take answers.
     Refused(Box<Addressed>),
 }
 
-/// The single-use right to settle a delivery. It knows the channel it came from and is consumed by settling;
-/// one that is dropped gives its delivery back.
+/// The single-use right to settle a delivery. It knows the channel of the delivery and is consumed by settling;
+/// dropping it requeues the delivery.
 #[must_use = "a delivery that is not settled blocks its queue"]
 pub struct Receipt {
     tag: u64,
@@ -57,12 +58,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Made by adapters, once per delivery.
+    /// Called by adapters, once per delivery.
     pub fn new(tag: u64, channel: Arc<dyn DeliveryChannel>) -> Self {
         Self { tag, channel: Some(channel) }
     }
 
-    /// The delivery is done; the broker forgets it.
+    /// Acknowledges the delivery; the broker forgets it.
     pub fn ack(mut self) {
         if let Some(channel) = self.channel.take() {
             channel.ack(self.tag);
@@ -77,14 +78,15 @@ impl Receipt {
         Some(channel)
     }
 
-    /// The delivery goes back to its queue for somebody else.
+    /// Requeues the delivery for another consumer.
     pub fn give_back(mut self) {
         if let Some(channel) = self.channel.take() {
             channel.give_back(self.tag);
         }
     }
 
-    /// Sends the answer on the channel of its delivery, in front of whatever settles that once the answer has left.
+    /// Sends the answer on the delivery's own channel. The delivery is settled behind it, once the answer has been
+    /// sent.
     #[must_use = "a delivery is settled when its answer has left"]
     pub fn answer(&self, number: u64, answer: Addressed) -> Answered {
         match &self.channel {
@@ -93,7 +95,7 @@ impl Receipt {
         }
     }
 
-    /// The channel on which settling it would go.
+    /// The channel on which the delivery is settled.
     pub(crate) fn channel(&self) -> Option<Arc<dyn DeliveryChannel>> {
         self.channel.clone()
     }

@@ -1,4 +1,4 @@
-//! A broker for tests that takes everything, and that a test can hold up or break.
+//! A broker for tests that accepts everything, and that a test can block or break.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,19 +15,19 @@ use crate::supervise::Tasks;
 
 pub(crate) struct Double {
     tasks: Tasks,
-    /// How often something was to be declared.
+    /// The number of declarations attempted.
     pub(crate) declares: AtomicU64,
-    /// A permit for each time that it is declared.
+    /// One permit per declaration that may proceed.
     pub(crate) declaring: Semaphore,
-    /// Whether the next question for missing exchanges panics.
+    /// Whether the next check for missing exchanges panics.
     pub(crate) panics: AtomicBool,
-    /// How often that was asked.
+    /// The number of those checks.
     pub(crate) asked: AtomicU64,
-    /// The messages that are ready in every queue, and never delivered.
+    /// The number of ready messages in every queue; they are never delivered.
     pub(crate) ready: AtomicU64,
-    /// How often a queue was looked at.
+    /// The number of queue inspections.
     pub(crate) inspected: AtomicU64,
-    /// How often a consumer was opened.
+    /// The number of consumers opened.
     pub(crate) consumed: AtomicU64,
 }
 

@@ -1,15 +1,15 @@
-//! Where messages wait that are due to be published: those whose delay is over.
+//! The queue for delayed messages that are due to be published.
 
 use crate::broker::{Names, Queue, Source, Subscription, Target, Topology};
 
-/// The queue of what is due.
+/// The queue of due messages.
 #[must_use]
 pub fn due_queue(names: &Names) -> Queue {
-    // Only as a last resort: our own attempts decide.
+    // Only a last resort: our own attempts decide when to give up.
     Queue::replicated(names.due()).with_last_resort(names.dead_queue(&names.due()))
 }
 
-/// The queue of what is due, that of its dead letters, and what goes into it.
+/// The queue of due messages, its dead-letter queue and its subscription.
 #[must_use]
 pub fn due_topology(names: &Names) -> Topology {
     let target = Target::Queue(names.due());

@@ -1,10 +1,10 @@
-//! Errors of a broker.
+//! Errors between this process and a broker.
 
-/// What went wrong between us and the broker. The texts name the value and the remedy, never a secret.
+/// An error between this process and the broker. The texts name the value and the remedy, never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// The address is not one we can use.
+    /// The address cannot be used.
     #[error("broker address {address:?}: {reason}")]
     Address {
         /// The address without its password.
@@ -12,7 +12,7 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Nobody answers there, or the connection broke while it was made.
+    /// No broker answers there, or the connection broke while it was being opened.
     #[error("cannot reach the broker at {address}: {reason}; is it running, and is the address right?")]
     Unreachable {
         /// The address without its password.
@@ -28,17 +28,17 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
-    /// The broker takes no more connections for now, of this virtual host or this user.
+    /// The broker accepts no more connections at the moment, in this virtual host or for this user.
     #[error(
         "the broker at {address} takes no more connections for now: {reason}; raise that limit, or end other clients"
     )]
     Full {
         /// The address without its password.
         address: String,
-        /// What the broker said: which limit it is.
+        /// The limit, in the broker's words.
         reason: String,
     },
-    /// There is no secure connection: one of both sides does not accept the other.
+    /// There is no secure connection: one side does not accept the other.
     #[error("no secure connection to the broker at {address}: {reason}")]
     Untrusted {
         /// The address without its password.
@@ -46,7 +46,7 @@ pub enum BrokerError {
         /// What to do about it, and what the TLS library said.
         reason: String,
     },
-    /// The file with certificates to trust is of no use.
+    /// The file with certificates to trust cannot be used.
     #[error("broker_ca {file:?}: {reason}")]
     Certificates {
         /// The file.
@@ -54,7 +54,7 @@ pub enum BrokerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The program's log would show what must not be shown.
+    /// The program's log would show secrets.
     #[error(
         "not connecting, because the log of this program shows the trace of the broker's client ({target}), which holds user and password; add the layer postrider::app::without_secrets() to it, or leave {target} out"
     )]
@@ -70,7 +70,7 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
-    /// Something with this name and other arguments stands already.
+    /// It already exists with other arguments.
     #[error(
         "{what} exists with other arguments: {reason}; `topology migrate` gives a queue new arguments and keeps its messages; or use another namespace or name"
     )]
@@ -92,7 +92,7 @@ pub enum BrokerError {
         /// Names the present owner.
         reason: String,
     },
-    /// Somebody else consumes the queue exclusively.
+    /// Another connection consumes the queue exclusively.
     #[error("{what} is in use by another connection: {reason}")]
     Locked {
         /// The queue.
@@ -100,7 +100,7 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
-    /// It stands, and the node of the broker that has it is gone; or it has been deleted.
+    /// It exists, but the broker node that holds it is down; or it has been deleted.
     #[error("{what} cannot be used for now: {reason}")]
     Absent {
         /// The exchange or queue.
@@ -108,7 +108,7 @@ pub enum BrokerError {
         /// What the broker said.
         reason: String,
     },
-    /// The broker closed the channel, because a delivery was not settled in time.
+    /// The broker closed the channel because a delivery was not acknowledged in time.
     #[error(
         "a delivery was not settled within the broker's consumer_timeout of {limit:?}; set POSTRIDER_CONSUMER_TIMEOUT to it"
     )]
@@ -119,19 +119,19 @@ pub enum BrokerError {
     /// The connection or the channel is gone; a new one may work.
     #[error("the connection to the broker was lost: {reason}")]
     Lost {
-        /// What is known.
+        /// What is known about it.
         reason: String,
     },
-    /// The broker refused the message or the request for good.
+    /// The broker permanently refused the message or the request.
     #[error("the broker refused: {reason}")]
     Protocol {
         /// What the broker said.
         reason: String,
     },
-    /// The time was not enough.
+    /// The broker did not answer in time.
     #[error("the broker did not answer within {seconds} s: {what}")]
     TimedOut {
-        /// What was asked.
+        /// The request.
         what: String,
         /// How long we waited.
         seconds: u64,
@@ -142,7 +142,7 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    /// Whether trying again without changing anything is pointless.
+    /// Whether trying again without a change is pointless.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {

@@ -1,19 +1,20 @@
-//! Properties that have to fit into a frame.
+//! Makes properties and headers fit into a frame.
 
 use std::cmp::Reverse;
 
 use crate::broker::headers::{CUT_HEADERS, DEAD, is_reserved_header, remove_header, size, write_headers};
 use crate::message::Envelope;
 
-/// Names of headers that are listed at most, of those that were left out.
+/// The most removed headers that are listed.
 pub(crate) const MOST_NAMED: usize = 20;
-/// Letters of each that are listed at most.
+/// The most characters of each listed name.
 pub(crate) const NAME_SHOWN: usize = 60;
-/// What the list takes at most, in bytes.
+/// The most bytes of the list.
 pub(crate) const LIST_BYTES: usize = MOST_NAMED * (NAME_SHOWN * 4 + 2) + 64;
 
-/// Leaves out the largest headers until the rest takes at most `most` bytes, and says which: a message that cannot be moved
-/// would be delivered again for ever. Foreign ones go first; then those that look like ours, but are too large for it.
+/// Removes the largest headers until the rest takes at most `most` bytes, and lists the removed ones in a header. A
+/// message that cannot be moved would be delivered again for ever. Foreign headers go first, then those with our
+/// prefix; dead-letter headers stay.
 pub(crate) fn fit_into_frame(envelope: &mut Envelope, most: usize) {
     let mut size = size(envelope);
     if size <= most {

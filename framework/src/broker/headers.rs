@@ -1,42 +1,43 @@
-//! The headers of ours: fields of an envelope that are headers on the wire of every broker which has headers. One with its default
-//! value is not sent. See `docs/wire.md`.
+//! Our headers: fields of an envelope that every broker with headers carries as such. A field with its default value is
+//! not sent. See `docs/wire.md`.
 
 use std::time::Duration;
 
 use crate::message::{Envelope, Headers, MessageId, Name, ReplyTo, Status, Value};
 
-/// The most bytes of properties and headers that are sent; a frame of RabbitMQ's default size has 128 KiB.
+/// The most bytes of properties and headers that we send. A frame of RabbitMQ's default size has 128 KiB.
 pub const MAX_PROPERTIES_BYTES: usize = 96 * 1024;
 
-/// The most bytes of an id, a key, a media type, or the name of a header, a queue or a service: what an AMQP short text holds.
+/// The most bytes of an id, a key, a media type, or the name of a header, a queue or a service: the size of an AMQP
+/// short text.
 pub const MAX_TEXT_BYTES: usize = u8::MAX as usize;
 
-/// The longest time that RabbitMQ takes as an expiration; with a longer one it closes the channel.
+/// The longest expiration that RabbitMQ accepts; with a longer one it closes the channel.
 pub(crate) const MAX_EXPIRATION: Duration = Duration::from_millis(u32::MAX as u64);
 
 const PREFIX: &str = "postrider-";
-/// Written where the way of a message does not tell its kind: on everything that goes straight to a queue.
+/// The kind of a message that goes straight to a queue. Elsewhere the route tells the kind.
 pub(crate) const KIND: &str = "postrider-kind";
-/// The expiration of a message that was moved: it counts again only where the message is published again.
+/// The original expiration of a message that was moved. It applies again when the message is published again.
 pub(crate) const ORIGINAL_EXPIRATION: &str = "postrider-original-expiration";
-/// The queue to which a delayed attempt comes back.
+/// The queue to which a delayed attempt returns.
 pub(crate) const HOME: &str = "postrider-home";
-/// The sending instance. Adapters share it between messages, because many have the same.
+/// The sending instance. Many messages have the same one, so adapters share the value.
 pub(crate) const INSTANCE: &str = "postrider-instance";
-/// Names the headers that were left out because they did not fit into a frame.
+/// Lists the headers that were removed because they did not fit into a frame.
 pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";
-/// Says why the headers of a message could not be read. Such a message is a dead letter.
+/// Why the headers of a message could not be read. Such a message becomes a dead letter.
 pub(crate) const UNREADABLE: &str = "postrider-unreadable";
 pub(crate) const CAUSATION_ID: &str = "postrider-causation-id";
 pub(crate) const CONVERSATION_ID: &str = "postrider-conversation-id";
 pub(crate) const ATTEMPT: &str = "postrider-attempt";
-/// Why the first attempt failed, from the first delayed one on.
+/// Why the first attempt failed. Set from the first delayed attempt on.
 pub(crate) const FIRST_ERROR: &str = "postrider-first-error";
-/// When a build without a handler for its key first met a message, in seconds since 1970.
+/// When a build without a handler for the key first received the message, in seconds since 1970.
 pub(crate) const SKEWED_SINCE: &str = "postrider-skewed-since";
-/// The dead letter that a message was before somebody sent it back: it is in another life then.
+/// The address of the dead letter that a replayed message was. Its attempts start again.
 pub(crate) const REPLAYED: &str = "postrider-replayed";
-/// In front of everything that says why a message is a dead letter.
+/// The prefix of the headers that say why a message is a dead letter.
 pub(crate) const DEAD: &str = "postrider-dead-";
 const TIMEOUT: &str = "postrider-timeout";
 const SKIP: &str = "postrider-skip";
@@ -45,11 +46,11 @@ const SCHEMA_VERSION: &str = "postrider-schema-version";
 const CALL_PATH: &str = "postrider-call-path";
 const STATUS: &str = "postrider-status";
 
-/// A header's value, as an adapter writes it.
+/// A header's value in the form an adapter writes.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum HeaderValue<'a> {
-    /// One of the sender's own.
+    /// One of the sender's own values.
     Given(&'a Value),
     /// A number.
     Number(i64),
@@ -74,7 +75,7 @@ impl HeaderValue<'_> {
         }
     }
 
-    /// About how many bytes the value takes on the network.
+    /// About how many bytes the value takes on the wire.
     pub(crate) fn size(self) -> usize {
         let of_texts = |bytes: usize, count: usize| 5 + bytes + 5 * count;
         match self {
@@ -87,7 +88,7 @@ impl HeaderValue<'_> {
     }
 }
 
-/// All headers with which an envelope travels. Of two with the same name the later one counts.
+/// Calls `put` with all headers of an envelope. If a name occurs twice, the later one counts.
 pub fn write_headers<'a>(envelope: &'a Envelope, mut put: impl FnMut(&'a str, HeaderValue<'a>)) {
     let given = |(name, value): (&'a str, &'a Value)| (name, HeaderValue::Given(value));
     envelope.headers.iter().map(given).for_each(|(name, value)| put(name, value));
@@ -105,7 +106,7 @@ pub fn write_headers<'a>(envelope: &'a Envelope, mut put: impl FnMut(&'a str, He
         }
     };
     text(CAUSATION_ID, envelope.causation_id.as_ref().map(MessageId::as_str));
-    // The first message of a conversation is known by its id.
+    // The first message of a conversation has the conversation's id.
     let conversation = envelope.conversation_id.as_ref().filter(|conversation| **conversation != envelope.id);
     text(CONVERSATION_ID, conversation.map(MessageId::as_str));
     text(INSTANCE, envelope.instance.as_ref().map(Name::as_str));
@@ -122,14 +123,14 @@ pub fn write_headers<'a>(envelope: &'a Envelope, mut put: impl FnMut(&'a str, He
     }
 }
 
-/// Reads a header into its field; gives it back if it has none, for it is one of the sender's own then. A value that makes no sense
-/// leaves the default.
+/// Reads a header into its field. Returns the value if the header has no field and is the sender's own. An invalid
+/// value leaves the field at its default.
 pub fn read_header(envelope: &mut Envelope, name: &str, value: Value) -> Option<Value> {
     if !name.starts_with(PREFIX) {
         return Some(value);
     }
     let number = |value: &Value| value.as_integer().and_then(|number| u32::try_from(number).ok());
-    // Whether we would write it so.
+    // Whether we would write the value like this.
     let mut is_ours = true;
     match name {
         INSTANCE => envelope.instance = value.shared_text().map(Name::from_wire),
@@ -171,7 +172,7 @@ pub fn read_header(envelope: &mut Envelope, name: &str, value: Value) -> Option<
     None
 }
 
-/// Takes a header out, also one that is in a field; but not the status of a reply.
+/// Removes a header, including one that is stored in a field, but not the status of a reply.
 pub(crate) fn remove_header(envelope: &mut Envelope, name: &str) {
     match name {
         INSTANCE => envelope.instance = None,
@@ -191,7 +192,7 @@ pub(crate) fn remove_header(envelope: &mut Envelope, name: &str) {
     }
 }
 
-/// About how many bytes properties and headers of an envelope take on the network.
+/// About how many bytes an envelope's properties and headers take on the wire.
 pub(crate) fn size(envelope: &Envelope) -> usize {
     let foreign = envelope.foreign.as_deref();
     let reply_to = if let Some(ReplyTo::Queue(queue)) = &envelope.reply_to { queue.len() } else { 0 };
@@ -213,10 +214,10 @@ pub(crate) fn size(envelope: &Envelope) -> usize {
     bytes
 }
 
-/// What the names of properties, numbers, an expiration, and what is written of where a message goes take at most.
+/// The most bytes of property names, numbers, an expiration and the address.
 const FIXED: usize = 128;
 
-/// Whether a header's name is one that only Postrider writes.
+/// Whether only Postrider writes headers of this name.
 #[must_use]
 pub fn is_reserved_header(name: &str) -> bool {
     name.starts_with(PREFIX)
@@ -226,23 +227,23 @@ pub fn is_reserved_header(name: &str) -> bool {
 const STRIPPED: [&str; 6] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC", "x-opt-delivery-count"];
 const STRIPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
-/// Whether a header is one of those that a broker writes for one delivery only.
+/// Whether a broker writes this header for one delivery only.
 pub(crate) fn is_of_one_delivery(name: &str) -> bool {
     STRIPPED.contains(&name) || STRIPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Takes out what would confuse the next delivery.
+/// Removes headers that would confuse the next delivery.
 pub(crate) fn strip(headers: &mut Headers) {
     headers.retain(|name| !is_of_one_delivery(name));
 }
 
-/// Whether a header tells of attempts that were made before: only a message that is in its queue again has one.
+/// Whether a header describes earlier attempts. Only a message that returned to its queue has one.
 pub(crate) fn is_of_earlier_attempts(header: &str) -> bool {
     matches!(header, ATTEMPT | FIRST_ERROR | SKEWED_SINCE)
 }
 
-/// What comes straight from its sender was tried by nobody yet: takes out what says otherwise, and begins a conversation if the message
-/// is in none. Adapters do so with what was sent to a key.
+/// Resets a message that comes straight from its sender: nobody has handled it yet, so headers of earlier attempts are
+/// removed. Starts a conversation if the message has none. Adapters call it for messages sent to a key.
 pub fn came_from_its_sender(envelope: &mut Envelope) {
     envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope.attempt = 1;
@@ -251,7 +252,7 @@ pub fn came_from_its_sender(envelope: &mut Envelope) {
     }
 }
 
-/// Its expiration does not count any more, until it is published again.
+/// Saves the expiration, so that it does not apply until the message is published again.
 pub(crate) fn suspend_expiration(envelope: &mut Envelope) {
     let text = envelope.foreign.as_mut().and_then(|foreign| foreign.expiration.take());
     let expiration = envelope.expiration.take().map(|expiration| millis(expiration).to_string().into());
@@ -260,8 +261,8 @@ pub(crate) fn suspend_expiration(envelope: &mut Envelope) {
     }
 }
 
-/// The expiration that was suspended counts again, and no other one. A foreign sender may have written anything there, and RabbitMQ closes the channel over what it cannot
-/// read.
+/// Restores the saved expiration and removes any other. A foreign sender may have written anything into the header, and
+/// RabbitMQ closes the channel over an expiration it cannot parse.
 pub(crate) fn resume_expiration(envelope: &mut Envelope) {
     let suspended = envelope.headers.remove(ORIGINAL_EXPIRATION);
     if let Some(foreign) = &mut envelope.foreign {
@@ -275,7 +276,7 @@ fn is_list_of(value: &Value, texts: usize) -> bool {
     matches!(value, Value::List(values) if texts > 0 && values.len() == texts)
 }
 
-/// The texts of a list. A text alone is a list of one.
+/// The texts of a list. A single text counts as a list of one.
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
     let values = if let Value::List(values) = value { values } else { std::slice::from_ref(value) };
     values.iter().filter_map(Value::as_text)

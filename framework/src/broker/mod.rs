@@ -1,7 +1,7 @@
-//! The port to the broker: what an adapter must do, and the values it does it with. No client library here.
+//! The port to the broker: the traits that an adapter implements and their values. It uses no client library.
 //!
-//! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the
-//! suite it must pass.
+//! An adapter implements [`Broker`], [`Publisher`] and [`Consumer`]; `postrider::testing::conformance` has the suite it
+//! must pass.
 
 mod address;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The names of queues, which all adapters share.
+//! The names of queues, the same for all adapters.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use postrider_grammar::{NameError, check_word};
 
 use crate::message::Kind;
 
-/// The names of queues in one namespace. Adapters add the names of what else stands at their brokers. See `docs/wire.md`, "Names".
+/// The names of queues in one namespace. Adapters add names for the rest of their broker's topology. See
+/// `docs/wire.md`, "Names".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     namespace: Arc<str>,
@@ -38,13 +39,13 @@ impl Names {
         Self { namespace: namespace.into(), kinds: Arc::new(Kind::ALL.map(of_kind)) }
     }
 
-    /// The word in front of every name.
+    /// The first word of every name.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The queue of a service's main actor, or of another actor of it.
+    /// The queue of a service's main actor, or of another of its actors.
     #[must_use]
     pub fn queue(&self, service: &str, queue: Option<&str>) -> String {
         match queue {
@@ -65,14 +66,15 @@ impl Names {
         format!("{queue}.dead")
     }
 
-    /// Whether a queue is one of dead letters: that of an actor, or one beside it for letters that are edited or moved.
+    /// Whether a queue holds dead letters: an actor's dead-letter queue, or one beside it for letters that are edited
+    /// or moved.
     #[must_use]
     pub fn is_dead_queue(queue: &str) -> bool {
-        // The namespace and the service come before it, whatever they are called.
+        // The first two words are the namespace and the service, which may have any name.
         queue.split('.').skip(2).any(|word| word == "dead")
     }
 
-    /// The queue of one instance, in one of its epochs.
+    /// The queue of one instance in one of its epochs.
     #[must_use]
     pub fn instance_queue(&self, queue: &str, instance: &str, epoch: u64) -> String {
         format!("{queue}.instance.{instance}.{epoch}")
@@ -90,19 +92,19 @@ impl Names {
         self.of(&format!("topology.{service}"))
     }
 
-    /// The queue with one message for each time that something shared was declared again because somebody had deleted it.
+    /// The queue with one message for each time that deleted shared topology was declared again.
     #[must_use]
     pub fn generation(&self) -> String {
         self.of("generation")
     }
 
-    /// The queue of what is due to be published.
+    /// The queue of messages that are due to be published.
     #[must_use]
     pub fn due(&self) -> String {
         self.of("due")
     }
 
-    /// The queue that holds the claims of all domains.
+    /// The queue that lists the claims of all domains.
     #[must_use]
     pub fn claims(&self) -> String {
         self.of("domain.claims")

@@ -1,47 +1,47 @@
-//! A topology in the words of one broker, for people to read.
+//! A topology in one broker's own words, for people to read and for records.
 
 use serde::{Deserialize, Serialize};
 
 use crate::broker::{Source, Subscription, Target, Topology};
 use crate::message::{Headers, Kind};
 
-/// What stands for a topology at a broker, in the broker's own words, for people and for what is recorded.
+/// What a topology is at a broker, in the broker's own words.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OwnWords {
-    /// What claims and sources are.
+    /// Claims and sources.
     pub sources: Vec<OwnDeclaration>,
-    /// What queues are.
+    /// Queues.
     pub queues: Vec<OwnDeclaration>,
-    /// What subscriptions are.
+    /// Subscriptions.
     pub subscriptions: Vec<OwnSubscription>,
 }
 
-/// What a claim, a source or a queue is at a broker.
+/// A claim, a source or a queue at a broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnDeclaration {
     /// Its name.
     pub name: String,
-    /// Of which kind it is.
+    /// Its kind.
     pub kind: &'static str,
-    /// What else it was declared with.
+    /// Its other arguments.
     pub arguments: Headers,
 }
 
-/// What a subscription is at a broker.
+/// A subscription at a broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnSubscription {
-    /// In one line.
+    /// As one line.
     pub line: String,
-    /// As it is recorded: JSON.
+    /// As recorded, in JSON.
     pub json: String,
 }
 
-/// A subscription as it is recorded where the broker has no words of its own.
+/// A recorded subscription of a broker without words of its own.
 #[derive(Serialize, Deserialize)]
 struct Recorded {
     source: String,
     pattern: String,
-    /// None leads to the taps.
+    /// Without a queue it leads to the taps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     queue: Option<String>,
 }
@@ -59,7 +59,7 @@ impl OwnWords {
             let pattern = subscription.pattern.clone();
             let line = format!("{source} --{pattern}--> {}", queue.unwrap_or("taps"));
             let recorded = Recorded { source: source.to_owned(), pattern, queue: queue.map(str::to_owned) };
-            // Texts alone always can.
+            // Texts can always be written as JSON.
             OwnSubscription { line, json: serde_json::to_string(&recorded).unwrap_or_default() }
         };
         Self {
@@ -69,7 +69,7 @@ impl OwnWords {
         }
     }
 
-    /// The subscription that was recorded in the words of the port, if it is one.
+    /// The subscription recorded in the port's words, if it is one.
     #[must_use]
     pub fn subscription(json: &serde_json::Value) -> Option<Subscription> {
         let Recorded { source, pattern, queue } = serde_json::from_value(json.clone()).ok()?;

@@ -1,5 +1,6 @@
-//! The registry in queues, for brokers that have nothing else that lasts. A note is the one message of its queue, a count is the length
-//! of one, and claims are listed in a third. Messages are read without being taken: they go back when their consumer closes.
+//! A registry stored in queues, for brokers with no other lasting storage. A note is the only message of its queue, a
+//! count is the length of a queue, and claims are messages in a third. Messages are read without being taken: they are
+//! requeued when their consumer closes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,27 +17,28 @@ use crate::broker::{
 };
 use crate::message::{Envelope, MediaType};
 
-/// How long to wait for a message that is there, and for one to be confirmed.
+/// How long to wait for an existing message, and for a confirm.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a queue is looked at whose messages somebody else is reading.
+/// How often to check a queue whose messages another process is reading.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The most claims that are listed.
+/// The most claims in the list.
 const MAX_CLAIMS: u16 = 10_000;
 
-/// A claim as it is listed.
+/// A claim in the list.
 #[derive(Serialize, Deserialize)]
 struct ListedClaim {
     domain: String,
     service: String,
 }
 
-/// The registry of one namespace in queues of its broker. An adapter uses it whose broker can look at a queue without taking from it.
+/// The registry of one namespace, in queues of its broker. It suits adapters whose broker requeues what is read and not
+/// acknowledged.
 pub struct QueueRegistry<'a> {
     broker: &'a dyn Broker,
     names: &'a Names,
 }
 
-/// Messages that are read and not taken. They go back when this is dropped.
+/// Messages that were read but not taken. Dropping this requeues them.
 struct Peeked {
     payloads: Vec<Bytes>,
     receipts: Vec<Receipt>,
@@ -56,13 +58,13 @@ impl Peeked {
 }
 
 impl<'a> QueueRegistry<'a> {
-    /// Over a broker, in a namespace.
+    /// The registry of a namespace at a broker.
     #[must_use]
     pub fn new(broker: &'a dyn Broker, names: &'a Names) -> Self {
         Self { broker, names }
     }
 
-    /// Lists claims that have been declared. An unlisted claim holds all the same, so that a failure is only logged.
+    /// Lists claims that have been declared. An unlisted claim is still valid, so a failure is only logged.
     pub async fn list(&self, claims: &[Claim]) {
         if claims.is_empty() {
             return;
@@ -98,19 +100,20 @@ impl<'a> QueueRegistry<'a> {
         Ok(claims)
     }
 
-    /// Reads messages without taking them; `None` if there are none. What has been read so often that the broker drops it is missing.
+    /// Reads messages without taking them; `None` if there are none. Messages read so often that the broker dropped
+    /// them are missing.
     async fn peek(&self, queue: &str, most: u16) -> Result<Option<Peeked>, BrokerError> {
         let ready = self.ready_in(queue).await?;
         if ready == 0 {
             return Ok(None);
         }
-        // A user that only reads may have no right to declare.
+        // A user with read permission only may not be allowed to declare.
         let queue = Queue::standing(queue);
         let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: most, answers: false };
         let consumer = self.broker.consume(&spec).await?;
         let mut peeked = Peeked { payloads: Vec::new(), receipts: Vec::new(), consumer };
         for _ in 0..ready.min(most.into()) {
-            // Somebody else may be reading them at the same time; then there are fewer.
+            // Another process may be reading them at the same time, so there may be fewer.
             let Ok(Some(delivery)) = timeout(MESSAGE_TIMEOUT, peeked.consumer.next()).await else { break };
             let delivery = delivery?;
             peeked.payloads.push(delivery.envelope.payload.clone());
@@ -119,7 +122,7 @@ impl<'a> QueueRegistry<'a> {
         Ok(Some(peeked))
     }
 
-    /// How many messages there are. While somebody else reads them there seem to be none: that is waited out.
+    /// The number of messages. While another process reads them the queue looks empty, so wait for that to end.
     async fn ready_in(&self, queue: &str) -> Result<u64, BrokerError> {
         let started = Instant::now();
         loop {
@@ -167,7 +170,7 @@ impl Registry for QueueRegistry<'_> {
         Box::pin(async move {
             let queue = Queue::replicated(name).with_limit(1, WhenFull::DropOldest);
             self.broker.declare(&Topology::of_queues([queue])).await?;
-            // Who has its only message is the only one that can replace it.
+            // Only the process that holds the single message can replace it.
             let standing = self.peek(name, 1).await?;
             let found = standing.as_ref().and_then(|peeked| peeked.payloads.first());
             if found.map(|note| &note[..]) != expected {
@@ -176,13 +179,14 @@ impl Registry for QueueRegistry<'_> {
                 }
                 return Ok(false);
             }
-            // The queue has room for one, so that the old one is gone even if this process dies before it takes it.
+            // The queue has room for one message, so the old one is gone even if this process dies before acknowledging
+            // it.
             self.write(name, MediaType::JSON, value.clone()).await?;
             if let Some(standing) = standing {
                 standing.take().await;
                 return Ok(true);
             }
-            // There was none to hold: somebody else may have written at the same time.
+            // There was no message to hold, so another process may have written at the same time.
             Ok(self.note(name).await?.as_deref() == Some(&value[..]))
         })
     }

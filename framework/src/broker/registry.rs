@@ -1,4 +1,4 @@
-//! The registry: the few things that all processes of a namespace know beside messages, and that outlive them.
+//! The registry: data that all processes of a namespace share apart from messages, and that outlives them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use futures::future::BoxFuture;
 
 use crate::broker::{BrokerError, Claim};
 
-/// Claims, notes and counts that all processes of a namespace share. A name in it is one that [`Names`](crate::broker::Names) makes, or
-/// that of a queue with a word behind it.
+/// Claims, notes and counts that all processes of a namespace share. A name is one that [`Names`](crate::broker::Names)
+/// makes, or a queue's name followed by a word.
 ///
-/// All methods are cancel safe: what is read stays, and a dropped change has either happened or not.
+/// All methods are cancel safe: reading changes nothing, and a dropped change has either happened or not.
 pub trait Registry: Send + Sync {
-    /// The claims that were ever declared. A released one may still be among them; [`Broker::absent`](crate::broker::Broker::absent)
-    /// and [`Broker::compare`](crate::broker::Broker::compare) tell.
+    /// All claims ever declared. A released claim may still be listed; check with
+    /// [`Broker::absent`](crate::broker::Broker::absent) and [`Broker::compare`](crate::broker::Broker::compare).
     ///
     /// # Errors
     /// When the broker cannot be reached, or does not let this user read.
@@ -26,9 +26,9 @@ pub trait Registry: Send + Sync {
     /// When the broker cannot be reached, or does not let this user read.
     fn note<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, BrokerError>>;
 
-    /// Replaces a note, unless somebody else has changed it: `expected` is what [`Registry::note`] gave. Whether it was replaced. Of
-    /// two processes that replace the same note, one is told `false`. Of two that both write the first one, a broker may tell
-    /// `true` to both; then the later one stands.
+    /// Replaces a note, unless it has changed: `expected` is the value that [`Registry::note`] returned. Returns
+    /// whether it was replaced. Of two processes that replace the same note, one gets `false`. If two write the first
+    /// note at the same time, a broker may return `true` to both; then the later one stays.
     ///
     /// # Errors
     /// When the broker cannot be reached, or does not let this user write. Then the note may or may not be replaced.
@@ -39,25 +39,25 @@ pub trait Registry: Send + Sync {
         value: Bytes,
     ) -> BoxFuture<'a, Result<bool, BrokerError>>;
 
-    /// How much has been counted under a name; 0 if nothing was.
+    /// The count under a name; 0 if nothing was counted.
     ///
     /// # Errors
     /// When the broker cannot be reached.
     fn count<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<u64, BrokerError>>;
 
-    /// Counts one more under a name. The count is forgotten when nobody has used it for so long.
+    /// Adds one to the count under a name. The broker forgets the count after `unused_for` without use.
     ///
     /// # Errors
-    /// When the broker cannot be reached, or does not let this user write. Then one more may have been counted.
+    /// When the broker cannot be reached, or does not let this user write. The count may have grown all the same.
     fn count_one<'a>(&'a self, name: &'a str, unused_for: Duration) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// Counts one less, and never less than none.
+    /// Subtracts one from the count, but never below zero.
     ///
     /// # Errors
     /// When the broker cannot be reached, or does not let this user read.
     fn uncount_one<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// Forgets a count.
+    /// Deletes a count.
     ///
     /// # Errors
     /// When the broker cannot be reached, or refuses.

@@ -1,12 +1,12 @@
-//! What stands at a broker: who owns which domain, queues, and what goes into them. Said by what it is for; an adapter knows what
-//! that is at its broker.
+//! What exists at a broker: domain owners, queues and subscriptions. Each is described by its purpose; an adapter
+//! translates it for its broker.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
 use crate::message::Kind;
 
-/// A domain and the service that owns it: nobody else may handle its commands and queries, or publish its events.
+/// A domain and the service that owns it: no other service may handle its commands and queries, or publish its events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     /// The domain.
@@ -15,25 +15,25 @@ pub struct Claim {
     pub service: String,
 }
 
-/// Where a queue is, and when it ends.
+/// Where a queue is stored and how long it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Durability {
-    /// On several nodes: it stands although one of them is gone, and its deliveries are counted.
+    /// On several nodes: it survives the loss of one of them, and its deliveries are counted.
     Replicated,
-    /// On one node, also after a restart of it.
+    /// On one node; it survives a restart of that node.
     OneNode,
-    /// It belongs to one connection, and ends with it.
+    /// Owned by one connection; it ends with the connection.
     Connection,
-    /// It stands already, whatever it is; it is used and never declared.
+    /// It already exists with whatever arguments; it is used and never declared.
     Standing,
 }
 
-/// What happens with a message for which a queue has no room.
+/// What happens to a message for which a queue has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenFull {
-    /// The oldest one leaves.
+    /// The queue drops its oldest message.
     DropOldest,
-    /// The new one is refused.
+    /// The queue rejects the new message.
     Refuse,
 }
 
@@ -42,30 +42,31 @@ pub enum WhenFull {
 pub struct QueueLimit {
     /// The most messages.
     pub messages: u64,
-    /// What happens beyond.
+    /// What happens when the limit is exceeded.
     pub when_full: WhenFull,
 }
 
-/// A queue, by what it is for.
+/// A queue, described by its purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// Its name.
     pub name: String,
-    /// Where it is, and when it ends.
+    /// Where it is stored and how long it lives.
     pub durability: Durability,
-    /// Whether only one of its consumers gets messages at a time; the next one when that is gone.
+    /// Whether only one of its consumers receives messages at a time. If that consumer ends, another takes over.
     pub one_active_consumer: bool,
-    /// How many messages it holds; as many as there is room for without one.
+    /// The limit on its messages, if there is one.
     pub limit: Option<QueueLimit>,
-    /// The queue for what the broker itself gives up.
+    /// The queue for messages that the broker itself gives up.
     pub last_resort: Option<String>,
-    /// It is removed when nobody has used it for so long.
+    /// It is removed after this time without use.
     pub unused_for: Option<Duration>,
-    /// How often a message may be given back before the broker gives it up. Ours are given up by our own attempts long before.
+    /// How often a message may be requeued before the broker gives it up. For our queues our own attempts give up long
+    /// before.
     pub delivery_limit: u32,
 }
 
-/// So often no message is given back.
+/// No message is requeued this often.
 const NEVER: u32 = 1_000_000;
 
 impl Queue {
@@ -99,7 +100,7 @@ impl Queue {
         Self::new(name, Durability::Connection)
     }
 
-    /// A queue that stands already, whatever it is.
+    /// A queue that already exists, with whatever arguments.
     #[must_use]
     pub fn standing(name: impl Into<String>) -> Self {
         Self::new(name, Durability::Standing)
@@ -119,44 +120,44 @@ impl Queue {
         self
     }
 
-    /// The same with a queue for what the broker itself gives up.
+    /// The same with a queue for messages that the broker itself gives up.
     #[must_use]
     pub fn with_last_resort(mut self, queue: impl Into<String>) -> Self {
         self.last_resort = Some(queue.into());
         self
     }
 
-    /// The same, removed when nobody has used it for so long.
+    /// The same, removed after this time without use.
     #[must_use]
     pub fn removed_when_unused_for(mut self, time: Duration) -> Self {
         self.unused_for = Some(time);
         self
     }
 
-    /// The same with another number of times that a message may be given back.
+    /// The same with another limit on how often a message may be requeued.
     #[must_use]
     pub fn with_delivery_limit(mut self, times: u32) -> Self {
         self.delivery_limit = times;
         self
     }
 
-    /// Whether the broker counts the deliveries of its messages. One that is not known may.
+    /// Whether the broker counts deliveries of its messages. For an existing queue of unknown type it may.
     #[must_use]
     pub fn counts_deliveries(&self) -> bool {
         matches!(self.durability, Durability::Replicated | Durability::Standing)
     }
 }
 
-/// Which messages a subscription takes.
+/// The messages that a subscription selects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// Those of a kind.
+    /// Messages of a kind.
     Kind(Kind),
     /// Copies of all kinds, for wire taps.
     Taps,
-    /// Those whose delay is over; the pattern is the queue for which they were delayed.
+    /// Messages whose delay has passed; the pattern is the queue for which they were delayed.
     Delays,
-    /// Those that are due to be published.
+    /// Messages that are due to be published.
     Due,
 }
 
@@ -173,7 +174,7 @@ impl Source {
     }
 }
 
-/// By their words, as what is recorded has always been.
+/// Ordered by their words, as records have always been.
 impl Ord for Source {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())
@@ -195,13 +196,13 @@ pub enum Target {
     Taps,
 }
 
-/// What goes where: messages of a kind whose key matches a pattern, into a queue.
+/// A subscription: messages of a kind whose key matches a pattern go to a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subscription {
-    /// Which messages.
+    /// The source of the messages.
     pub source: Source,
-    /// Those whose key matches: the key itself, for events a pattern with `*` and `#`. `service:` stands in front of a key for one
-    /// service by name.
+    /// The key that messages must have; for events a pattern with `*` and `#`. A key for one service by name has
+    /// `service:` in front.
     pub pattern: String,
     /// Where they go.
     pub target: Target,
@@ -220,7 +221,7 @@ impl Subscription {
         Self { source: Source::Kind(kind), pattern: pattern.into(), target: Target::Taps }
     }
 
-    /// The queue it leads to, if it is one.
+    /// The queue it leads to, if it leads to one.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
         if let Target::Queue(queue) = &self.target { Some(queue) } else { None }
@@ -230,18 +231,18 @@ impl Subscription {
 /// Claims, sources, queues and subscriptions as a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
-    /// Who owns which domain; first, so that a service that is refused leaves nothing behind.
+    /// Domain owners. They come first, so that a service that is refused leaves nothing behind.
     pub claims: Vec<Claim>,
-    /// What subscriptions take messages from: it stands before the first message is sent.
+    /// The sources of the subscriptions. They must exist before the first message is sent.
     pub sources: Vec<Source>,
     /// The queues.
     pub queues: Vec<Queue>,
-    /// What goes into them.
+    /// The subscriptions of the queues and taps.
     pub subscriptions: Vec<Subscription>,
 }
 
 impl Topology {
-    /// Nothing but these queues.
+    /// A topology of only these queues.
     #[must_use]
     pub fn of_queues(queues: impl IntoIterator<Item = Queue>) -> Self {
         Self { queues: queues.into_iter().collect(), ..Self::default() }

@@ -1,4 +1,4 @@
-//! Where payloads grow while they are encoded, so that each needs one allocation of its own size.
+//! A reusable buffer for encoding, so that each payload needs one allocation of its exact size.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// What the function writes. A value that encodes another one meanwhile gets a buffer of its own for it.
+/// The bytes that the function writes. If a value encodes another one meanwhile, that one gets a buffer of its own.
 pub(super) fn filled<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Bytes, E> {
     let mut buffer = BUFFER.take();
     buffer.clear();

@@ -1,11 +1,11 @@
-//! Text in the characters that its media type names.
+//! Decodes text in the charset of its media type.
 
 use std::borrow::Cow;
 
 use crate::codec::DecodeError;
 use crate::message::MediaType;
 
-/// A payload as UTF-8, which is not checked if it is said to be that already.
+/// The payload as UTF-8. A payload in UTF-8, the default, is returned unchecked.
 pub(crate) fn in_utf8<'a>(payload: &'a [u8], media_type: &MediaType) -> Result<Cow<'a, [u8]>, DecodeError> {
     let charset = media_type.charset().unwrap_or("utf-8");
     let text = match charset.to_ascii_lowercase().as_str() {
@@ -16,7 +16,7 @@ pub(crate) fn in_utf8<'a>(payload: &'a [u8], media_type: &MediaType) -> Result<C
         "utf-16" | "utf16" => match payload {
             [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
             [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-            // As RFC 2781 has it.
+            // Big-endian without a byte order mark, as in RFC 2781.
             _ => utf16(payload, u16::from_be_bytes),
         },
         "utf-16le" => utf16(payload.strip_prefix(&[0xff, 0xfe]).unwrap_or(payload), u16::from_le_bytes),

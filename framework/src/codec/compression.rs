@@ -9,13 +9,13 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::codec::layer::{Compression, NotRead};
 
-/// How far back a zstd frame may refer, in bytes: what every decoder should allow (RFC 8878). The memory for it is taken
-/// before anything is read.
+/// The largest zstd window that we accept, in bytes; every decoder should support it (RFC 8878). Its memory is
+/// allocated before anything is read.
 const MAX_ZSTD_WINDOW: u64 = 8 * 1024 * 1024;
-/// What is set aside for the result at first, in bytes; it grows with what comes.
+/// The first allocation for the result, in bytes; it grows as needed.
 const FIRST_ROOM: usize = 16 * 1024;
 
-/// What was compressed, if it is not more than `most` bytes.
+/// The decompressed bytes, if there are at most `most`.
 pub(super) fn decompress(bytes: &[u8], compression: Compression, most: usize) -> Result<Vec<u8>, NotRead> {
     let mut room = Vec::with_capacity(FIRST_ROOM.min(most));
     match compression {
@@ -29,7 +29,7 @@ pub(super) fn decompress(bytes: &[u8], compression: Compression, most: usize) ->
 fn frames(mut bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<(), NotRead> {
     let broken = |error: &dyn std::fmt::Display| NotRead::Broken(error.to_string());
     let mut read_one = false;
-    // Each turn reads a frame.
+    // Each iteration reads one frame.
     while !read_one || !bytes.is_empty() {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_ZSTD_WINDOW.max(most as u64));
@@ -44,7 +44,7 @@ fn frames(mut bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<(), NotRe
     Ok(())
 }
 
-/// Reads to the end, and never more than one byte too many.
+/// Reads to the end, and at most one byte above the limit.
 fn read(from: impl Read, room: &mut Vec<u8>, most: usize) -> Result<(), NotRead> {
     let left = (most as u64).saturating_sub(room.len() as u64);
     from.take(left + 1).read_to_end(room).map_err(|error| NotRead::Broken(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! What is in a payload that was compressed, and payloads that are to be.
+//! Compresses and decompresses payloads.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use crate::codec::layer::{Compression, NotRead};
 use crate::codec::{DecodeError, EncodeError, Limits, compression, decode};
 use crate::message::{ContentEncoding, Envelope};
 
-/// The most compressions of one payload. Nobody needs two.
+/// The most compressions of one payload. More than one is already unusual.
 const MOST_LAYERS: usize = 4;
 
-/// The payload of a message as it was before it was compressed.
+/// The decompressed payload of a message.
 ///
 /// # Errors
-/// When nobody knows its content encoding, it is not what that says, or it is larger than the limit.
+/// When its content encoding is unknown, the bytes do not match it, or the result is larger than the limit.
 pub fn content<'a>(envelope: &'a Envelope, limits: &Limits) -> Result<Cow<'a, Bytes>, DecodeError> {
     match &envelope.content_encoding {
         None => Ok(Cow::Borrowed(&envelope.payload)),
@@ -31,12 +31,12 @@ pub fn decode_content<T: DeserializeOwned>(envelope: &Envelope, limits: &Limits)
     decode(&content(envelope, limits)?, &envelope.media_type, limits)
 }
 
-/// Whether Postrider can read what has this content encoding, if it was built to read any.
+/// Whether Postrider supports this content encoding, at least with the feature `compression`.
 pub(crate) fn is_known(encoding: &ContentEncoding) -> bool {
     layers(encoding.as_str()).is_some()
 }
 
-/// What was compressed with this encoding, of a size that the limits allow.
+/// Decompresses a payload within the limits.
 ///
 /// # Errors
 /// As [`content`].
@@ -44,7 +44,7 @@ pub fn decompress(payload: &Bytes, encoding: &ContentEncoding, limits: &Limits) 
     let unknown = || DecodeError::UnknownEncoding { encoding: encoding.to_string() };
     let most = limits.max_decompressed_bytes;
     let mut bytes = payload.clone();
-    // The last one that was applied is the last one that is named.
+    // The encoding names the compressions in the order of their application, so undo the last one first.
     for layer in layers(encoding.as_str()).ok_or_else(unknown)?.into_iter().rev() {
         bytes = match compression::decompress(&bytes, layer, most) {
             Ok(decompressed) => decompressed.into(),
@@ -60,7 +60,7 @@ pub fn decompress(payload: &Bytes, encoding: &ContentEncoding, limits: &Limits) 
 /// Compresses a payload.
 ///
 /// # Errors
-/// When the encoding is not one of ours, or this build has none.
+/// When the encoding is not one of ours, or this build cannot compress.
 pub(crate) fn compress(payload: &[u8], encoding: &ContentEncoding) -> Result<Bytes, EncodeError> {
     let refused = |why: &str| EncodeError::Encoding { encoding: encoding.to_string(), why: why.to_owned() };
     let compression = match encoding {
@@ -75,8 +75,8 @@ pub(crate) fn compress(payload: &[u8], encoding: &ContentEncoding) -> Result<Byt
     }
 }
 
-/// The compressions that a content encoding names, the first one first. Some senders name the encoding of characters there,
-/// alone or beside a compression; of these UTF-8 needs nothing done.
+/// The compressions that a content encoding names, first one first. Some senders put the charset there, alone or beside
+/// a compression; UTF-8 and ASCII are skipped, any other charset is unknown.
 fn layers(encoding: &str) -> Option<Vec<Compression>> {
     let mut layers = Vec::new();
     for name in encoding.split([',', ':']) {

@@ -1,10 +1,10 @@
-//! How deep an encoded payload is nested, found without building anything and without recursion.
+//! Measures how deep an encoded payload is nested, without building values and without recursion.
 
 use crate::codec::Codec;
 use crate::message::MediaType;
 
-/// Whether lists and maps in the payload are nested deeper than `most`. A payload that is not well formed
-/// is left to the decoder, which says what is wrong with it.
+/// Whether lists and maps in the payload are nested deeper than `most`. A malformed payload passes here; the decoder
+/// reports what is wrong with it.
 pub(super) fn exceeds(payload: &[u8], media_type: &MediaType, most: usize) -> bool {
     match Codec::for_media_type(media_type) {
         Some(Codec::Json) => json(payload, most),
@@ -40,7 +40,7 @@ pub(super) fn json(payload: &[u8], most: usize) -> bool {
     false
 }
 
-/// What one MessagePack marker announces.
+/// The meaning of one MessagePack marker.
 enum Item {
     /// This many bytes of the value itself follow.
     Scalar(usize),
@@ -48,20 +48,20 @@ enum Item {
     Nested(u64),
 }
 
-/// What a payload is, as far as its nesting is looked at.
+/// The result of walking through a payload.
 pub(super) enum Walked {
     /// One value, and this number of bytes after it.
     Whole {
-        /// None for a payload as it should be.
+        /// 0 for a well-formed payload.
         rest: usize,
     },
-    /// It ends in its middle.
+    /// It ends in the middle of a value.
     Cut,
-    /// It is nested more deeply than is allowed.
+    /// It is nested deeper than allowed.
     TooDeep,
 }
 
-/// Numbers of levels; those that most payloads have need no allocation.
+/// A stack of levels. The usual depth needs no allocation.
 #[derive(Default)]
 struct Levels {
     near: [u64; 16],
@@ -84,9 +84,9 @@ impl Levels {
     }
 }
 
-/// Goes from item to item until the value ends.
+/// Walks from item to item until the value ends.
 pub(super) fn msgpack(payload: &[u8], most: usize) -> Walked {
-    // How many items are still to come on the present level, and on those around it.
+    // The number of items left on this level, and on the levels around it.
     let (mut left, mut around) = (1, Levels::default());
     let mut rest = payload;
     while let Some((item, after)) = read_item(rest) {
@@ -105,7 +105,7 @@ pub(super) fn msgpack(payload: &[u8], most: usize) -> Walked {
                 left = items;
             }
         }
-        // The levels of which that was the last item have ended as well.
+        // That was the last item of this level, and perhaps of levels around it.
         while left == 0 {
             let Some(outer) = around.pop() else { return Walked::Whole { rest: rest.len() } };
             left = outer;

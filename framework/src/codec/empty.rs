@@ -1,9 +1,10 @@
-//! Messages that a payload of no bytes is: those that have nothing to say.
+//! Decodes an empty payload as a message without content.
 
 use serde::de::value::{Error, MapDeserializer, SeqDeserializer};
 use serde::de::{Deserializer, Error as _, Visitor};
 
-/// Reads `()`, an absent option, and types without fields; refuses everything else, also what could do with defaults.
+/// Reads `()`, an absent option, and types without fields. Refuses everything else, even types whose fields all have
+/// defaults.
 pub(super) struct Empty;
 
 fn refused<T>() -> Result<T, Error> {

@@ -17,15 +17,15 @@ pub enum EncodeError {
     Value {
         /// The media type asked for.
         media_type: String,
-        /// What the codec said.
+        /// The codec's message.
         error: String,
     },
-    /// It cannot be compressed like that.
+    /// It cannot be compressed with this encoding.
     #[error("a payload cannot be sent with the content encoding {encoding:?}: {why}")]
     Encoding {
         /// The content encoding asked for.
         encoding: String,
-        /// What to do about it.
+        /// What to do instead.
         why: String,
     },
     /// The payload has too many bytes.
@@ -56,13 +56,13 @@ pub enum DecodeError {
         /// The content type of the message.
         media_type: String,
     },
-    /// Nobody here knows the characters.
+    /// The charset is unknown.
     #[error("the charset {charset:?} of the content type is not known; send UTF-8, ISO-8859-1 or UTF-16")]
     UnknownCharset {
         /// The charset of the content type.
         charset: String,
     },
-    /// Nobody here knows the content encoding.
+    /// The content encoding is unknown.
     #[error(
         "the content encoding {encoding:?} is not known; send gzip, zstd, deflate, or what is not compressed and no content_encoding"
     )]
@@ -70,15 +70,15 @@ pub enum DecodeError {
         /// The content encoding of the message.
         encoding: String,
     },
-    /// The bytes are not compressed like that.
+    /// The bytes do not match the content encoding.
     #[error("the payload cannot be decompressed from {encoding}: {error}")]
     Compressed {
         /// The content encoding of the message.
         encoding: String,
-        /// What the decompression said.
+        /// The decompressor's message.
         error: String,
     },
-    /// There is too much in it.
+    /// The decompressed payload is too large.
     #[error(
         "the payload has more than {most} bytes when it is decompressed from {encoding}; no more are allowed (max_decompressed_bytes)"
     )]
@@ -88,13 +88,13 @@ pub enum DecodeError {
         /// The limit.
         most: usize,
     },
-    /// The bytes are not such a value.
-    // What differs comes first: a table has no room for all of it.
+    /// The bytes do not contain such a value.
+    // The difference comes first, because a table cuts the text.
     #[error("{error}; the payload is not what its content type {media_type} and the handler expect")]
     Payload {
         /// The content type of the message.
         media_type: String,
-        /// What the codec said.
+        /// The codec's message.
         error: String,
     },
 }

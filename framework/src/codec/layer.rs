@@ -1,17 +1,17 @@
-//! One compression of a payload.
+//! One compression layer of a payload.
 
-/// How bytes were compressed.
+/// A compression algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip,
-    /// HTTP's `deflate`: zlib.
+    /// HTTP's `deflate`, which is zlib.
     Deflate,
     Zstd,
 }
 
-/// Why bytes cannot be compressed, or what was compressed cannot be had.
+/// Why bytes could not be compressed or decompressed.
 pub(super) enum NotRead {
-    /// It would be more than is allowed.
+    /// The result would exceed the limit.
     TooLarge,
     /// What is wrong with the bytes.
     Broken(String),

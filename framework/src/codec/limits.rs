@@ -3,15 +3,16 @@
 use crate::codec::{EncodeError, depth};
 use crate::message::MediaType;
 
-/// Nesting that no setting allows: the decoder for JSON goes no deeper, and each level costs stack in all of them.
+/// The highest nesting that a setting can allow: the JSON decoder goes no deeper, and each level costs stack in every
+/// decoder.
 pub(crate) const DEEPEST: usize = 127;
 
-/// Limits on payloads, checked before a message leaves and before one is decoded.
+/// Limits on payloads, checked before a message is sent and before one is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes of a payload. Default: 16 MiB, what RabbitMQ 4 accepts by default.
     pub max_payload_bytes: usize,
-    /// The most bytes of a payload that was compressed, when it is not any more. Default: 16 MiB.
+    /// The most bytes of a payload after decompression. Default: 16 MiB.
     pub max_decompressed_bytes: usize,
     /// The deepest nesting of lists and maps in a payload, up to 127. Default: 100.
     pub max_nesting: usize,
@@ -33,7 +34,7 @@ impl Limits {
         self.check_depth(payload, media_type)
     }
 
-    /// Checks the size alone: the nesting of what is compressed cannot be seen.
+    /// Checks only the size, because the nesting of a compressed payload is not visible.
     pub(crate) fn check_size(&self, payload: &[u8]) -> Result<(), EncodeError> {
         if payload.len() > self.max_payload_bytes {
             return Err(EncodeError::TooLarge { bytes: payload.len(), most: self.max_payload_bytes });
@@ -47,7 +48,7 @@ impl Limits {
 
     fn check_depth(&self, payload: &[u8], media_type: &MediaType) -> Result<(), EncodeError> {
         let most = self.deepest();
-        // Each level costs a byte, so that a short payload cannot be deep.
+        // Each level takes at least a byte, so a short payload cannot be deep.
         if payload.len() <= most {
             return Ok(());
         }

@@ -31,7 +31,7 @@ pub use error::{DecodeError, EncodeError};
 pub(crate) use limits::DEEPEST;
 pub use limits::Limits;
 
-/// What some write in front of UTF-8. It is no part of a JSON text; of any other text it may be.
+/// The byte order mark that some senders write in front of UTF-8. JSON does not allow it; other text may contain it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The four encodings that Postrider knows.
@@ -43,11 +43,11 @@ pub enum Codec {
     Json,
     /// UTF-8 text.
     Text,
-    /// Bytes that mean nothing to us.
+    /// Uninterpreted bytes.
     Bytes,
 }
 
-/// How an answer is encoded: as its question, if that is a way that can carry any value.
+/// The encoding of a reply: that of the request, if it can carry any value.
 pub(crate) fn media_type_of_answer(asked: &MediaType) -> Option<MediaType> {
     match Codec::for_media_type(asked) {
         Some(Codec::Json) => Some(MediaType::JSON),
@@ -60,7 +60,7 @@ impl Codec {
     /// The codec for a content type. Any `…+json` is JSON, any `text/…` is text.
     #[must_use]
     pub fn for_media_type(media_type: &MediaType) -> Option<Self> {
-        // As nearly everybody writes it; whatever else means the same needs a closer look.
+        // First the usual spelling; other spellings take a closer look.
         Self::by_name(media_type.as_str()).or_else(|| {
             let essence = media_type.essence().to_ascii_lowercase();
             match essence.as_str() {
@@ -80,7 +80,7 @@ impl Codec {
     }
 }
 
-/// Encodes a value as `media_type` says.
+/// Encodes a value according to `media_type`.
 ///
 /// # Errors
 /// When there is no codec for the media type, the value does not fit it (text and bytes carry text only),
@@ -106,12 +106,12 @@ pub(crate) fn encode_unlimited<T: Serialize + ?Sized>(value: &T, media_type: &Me
     }
 }
 
-/// Decodes a payload into a value as its content type says. Nesting deeper than `limits` allow is refused
-/// before anything is built.
+/// Decodes a payload according to its content type. Nesting deeper than `limits` allow is refused before anything is
+/// built.
 ///
 /// # Errors
-/// When there is no codec for the content type or the bytes are not such a value; the text names the content
-/// type and what the codec said, never the payload.
+/// When there is no codec for the content type or the bytes do not contain such a value. The text has the content type
+/// and the codec's message, never the payload.
 pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limits: &Limits) -> Result<T, DecodeError> {
     let codec = Codec::for_media_type(media_type)
         .ok_or_else(|| DecodeError::UnknownMediaType { media_type: media_type.to_string() })?;
@@ -123,7 +123,7 @@ pub fn decode<T: DeserializeOwned>(payload: &[u8], media_type: &MediaType, limit
         Codec::Msgpack => match depth::msgpack(payload, limits.deepest()) {
             Walked::TooDeep => Err(too_deep()),
             Walked::Whole { rest } if rest > 0 => Err(failed(format!("{rest} bytes are left over"))),
-            // The decoder says what is missing where it is cut.
+            // For a cut payload the decoder reports what is missing.
             Walked::Whole { .. } | Walked::Cut => {
                 rmp_serde::from_slice(payload).map_err(|error| failed(of_msgpack(&error)))
             }
@@ -150,13 +150,14 @@ fn decode_text<T: DeserializeOwned>(
     failed: impl FnOnce(String) -> DecodeError,
 ) -> Result<T, DecodeError> {
     match text::decode(payload) {
-        // An empty text is a text as well.
+        // An empty text is also a valid text, so it is tried first.
         Err(_) if payload.is_empty() => of_nothing(),
         read => read.map_err(failed),
     }
 }
 
-/// An error's text without the value or name that it met: what was expected, and perhaps where, is enough to find it.
+/// An error's text without the value or name found in the payload. The expected type, and sometimes the position, are
+/// enough to find the mistake.
 fn without_value(text: &str) -> String {
     let met = [
         ("invalid type: ", "a value of another type or range"),
@@ -165,12 +166,12 @@ fn without_value(text: &str) -> String {
         ("unknown field `", "an unknown field"),
     ];
     let Some((_, instead)) = met.into_iter().find(|(start, _)| text.starts_with(start)) else { return text.to_owned() };
-    // What was met may have such words too; what was expected comes last.
+    // The value may contain these words too; the expectation comes last.
     let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no ")).unwrap_or(text.len());
     format!("{instead}{}", &text[expected..])
 }
 
-/// The marker of a short value has the value in it.
+/// The error's text without the marker: the marker of a short value contains the value.
 fn of_msgpack(error: &rmp_serde::decode::Error) -> String {
     let text = without_value(&error.to_string());
     match error {

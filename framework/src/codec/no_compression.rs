@@ -1,4 +1,4 @@
-//! A build without the feature `compression`: nothing is compressed or decompressed.
+//! Replaces compression in a build without the feature `compression`: every call fails.
 
 use crate::codec::layer::{Compression, NotRead};
 

@@ -1,4 +1,4 @@
-//! What holds for any payload.
+//! Properties of every payload.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -58,7 +58,7 @@ fn depth_of(value: &Value) -> usize {
     }
 }
 
-/// MessagePack that promises more than there is, in lengths of all widths.
+/// MessagePack whose lengths, of all widths, promise more than there is.
 fn lying() -> impl Strategy<Value = Vec<u8>> {
     let length = prop_oneof![Just(vec![0xff_u8; 4]), prop::collection::vec(any::<u8>(), 4), Just(vec![0, 0, 0, 2])];
     let marker = prop_oneof![

@@ -1,4 +1,4 @@
-//! Text: a value that serde sees as one string.
+//! The text codec, for values that serde represents as one string.
 
 use serde::Serialize;
 use serde::de::value::{Error, StrDeserializer};

@@ -1,4 +1,4 @@
-//! How a payload was compressed.
+//! The compression of a payload.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContentEncoding {
-    /// Everybody reads it.
+    /// Readable by almost every receiver.
     Gzip,
     /// Smaller and faster than gzip.
     Zstd,
-    /// What a foreign sender wrote, as it wrote it.
+    /// An unknown encoding, as the foreign sender wrote it.
     Other(Arc<str>),
 }
 
 impl ContentEncoding {
-    /// Takes a content encoding as it came from the network; none for an empty one.
+    /// Makes a content encoding from the wire; `None` for an empty text.
     #[must_use]
     pub fn from_wire(text: &Arc<str>) -> Option<Self> {
         match &**text {

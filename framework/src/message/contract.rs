@@ -1,5 +1,5 @@
-//! Contracts: what a type of message is called and what answers it. Optional; two services that share a
-//! contract share no handler code.
+//! Contracts: the key of a message type and the type of its reply. Optional; two services that share a contract share
+//! no handler code.
 
 use crate::message::content_encoding::ContentEncoding;
 use crate::message::kind::Kind;
@@ -11,11 +11,11 @@ pub trait Contract {
     const KEY: &'static str;
     /// Command, event or query.
     const KIND: Kind;
-    /// The encoding this type asks for; `None` leaves it to the app.
+    /// The encoding of this type; `None` leaves it to the app.
     const MEDIA_TYPE: Option<MediaType> = None;
-    /// How messages of this type are compressed; `None` leaves them as they are.
+    /// The compression of this type's messages; `None` for none.
     const CONTENT_ENCODING: Option<ContentEncoding> = None;
-    /// Whether the broker may forget the message when it restarts.
+    /// Whether the broker may lose the message when it restarts.
     const TRANSIENT: bool = false;
     /// Whether messages of this type are fired: see [`Options::fire`](crate::Options::fire).
     const FIRE: bool = false;
@@ -57,6 +57,6 @@ pub trait Query: Request {}
     note = "nobody answers an event; it is sent with `publish`"
 )]
 pub trait Request: Contract {
-    /// What the handler answers; `()` unless the contract says `reply = …`.
+    /// The type of the handler's answer; `()` unless the contract says `reply = …`.
     type Reply;
 }

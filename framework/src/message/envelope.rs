@@ -14,16 +14,16 @@ use crate::message::kind::Kind;
 use crate::message::media_type::MediaType;
 use crate::message::value::Headers;
 
-/// Where an answer goes.
+/// Where the reply goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// To the bus that sends the message: the sender waits for it.
+    /// To the bus that sends the message: the sender waits for the reply.
     Caller,
     /// To the queue of this name.
     Queue(Arc<str>),
 }
 
-/// Whether a reply brings a result or a problem.
+/// Whether a reply contains a result or a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// The payload is the result.
@@ -32,7 +32,7 @@ pub enum Status {
     Error,
 }
 
-/// Headers and payload bytes: the only shape that crosses a process.
+/// Headers and payload bytes: the only form in which a message leaves a process.
 ///
 /// `Debug` shows neither the payload nor secrets.
 #[derive(Clone, PartialEq)]
@@ -40,23 +40,24 @@ pub enum Status {
 pub struct Envelope {
     /// Command, event, query, channel message or reply.
     pub kind: Kind,
-    /// The routing key; for a channel message the channel, for a reply the key of what it answers.
+    /// The routing key; for a channel message the channel, for a reply the key of the request.
     pub key: Key,
-    /// The message's own id, unique to it.
+    /// The message's own, unique id.
     pub id: MessageId,
-    /// How the payload is encoded.
+    /// The encoding of the payload.
     pub media_type: MediaType,
     /// The encoded message.
     pub payload: Bytes,
-    /// How the payload was compressed after it was encoded; handlers get it as it was before.
+    /// The compression of the payload; handlers get the decompressed payload.
     pub content_encoding: Option<ContentEncoding>,
     /// For a reply: the id of the request.
     pub correlation_id: Option<MessageId>,
     /// The message whose handling sent this one.
     pub causation_id: Option<MessageId>,
-    /// The first message of the whole exchange, carried across all hops; what was received and names none began one.
+    /// The first message of the conversation, passed on across all hops. A message received without one starts a
+    /// conversation.
     pub conversation_id: Option<MessageId>,
-    /// Where an answer goes; absent for a one-way message.
+    /// Where the reply goes; absent for a one-way message.
     pub reply_to: Option<ReplyTo>,
     /// The sending service.
     pub source: Option<Name>,
@@ -66,28 +67,28 @@ pub struct Envelope {
     pub target: Option<Name>,
     /// When it was sent, to the second.
     pub sent_at: Option<SystemTime>,
-    /// How long the broker keeps it before it is routed, from 100 ms to 38 days. Never set on what was received.
+    /// How long the broker holds it before it is routed, from 100 ms to 38 days. Never set on a received message.
     pub delay: Option<Duration>,
-    /// Whether it is sent with nothing but what its receiver needs, and nobody is told when no service takes it. Never set on what was
-    /// received.
+    /// Whether it is sent with only what its receiver needs, and without a report if no service takes it. Never set on
+    /// a received message.
     pub fire: bool,
     /// How long it may wait in a queue.
     pub expiration: Option<Duration>,
-    /// From receipt on, how long the sender still waits for the answer.
+    /// How long, from receipt on, the sender still waits for the reply.
     pub timeout: Option<Duration>,
     /// Whether a broker restart may lose it.
     pub transient: bool,
-    /// 0 to 255; what it does depends on the queue. See `docs/wire.md`.
+    /// 0 to 255; its effect depends on the queue. See `docs/wire.md`.
     pub priority: Option<u8>,
-    /// Which attempt at handling it this is, counted from 1.
+    /// The number of this attempt to handle it, counted from 1.
     pub attempt: u32,
     /// A service that must not handle it.
     pub skip: Option<Name>,
     /// The only services that may handle it; empty for all.
     pub recipients: Vec<Name>,
-    /// The version of the payload's shape; 0 if the sender keeps none.
+    /// The version of the payload's shape; 0 if the sender does not use versions.
     pub schema_version: u32,
-    /// `service.actor@instance` of everybody who waits for the answer to this message.
+    /// `service.actor@instance` of every actor that waits for the answer to this message.
     pub call_path: Vec<String>,
     /// For a reply: result or problem.
     pub status: Option<Status>,
@@ -95,9 +96,9 @@ pub struct Envelope {
     pub message_type: Option<Arc<str>>,
     /// The `cluster_id` that a foreign sender gave it.
     pub cluster_id: Option<Arc<str>>,
-    /// The user's own headers, trace context and bearer token among them.
+    /// The user's own headers, including trace context and bearer token.
     pub headers: Headers,
-    /// What a foreign sender wrote that has no field; `None` for what is ours.
+    /// A foreign sender's data without a field; `None` for our own messages.
     pub foreign: Option<Box<Foreign>>,
 }
 
@@ -105,13 +106,13 @@ impl Envelope {
     /// The header that carries a bearer token.
     pub const AUTHORIZATION: &str = "authorization";
 
-    /// A one-way message with a new id and nothing but what is given.
+    /// A one-way message with a new id and only the given values.
     #[must_use]
     pub fn new(kind: Kind, key: Key, media_type: MediaType, payload: Bytes) -> Self {
         Self::with_id(kind, key, MessageId::new(), media_type, payload)
     }
 
-    /// A one-way message with nothing but what is given.
+    /// A one-way message with only the given values.
     #[must_use]
     pub fn with_id(kind: Kind, key: Key, id: MessageId, media_type: MediaType, payload: Bytes) -> Self {
         Self {
@@ -148,7 +149,7 @@ impl Envelope {
         }
     }
 
-    /// A note in a queue of ours: for no handler, so that it has no key.
+    /// A note in one of our queues. No handler takes it, so it has no key.
     pub(crate) fn note(media_type: MediaType, payload: Bytes) -> Self {
         let is_empty = payload.is_empty();
         let mut note = Self::new(Kind::Reply, Key::from_wire(""), media_type, payload);
@@ -162,7 +163,7 @@ impl Envelope {
         self.headers.text(Self::AUTHORIZATION)?.strip_prefix("Bearer ")
     }
 
-    /// Whether the sender waits for an answer.
+    /// Whether the sender waits for a reply.
     #[must_use]
     pub fn wants_reply(&self) -> bool {
         self.reply_to.is_some()
@@ -174,7 +175,7 @@ impl Envelope {
         self.correlation_id.as_ref().unwrap_or(&self.id)
     }
 
-    /// Whether its sender gave it the id that it has.
+    /// Whether its id was given by its sender.
     #[must_use]
     pub fn has_own_id(&self) -> bool {
         self.foreign.as_ref().is_none_or(|foreign| !foreign.no_id)

@@ -1,28 +1,28 @@
-//! What a foreign sender wrote that no field of the envelope shows.
+//! Data of a foreign sender that has no field in the envelope.
 
 use std::sync::Arc;
 
 use crate::message::value::Headers;
 
-/// What a foreign sender wrote, or left out, that no field of an [`Envelope`](crate::message::Envelope) shows. It is kept so that the
-/// message is passed on as it came: to a retry, to the dead letters, from there back again.
+/// Data that a foreign sender wrote, or left out, and that has no field in an [`Envelope`](crate::message::Envelope).
+/// It is kept so that the message is passed on unchanged: to a retry, to the dead letters, and back.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Foreign {
-    /// It came without an id; the one it has was made here.
+    /// It arrived without an id; its id was made here.
     pub no_id: bool,
-    /// It came without a media type; it counts as bytes.
+    /// It arrived without a media type; it counts as bytes.
     pub no_media_type: bool,
-    /// It was moved, and does not say what its key is.
+    /// It was moved and does not name its key.
     pub no_type: bool,
-    /// It came out of a delay, and does not say of what kind it is.
+    /// It was delayed and does not name its kind.
     pub no_kind: bool,
-    /// An expiration that is no number of milliseconds as we would write it.
+    /// An expiration that is not a number of milliseconds in the form we write.
     pub expiration: Option<Arc<str>>,
-    /// When it was sent, in seconds since 1970, if that is a time that the clock cannot count.
+    /// When it was sent, in seconds since 1970, if the clock cannot represent that time.
     pub timestamp: Option<u64>,
-    /// The broker's user that sent it.
+    /// The broker user that sent it.
     pub user_id: Option<Arc<str>>,
-    /// Headers of ours with values that are not those we write. What could be read of them is in the fields.
+    /// Headers with our names and values that we would not write. Whatever could be read of them is in the fields.
     pub headers: Headers,
 }

@@ -12,25 +12,25 @@ use xxhash_rust::xxh3::xxh3_128;
 pub struct MessageId(Arc<str>);
 
 impl MessageId {
-    /// A new, unique id that sorts by the time it was made.
+    /// A new, unique id that sorts by its creation time.
     #[must_use]
     pub fn new() -> Self {
         let mut buffer = Uuid::encode_buffer();
         Self(Arc::from(&*Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
     }
 
-    /// The id of the `ordinal`-th message that `handler` sends while handling this one: the same at every attempt, so that
-    /// a retried handler repeats its messages instead of making new ones.
+    /// The id of the `ordinal`-th message that `handler` sends while it handles this one. It is the same at every
+    /// attempt, so that a retried handler repeats its messages instead of sending new ones.
     #[must_use]
     pub fn derived(&self, handler: &str, ordinal: u32) -> Self {
         self.followed_by(&[handler], ordinal)
     }
 
-    /// An id that follows from this one and from what is given, in every process and version: a UUID of version 8.
+    /// An id computed from this one and the arguments, the same in every process and version: a UUID of version 8.
     pub(crate) fn followed_by(&self, parts: &[&str], ordinal: u32) -> Self {
         let mut bytes = SmallVec::<[u8; 256]>::from_slice(self.0.as_bytes());
         for part in parts {
-            // No text has this byte, so that other parts are other bytes.
+            // No UTF-8 text contains this byte, so that different parts give different bytes.
             bytes.push(0xff);
             bytes.extend_from_slice(part.as_bytes());
         }
@@ -40,7 +40,7 @@ impl MessageId {
         Self(Arc::from(&*id.hyphenated().encode_lower(&mut Uuid::encode_buffer())))
     }
 
-    /// An id that follows from this one, a key and a payload.
+    /// An id computed from this one, a key and a payload.
     pub(crate) fn of_content(&self, key: &str, payload: &[u8]) -> Self {
         self.followed_by(&[key, &format!("{:x}", xxh3_128(payload))], 0)
     }

@@ -15,22 +15,22 @@ thread_local! {
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// Checks and takes a key.
+    /// Makes a key from a valid text.
     ///
     /// # Errors
     /// When the text is not words `[a-z][a-z0-9-]*` joined by dots, or has more than 200 bytes.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        // Services send to few keys, and to each of them often.
+        // A service sends to few keys, but often, so recent keys are cached.
         Recent::of(&KEYS, text, check_key).map(Self)
     }
 
-    /// Takes a key as it came from the network; a foreign sender may have used other characters.
+    /// Makes a key from the wire without checking it; a foreign sender may use other characters.
     #[must_use]
     pub fn from_wire(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The key as text that is not copied.
+    /// The key as shared text, without a copy.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }
@@ -59,7 +59,7 @@ impl fmt::Display for Key {
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Checks and takes the name of a service.
+    /// Makes a name from a valid text.
     ///
     /// # Errors
     /// When the text is not one word `[a-z][a-z0-9-]*` of at most 60 bytes.
@@ -68,13 +68,13 @@ impl Name {
         Ok(Self(text.into()))
     }
 
-    /// Takes a name as it came from the network or was made by us.
+    /// Makes a name from the wire, or from our own code, without checking it.
     #[must_use]
     pub fn from_wire(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The name as text that others share.
+    /// The name as shared text, without a copy.
     pub(crate) fn shared(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a message is meant to do, and with it how it is routed.
+/// The purpose of a message, which also decides how it is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Asks its one owner to do something.
@@ -18,10 +18,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in their order.
+    /// All kinds, in their order.
     pub const ALL: [Self; 5] = [Self::Command, Self::Event, Self::Query, Self::Channel, Self::Reply];
 
-    /// The word for this kind on the network and in listings.
+    /// The word for this kind on the wire and in listings.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! How many lines the log has about what may happen with every message. The counters count all of it; the log shows the
-//! first ones, and then how many there were.
+//! Limits the log lines about events that can happen with every message. The counters count all of them; the log shows
+//! the first ones, and later how many more there were.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 /// The most lines of one kind about one actor or queue within [`LOG_INTERVAL`].
 pub const LOG_LINES: u64 = 5;
-/// After this long there is one line about those that were left out, and the first ones are shown again.
+/// The length of an interval. After it, one line tells how many lines were left out, and the first ones are shown
+/// again.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is going on right now. There are as many entries as kinds and actors.
+/// The current intervals, one entry per kind and actor.
 static WINDOWS: Mutex<BTreeMap<(&'static str, String), Window>> = Mutex::new(BTreeMap::new());
 
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,7 @@ impl Window {
     }
 }
 
-/// Whether a line of this kind about this actor or queue is to be written. It is counted either way.
+/// Whether to write a line of this kind about this actor or queue. Counts it in any case.
 pub(crate) fn is_logged(kind: &'static str, of: &str) -> bool {
     let now = Instant::now();
     let mut windows = WINDOWS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,14 +47,14 @@ pub(crate) fn is_logged(kind: &'static str, of: &str) -> bool {
     is_logged
 }
 
-/// Says how many lines were left out of intervals that are over. The watchdog of an app calls it all the time, so that the
-/// last ones are told too when nothing more happens.
+/// Logs how many lines were left out in intervals that have ended. The app's watchdog calls it regularly, so that the
+/// count is also logged when no more lines follow.
 pub(crate) fn tell_what_was_left_out() {
     let now = Instant::now();
     tell(|window| window.is_over(now));
 }
 
-/// Says it of all intervals: at the end of an app.
+/// Logs it for all intervals, at the end of an app.
 pub(crate) fn tell_all_that_was_left_out() {
     tell(|_| true);
 }

@@ -1,9 +1,10 @@
-//! Content types.
+//! Content types of payloads.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// The content type of a payload. It chooses the codec; of its parameters `charset` counts where the payload is text.
+/// The content type of a payload. It chooses the codec. Of its parameters only `charset` matters, where the payload is
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MediaType(Cow<'static, str>);
 
@@ -14,23 +15,23 @@ impl MediaType {
     pub const JSON: Self = Self(Cow::Borrowed("application/json"));
     /// UTF-8 text.
     pub const TEXT: Self = Self(Cow::Borrowed("text/plain"));
-    /// Bytes that mean nothing to us.
+    /// Uninterpreted bytes.
     pub const BYTES: Self = Self(Cow::Borrowed("application/octet-stream"));
 
-    /// Takes a media type as text.
+    /// Makes a media type from text.
     #[must_use]
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         Self(text.into())
     }
 
-    /// Takes a media type as it came from the network.
+    /// Makes a media type from the wire.
     #[must_use]
     pub fn from_wire(text: &str) -> Self {
         let known = [Self::MSGPACK, Self::JSON, Self::TEXT, Self::BYTES];
         known.into_iter().find(|known| known.as_str() == text).unwrap_or_else(|| Self::new(text.to_owned()))
     }
 
-    /// Takes a media type known at compile time.
+    /// Makes a media type from a text known at compile time.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Cow::Borrowed(text))
@@ -42,7 +43,7 @@ impl MediaType {
         &self.0
     }
 
-    /// The parameter that names the encoding of characters, if there is one.
+    /// The `charset` parameter, if there is one.
     #[must_use]
     pub fn charset(&self) -> Option<&str> {
         let parameters = self.0.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
@@ -50,7 +51,7 @@ impl MediaType {
         charset.map(|(_, value)| value.trim().trim_matches('"'))
     }
 
-    /// Type and subtype without parameters and white space around them.
+    /// Type and subtype, trimmed and without parameters.
     #[must_use]
     pub fn essence(&self) -> &str {
         self.0.split(';').next().unwrap_or_default().trim()

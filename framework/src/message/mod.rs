@@ -1,4 +1,4 @@
-//! Values that travel: kinds, keys, headers and the envelope. No I/O, no async.
+//! The values in a message: kinds, keys, headers and the envelope. No I/O, no async.
 
 mod content_encoding;
 mod contract;

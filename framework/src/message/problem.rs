@@ -1,16 +1,16 @@
-//! Why a message was not handled, in words that travel.
+//! Why a message was not handled, in the form that is sent to its sender.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most bytes of a code that travel.
+/// The most bytes of a code.
 const MAX_CODE_BYTES: usize = 100;
-/// The most bytes of a text that travel; longer ones are cut.
+/// The most bytes of a text; longer ones are cut.
 const MAX_TEXT_BYTES: usize = 2_000;
 
-/// Why a message was not handled, as it travels in an error reply and in a dead letter.
+/// Why a message was not handled, as sent in an error reply and in a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Problem {
@@ -18,13 +18,13 @@ pub struct Problem {
     pub code: String,
     /// A sentence for people, without secrets.
     pub text: String,
-    /// More for programs; empty unless the service says more.
+    /// More data for programs; empty unless the service adds some.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
 }
 
 impl Problem {
-    /// The code for a request that could only be answered by somebody who waits for it.
+    /// The code for a request that only an actor waiting for its answer could answer.
     pub const WOULD_WAIT: &str = "would-wait-for-itself";
     /// The code for a payload that cannot be decoded.
     pub const UNDECODABLE: &str = "undecodable";
@@ -36,7 +36,7 @@ impl Problem {
     pub const PANICKED: &str = "panicked";
     /// The code for a failure whose text is for the service's log only.
     pub const FAILED: &str = "failed";
-    /// The code for a sender without the permission that a handler asks for.
+    /// The code for a sender without the permission that a handler requires.
     pub const DENIED: &str = "denied";
 
     /// A problem without details. Code and text are cut to 100 and 2 000 bytes.

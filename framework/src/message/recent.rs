@@ -1,4 +1,4 @@
-//! Texts that a thread met lately: one that comes again needs no memory of its own.
+//! A cache of texts that a thread has seen recently. A repeated text needs no new allocation.
 
 use std::cell::RefCell;
 use std::hash::BuildHasher;
@@ -6,20 +6,19 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-/// How many texts are remembered; a power of two. A thread has two such lists; with the longest texts each takes 70 KiB.
+/// The number of cached texts, a power of two. A thread has two such caches; with the longest texts each takes 70 KiB.
 const PLACES: usize = 256;
-/// The longest text that is remembered, in bytes.
+/// The longest text that is cached, in bytes.
 const LONGEST: usize = 255;
 
-/// Texts that came lately. Each has one place, which it shares with others: the last one to come is remembered.
+/// Recent texts. Each text has one place, shared with other texts; the place keeps the most recent one.
 pub(crate) struct Recent(RefCell<[Option<Arc<str>>; PLACES]>);
 
 thread_local! {
     static WIRE: Recent = const { Recent::new() };
 }
 
-/// The text as it came from the network, shared with those that came before it. For what is said again and again: names
-/// and keys, not ids.
+/// A text from the wire, shared with earlier occurrences. For texts that repeat: names and keys, not ids.
 pub(crate) fn shared(text: &str) -> Arc<str> {
     let found: Result<Arc<str>, std::convert::Infallible> = Recent::of(&WIRE, text, |_| Ok(()));
     match found {
@@ -32,10 +31,10 @@ impl Recent {
         Self(RefCell::new([const { None }; PLACES]))
     }
 
-    /// The text, looked at by `check` if it was not remembered.
+    /// The shared text. Calls `check` if the text is not cached.
     ///
     /// # Errors
-    /// That of `check`.
+    /// The error of `check`.
     pub(crate) fn of<E>(
         recent: &'static std::thread::LocalKey<Self>,
         text: &str,
@@ -43,7 +42,7 @@ impl Recent {
     ) -> Result<Arc<str>, E> {
         let place = FixedState::default().hash_one(text) as usize % PLACES;
         let known = |Self(places): &Self| places.borrow()[place].clone().filter(|known| **known == *text);
-        // A thread that ends has none any more.
+        // While its thread ends, the cache may be gone already.
         if let Ok(Some(known)) = recent.try_with(known) {
             return Ok(known);
         }

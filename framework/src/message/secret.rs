@@ -7,13 +7,13 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a secret.
+    /// Wraps a secret.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Shows the secret to code that must have it.
+    /// Returns the secret to code that needs it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

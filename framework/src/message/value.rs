@@ -80,7 +80,7 @@ impl Value {
         }
     }
 
-    /// About how many bytes the value takes on the network.
+    /// About how many bytes the value takes on the wire.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -104,26 +104,26 @@ macro_rules! from {
 from!(bool => Bool, i8 => I8, u8 => U8, i16 => I16, u16 => U16, i32 => I32, u32 => U32, i64 => I64, f32 => F32,
     f64 => F64, String => Text, Arc<str> => Text, &str => Text, Bytes => Bytes, Vec<u8> => Bytes, Vec<Value> => List, Headers => Table);
 
-/// Most messages have no more headers than this; they need one allocation.
+/// Most messages have no more headers than this, which fit into one allocation.
 const USUAL: usize = 4;
 
-/// Up to this number a header is searched one by one.
+/// Up to this number the search is linear.
 const FEW: usize = 8;
 
 type Header = (Cow<'static, str>, Value);
 
-/// Headers by name. Clones share them until one is changed. `Debug` hides the value of `authorization`.
+/// Headers by name. Clones share the entries until one is changed. `Debug` hides the value of `authorization`.
 #[derive(Clone, Default)]
 pub struct Headers {
     entries: Option<Arc<Entries>>,
 }
 
-/// In the order of their names. There are few, so that a search costs less than a tree's nodes.
+/// Sorted by name. There are few entries, so searching them is cheaper than a tree.
 #[derive(Clone, Default)]
 pub(crate) struct Entries(SmallVec<[Header; USUAL]>);
 
 impl Entries {
-    /// Sets a header and returns what it was before.
+    /// Sets a header and returns its previous value.
     pub(crate) fn put(&mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Option<Value> {
         let name = name.into();
         match self.place(&name) {
@@ -139,7 +139,7 @@ impl Entries {
         if self.0.len() > FEW {
             return self.0.binary_search_by(|(other, _)| (**other).cmp(name));
         }
-        // From the end: they often come in their order.
+        // From the end, because they often arrive in order.
         for (place, (other, _)) in self.0.iter().enumerate().rev() {
             match (**other).cmp(name) {
                 Ordering::Greater => {}
@@ -172,17 +172,17 @@ impl Headers {
         self.get(name).and_then(Value::as_text)
     }
 
-    /// Sets a header and returns what it was before.
+    /// Sets a header and returns its previous value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         self.put(name.into(), value.into())
     }
 
-    /// [`Headers::set`] with a name that perhaps needs no copy.
+    /// [`Headers::set`] for a name that may need no copy.
     pub(crate) fn put(&mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Option<Value> {
         self.edit().put(name, value)
     }
 
-    /// The headers, to be changed.
+    /// The entries for editing; copies them if they are shared.
     pub(crate) fn edit(&mut self) -> &mut Entries {
         Arc::make_mut(self.entries.get_or_insert_default())
     }
@@ -200,26 +200,26 @@ impl Headers {
         entries.iter().map(|(name, value)| (&**name, value))
     }
 
-    /// Keeps the headers for which the function says yes.
+    /// Keeps the headers for which the function returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         if self.entries.is_some() {
             self.edit().0.retain(|(name, _)| keep(name));
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// How many there are.
+    /// The number of headers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// About how many bytes they take on the network.
+    /// About how many bytes they take on the wire.
     #[must_use]
     pub fn size(&self) -> usize {
         self.iter().map(|(name, value)| 1 + name.len() + value.size()).sum()
@@ -257,7 +257,7 @@ impl IntoIterator for Headers {
 }
 
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Headers {
-    // Of two with the same name the later one counts.
+    // If a name occurs twice, the later one counts.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(items: I) -> Self {
         let mut headers = Self::new();
         let mut items = items.into_iter().peekable();
@@ -282,11 +282,11 @@ mod tests {
         Set(String, i64),
         Remove(String),
         Retain(char),
-        /// Goes on with a copy; the original is not to change any more.
+        /// Continues with a copy; the original must not change any more.
         Copy,
     }
 
-    /// More names than are looked at one by one.
+    /// More names than the linear search covers.
     fn name() -> impl Strategy<Value = String> {
         "(own-)?[a-d]{1,2}"
     }

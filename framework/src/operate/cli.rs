@@ -1,4 +1,4 @@
-//! The command line that every service binary has.
+//! The command line of every service binary.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use postrider_grammar::parse_duration;
 
-/// Flags whose value may be empty: what is sent.
+/// Flags whose value may be empty, because it is message content.
 const MAY_BE_EMPTY: [&str; 2] = ["--text", "--header"];
 
-/// Reads the command line, or ends the program with exit code 2 and what is wrong.
+/// Parses the command line. On a mistake, prints it and ends the program with exit code 2.
 pub(super) fn parse<C: Parser>() -> C {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(flag) = empty_flag(&arguments, &C::command()) {
@@ -19,7 +19,7 @@ pub(super) fn parse<C: Parser>() -> C {
     C::parse_from(arguments)
 }
 
-/// The first flag that is followed by nothing but quotes: a variable of a script that is not set.
+/// The first flag with an empty value, probably from an unset variable of a script.
 fn empty_flag(arguments: &[std::ffi::OsString], known: &clap::Command) -> Option<String> {
     let texts = arguments.iter().map(|argument| argument.to_string_lossy());
     let mut before = String::new();
@@ -36,7 +36,7 @@ fn empty_flag(arguments: &[std::ffi::OsString], known: &clap::Command) -> Option
     None
 }
 
-/// Whether this is a flag that a value follows, of the program or one of its commands.
+/// Whether this is a flag with a value, of the program or of one of its commands.
 fn takes_value(flag: &str, known: &clap::Command) -> bool {
     let Some(name) = flag.strip_prefix("--") else { return false };
     let takes = |argument: &clap::Arg| argument.get_long() == Some(name) && argument.get_action().takes_values();

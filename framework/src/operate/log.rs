@@ -1,4 +1,4 @@
-//! The log of a program on the standard error: what of it is shown, and what never is.
+//! The log of a program on the standard error, and a filter that keeps secrets out of it.
 
 use std::io::IsTerminal;
 
@@ -14,13 +14,14 @@ use crate::operate::printable;
 
 const VARIABLE: &str = "POSTRIDER_LOG";
 
-/// The client of the broker, whose trace holds user, password, payloads and tokens, and what it is made of.
+/// The broker's client and its libraries. Their trace contains user, password, payloads and tokens.
 const CLIENT: [&str; 4] = ["lapin", "amq_protocol", "tcp_stream", "async_rs"];
 
-/// Starts the log on the standard error. What the broker's client logs by itself is in our own errors already.
+/// Starts the log on the standard error. The log of the broker's client is left out; our own errors contain what
+/// matters.
 ///
 /// # Errors
-/// When `POSTRIDER_LOG` makes no sense.
+/// When `POSTRIDER_LOG` cannot be parsed.
 pub(super) fn start_log(common: &Common, quiet: &str) -> Result<(), String> {
     let level = match common.verbose {
         0 => quiet,
@@ -29,7 +30,7 @@ pub(super) fn start_log(common: &Common, quiet: &str) -> Result<(), String> {
         _ => "trace,lapin=off",
     };
     let (filter, problem) = match std::env::var_os(VARIABLE) {
-        // What is empty is named with the other settings.
+        // An empty value is reported with the other settings.
         Some(text) if !text.to_string_lossy().trim().is_empty() => match filter(&text.to_string_lossy()) {
             Ok(filter) => (filter, None),
             Err(problem) => (EnvFilter::new(level), Some(problem)),
@@ -42,16 +43,16 @@ pub(super) fn start_log(common: &Common, quiet: &str) -> Result<(), String> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(colour)
-        // Texts of strangers may be in any field.
+        // Any field may contain text from other parties.
         .fmt_fields(printable::SafeFields)
-        // It would panic when nobody reads the standard error.
+        // It would panic when the reader of the standard error is gone.
         .log_internal_errors(false);
-    // A program that has a log already keeps it.
+    // A log that the program has already set up stays.
     let _ = tracing_subscriber::registry().with(without_secrets()).with(filter).with(lines).try_init();
     problem.map_or(Ok(()), Err)
 }
 
-/// Reads a filter. A word that is no level would be taken for the name of a part, and nothing be logged at all.
+/// Parses a filter. A misspelled level would count as the name of a part, and nothing would be logged.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let says = "write a level (off, error, warn, info, debug, trace), or part=level; several separated by commas, as in info,postrider=debug";
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
@@ -61,7 +62,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
         Some((part, level)) => is_part(part) && is_level(level),
         None => word.is_empty() || is_level(word),
     };
-    // What is said about single spans has a grammar of its own.
+    // Filters on spans have a grammar of their own.
     let mut words = text.split(',').map(str::trim).filter(|_| !text.contains('['));
     if let Some(word) = words.find(|word| !is_right(word)) {
         return Err(format!("{VARIABLE}: {word:?} is no level of a log; {says}"));
@@ -69,8 +70,9 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(text).map_err(|error| format!("{VARIABLE}: {text:?} is no filter ({error}); {says}"))
 }
 
-/// A layer that keeps what the broker's client says out of a log, whatever its other filters say: it holds user and password,
-/// payloads and tokens, also in warnings. [`main`](crate::main) has it; a program with a log of its own adds it.
+/// A layer that removes the log lines of the broker's client, whatever the other filters allow: even its warnings
+/// contain user and password, payloads and tokens. [`main`](crate::main) has it; a program with a log of its own adds
+/// it.
 ///
 /// ```
 /// use tracing_subscriber::prelude::*;
@@ -81,7 +83,7 @@ pub fn without_secrets<S: Subscriber>() -> impl Layer<S> {
     FilterFn::new(is_shown as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// Nothing of the client: its warnings hold whole messages that came back, and all that matters is in our own errors.
+/// Excludes the client: its warnings contain whole returned messages, and our own errors contain what matters.
 fn is_shown(metadata: &Metadata<'_>) -> bool {
     !CLIENT.iter().any(|name| metadata.target().starts_with(name))
 }

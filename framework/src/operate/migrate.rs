@@ -1,4 +1,4 @@
-//! Gives a queue other arguments, which a broker never does: its messages move through a temporary queue and back.
+//! Changes a queue's arguments. A broker cannot do that, so the messages move to a temporary queue and back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,38 +16,38 @@ use crate::broker::{
 use crate::bus::{Bus, SendError};
 use crate::inbound::{relocated, temporary};
 
-/// The most messages that are held at once.
+/// The most unacknowledged messages.
 const PREFETCH: u16 = 500;
-/// If senders make no pause: how many messages beyond those that waited at the start are moved before the bindings are.
+/// How many messages beyond those that waited at the start are moved before the bindings, if senders never pause.
 const SPARE: u64 = 1_000;
-/// A pause of senders that is long enough to move the bindings in it.
+/// A pause between messages that is long enough to move the bindings.
 const LULL: Duration = Duration::from_millis(5);
 /// How long a queue must be empty before it is removed.
 const QUIET: Duration = Duration::from_millis(300);
-/// How long a temporary queue must have been there before the other one is removed: programs of ours that write straight
-/// into a queue look for it more often.
+/// How long a temporary queue must have existed before the other one is removed. Our programs that write straight into
+/// a queue check for it more often than this.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How often programs of ours that write straight into a queue look whether it is being migrated.
+/// How often our programs that write straight into a queue check whether it is being migrated.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a queue may have messages and deliver none, or be written to although nothing leads to it.
+/// How long a queue may deliver none of its messages, or receive messages although nothing leads to it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a message of a queue that is gone already is tried, with a pause of [`QUIET`] between.
+/// The most attempts to move a message whose queue is already removed, with a pause of [`QUIET`] between them.
 const MAX_TRIES: u32 = 5;
 /// Far more messages than a queue can hold.
 const NO_LIMIT: u64 = 1 << 40;
 
-/// Why a queue was not migrated. What was moved until then is in the queue or in its temporary one; trying again goes on
-/// where this stopped.
+/// Why a queue was not migrated. Messages moved so far are in the queue or in its temporary one; running the migration
+/// again continues where it stopped.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
-    /// There is neither the queue nor a temporary one.
+    /// Neither the queue nor a temporary one exists.
     #[error("there is no queue {queue:?}; a service declares it with its present arguments when it starts")]
     NoQueue {
         /// Its name.
         queue: String,
     },
-    /// Somebody consumes it.
+    /// The queue has consumers.
     #[error("{consumers} consumers are on {queue:?}; stop its service first")]
     Consumed {
         /// Its name.
@@ -55,7 +55,7 @@ pub enum MigrationError {
         /// How many.
         consumers: u64,
     },
-    /// Messages are there and are not delivered.
+    /// The queue has messages that are not delivered.
     #[error("{ready} messages of {queue:?} were not delivered within {STALL_TIMEOUT:?}; try again")]
     Stalled {
         /// Its name.
@@ -63,7 +63,7 @@ pub enum MigrationError {
         /// How many.
         ready: u64,
     },
-    /// It was begun for other arguments.
+    /// A migration to other arguments is unfinished.
     #[error(
         "a migration of {queue:?} to other arguments is not finished; finish it with the options that it was begun with, then begin this one"
     )]
@@ -71,7 +71,7 @@ pub enum MigrationError {
         /// Its name.
         queue: String,
     },
-    /// What leads to the queue is not known.
+    /// The subscriptions of the queue are unknown.
     #[error(
         "what service {service:?} has bound to {queue:?} is not recorded, or somebody else reads it just now; use the service's own binary: `{service} topology migrate {queue}`"
     )]
@@ -81,7 +81,7 @@ pub enum MigrationError {
         /// Its service.
         service: String,
     },
-    /// Somebody writes straight into the queue, without an exchange.
+    /// A program writes straight into the queue, without an exchange.
     #[error(
         "messages keep coming into {queue:?}, although nothing leads to it any more; stop who writes to it by its name"
     )]
@@ -89,7 +89,7 @@ pub enum MigrationError {
         /// Its name.
         queue: String,
     },
-    /// Messages came straight into the queue in the moment in which it was removed, and could not be moved.
+    /// Messages arrived straight in the queue while it was being removed, and could not be moved.
     #[error("{count} messages that came into {queue:?} as it was removed are lost: {error}")]
     Lost {
         /// Its name.
@@ -99,22 +99,23 @@ pub enum MigrationError {
         /// Why they could not be moved.
         error: SendError,
     },
-    /// A message could not be moved; it stays where it is.
+    /// A message could not be moved; it stays in its queue.
     #[error(transparent)]
     NotMoved(#[from] SendError),
-    /// The broker could not be reached or refused.
+    /// The broker could not be reached, or it refused.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
 /// Moves the messages of a queue into one of the same name with other arguments.
 ///
-/// Its service must be stopped; senders may go on. Every step can be repeated: a migration that is killed leaves each
-/// message in the queue, in its temporary queue `….migrating`, or in both, and the same migration goes on where it stopped.
-/// Until then the service refuses to start. Messages keep their order; those that are sent in the very moment in which
-/// bindings change may change places or come twice. Bindings made by hand are not known and not kept. What a stranger
-/// writes into a queue by its name, without an exchange, in the very moment in which the queue is removed, is moved unless
-/// the migration is killed in that moment: a broker cannot remove a quorum queue only if it is empty.
+/// The queue's service must be stopped; senders may go on. Every step can be repeated: a migration that is killed
+/// leaves each message in the queue, in its temporary queue `….migrating`, or in both, and the same migration continues
+/// where it stopped. Until then the service refuses to start. Messages keep their order; those sent at the moment when
+/// bindings change may swap places or arrive twice. Bindings made by hand are not known and not kept. A foreign program
+/// can write into a queue by its name, without an exchange, at the moment when the queue is removed. Such messages are
+/// moved too, unless the migration is killed at that moment: a broker cannot remove a quorum queue on the condition
+/// that it is empty.
 ///
 /// ```no_run
 /// # async fn example(bus: postrider::Bus) -> Result<(), postrider::operate::MigrationError> {
@@ -130,11 +131,11 @@ pub struct Migration {
     bus: Bus,
 }
 
-/// How the names of dead-letter queues end.
+/// The suffix of dead-letter queues.
 const DEAD: &str = ".dead";
 
 impl Migration {
-    /// At the broker of a bus.
+    /// Migrations at the broker of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone() }
@@ -148,11 +149,11 @@ impl Migration {
         &self.bus.identity.names
     }
 
-    /// Gives the queue what `target` has, and these subscriptions beside those that its service recorded; how many
-    /// messages were moved into it. Zero also when it has these arguments already.
+    /// Gives the queue the arguments of `target`, and these subscriptions in addition to those that its service
+    /// recorded. Returns how many messages were moved into it; zero also when it already has these arguments.
     ///
     /// # Errors
-    /// [`MigrationError`]. Nothing is lost unless it says so; run it again.
+    /// [`MigrationError`]. Nothing is lost unless the error says so; run it again.
     pub async fn run(&self, target: &Queue, subscriptions: &[Subscription]) -> Result<u64, MigrationError> {
         let (queue, temporary) = (&target.name, temporary(&target.name));
         let standing = self.broker().inspect(queue).await?.is_some();
@@ -176,8 +177,9 @@ impl Migration {
         self.change(&temporary, target, &subscriptions).await
     }
 
-    /// The temporary queue. What is given up there goes where it would go from the queue itself. Its limit, which is none,
-    /// tells which arguments it is for: a broker compares only arguments that it knows.
+    /// The temporary queue. Messages given up there go to the same place as from the queue itself. Its length limit is
+    /// far too high to matter; the value encodes the arguments of the target, because a broker compares only arguments
+    /// that it knows.
     fn between(&self, target: &Queue) -> Queue {
         let target_in_own_words = self.broker().in_own_words(&Topology::of_queues([target.clone()])).queues;
         let arguments = target_in_own_words.iter().flat_map(|queue| queue.arguments.iter());
@@ -191,7 +193,7 @@ impl Migration {
         between.with_last_resort(self.names().dead_queue(&target.name))
     }
 
-    /// Who consumes a queue also writes its dead letters.
+    /// Refuses a queue with consumers. The consumer of an actor's queue also writes its dead letters.
     async fn refuse_consumed(&self, queue: &str) -> Result<(), MigrationError> {
         for queue in [Some(queue), queue.strip_suffix(DEAD)].into_iter().flatten() {
             let consumers = self.broker().inspect(queue).await?.map_or(0, |state| state.consumers);
@@ -202,7 +204,8 @@ impl Migration {
         Ok(())
     }
 
-    /// All messages and subscriptions of a queue go to another, which is declared if need be; then it is removed.
+    /// Moves all messages and subscriptions of a queue to another, which is declared if necessary, then removes the
+    /// queue.
     async fn change(
         &self,
         from: &str,
@@ -219,7 +222,7 @@ impl Migration {
             answers: false,
         };
         let mut consumer = self.broker().consume(&spec).await?;
-        // First what waits, so that it stays in front of what is sent from now on.
+        // Waiting messages move first, so that they stay in front of those sent from now on.
         let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;
         for subscription in subscriptions {
             let into = |queue: &str| {
@@ -227,7 +230,7 @@ impl Migration {
                 let subscriptions = vec![Subscription { target, ..subscription.clone() }];
                 Topology { subscriptions, ..Topology::default() }
             };
-            // For a moment both get a copy: twice rather than not at all.
+            // For a moment both queues get a copy: a duplicate is better than a loss.
             self.broker().declare(&into(&to.name)).await?;
             self.broker().remove(&into(from)).await?;
         }
@@ -245,7 +248,7 @@ impl Migration {
         Ok(self.broker().inspect(queue).await?.map_or(0, |state| state.ready))
     }
 
-    /// What came in the moment in which the queue was removed has been delivered here.
+    /// Moves the messages that arrived while the queue was being removed; they have been delivered here.
     async fn rest(&self, from: &str, mut consumer: Box<dyn Consumer>, to: &str) -> Result<u64, MigrationError> {
         let mut caught = Vec::new();
         while let Ok(Some(Ok(delivery))) = timeout(QUIET, consumer.next()).await {
@@ -265,7 +268,7 @@ impl Migration {
         Ok(caught.len() as u64)
     }
 
-    /// Moves messages in order, until none has come for a while or the limit is reached.
+    /// Moves messages in order, until none has arrived for a while or the limit is reached.
     async fn shift(
         &self,
         from: &str,
@@ -308,12 +311,12 @@ impl Migration {
                     }
                 }
             }
-            // What waited has been moved before.
+            // The messages that waited have been moved by the earlier call.
             if most == u64::MAX && began.elapsed() > STALL_TIMEOUT {
                 break MigrationError::Busy { queue: from.to_owned() };
             }
         };
-        // First the channel: what could not be moved keeps its place.
+        // Close the channel first, so that messages that could not be moved keep their place.
         consumer.close().await;
         Err(problem)
     }
@@ -331,7 +334,7 @@ impl Migration {
         }
     }
 
-    /// What leads to the queue: what its service recorded and will declare, and the way back from the delays.
+    /// The queue's subscriptions: those its service recorded, those it will declare, and the return from the delays.
     async fn subscriptions(
         &self,
         queue: &str,

@@ -1,4 +1,5 @@
-//! What people do to a system that runs: the programs that they type, dead letters, the doctor, orders to actors, the topology.
+//! Tools to operate a running system: the command-line programs, dead letters, the doctor, orders to actors, the
+//! topology.
 
 mod actors;
 mod cli;

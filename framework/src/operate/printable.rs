@@ -1,6 +1,7 @@
-//! Texts of strangers made safe for a terminal and for a table: the only place that does it.
+//! Escapes text from other parties, so that it is safe in a terminal and in a table. Only this file does it.
 //!
-//! A key, an id or an error may have line ends, which break a table, or control characters, which a terminal obeys.
+//! A key, an id or an error can contain line ends, which break a table, or control characters, which a terminal
+//! executes.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,8 +12,8 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
-/// Whether a terminal may obey the character or a reader not see it: control characters, line ends, and those that turn
-/// the direction of the text.
+/// Whether a terminal may act on the character or a reader may not see it: control characters, line ends, invisible
+/// characters and those that change the direction of the text.
 fn is_unsafe(character: char) -> bool {
     let turns_or_hides =
         matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
@@ -35,17 +36,17 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// A text on one line: what a terminal would obey is shown escaped, like `\n` and `\u{1b}`.
+/// A text on one line. Unsafe characters are escaped, like `\n` and `\u{1b}`.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// A text of several lines, whose line ends and tabs are meant.
+/// A text of several lines. Line ends and tabs stay.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |character| matches!(character, '\n' | '\t'))
 }
 
-/// A text on one line, cut to the given number of characters; a cut one ends with `…`.
+/// A text on one line, cut to the given number of characters; a cut text ends with `…`.
 pub(super) fn cut(text: &str, most: usize) -> String {
     let text = one_line(text);
     if text.chars().count() <= most {
@@ -54,7 +55,8 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// JSON on one line. JSON escapes the control characters of ASCII by itself; here also the others, which stays JSON.
+/// JSON on one line. JSON escapes ASCII control characters itself; this escapes the other unsafe ones too, and the
+/// result is still JSON.
 pub(super) fn json_line(value: &Json) -> String {
     escaped_json(&value.to_string())
 }
@@ -68,7 +70,7 @@ fn escaped_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
         if is_unsafe(character) && character != '\n' {
-            // All of them have four digits.
+            // All unsafe characters have at most four hexadecimal digits.
             let _ = write!(safe, "\\u{:04x}", u32::from(character));
         } else {
             safe.push(character);
@@ -77,7 +79,7 @@ fn escaped_json(json: &str) -> String {
     safe
 }
 
-/// Writes the fields of log lines, each on one line.
+/// Formats the fields of log lines, each on one line.
 pub(super) struct SafeFields;
 
 impl<'writer> FormatFields<'writer> for SafeFields {

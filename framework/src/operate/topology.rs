@@ -29,9 +29,9 @@ fn lasting(app: &App, plans: &[ActorPlan]) -> Topology {
     topology
 }
 
-/// What delays need. It stands from somebody's first delay on; here it is for those who may not declare.
+/// The topology of delays. The first delay declares it; here it is for services that may not declare.
 fn delays(plans: &[ActorPlan]) -> Topology {
-    // An actor that only answers queries has no queue to which something put off could come back.
+    // An actor that only answers queries has no queue for a delayed message to return to.
     let has_queue = |plan: &&ActorPlan| {
         plan.lanes.iter().filter_map(|lane| lane.lasting()).any(|(queue, _)| queue.name == plan.queue.as_str())
     };
@@ -44,7 +44,7 @@ fn delays(plans: &[ActorPlan]) -> Topology {
     Topology { sources: vec![Source::Delays], subscriptions, ..Topology::default() }
 }
 
-/// Runs the command; the exit code.
+/// Runs the command and returns the exit code.
 ///
 /// # Errors
 /// One sentence.
@@ -55,7 +55,7 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
     if let TopologyCommand::Show { json } = command
         && !is_of_adapter
     {
-        // The in-process broker uses RabbitMQ's words and needs no connection.
+        // The in-process broker uses the same words as RabbitMQ and needs no connection.
         show(&InProcess::new().connect(&app.config.namespace).in_own_words(&topology), *json);
         return Ok(0);
     }
@@ -116,7 +116,7 @@ async fn with_broker(
         let stale = record::stale(recorded, &present);
         let missing: Vec<Subscription> = present.difference(recorded).cloned().collect();
         found += stale.len() + missing.len();
-        // First the work, then what is said of it: nobody may be reading.
+        // Do the work before printing: printing ends the program if the reader is gone.
         let removed = matches!(command, TopologyCommand::Gc { apply: true }) && !stale.is_empty();
         if removed {
             broker.remove(&Topology { subscriptions: stale.clone(), ..Topology::default() }).await.map_err(text)?;
@@ -138,7 +138,7 @@ async fn with_broker(
     Ok(u8::from(found > 0 && matches!(command, TopologyCommand::Diff)))
 }
 
-/// The queue as this binary declares it.
+/// Migrates the queue to the arguments that this binary declares.
 async fn migrate(bus: &Bus, topology: &Topology, queue: &str) -> Result<(), String> {
     let Some(target) = topology.queues.iter().find(|known| known.name == queue) else {
         let known: Vec<&str> = topology.queues.iter().map(|queue| queue.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Runs apps under faults that follow from a seed.
+//! Runs apps under faults that a seed determines.
 
 use futures::future::select_all;
 use tokio::time::{Duration, timeout};
@@ -9,14 +9,15 @@ use crate::bus::Bus;
 
 /// How long a test may take, on its clock.
 const TEST_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// How often an app that crashes while it starts is started again.
+/// How many times to start an app that crashes during its start.
 const STARTS: u32 = 100;
 
-/// An app as it is started, and started again.
+/// Makes an app, for its first start and for every restart.
 pub type MakeApp = Box<dyn Fn() -> App>;
 
-/// Apps that suffer the faults of a seed: confirms are dropped or late, messages come twice, queues stand still or are full, channels
-/// and connections break, processes crash or are stopped, and start again. It all happens on one thread with a stopped clock, so that a seed that fails can be made to fail again.
+/// Apps under the faults of a seed: confirms are dropped or late, messages are delivered twice, queues stall or are
+/// full, channels and connections break, processes crash or are stopped, and restart. Everything runs on one thread
+/// with a paused clock, so that a failing seed fails again.
 ///
 /// ```
 /// use postrider::testing::{Faults, FaultTest};
@@ -54,34 +55,34 @@ pub struct FaultTest {
     apps: Vec<Process>,
 }
 
-/// An app of the test, and what starts it again.
+/// An app of the test, and how to start it again.
 struct Process {
     running: Running,
     make: MakeApp,
-    /// The broker as this process sees it.
+    /// The broker with this process's faults.
     broker: InProcess,
 }
 
-/// What happened in a test under faults.
+/// The report of a test under faults.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FaultReport {
     /// The faults, in their order.
     pub faults: Vec<Fault>,
-    /// How often an app crashed and was started again.
+    /// How often an app crashed and was restarted.
     pub crashes: u64,
-    /// How often an app was stopped in an orderly way and started again.
+    /// How often an app was stopped in order and restarted.
     pub stops: u64,
 }
 
 impl FaultTest {
-    /// Starts apps that suffer these faults, and one beside them that does not, to send with. Stops the clock.
+    /// Starts apps under these faults, and a client app without faults to send with. Pauses the clock.
     ///
     /// # Panics
-    /// When an app does not start for another reason than a crash; the text has the seed.
+    /// When an app fails to start for a reason other than a crash; the text has the seed.
     pub async fn start(faults: Faults, apps: impl IntoIterator<Item = MakeApp>) -> Self {
         let seed = faults.seed;
-        // Jitter too is decided by the seed.
+        // The seed also determines jitter.
         fastrand::seed(seed);
         tokio::time::pause();
         let broker = InProcess::new();
@@ -97,7 +98,7 @@ impl FaultTest {
         test
     }
 
-    /// Runs a test while the apps suffer, and starts those again that crash.
+    /// Runs a test while the apps suffer faults, and restarts apps that crash.
     ///
     /// # Panics
     /// When it takes longer than an hour on the test's clock; the text has the seed and the faults.
@@ -145,7 +146,7 @@ impl FaultTest {
         for _ in 0..STARTS {
             match make().broker(broker.clone()).start_here().await {
                 Ok(running) => return running,
-                // It crashed, or its connection broke, while it started.
+                // It crashed, or lost its connection, while it started.
                 Err(error) => last = error.to_string(),
             }
         }
@@ -154,12 +155,12 @@ impl FaultTest {
 }
 
 impl Process {
-    /// Waits until its connection is gone for good, or until somebody stops it. Whether it has crashed.
+    /// Waits until its connection is permanently gone, or until the fault script stops it. Returns whether it crashed.
     async fn ended(&self) -> bool {
         let mut connection = self.running.connection();
         tokio::select! {
             biased;
-            // An app whose connection nobody holds any more is gone too.
+            // A closed `watch` channel also means that the app is gone.
             _ = connection.wait_for(|state| !state.up) => true,
             () = self.broker.told_to_stop() => false,
         }

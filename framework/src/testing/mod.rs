@@ -1,4 +1,4 @@
-//! For the tests of services, and of adapters for other brokers. Behind the feature `testing`.
+//! Tools for tests of services, and of adapters for other brokers. They need the feature `testing`.
 //!
 //! ```
 //! use postrider::testing::TestApp;
@@ -35,10 +35,10 @@ pub use crate::adapter::in_process::{Fault, FaultKind, Faults, Step};
 pub use fault_test::{FaultReport, FaultTest, MakeApp};
 pub use test_app::{Log, TestApp};
 
-/// Runs a test that may start actors. `#[postrider::test]` does it for you.
+/// Runs a test that may start actors. `#[postrider::test]` calls it for you.
 ///
 /// # Panics
-/// As the test does; and inside another runtime, such as that of `#[tokio::test]`.
+/// When the test panics, or inside another runtime, such as that of `#[tokio::test]`.
 pub fn run<F: Future>(test: F) -> F::Output {
     assert!(
         tokio::runtime::Handle::try_current().is_err(),

@@ -1,4 +1,4 @@
-//! Apps under test on an in-process broker.
+//! Runs apps under test on an in-process broker.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::codec::{self, Limits};
 use crate::inbound::CONTROL;
 use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, Request};
 
-/// How long a cascade may take until it is quiet, on the test's clock.
+/// How long a cascade may take to become quiet, on the test's clock.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Apps under test on one in-process broker, on the test's own thread, so that the clock can be paused. Neither file
-/// nor environment is read.
+/// Apps under test on one in-process broker. They run on the test's own thread, so that the clock can be paused.
+/// Neither file nor environment is read.
 ///
 /// Runs inside [`run`](crate::testing::run) or `#[postrider::test]`.
 pub struct TestApp {
@@ -27,12 +27,12 @@ pub struct TestApp {
     log: Log,
 }
 
-/// Everything that was sent, in order: by the test, by handlers, as replies, as dead letters.
+/// All messages sent, in order: by the test, by handlers, as replies, as dead letters.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<Envelope>>>);
 
 impl Log {
-    /// All of it.
+    /// All messages.
     #[must_use]
     pub fn all(&self) -> Vec<Envelope> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -80,7 +80,7 @@ impl TestApp {
         self.running[0].bus()
     }
 
-    /// The apps, in the order in which they were started.
+    /// The apps, in their starting order.
     #[must_use]
     pub fn running(&self) -> &[Running] {
         &self.running
@@ -100,7 +100,7 @@ impl TestApp {
         self.bus().send(command).await
     }
 
-    /// Publishes an event of any domain.
+    /// Publishes an event of any domain, whoever owns it.
     ///
     /// # Errors
     /// As [`Bus::publish`].
@@ -120,10 +120,10 @@ impl TestApp {
         self.bus().request(message).await
     }
 
-    /// The messages of one type that were sent, in order, by whomever.
+    /// The messages of one type that were sent, in order, whoever sent them.
     ///
     /// # Panics
-    /// When a message with this type's key is not one of this type.
+    /// When a message with this type's key has another payload type.
     #[must_use]
     pub fn published<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
         let of_type = |envelope: &Envelope| envelope.kind == M::KIND && envelope.key.as_str() == M::KEY;
@@ -134,27 +134,28 @@ impl TestApp {
         self.log.all().into_iter().filter(of_type).map(decode).collect()
     }
 
-    /// Everything that was sent since the apps started.
+    /// Everything sent since the apps started.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// The messages that were given up, with their reason in `postrider-dead-…`.
+    /// The dead letters, with the reason in `postrider-dead-…`.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<Envelope> {
         let is_dead = |envelope: &Envelope| envelope.headers.get("postrider-dead-reason").is_some();
         self.log.all().into_iter().filter(is_dead).collect()
     }
 
-    /// What happened in the first app; `running()` has the others.
+    /// The counters of the first app; `running()` has the others.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.running[0].stats()
     }
 
-    /// Waits until the whole cascade is quiet: every message is handled, and whatever it caused is handled too. What is
-    /// put off, a delayed message or attempt, is not waited for: let its time pass, with a paused clock in an instant.
+    /// Waits until the whole cascade is quiet: every message is handled, and so is every message that it caused. It
+    /// does not wait for delayed messages or attempts: let their time pass, which takes no real time with a paused
+    /// clock.
     ///
     /// # Panics
     /// When it is not quiet after two minutes on the test's clock.
@@ -164,12 +165,12 @@ impl TestApp {
         }
     }
 
-    /// Stops the clock: from now on time only passes when everybody waits for it, and then at once.
+    /// Pauses the clock: from now on time only passes when every task waits for it, and then immediately.
     pub fn pause_clock(&self) {
         tokio::time::pause();
     }
 
-    /// Moves a stopped clock.
+    /// Moves a paused clock forward.
     pub async fn advance(&self, time: Duration) {
         tokio::time::advance(time).await;
     }
@@ -184,7 +185,8 @@ impl TestApp {
 
 impl Log {
     fn add(&self, envelope: Envelope) {
-        // Messages of the framework itself: `App::needs`, and the question why nobody took a message.
+        // Messages of the framework itself: those of `App::needs`, and the question that finds out why no service took
+        // a message.
         let asks_for_owner = envelope.recipients.iter().any(|name| name.as_str() == NOBODY);
         if asks_for_owner || envelope.key.as_str() == CONTROL {
             return;

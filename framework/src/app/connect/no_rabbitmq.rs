@@ -1,4 +1,4 @@
-//! What an address of RabbitMQ comes to in a program that was built without its adapter.
+//! Rejects an address of RabbitMQ in a program that was built without that adapter.
 
 use std::sync::Arc;
 use std::time::Duration;

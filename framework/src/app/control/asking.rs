@@ -1,4 +1,4 @@
-//! Sends an order to running processes and reads their answers.
+//! Sends an order to running processes and waits for an answer.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::bus::{Address, Bus, Options, Payload, RequestError, SendError, stamp}
 use crate::inbound::CONTROL;
 use crate::message::{Envelope, Kind, MediaType, ReplyTo};
 
-/// [`Wanted::About`](crate::app::control::Wanted::About) as it travels.
+/// [`Wanted::About`](crate::app::control::Wanted::About) in its encoded form.
 const ABOUT: &[u8] = br#"{"order":"about"}"#;
 
 /// An order, awaiting its answer.
 pub(crate) fn question(bus: &Bus, service: &str, order: Bytes, window: Duration) -> Result<Box<Envelope>, SendError> {
     let address = Address { kind: Kind::Channel, key: CONTROL, service: Some(service) };
-    // An order that waits for longer than its sender does is not carried out any more.
+    // An order expires when its sender stops waiting.
     let options = Options::default().expiration(window).transient(true);
     let payload = Payload::bytes(order, MediaType::JSON);
     let mut outgoing = bus.identity.keyed(&address, payload, options, bus.confirm_timeout())?;
@@ -22,8 +22,8 @@ pub(crate) fn question(bus: &Bus, service: &str, order: Bytes, window: Duration)
     stamp(outgoing, &bus.identity, None)
 }
 
-/// Asks whether a process of a service is there, and returns with its first answer. A process hears orders once all its
-/// actors consume, so that by then every queue of theirs stands.
+/// Asks whether a process of a service is running; returns at the first answer. A process hears orders only once all
+/// its actors consume, so all their queues exist by then.
 pub(in crate::app) async fn answers(bus: &Bus, service: &str, patience: Duration) -> Result<(), RequestError> {
     let order = question(bus, service, Bytes::from_static(ABOUT), patience)?;
     bus.outlet.request(order, patience, tokio::time::Instant::now() + patience).await.map(drop)

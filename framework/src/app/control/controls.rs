@@ -1,4 +1,4 @@
-//! Which actors of this process are to be paused, resumed or restarted.
+//! Which actors of this process an operator has paused, resumed or restarted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::inbound::Control;
 
-/// What is wanted of the actors of this process, by `service` or `service.queue`. Clones share it.
+/// The wanted state of each actor of this process, by `service` or `service.queue`. Clones share it.
 #[derive(Clone, Default)]
 pub(in crate::app) struct Controls(Arc<BTreeMap<String, watch::Sender<Control>>>);
 
@@ -16,7 +16,7 @@ impl Controls {
         Self(Arc::new(names.map(|name| (name, watch::channel(Control::default()).0)).collect()))
     }
 
-    /// Hears what is wanted of an actor.
+    /// Watches the wanted state of an actor.
     pub(in crate::app) fn subscribe(&self, actor: &str) -> watch::Receiver<Control> {
         self.0.get(actor).map_or_else(|| watch::channel(Control::default()).1, watch::Sender::subscribe)
     }
@@ -30,7 +30,7 @@ impl Controls {
         Ok(())
     }
 
-    /// An actor that stopped by itself is told too.
+    /// Always notifies: the actor may have stopped by itself without being paused here.
     pub(in crate::app) fn resume(&self, actor: &str) -> Result<(), String> {
         self.named(actor)?.send_modify(|control| control.paused = false);
         Ok(())

@@ -1,4 +1,4 @@
-//! The process's side: hears orders, carries them out, reports.
+//! Hears orders in a running process, carries them out and reports.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ struct Listener {
     health: HealthSource,
 }
 
-/// Starts to hear orders. A broker that does not allow it costs the orders, not the start.
+/// Starts to hear orders. If the broker does not allow it, the app starts without orders.
 pub(in crate::app) async fn start_listening(
     launched: &mut Launched,
     app: &App,
@@ -64,7 +64,7 @@ impl Listener {
                 }
                 self.carry_out(&order).err()
             }
-            // An order that a later version knows.
+            // A later version may send orders that this one does not know.
             Err(error) => Some(format!("this version does not understand the order: {error}")),
         };
         let health = self.health.health();

@@ -1,4 +1,4 @@
-//! Orders to running processes: who is there, pause, resume, restart. They travel as messages; here they are heard.
+//! Orders to running processes: report, pause, resume, restart. Orders travel as messages.
 
 mod asking;
 mod controls;

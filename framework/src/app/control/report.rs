@@ -1,4 +1,4 @@
-//! The orders that a process understands, and what it answers.
+//! The orders that a process understands, and its reports.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::broker::{Broker, OwnWords, Queue, Subscription, Topology};
 use crate::inbound::{ActorPlan, LaneState};
 use crate::message::{Headers, Value};
 
-/// What is wanted of a process.
+/// The action that an order asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Wanted {
-    /// Nothing but the report.
+    /// Only the report.
     About,
     Pause,
     Resume,
@@ -34,19 +34,19 @@ impl Wanted {
     }
 }
 
-/// An order as it travels.
+/// An order as it is sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) order: Wanted,
-    /// The actor, `service` or `service.queue`.
+    /// The actor, as `service` or `service.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) actor: Option<String>,
-    /// The instance; absent for all.
+    /// The instance; absent for all instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<String>,
 }
 
-/// What a running process says of one of its services.
+/// A running process's report on one of its services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessReport {
@@ -62,7 +62,7 @@ pub struct ProcessReport {
     pub actors: Vec<ActorReport>,
     /// The lanes of the whole process.
     pub lanes: Vec<LaneState>,
-    /// How many seconds ago it declared what messages go through; absent if it does not look after them.
+    /// How many seconds ago it last declared its topology; absent if it does not look after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_seconds: Option<u64>,
     /// Why the order was not carried out.
@@ -70,11 +70,11 @@ pub struct ProcessReport {
     pub problem: Option<String>,
 }
 
-/// What a process says of one of its actors.
+/// A process's report on one of its actors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ActorReport {
-    /// `service`, or `service.queue` for a further actor of it.
+    /// `service`, or `service.queue` for another actor of the same service.
     pub name: String,
     /// Whether it is paused in this process.
     pub paused: bool,
@@ -84,21 +84,21 @@ pub struct ActorReport {
     pub domains: Vec<String>,
     /// Its dead-letter queue.
     pub dead_queue: String,
-    /// The most attempts of all its handlers.
+    /// The largest number of attempts among its handlers.
     pub most_attempts: u32,
     /// Its queues that outlive the process.
     pub queues: Vec<QueueReport>,
 }
 
-/// A queue, and what goes into it, as an actor declares it.
+/// A queue and its subscriptions, as an actor declares them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QueueReport {
     /// Its name.
     pub name: String,
-    /// What it was declared with, in the broker's own words.
+    /// The arguments it was declared with, in the broker's own words.
     pub arguments: BTreeMap<String, Json>,
-    /// What goes into it, in the broker's own words.
+    /// Its subscriptions, in the broker's own words.
     pub bindings: Vec<Json>,
 }
 
@@ -115,7 +115,7 @@ impl QueueReport {
         }
     }
 
-    /// The queue, to be declared as its actor does.
+    /// The queue, ready to be declared as its actor declares it.
     pub(crate) fn queue(&self, broker: &dyn Broker) -> Queue {
         let mut arguments = Headers::new();
         for (name, value) in &self.arguments {
@@ -127,7 +127,7 @@ impl QueueReport {
     }
 }
 
-/// Arguments of queues are texts, numbers and flags; there are no others.
+/// Queue arguments are texts, numbers and flags only.
 fn to_json(value: &Value) -> Json {
     match value {
         Value::Bool(flag) => Json::from(*flag),

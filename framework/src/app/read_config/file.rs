@@ -1,4 +1,4 @@
-//! The configuration file as a table, and where in it each setting stands.
+//! The configuration file as a table, and the line of each setting.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use toml::{Table, Value};
 
 use crate::app::read_config::origin::Origins;
 
-/// The file that is read when nobody names another one, if it is there.
+/// The file that is read, if it exists, when no other file is named.
 const DEFAULT_FILE: &str = "postrider.toml";
 
-/// Reads the named file, or the default one if it is there.
+/// Reads the named file, or the default file if it exists.
 pub(super) fn read_file(named: Option<&Path>, origins: &mut Origins, problems: &mut Vec<String>) -> Table {
     if named.is_none() && !Path::new(DEFAULT_FILE).exists() {
         return Table::new();
@@ -35,7 +35,7 @@ pub(super) fn parsed(path: &Path, text: &str, origins: &mut Origins, problems: &
             table_of("", table.get_ref(), &mut origin)
         }
         Err(error) => {
-            // The error's own text quotes the line, which may hold a password.
+            // The error's own text quotes the line, which may contain a password.
             let line = line_of(error.span().map_or(0, |span| span.start));
             problems.push(format!("configuration file {}, line {line}: {}", path.display(), error.message()));
             Table::new()
@@ -56,7 +56,7 @@ fn table_of(within: &str, table: &DeTable<'_>, origin: &mut impl FnMut(&str, usi
 fn value_of(within: &str, value: &DeValue<'_>, origin: &mut impl FnMut(&str, usize)) -> Value {
     match value {
         DeValue::String(text) => Value::String(text.to_string()),
-        // A number that nothing holds stays a text: the setting says what is wrong with it, beside all other problems.
+        // A number out of range stays a text, so that the setting reports it together with all other problems.
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Value::String(number.as_str().to_owned()), Value::Integer),
         DeValue::Float(number) => {

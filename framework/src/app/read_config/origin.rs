@@ -1,4 +1,4 @@
-//! Who has set a value: which variable, or which line of which file.
+//! Where a setting was set: the variable, or the line of a file.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Origins(BTreeMap<String, String>);
 
 impl Origins {
-    /// The last one to set it counts.
+    /// Records a setting's origin. A later call replaces an earlier one.
     pub(crate) fn insert(&mut self, setting: &str, origin: String) {
         self.0.insert(setting.to_owned(), origin);
     }
@@ -17,17 +17,18 @@ impl Origins {
         self.0.get(setting).map_or_else(|| setting.to_owned(), |origin| format!("{origin} ({setting})"))
     }
 
-    /// Who has set it, if not the code.
+    /// The setting's origin; `None` if it was set in code or is a default.
     pub(crate) fn origin(&self, setting: &str) -> Option<&str> {
         self.0.get(setting).map(String::as_str)
     }
 
-    /// The variable that set it, if one did.
+    /// The variable that set it, if a variable did.
     pub(crate) fn variable(&self, setting: &str) -> Option<&str> {
         self.0.get(setting).map(String::as_str).filter(|origin| origin.starts_with(super::PREFIX))
     }
 
-    /// How another setting would be written where this one was: as a variable, or as in the file.
+    /// Writes the name of `setting` in the style of `like`: as a variable if a variable set `like`, else as in the
+    /// file.
     pub(crate) fn written(&self, like: &str, setting: &str) -> String {
         if self.variable(like).is_none() {
             return setting.to_owned();

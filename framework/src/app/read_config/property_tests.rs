@@ -1,10 +1,10 @@
-//! What holds for any configuration file and environment.
+//! Properties that hold for every configuration file and environment.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Names of settings, and what is nearly one.
+/// Names of settings, and names that are nearly right.
 fn name() -> impl Strategy<Value = String> {
     let known = vec![
         "broker",
@@ -64,7 +64,7 @@ fn variable() -> impl Strategy<Value = (String, String)> {
     (name.prop_filter("a file of this machine", |name| name != "POSTRIDER_CONFIG"), text())
 }
 
-/// A file that is nearly one of ours.
+/// A file that is nearly a valid configuration.
 fn file() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         text().prop_map(|text| format!("{text:?}")),
@@ -83,7 +83,7 @@ fn file() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..6).prop_map(|lines| lines.join("\n"))
 }
 
-/// What every configuration that was accepted promises.
+/// What every accepted configuration guarantees.
 fn makes_sense(config: &Config) -> bool {
     let times = [config.timeout, config.consumer_timeout, config.stall_after, config.skew.pause, config.start_timeout];
     config.prefetch > 0
@@ -130,7 +130,7 @@ proptest! {
         let problems = in_table(&mut config, table, variables, Origins::default(), problems).err().unwrap_or_default().join("\n");
         prop_assert!(!problems.contains("hunter2"), "{}", problems);
         let shown = format!("{config:?}");
-        // A file's name is no secret.
+        // A file's name is not secret.
         prop_assert!(before.contains("ca") || !shown.contains("hunter2"), "{}", shown);
     }
 

@@ -1,16 +1,16 @@
-//! What somebody who wrote a name wrongly may have meant.
+//! Suggests the known name closest to a misspelled one.
 
-/// How many letters may be missing, extra, wrong or changed in their order.
+/// The most letters that may be missing, extra, wrong or swapped.
 const MOST_SLIPS: usize = 2;
 
-/// The known name that is nearest to a wrong one, if one is near.
+/// The known name closest to a wrong one, if one is close enough.
 pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = MOST_SLIPS.min(wrong.chars().count().saturating_sub(1) / 2).max(1);
     let slips = known.into_iter().map(|name| (distance(wrong, name), name));
     slips.filter(|(slips, _)| (1..=most).contains(slips)).min().map(|(_, name)| name)
 }
 
-/// Letters to add, remove, replace or swap with their neighbour.
+/// The edit distance: letters to add, remove, replace or swap with their neighbour.
 fn distance(left: &str, right: &str) -> usize {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     if left.len().abs_diff(right.len()) > MOST_SLIPS {

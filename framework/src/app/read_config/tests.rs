@@ -1,4 +1,4 @@
-//! What is read, and what is said about mistakes.
+//! Tests of reading the configuration and of the messages about mistakes in it.
 
 use super::*;
 

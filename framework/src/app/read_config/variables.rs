@@ -1,20 +1,20 @@
-//! The environment as settings: which variables are ours, and what they say.
+//! Settings from the environment: which variables are ours, and how they become settings.
 
 use toml::{Table, Value};
 
 use crate::app::read_config::PREFIX;
 use crate::app::read_config::origin::Origins;
 
-/// Variables that other parts read: the file's name, the log, the management API of the doctor.
+/// Variables that are read elsewhere: the file's name, the log filter, the doctor's management API.
 const NOT_SETTINGS: [&str; 3] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG", "POSTRIDER_MANAGEMENT"];
 
-/// The environment as texts. What is no text, in whatever variable, is no reason to end.
+/// The environment as text. A value that is not UTF-8 is converted lossily instead of causing a panic.
 pub(crate) fn environment() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
-/// Adds what the environment says to what the file says.
+/// Adds the settings of the environment to those of the file.
 pub(crate) fn insert_all(
     table: &mut Table,
     environment: &[(String, String)],
@@ -33,16 +33,17 @@ pub(crate) fn insert_all(
     }
 }
 
-/// Somebody meant to set it, and what was to come there is missing.
+/// The variable was set on purpose, but its value is missing.
 fn empty(name: &str) -> String {
     format!("{name}: is set and empty; give it a value or remove it")
 }
 
-/// Whether container runtimes wrote the variable to tell where another service is: Kubernetes for each Service
-/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>), Docker for each link. The
-/// service's name comes first and may be anything, so that only the end of the name and the value tell.
+/// Whether a container runtime set the variable to describe another service: Kubernetes for each Service
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>), Docker for each link.
+/// The name begins with the service's name, which can be anything, so only the end of the name and the value are
+/// checked.
 fn is_service_link(name: &str, value: &str, environment: &[(String, String)]) -> bool {
-    // Own settings of services may be called like that.
+    // A service's own setting may have such a name.
     if is_setting_of_one(name) {
         return false;
     }
@@ -71,7 +72,7 @@ fn is_protocol(word: &str) -> bool {
     ["tcp", "udp", "sctp"].iter().any(|protocol| word.eq_ignore_ascii_case(protocol))
 }
 
-/// `{ALIAS}_NAME` and `{ALIAS}_ENV_{VARIABLE}` stand beside the `{ALIAS}_PORT` of the link.
+/// `{ALIAS}_NAME` and `{ALIAS}_ENV_{VARIABLE}` belong to a link if the link's `{ALIAS}_PORT` is set too.
 fn is_docker_link(name: &str, value: &str, environment: &[(String, String)]) -> bool {
     let names = name.strip_suffix("_NAME").filter(|_| value.starts_with('/'));
     let alias = names.or_else(|| name.split_once("_ENV_").map(|(alias, _)| alias));

@@ -1,4 +1,4 @@
-//! What holds for whatever a sender writes.
+//! Properties that hold for whatever a sender writes.
 
 use proptest::prelude::*;
 

@@ -66,10 +66,10 @@ impl Whom {
     }
 }
 
-/// Carries out a command.
+/// Runs a command.
 ///
 /// # Errors
-/// One sentence, when nobody answers or a process could not do it.
+/// One sentence, when no process answers or one could not carry out the order.
 pub(in crate::operate) async fn obey(command: ActorCommand, bus: &Bus) -> Result<(), String> {
     let (answers, done) = match command {
         ActorCommand::List { service, whom, json } => {
@@ -96,7 +96,8 @@ pub(in crate::operate) async fn obey(command: ActorCommand, bus: &Bus) -> Result
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
 }
 
-/// Leaves only the lanes of a service, which a process may share with others; the others that do not consume.
+/// Keeps only the lanes of one service, because a process may run several. Returns the queues of the other lanes that
+/// do not consume.
 fn of_service(report: &mut ProcessReport, queue: &str) -> Vec<String> {
     let is_own = |name: &str| name.strip_prefix(queue).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     let (own, others): (Vec<_>, Vec<_>) =

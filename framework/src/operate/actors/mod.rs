@@ -1,4 +1,4 @@
-//! The running actors of all services: who is there, pause, resume, restart.
+//! Lists, pauses, resumes and restarts the running actors of all services.
 
 mod command;
 
@@ -14,14 +14,14 @@ use crate::message::Envelope;
 
 pub(in crate::operate) use command::{ActorCommand, obey};
 
-/// How long answers are waited for.
+/// How long to wait for answers.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Why an order reached nobody.
+/// Why an order failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The actor's name is none.
+    /// The actor's name is invalid.
     #[error("{0}")]
     Name(String),
     /// No process of the service hears orders.
@@ -29,18 +29,18 @@ pub enum ControlError {
     Nobody {
         /// The service.
         service: String,
-        /// Where it was looked for.
+        /// The namespace in which it was looked for.
         namespace: String,
     },
-    /// Somebody heard it, and nobody answered in time.
+    /// A process heard the order, but none answered in time.
     #[error("no process of service {service:?} answered within {after:?}; is one of them blocked?")]
     Silence {
         /// The service.
         service: String,
-        /// How long was waited.
+        /// How long the caller waited.
         after: Duration,
     },
-    /// The order could not be sent, or the answers not be received.
+    /// The order could not be sent, or the answers could not be received.
     #[error(transparent)]
     Request(#[from] RequestError),
 }
@@ -65,28 +65,27 @@ pub struct Actors {
 }
 
 impl Actors {
-    /// Actors at the broker of a bus.
+    /// The actors at the broker of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone(), window: WINDOW, instance: None }
     }
 
-    /// Waits so long for answers. How many processes there are cannot be known, so it always waits to the end.
-    /// Default: 2 s.
+    /// How long to wait for answers. Default: 2 s. The number of processes is unknown, so a call always waits this long.
     #[must_use]
     pub fn waiting(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// Means one instance alone.
+    /// Sends orders to one instance only.
     #[must_use]
     pub fn of_instance(mut self, instance: impl Into<String>) -> Self {
         self.instance = Some(instance.into());
         self
     }
 
-    /// What the running processes of a service say of themselves.
+    /// The reports of a service's running processes.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -94,17 +93,17 @@ impl Actors {
         self.order(service, None, Wanted::About).await
     }
 
-    /// Pauses an actor, named by `service`, or `service.queue` for a further actor of it, in every process: nothing more
-    /// is taken from its queues, what runs finishes, what was delivered but not begun goes back. A process that starts
-    /// afterwards is not paused.
+    /// Pauses an actor in every process. It is named by `service`, or `service.queue` for another actor of the same
+    /// service. It takes nothing more from its queues, running handlers finish, and deliveries that no handler has
+    /// started are requeued. A process that starts later is not paused.
     ///
     /// # Errors
-    /// [`ControlError`]; what a process could not do is in its report.
+    /// [`ControlError`]; a process's own failure is in its report.
     pub async fn pause(&self, actor: &str) -> Result<Vec<ProcessReport>, ControlError> {
         self.order(service_of(actor), Some(actor), Wanted::Pause).await
     }
 
-    /// Lets an actor go on that was paused, or that stopped at a poisoned message.
+    /// Resumes an actor that was paused, or that stopped at a poisoned message.
     ///
     /// # Errors
     /// As [`Actors::pause`].
@@ -112,7 +111,7 @@ impl Actors {
         self.order(service_of(actor), Some(actor), Wanted::Resume).await
     }
 
-    /// Opens an actor's consumers again, on new channels. What runs goes on.
+    /// Opens an actor's consumers again, on new channels. Running handlers go on.
     ///
     /// # Errors
     /// As [`Actors::pause`].

@@ -1,4 +1,4 @@
-//! What holds for any command line.
+//! Properties of every command line.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 const ANYWHERE: [&str; 12] =
     ["--broker", "--config", "-v", "-vvv", "--json", "--help", "-h", "--version", "--", "-", "--x", ""];
 
-/// Words of command lines, and what is none. All programs share it.
+/// Words of command lines, valid and invalid. All programs share it.
 pub(in crate::operate) fn arguments(words: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
     let value = prop_oneof![
         prop::sample::select(vec![
@@ -38,7 +38,7 @@ pub(in crate::operate) fn arguments(words: &'static [&'static str]) -> impl Stra
     prop::collection::vec(word, 0..10)
 }
 
-/// The same behind the program's name.
+/// The same words after the program's name.
 pub(in crate::operate) fn line(words: &[String]) -> impl Iterator<Item = &str> {
     std::iter::once("program").chain(words.iter().map(String::as_str))
 }

@@ -116,7 +116,7 @@ pub(in crate::operate) struct Which {
     older_than: Option<Duration>,
 }
 
-/// Why letters are given up: by us, and by the broker (<https://www.rabbitmq.com/docs/dlx>).
+/// The reasons for dead letters: ours, and the broker's (<https://www.rabbitmq.com/docs/dlx>).
 const REASONS: [&str; 11] = [
     "rejected",
     "permanent",
@@ -150,7 +150,7 @@ impl Which {
         Ok(DeadFilter { ids, service, queue, key, error, reason, newer_than, older_than })
     }
 
-    /// The filter of a command that changes something: it must say what it means.
+    /// The filter of a command that changes something. It needs an id, a filter option or `--all`.
     fn meant(self, all: bool) -> Result<DeadFilter, String> {
         let texts = [&self.service, &self.queue, &self.key, &self.error, &self.reason];
         let times = [self.newer_than, self.older_than];
@@ -163,7 +163,7 @@ impl Which {
     }
 }
 
-/// Carries out a command.
+/// Runs a command.
 ///
 /// # Errors
 /// One sentence.
@@ -211,7 +211,7 @@ pub(in crate::operate) async fn obey(command: DeadCommand, bus: &Bus) -> Result<
     }
 }
 
-/// The filter, if what it names is there. A name that is nowhere is a mistake, and not an empty list.
+/// The filter, if what it names exists. An unknown name is an error, not an empty list.
 async fn found(letters: &DeadLetters, filter: DeadFilter) -> Result<DeadFilter, String> {
     letters.check_ids(&filter).await.map_err(|error| error.to_string())?;
     let queues = letters.queues_for(&filter).await.map_err(|error| error.to_string())?;

@@ -1,21 +1,21 @@
-//! Errors of working on dead letters.
+//! Errors of work on dead letters.
 
 use crate::broker::BrokerError;
 use crate::bus::SendError;
 
-/// Why dead letters could not be worked on.
+/// Why work on dead letters failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadError {
-    /// The broker could not be reached or refused.
+    /// The broker could not be reached, or it refused.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// A letter could not be moved; it stays where it is.
+    /// A letter could not be moved; it stays in its queue.
     #[error("{id:?} stays in {queue:?}: {error}")]
     NotMoved {
         /// The letter.
         id: String,
-        /// Where it is.
+        /// Its queue.
         queue: String,
         /// Why.
         error: SendError,
@@ -26,29 +26,29 @@ pub enum DeadError {
         /// The queue.
         queue: String,
     },
-    /// No such letter.
+    /// There is no such letter.
     #[error("there is no dead letter {id:?}; `postrider dead list` shows them")]
     NotFound {
-        /// What was looked for.
+        /// The id that was looked for.
         id: String,
     },
-    /// No such letter, but a service of this name.
+    /// There is no such letter, but there is a service of this name.
     #[error("there is no dead letter {id:?}, but a service: is `--service {id}` meant?")]
     IsService {
-        /// What was looked for.
+        /// The id that was looked for.
         id: String,
     },
-    /// Several letters have this id, and one is wanted.
+    /// Several letters have this id where one is needed.
     #[error("{letters} dead letters have the id {id:?}; name one of them by its own: {addresses}")]
     Ambiguous {
-        /// What was looked for.
+        /// The id that was looked for.
         id: String,
-        /// How many.
+        /// How many letters have it.
         letters: u64,
         /// The addresses of the first of them.
         addresses: String,
     },
-    /// A part of a queue was not looked at.
+    /// Not all letters of a queue could be read.
     #[error(
         "{looked_at} letters of {queue:?} were looked at and {done} of them done, {left} were not reached: {reason}; \
          do it again for the rest"
@@ -56,16 +56,16 @@ pub enum DeadError {
     NotReached {
         /// The queue.
         queue: String,
-        /// How many letters were looked at.
+        /// How many letters were read.
         looked_at: u64,
-        /// How many of all queues were listed, deleted or replayed.
+        /// How many letters of all queues were listed, deleted or replayed.
         done: u64,
-        /// How many were there at the beginning and not looked at.
+        /// How many letters were there at the beginning and were not read.
         left: u64,
         /// Why.
         reason: String,
     },
-    /// The letters that are meant are too large to be had at once.
+    /// The selected letters are too large to return at once.
     #[error(
         "the letters have more than {most} bytes, of which {listed} letters were read; narrow the filter or take them one \
          by one with `DeadLetters::each`"
@@ -76,7 +76,7 @@ pub enum DeadError {
         /// The limit in bytes.
         most: usize,
     },
-    /// The records of services cannot be read.
+    /// The services' records cannot be read.
     #[error("{0}")]
     Records(String),
 }

@@ -1,28 +1,28 @@
-//! Which dead letters are meant.
+//! Selects dead letters.
 
 use std::time::{Duration, SystemTime};
 
 use crate::operate::dead_letters::letter::DeadLetter;
 
-/// Which dead letters are meant. Nothing said is all of them.
+/// Which dead letters to select. An empty filter selects all.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DeadFilter {
-    /// Only those with these addresses or message ids. An id that several letters have means all of them.
+    /// Only letters with these addresses or message ids. An id that several letters share selects all of them.
     pub ids: Vec<String>,
-    /// Only those of this service.
+    /// Only letters of this service.
     pub service: Option<String>,
-    /// Only those in this dead-letter queue.
+    /// Only letters in this dead-letter queue.
     pub queue: Option<String>,
-    /// Only keys that this pattern matches.
+    /// Only letters whose key matches this pattern.
     pub key: Option<String>,
-    /// Only those whose first or last error has this text.
+    /// Only letters whose first or last error contains this text.
     pub error: Option<String>,
-    /// Only those with this reason.
+    /// Only letters with this reason.
     pub reason: Option<String>,
-    /// Only those given up within this time. One that does not say when is not among them.
+    /// Only letters given up within this time. Excludes letters without a time.
     pub newer_than: Option<Duration>,
-    /// Only those given up longer ago than this. One that does not say when is not among them.
+    /// Only letters given up longer ago than this. Excludes letters without a time.
     pub older_than: Option<Duration>,
 }
 
@@ -33,22 +33,22 @@ impl DeadFilter {
         Self::default()
     }
 
-    /// The dead letter with an address, or those with a message id.
+    /// The dead letter with this address, or all with this message id.
     #[must_use]
     pub fn id(id: impl Into<String>) -> Self {
         Self { ids: vec![id.into()], ..Self::default() }
     }
 
-    /// Those of one service.
+    /// The letters of one service.
     #[must_use]
     pub fn service(service: impl Into<String>) -> Self {
         Self { service: Some(service.into()), ..Self::default() }
     }
 
-    /// Whether a letter is meant.
+    /// Whether the filter selects a letter.
     #[must_use]
     pub fn takes(&self, letter: &DeadLetter) -> bool {
-        // Without a time nobody knows how old it is.
+        // Without a time the age is unknown.
         let age = letter.at().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
         let text = |wanted: &Option<String>, takes: &dyn Fn(&str) -> bool| wanted.as_deref().is_none_or(takes);
         (self.ids.is_empty() || self.ids.iter().any(|id| letter.is(id)))

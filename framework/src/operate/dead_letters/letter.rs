@@ -1,4 +1,4 @@
-//! One dead letter, and its address.
+//! One dead letter and its address.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,15 +13,15 @@ use crate::codec::{self, Codec, Limits};
 use crate::inbound::{fitted, letter_id};
 use crate::message::{ContentEncoding, Envelope, MediaType, MessageId, Name, Problem, Value};
 
-/// A message that was given up: its bytes and headers, and why.
+/// A message that was given up: its bytes and headers, and the reason.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The dead-letter queue it is in.
     pub queue: String,
-    /// The message as it was sent, with the headers `postrider-dead-…`.
+    /// The message as it was sent, plus the `postrider-dead-…` headers.
     pub envelope: Envelope,
-    /// Its key, with `service:` in front if it was sent to a service by name; empty if nobody knows it.
+    /// Its key, with `service:` in front if it was sent to a service by name; empty if the key is unknown.
     key: Arc<str>,
     pub(super) deliveries: u32,
     pub(super) redelivered: bool,
@@ -56,31 +56,32 @@ impl DeadLetter {
         }
     }
 
-    /// A name of its own that can be typed, the same whenever it is listed: given to it when it was written, or made of what
-    /// is in it if the broker wrote it. Of letters that are equal in all the later ones have a number behind it.
+    /// The letter's own name. It can be typed and is the same in every list. It was assigned when the letter was
+    /// written, or is computed from the content if the broker wrote the letter. Equal letters share an address; later
+    /// ones have a number after it.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Gives it a number among letters with the same address.
+    /// Numbers it among letters with the same address.
     pub(super) fn number(&mut self, number: u32) {
         if number > 1 {
             self.address = format!("{}.{number}", self.address);
         }
     }
 
-    /// Whether it is called so: by its address, or by its message's id.
+    /// Whether the letter has this address or message id.
     pub(super) fn is(&self, id: &str) -> bool {
         !id.is_empty() && (id == self.address || id == self.id())
     }
 
-    /// What to call it: the message's id if it has one, else its address.
+    /// The message's id if it has one, else its address.
     pub(super) fn name(&self) -> &str {
         if self.id().is_empty() { &self.address } else { self.id() }
     }
 
-    /// The message's id, which its sender chose: it may be empty, or that of several letters.
+    /// The message's id, which its sender chose: it may be empty or shared by several letters.
     #[must_use]
     pub fn id(&self) -> &str {
         if self.envelope.has_own_id() { self.envelope.id.as_str() } else { "" }
@@ -92,7 +93,7 @@ impl DeadLetter {
         &self.key
     }
 
-    /// The key without the service to which it was sent by name.
+    /// The key without the service, if the message was sent to a service by name.
     pub(super) fn key_of_service(&self) -> Option<&str> {
         self.key().split_once(':').map(|(_, key)| key)
     }
@@ -109,13 +110,13 @@ impl DeadLetter {
         self.text("postrider-dead-reason")
     }
 
-    /// The word for programs that its failure has, such as `unknown-order`; `failed` if its handler gave none.
+    /// The failure's code for programs, such as `unknown-order`; `failed` if its handler gave none.
     #[must_use]
     pub fn code(&self) -> &str {
         self.text("postrider-dead-code")
     }
 
-    /// The reason, with the code that a handler gave.
+    /// The reason, and the code if the handler gave one.
     pub(super) fn reason_and_code(&self) -> String {
         let given = matches!(self.reason(), "rejected" | "permanent") && !["", Problem::FAILED].contains(&self.code());
         if given { format!("{}: {}", self.reason(), self.code()) } else { self.reason().to_owned() }
@@ -139,7 +140,7 @@ impl DeadLetter {
         self.text("postrider-dead-service")
     }
 
-    /// How many attempts there were.
+    /// The number of attempts.
     #[must_use]
     pub fn attempts(&self) -> i64 {
         self.envelope.headers.get("postrider-dead-attempts").and_then(Value::as_integer).unwrap_or(0)
@@ -154,13 +155,13 @@ impl DeadLetter {
         }
     }
 
-    /// How often it was delivered to somebody who looked at it, where the broker counts.
+    /// How often it has been delivered to a reader, if the broker counts.
     #[must_use]
     pub fn deliveries(&self) -> u32 {
         self.deliveries
     }
 
-    /// How the payload is encoded.
+    /// The encoding of the payload.
     #[must_use]
     pub fn media_type(&self) -> &MediaType {
         &self.envelope.media_type
@@ -189,7 +190,7 @@ impl DeadLetter {
         })
     }
 
-    /// Everything about it as JSON. Bearer tokens are left out.
+    /// The whole letter as JSON, without bearer tokens.
     #[must_use]
     pub fn to_json(&self) -> Json {
         let envelope = &self.envelope;
@@ -219,15 +220,15 @@ impl DeadLetter {
         self.queue.strip_suffix(".dead").unwrap_or(&self.queue)
     }
 
-    /// The message for another life: to the queue of the actor that gave it up, with its first attempt. Nobody waits for
-    /// its answer any more.
+    /// The message to publish again: to the queue of the actor that gave it up, as a first attempt. No caller waits for
+    /// its reply any more.
     pub(super) fn revived(&self) -> Addressed {
         let mut envelope = self.envelope.clone();
         let written_by_us = |name: &str| {
             is_of_earlier_attempts(name) || name.starts_with(DEAD) || name.starts_with("postrider-original-")
         };
         envelope.headers.retain(|name| !written_by_us(name));
-        // What became of it before is not taken for what becomes of it now.
+        // The address is sent along, so that the outcome of this replay is not mixed up with the earlier one.
         envelope.headers.set(REPLAYED, self.address.as_str());
         envelope.attempt = 1;
         envelope.reply_to = None;
@@ -236,13 +237,13 @@ impl DeadLetter {
         if let Some(foreign) = &mut envelope.foreign {
             foreign.expiration = None;
             foreign.headers.retain(|name| !written_by_us(name));
-            // Without an id nobody could tell that its copy is one.
+            // The message needs an id, so that a copy can be recognised.
             foreign.no_id = false;
         }
         fitted(self.home(), envelope)
     }
 
-    /// The letter as it is for another place in a dead-letter queue, under the same address.
+    /// The letter for another place in a dead-letter queue, under the same address.
     pub(super) fn rewritten(&self, queue: &str) -> Addressed {
         let mut envelope = self.envelope.clone();
         let written = self.address.split('.').next().unwrap_or_default();
@@ -251,30 +252,31 @@ impl DeadLetter {
         fitted(queue, envelope)
     }
 
-    /// The letter with another payload. It is another letter, so that the one it was can be told from it if both are there.
+    /// The letter with another payload. It has a new address, so that the original can be told from it if both are
+    /// there.
     pub(super) fn edited(&self, payload: Bytes) -> Self {
         let mut edited = self.clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         edited.envelope.headers.set("postrider-dead-edited-at", Value::Timestamp(now));
         edited.envelope.payload = payload;
-        // What was put in its place is not compressed.
+        // The new payload is not compressed.
         edited.envelope.content_encoding = None;
         edited.address = letter_id();
         edited
     }
 
-    /// About how many bytes it takes.
+    /// About how many bytes the letter takes.
     pub(super) fn size(&self) -> usize {
         self.envelope.payload.len() + size(&self.envelope)
     }
 }
 
-/// The header with the address of a letter.
+/// The header that holds a letter's address.
 const ADDRESS: &str = "postrider-dead-id";
-/// The most characters of an address that was given to a letter.
+/// The most characters of an assigned address.
 const LONGEST_ADDRESS: usize = 32;
 
-/// The address that was given to the letter, or else one made of everything in it that stays the same when it is looked at.
+/// The letter's assigned address, or else one computed from everything in it that does not change when it is read.
 fn address(queue: &str, envelope: &Envelope) -> String {
     let given = envelope.headers.text(ADDRESS);
     let is_one = |text: &&str| {
@@ -301,7 +303,7 @@ fn address(queue: &str, envelope: &Envelope) -> String {
     format!("{:012x}", hash.0 & 0xffff_ffff_ffff)
 }
 
-/// FNV-1a: the same in every build, as an address must be.
+/// FNV-1a. An address must be the same in every build, so the standard hasher does not do.
 pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
@@ -317,7 +319,7 @@ impl Fnv {
         hash.0
     }
 
-    /// Adds a part and its end.
+    /// Adds a part and its length.
     fn add(&mut self, part: &[u8]) {
         let length = part.len() as u64;
         for byte in part.iter().chain(&length.to_be_bytes()) {

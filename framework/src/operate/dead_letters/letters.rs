@@ -1,4 +1,4 @@
-//! Looking at dead letters, deleting and editing them.
+//! Lists, deletes and edits dead letters.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -12,18 +12,18 @@ use crate::operate::dead_letters::letter::DeadLetter;
 use crate::operate::dead_letters::place::DeadLetters;
 use crate::operate::dead_letters::walk::{LETTER_TIMEOUT, Walk};
 
-/// The most bytes of letters that are listed at once.
+/// The most bytes of letters in one list.
 const MOST_LISTED_BYTES: usize = 256 * 1024 * 1024;
-/// The most addresses that an error names.
+/// The most addresses in an error.
 const MOST_NAMED: u64 = 10;
 
 impl DeadLetters {
-    /// Hands over the letters that are meant one after the other, queue by queue, oldest first, until told to stop; how many.
-    /// They stay where they are, and looking at them does not use up the broker's delivery limit. Of all others nothing but
-    /// a number is kept in memory.
+    /// Passes the selected letters to `take` one by one, queue by queue, oldest first, until it breaks. Returns how
+    /// many it passed. The letters stay in their queues, and reading them does not exhaust the broker's delivery limit.
+    /// Of each letter only a receipt and a hash stay in memory.
     ///
     /// # Errors
-    /// When the broker cannot be reached, or letters that are there were not looked at.
+    /// When the broker cannot be reached, or not every letter could be read.
     pub async fn each(
         &self,
         filter: &DeadFilter,
@@ -62,10 +62,10 @@ impl DeadLetters {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The letters that are meant, queue by queue, oldest first, up to 256 MiB. They stay where they are.
+    /// The selected letters, queue by queue, oldest first, up to 256 MiB. They stay in their queues.
     ///
     /// # Errors
-    /// As [`DeadLetters::each`], and when they are larger.
+    /// As [`DeadLetters::each`], and when they take more than 256 MiB.
     pub async fn list(&self, filter: &DeadFilter) -> Result<Vec<DeadLetter>, DeadError> {
         let (mut letters, mut bytes) = (Vec::new(), 0);
         self.each(filter, |letter| {
@@ -83,7 +83,7 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// The one letter with an address or a message's id.
+    /// The one letter with this address or message id.
     ///
     /// # Errors
     /// When there is none, or several have this id; as [`DeadLetters::each`].
@@ -94,7 +94,7 @@ impl DeadLetters {
             if count <= MOST_NAMED {
                 addresses.push(letter.address().to_owned());
             }
-            // An address means nothing else.
+            // An address names exactly one letter.
             let exact = letter.address() == id;
             if exact || found.is_none() {
                 found = Some(letter);
@@ -113,10 +113,10 @@ impl DeadLetters {
         }
     }
 
-    /// Looks whether each id that a filter names is that of a letter.
+    /// Checks that each id in the filter belongs to a letter.
     ///
     /// # Errors
-    /// When one is not; as [`DeadLetters::each`].
+    /// When an id belongs to none; as [`DeadLetters::each`].
     pub async fn check_ids(&self, filter: &DeadFilter) -> Result<(), DeadError> {
         let mut missing: BTreeSet<&String> = filter.ids.iter().collect();
         if !missing.is_empty() {
@@ -132,7 +132,7 @@ impl DeadLetters {
         }
     }
 
-    /// That there is no such letter. The name of a service is asked about.
+    /// The error for a missing letter. If the id is a service's name, it asks whether the service was meant.
     pub(super) async fn not_found(&self, id: &str) -> DeadError {
         let dead = BTreeSet::from([self.names().dead_queue(&self.names().queue(id, None))]);
         let is_word = postrider_grammar::check_word("service", id).is_ok();
@@ -143,10 +143,11 @@ impl DeadLetters {
         }
     }
 
-    /// Removes the letters that are meant; how many.
+    /// Removes the selected letters and returns how many.
     ///
     /// # Errors
-    /// When the broker cannot be reached, or letters that are there were not looked at; what was removed until then is gone.
+    /// When the broker cannot be reached, or not every letter could be read. Letters removed before the error stay
+    /// removed.
     pub async fn delete(&self, filter: &DeadFilter) -> Result<u64, DeadError> {
         let mut deleted = 0;
         for queue in self.queues_for(filter).await? {
@@ -171,11 +172,11 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Gives a letter, named by its address or its message's id, another payload, in the encoding of its media type. It is
-    /// another letter then; its address. The original is kept in `….dead.kept`.
+    /// Replaces the payload of the letter with this address or message id. The new payload is in the encoding of the
+    /// letter's media type. The result is a new letter; returns its address. The original is kept in `….dead.kept`.
     ///
     /// # Errors
-    /// When there is no such letter, or several have this id, or it could not be written; then the original stays.
+    /// When there is no such letter, several have this id, or it could not be written. The original then stays.
     pub async fn replace(&self, id: &str, payload: Bytes) -> Result<String, DeadError> {
         let found = self.one(id).await?;
         let mut walk = Walk::begin(self, &found.queue).await?;
@@ -217,7 +218,7 @@ impl DeadLetters {
         self.forward(letter, edited.rewritten(&letter.queue)).await
     }
 
-    /// The letter at the head of a queue, if there is one. It stays there.
+    /// The first letter of a queue, if there is one. It stays there.
     pub(in crate::operate) async fn first(&self, queue: &str) -> Result<Option<DeadLetter>, DeadError> {
         let mut walk = Walk::begin(self, queue).await?;
         walk.slow(1);

@@ -1,4 +1,4 @@
-//! Dead letters: seen, replayed, edited, deleted, exported.
+//! List, replay, edit, delete and export dead letters.
 
 mod command;
 mod error;

@@ -1,4 +1,4 @@
-//! Where dead letters are.
+//! Finds the dead-letter queues of all services at a broker.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
 
-/// The most letters that are asked for at once, unless somebody says fewer.
+/// The most letters requested at once, unless the caller sets fewer.
 const MOST_IN_WINDOW: u16 = 1_000;
 
-/// How far work on the letters of one queue has come.
+/// Progress of work on the letters of one queue.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadProgress {
     /// The queue.
     pub queue: String,
-    /// How many of its letters were looked at.
+    /// How many of its letters have been read.
     pub looked_at: u64,
-    /// How many there were at the beginning.
+    /// How many letters it had at the beginning.
     pub of: u64,
-    /// How many of all queues were listed, deleted or replayed.
+    /// How many letters of all queues have been listed, deleted or replayed.
     pub done: u64,
 }
 
@@ -32,8 +32,8 @@ type Listener = Box<dyn Fn(&DeadProgress) + Send + Sync>;
 
 /// The dead letters of all services at a broker.
 ///
-/// Letters stay in their queues until what is done with them is certain: a tool that is killed leaves each letter in
-/// the dead-letter queue, in the actor's queue, or in both, never in none.
+/// Letters stay in their queues until the work on them is confirmed. A tool that is killed leaves each letter in the
+/// dead-letter queue, in the actor's queue, or in both, but never in neither.
 ///
 /// ```no_run
 /// # async fn example(bus: postrider::Bus) -> Result<(), postrider::operate::DeadError> {
@@ -55,20 +55,20 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Dead letters at the broker of a bus.
+    /// The dead letters at the broker of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone(), window: MOST_IN_WINDOW, progress: None }
     }
 
-    /// The most letters that are asked for at once. Default: 1 000, and fewer if they are large.
+    /// The most letters requested at once. Default: 1 000, and fewer if they are large.
     #[must_use]
     pub fn window(mut self, letters: u16) -> Self {
         self.window = letters.max(1);
         self
     }
 
-    /// Hears about once a second how far a long piece of work has come.
+    /// Calls the listener about once a second during long work.
     #[must_use]
     pub fn on_progress(mut self, listener: impl Fn(&DeadProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Box::new(listener));
@@ -79,7 +79,7 @@ impl DeadLetters {
         &self.bus.identity.names
     }
 
-    /// The dead-letter queues that stand: of every service that has claimed a domain, and of delayed messages.
+    /// The existing dead-letter queues: of every service that has claimed a domain, and of delayed messages.
     ///
     /// # Errors
     /// When the broker cannot be reached.

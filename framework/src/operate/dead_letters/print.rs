@@ -1,4 +1,4 @@
-//! How dead letters are shown in a shell.
+//! Prints dead letters in a shell.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write as _};
@@ -12,10 +12,10 @@ use crate::operate::dead_letters::place::DeadLetters;
 use crate::operate::output;
 use crate::operate::printable::{cut, json_line, one_line};
 
-/// The most characters of an error in a table.
+/// The most characters of an error in a table row.
 const SHOWN_ERROR: usize = 70;
 
-/// Prints letters as they come.
+/// Prints letters as they arrive.
 pub(super) async fn list(letters: &DeadLetters, filter: &DeadFilter, as_json: bool) -> Result<(), String> {
     let mut head = Some(
         "LETTER        ID                                      AGE  KEY                      REASON       TRY  ERROR",
@@ -38,7 +38,7 @@ pub(super) async fn list(letters: &DeadLetters, filter: &DeadFilter, as_json: bo
     Ok(())
 }
 
-/// One line of a table.
+/// One row of the table.
 pub(super) fn row(letter: &DeadLetter) -> String {
     let age = letter.at().and_then(|at| SystemTime::now().duration_since(at).ok()).map_or("?".into(), age);
     let reason = letter.reason_and_code();
@@ -48,7 +48,7 @@ pub(super) fn row(letter: &DeadLetter) -> String {
     row.trim_end().to_owned()
 }
 
-/// Prints how many letters there are, by queue, key and reason.
+/// Prints the number of letters by queue, key and reason.
 pub(super) async fn count(letters: &DeadLetters, filter: &DeadFilter, as_json: bool) -> Result<(), String> {
     let mut counts: BTreeMap<(String, String, String), u64> = BTreeMap::new();
     let counted = letters.each(filter, |letter| {

@@ -1,4 +1,4 @@
-//! Replays dead letters: the pace, the canary, the confirms.
+//! Replays dead letters: rate, canary, confirms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::operate::dead_letters::place::{DeadLetters, not_moved};
 use crate::operate::dead_letters::walk::Walk;
 use crate::operate::migrate::POLL_INTERVAL;
 
-/// The attempt of a message that is not to be tried again.
+/// The attempt number of a message that must not be retried.
 const LAST_ATTEMPT: u32 = 1_000_000;
-/// How long the letter of a canary that failed may take to come back.
+/// How long a failed canary's letter may take to come back.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the last letter of a window may wait for its turn, well within the broker's consumer time-out of 30 minutes.
+/// How long the last letter of a window may wait for its turn, well within RabbitMQ's consumer timeout of 30 minutes.
 const LONGEST_WINDOW: Duration = Duration::from_secs(600);
-/// The most letters that wait for their confirms at once.
+/// The most letters that wait for confirms at once.
 const BATCH: usize = 64;
-/// About how many bytes of letters wait for their confirms at once.
+/// About how many bytes of letters wait for confirms at once.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// The fewest letters per second: about one a year, which the clock can count.
+/// The lowest rate, about one letter a year. The clock can still count it.
 const SLOWEST: f64 = 1.0 / (366.0 * 86_400.0);
 
 /// How dead letters are replayed.
@@ -38,9 +38,9 @@ const SLOWEST: f64 = 1.0 / (366.0 * 86_400.0);
 pub struct Replay {
     /// The most letters per second. Default: no limit.
     pub rate: Option<f64>,
-    /// Whether one is replayed first, and the others only if it succeeds. Default: no.
+    /// Whether one letter is replayed first, and the others only if it succeeds. Default: no.
     pub canary: bool,
-    /// How long the first one may take to be handled. Default: 60 s.
+    /// How long the first one may take to be handled, its wait in the queue included. Default: 60 s.
     pub canary_timeout: Duration,
 }
 
@@ -50,36 +50,36 @@ impl Default for Replay {
     }
 }
 
-/// What became of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Replayed {
     /// How many letters went back to the queues of their actors.
     pub replayed: u64,
-    /// How many letters the broker took back, because they were held for longer than its consumer time-out; they stay.
+    /// How many letters the broker took back because they were held longer than its consumer timeout; they stay.
     pub taken_back: u64,
-    /// How many letters were there at the beginning and were not looked at, because somebody else took them or has them.
+    /// How many letters were there at the beginning and were not read, because another tool took them or holds them.
     pub not_reached: u64,
-    /// Why the first one failed; the others were left alone.
+    /// Why the first one failed; the others were not touched.
     pub canary_failed: Option<String>,
 }
 
-/// The time between two letters at this rate per second; `None` if it is not a rate.
+/// The time between two letters at this rate per second; `None` if the rate is invalid.
 fn pause_for(rate: f64) -> Option<Duration> {
     let pause = Duration::try_from_secs_f64(1.0 / rate.max(SLOWEST));
     pause.ok().filter(|_| rate > 0.0)
 }
 
-/// A letter that is meant, and the right to settle it.
+/// A selected letter with its receipt.
 type Meant = (DeadLetter, Receipt);
 
-/// One replay.
+/// A replay in progress.
 struct Going<'a> {
     letters: &'a DeadLetters,
     filter: &'a DeadFilter,
     how: &'a Replay,
     done: Replayed,
-    /// Whether one is to be tried before the others.
+    /// Whether one letter must still be tried before the others.
     canary: bool,
     pause: Option<Duration>,
     next: Instant,
@@ -89,10 +89,10 @@ struct Going<'a> {
 
 impl DeadLetters {
     /// Sends letters back to the queues of the actors that gave them up, with the same id, as first attempts. Each is
-    /// removed when the broker has confirmed its copy. Letters that come back meanwhile are left alone.
+    /// removed once the broker has confirmed its copy. Letters that arrive meanwhile are not touched.
     ///
     /// # Errors
-    /// When the broker cannot be reached, or an actor's queue does not stand; the letters stay.
+    /// When the broker cannot be reached, or an actor's queue does not exist; the letters stay.
     pub async fn replay(&self, filter: &DeadFilter, how: &Replay) -> Result<Replayed, DeadError> {
         let now = Instant::now();
         let pause = how.rate.and_then(pause_for);
@@ -117,7 +117,7 @@ impl DeadLetters {
         Ok(going.done)
     }
 
-    /// A queue that is being migrated is about to be removed.
+    /// Refuses a queue that is being migrated: it is about to be removed.
     async fn refuse_migrating(&self, queue: &str) -> Result<(), DeadError> {
         for queue in [queue, queue.strip_suffix(".dead").unwrap_or(queue)] {
             if is_migrating(&*self.bus.broker, queue).await? {
@@ -129,14 +129,14 @@ impl DeadLetters {
 }
 
 impl Going<'_> {
-    /// How many letters are replayed before the broker would take the last of them back.
+    /// How many letters can be replayed before the broker would take the last of them back.
     fn most_in_time(&self) -> u16 {
         let turns = self.pause.map_or(u128::MAX, |pause| LONGEST_WINDOW.as_nanos() / pause.as_nanos().max(1));
         u16::try_from(turns).unwrap_or(u16::MAX)
     }
 
     async fn walk(&mut self, walk: &mut Walk<'_>) -> Result<(), DeadError> {
-        // What is only published again has no handler that could tell how it went.
+        // Delayed messages are only published again; no handler could report the result.
         let has_handler = walk.queue != self.letters.names().dead_queue(&self.letters.names().due());
         let mut bytes = 0;
         while let Some((letter, receipt)) = walk.next().await? {
@@ -146,7 +146,7 @@ impl Going<'_> {
                 continue;
             }
             if !receipt.is_live() {
-                // Held for so long that the broker took it back: it is still there, for the next replay.
+                // Held so long that the broker took it back. It is still there for the next replay.
                 self.done.taken_back += 1;
                 continue;
             }
@@ -168,7 +168,7 @@ impl Going<'_> {
         self.send(walk).await
     }
 
-    /// Sends the letters that are waiting, in order, and removes those whose copies are confirmed.
+    /// Sends the waiting letters in order and removes those whose copies are confirmed.
     async fn send(&mut self, walk: &mut Walk<'_>) -> Result<(), DeadError> {
         let batch = std::mem::take(&mut self.batch);
         if let Some(pause) = self.pause.filter(|_| !batch.is_empty()) {
@@ -202,7 +202,7 @@ impl Going<'_> {
         result
     }
 
-    /// Replays one letter and waits for what becomes of it; why it failed.
+    /// Replays one letter and waits for the result. Returns why it failed.
     async fn try_first(
         &self,
         walk: &mut Walk<'_>,
@@ -224,7 +224,7 @@ impl Going<'_> {
                 walk.keep(&letter, receipt).await?;
                 return Err(not_moved(&letter, error));
             }
-            // It is in the actor's queue; the next consumer handles it.
+            // It is in the actor's queue, for the next consumer.
             Err(RequestError::TimedOut { after, .. }) => {
                 walk.done(&letter, receipt);
                 return Ok(Some(format!("{name} was not handled within {after:?}; it waits in {:?}", letter.home())));
@@ -232,8 +232,8 @@ impl Going<'_> {
             Err(error) => error.to_string(),
         };
         walk.keep(&letter, receipt).await?;
-        // It failed, and perhaps its copy was given up in turn, and is behind all others: then the copy goes, and the
-        // original stays.
+        // It failed, and its copy may have been given up too, behind all other letters. Then the copy is removed and
+        // the original stays.
         let mut until = None;
         loop {
             let patience = if walk.is_through() {

@@ -1,10 +1,10 @@
-//! A walk through all letters of one queue, however many, in bounded memory.
+//! Walks through all letters of one queue, of any number, in bounded memory.
 //!
-//! A broker has no way to look at a message and leave it. So letters are taken and not acknowledged, window by window, each
-//! with a channel of its own; of a letter that is not meant only the right to settle it is kept. At the end the channels are
-//! closed in their order, and the broker puts everything back in its order. Nothing is written anew, so nothing can be lost
-//! or doubled: a tool that is killed leaves the same, only windows may change places. Only what was looked at very often is
-//! written again.
+//! A broker cannot show a message without delivering it. So the walk receives letters in windows, each on a channel of
+//! its own, and does not acknowledge them; of a letter that is not selected it keeps only the receipt. At the end it
+//! closes the channels in order, and the broker requeues everything in order. Nothing is published again, so nothing
+//! can be lost or duplicated. A killed tool leaves the same state, except that windows may change places. Only letters
+//! that have been read very often are published again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,33 +17,34 @@ use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::letter::{DeadLetter, Fnv};
 use crate::operate::dead_letters::place::{DeadLetters, DeadProgress};
 
-/// The letters of the first window: nothing is known of their size yet.
+/// The size of the first window, before the size of the letters is known.
 const FIRST_WINDOW: u16 = 32;
-/// How much larger a window may be than the one before.
+/// The largest factor by which a window may exceed the one before.
 const GROWTH: u16 = 8;
-/// About how many bytes a window may have, by the size of the letters in the one before.
+/// The approximate most bytes in a window, estimated from the letters of the window before.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// The most windows that keep letters: each is a channel, of which RabbitMQ allows 2 047 to a connection by default.
+/// The most windows with unacknowledged letters. Each needs a channel, and RabbitMQ allows 2 047 per connection by
+/// default.
 const MOST_WINDOWS: usize = 1_500;
-/// How long to wait for a letter that is there.
+/// How long to wait for a letter that should be there.
 pub(super) const LETTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the broker may take to put letters back.
+/// How long the broker may take to requeue letters.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long no letter may come back until the others are taken to be gone.
+/// If no letter comes back for this long, the rest are assumed to be gone.
 const RETURN_STALL: Duration = Duration::from_secs(2);
-/// How often the broker is asked whether they are back.
+/// How often the queue is checked for returned letters.
 const RETURN_LOOK: Duration = Duration::from_millis(5);
-/// How long the broker has for the last acknowledgements before their channels are closed.
+/// How long the broker has to process the last acknowledgements before their channels close.
 const LAST_ACKS: Duration = Duration::from_millis(100);
-/// How often it is looked whether letters came back that are done.
+/// The most rounds of looking for done letters that came back.
 const MOST_ROUNDS: usize = 3;
-/// After this number of reads a letter is written anew, because the broker counts deliveries and has a limit.
+/// After this many deliveries a letter is published again, because the broker limits deliveries.
 const MOST_LOOKS: u32 = 100;
-/// How often progress is told.
+/// How often progress is reported.
 const TELL: Duration = Duration::from_secs(1);
 
 struct Window {
-    // Closed before what is kept is dropped: a closed channel gives back in order.
+    // Must close before `kept` is dropped: a closed channel requeues in order.
     consumer: Box<dyn Consumer>,
     kept: Vec<Receipt>,
     size: u16,
@@ -55,22 +56,22 @@ struct Window {
 pub(super) struct Walk<'a> {
     letters: &'a DeadLetters,
     pub(super) queue: String,
-    /// Whether letters that the broker took back are walked through again.
+    /// Whether the walk reads letters again that the broker took back.
     again: bool,
     most: u16,
     /// The size of the next window.
     size: u16,
-    /// Those with letters to be put back, in order.
+    /// Earlier windows with letters to requeue, in order.
     earlier: Vec<Window>,
     current: Option<Window>,
-    /// What was there at the beginning.
+    /// The number of letters at the beginning.
     of: u64,
     looked_at: u64,
     full: bool,
     told: Instant,
-    /// What was met, by the hash of its address.
+    /// The letters that were read, by the hash of their address.
     met: HashMap<u64, Met>,
-    /// With acknowledgements that have not left.
+    /// The channel with acknowledgements that are not flushed.
     acking: Option<Arc<dyn DeliveryChannel>>,
 }
 
@@ -81,8 +82,8 @@ struct Met {
 }
 
 impl Window {
-    /// Keeps what the broker had delivered before the consumer was cancelled and nobody has looked at. It has to be waited for
-    /// like the letters that were looked at: the broker puts it back a moment after the channel is closed.
+    /// Keeps deliveries that arrived before the consumer was cancelled and were not read. `close` must wait for them
+    /// too: the broker requeues them a moment after the channel is closed.
     async fn keep_the_rest(&mut self) {
         while let Ok(Some(Ok(delivery))) = timeout(LETTER_TIMEOUT, self.consumer.next()).await {
             self.kept.push(delivery.receipt);
@@ -110,24 +111,24 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// For work that takes long: letters that the broker took back meanwhile are met again, and windows have at most so many.
+    /// For slow work: reads letters again that the broker took back meanwhile, and limits the size of windows.
     pub(super) fn slow(&mut self, most: u16) {
         self.again = true;
         self.most = self.most.min(most).max(1);
         self.size = self.size.min(self.most);
     }
 
-    /// The next of the letters that were there at the beginning.
+    /// The next letter of those that were there at the beginning.
     pub(super) async fn next(&mut self) -> Result<Option<(DeadLetter, Receipt)>, DeadError> {
         if self.is_through() { Ok(None) } else { self.pull(LETTER_TIMEOUT).await }
     }
 
-    /// Whether all that was there at the beginning was looked at.
+    /// Whether all letters that were there at the beginning have been read.
     pub(super) fn is_through(&self) -> bool {
         self.looked_at >= self.of
     }
 
-    /// The next letter, also one that came since the beginning.
+    /// The next letter, including letters that arrived since the beginning.
     pub(super) async fn pull(&mut self, patience: Duration) -> Result<Option<(DeadLetter, Receipt)>, DeadError> {
         loop {
             if self.current.is_none() && !self.open().await? {
@@ -138,7 +139,7 @@ impl<'a> Walk<'a> {
                 window.cancelled = true;
                 window.consumer.cancel().await;
             }
-            // Somebody else may work on them at the same time; then there are fewer.
+            // Another tool may take letters at the same time, so there may be fewer.
             let Ok(next) = timeout(patience, window.consumer.next()).await else { return Ok(None) };
             let Some(delivery) = next else {
                 self.end_window();
@@ -166,7 +167,7 @@ impl<'a> Walk<'a> {
         self.flush();
     }
 
-    /// Opens the next window. Not if there are too many.
+    /// Opens the next window, unless there are too many.
     async fn open(&mut self) -> Result<bool, DeadError> {
         self.look_for_closed()?;
         self.full = self.earlier.len() >= MOST_WINDOWS;
@@ -181,7 +182,8 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    /// A broker closes a channel that keeps letters for too long (RabbitMQ after 30 minutes), and takes them back.
+    /// Drops closed windows. A broker closes a channel that keeps letters too long (RabbitMQ after 30 minutes) and
+    /// takes them back.
     fn look_for_closed(&mut self) -> Result<(), BrokerError> {
         let (queue, again, mut back) = (&self.queue, self.again, 0);
         let before = self.earlier.len();
@@ -201,11 +203,11 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The letter stays.
+    /// Leaves the letter in the queue.
     pub(super) async fn keep(&mut self, letter: &DeadLetter, receipt: Receipt) -> Result<(), DeadError> {
         if letter.deliveries >= MOST_LOOKS {
-            // It goes to the end, behind all that is walked through. It is not noted as done: its copy has the same address, and
-            // must not be taken for one that came back.
+            // The copy goes to the end of the queue, behind this walk. The letter is not marked as done: its copy has
+            // the same address and would be taken for a letter that came back.
             self.letters.forward(letter, letter.rewritten(&self.queue)).await?;
             receipt.ack();
             return Ok(());
@@ -222,7 +224,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The letter is done, and goes with the next flush.
+    /// Marks the letter as done. The next flush acknowledges it.
     pub(super) fn done(&mut self, letter: &DeadLetter, receipt: Receipt) {
         self.met.entry(hash(letter.address())).or_default().done = true;
         let channel = receipt.ack_with_next_flush();
@@ -233,16 +235,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Acknowledges what is done. Together, because RabbitMQ holds some back if too many come one by one, and forgets them if the
-    /// channel closes meanwhile.
+    /// Acknowledges the done letters together. If too many acknowledgements come one by one, RabbitMQ holds some back,
+    /// and forgets them if the channel closes meanwhile.
     pub(super) fn flush(&mut self) {
         if let Some(channel) = self.acking.take() {
             channel.flush();
         }
     }
 
-    /// Closes windows of which no letter is left, but not the last one: its acknowledgements may be on their way. To be called
-    /// when nothing is held but what is kept.
+    /// Closes earlier windows without letters, except the last one, whose acknowledgements may be on their way. Call it
+    /// only when every letter that was read is kept or done.
     pub(super) async fn close_empty(&mut self) {
         while self.earlier.len() > 1 && self.earlier[self.earlier.len() - 2].kept.is_empty() {
             let mut window = self.earlier.remove(self.earlier.len() - 2);
@@ -250,7 +252,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Tells how far it has come, now and then.
+    /// Reports progress now and then.
     pub(super) fn tell(&mut self, done: u64) {
         if let Some(listener) = self.letters.progress.as_deref().filter(|_| self.told.elapsed() >= TELL) {
             self.told = Instant::now();
@@ -259,7 +261,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// How many letters were there and were not looked at, and why.
+    /// How many letters were there and were not read, and why.
     pub(super) fn left(&self) -> Option<(u64, String)> {
         let left = self.of.saturating_sub(self.looked_at);
         let reason = if self.full {
@@ -270,14 +272,14 @@ impl<'a> Walk<'a> {
         (left > 0).then_some((left, reason))
     }
 
-    /// The end of a piece of work: letters go back, and what was done and what was not reached is said.
+    /// Ends a piece of work: requeues the kept letters and reports what was done and what was not read.
     pub(super) async fn end<T>(self, result: Result<T, DeadError>, done: u64) -> Result<T, DeadError> {
         let (queue, looked_at, left) = (self.queue.clone(), self.looked_at, self.left());
         let rest = self.of.saturating_sub(looked_at);
         let back = self.put_back().await;
         let not_reached = |left, reason| DeadError::NotReached { queue, looked_at, done, left, reason };
         match (result, back, left) {
-            // Nothing was done: the reason is all there is to say.
+            // Nothing was done, so the error alone is enough.
             (Err(error), _, _) if done == 0 => Err(error),
             (Err(error), _, _) => Err(not_reached(rest, error.to_string())),
             (Ok(_), Err(error), _) => Err(error),
@@ -286,17 +288,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The end of a piece of work that needs nothing more of the queue.
+    /// Ends a piece of work that needs no more letters of the queue.
     pub(super) async fn stop(self) -> Result<(), DeadError> {
         self.put_back().await
     }
 
-    /// Puts back what is not done. A letter that is done and comes back all the same, because its acknowledgement was lost with
-    /// its channel, is taken away again: it must not be done twice.
+    /// Requeues what is not done. A done letter comes back if its acknowledgement was lost with its channel. It is
+    /// removed again, so that it is not done twice.
     async fn put_back(mut self) -> Result<(), DeadError> {
         for _ in 0..MOST_ROUNDS {
             let kept = self.close().await?;
-            // Of letters with one address nobody could say which came back.
+            // Letters that share an address cannot be told apart, so they are left out.
             let once = self.met.drain().filter(|(_, met)| met.done && met.times == 1);
             let done: HashSet<u64> = once.map(|(hash, _)| hash).collect();
             let ready = self.ready().await?;
@@ -315,8 +317,7 @@ impl<'a> Walk<'a> {
         self.close().await.map(drop)
     }
 
-    /// Lets the letters go back to their places, and waits until they are there, so that whoever looks next finds them; how
-    /// many.
+    /// Requeues the kept letters and waits until they are back, so that the next reader finds them. Returns how many.
     async fn close(&mut self) -> Result<u64, DeadError> {
         if let Some(mut window) = self.current.take() {
             if !window.cancelled {
@@ -331,11 +332,11 @@ impl<'a> Walk<'a> {
         }
         let until = Instant::now() + RETURN_TIMEOUT;
         let mut kept = 0;
-        // What closes gives back in order; giving back one by one would turn it round. One window is back before the next
-        // closes, because the broker (RabbitMQ 4.0) may put back the later one first.
+        // Closing a channel requeues in order; requeuing one by one would reverse the order. Each window must be back
+        // before the next closes, because RabbitMQ 4.0 may put the later one back first.
         for mut window in std::mem::take(&mut self.earlier) {
             let back = window.kept.len() as u64;
-            // Others may have come meanwhile: they must not be taken for those that go back.
+            // Letters that arrived meanwhile must not be counted as returned.
             let before = if back == 0 { 0 } else { self.ready().await? };
             window.consumer.close().await;
             if back > 0 {
@@ -346,13 +347,13 @@ impl<'a> Walk<'a> {
         Ok(kept)
     }
 
-    /// How many letters are in the queue and with no consumer.
+    /// How many letters in the queue are not delivered to a consumer.
     async fn ready(&self) -> Result<u64, DeadError> {
         Ok(self.letters.bus.broker.inspect(&self.queue).await?.map_or(0, |state| state.ready))
     }
 
-    /// Waits until this number of letters is in the queue again. Not for ever: somebody else may have taken them. How many consume
-    /// the queue does not tell, because RabbitMQ counts our own consumer until its letters are back.
+    /// Waits until the queue has this many letters again, but not for ever: others may have taken them. The number of
+    /// consumers is no help, because RabbitMQ counts our own consumer until its letters are back.
     async fn are_back(&self, letters: u64, until: Instant) -> Result<(), DeadError> {
         let (mut most, mut stalled) = (0, Instant::now() + RETURN_STALL);
         while Instant::now() < until.min(stalled) {
@@ -369,7 +370,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The hash of an address without its number: as many letters as there are would be too many texts.
+/// The hash of an address without its number. The addresses of all letters would take too much memory as text.
 fn hash(address: &str) -> u64 {
     let given = address.split('.').next().unwrap_or_default();
     Fnv::of(given.as_bytes())

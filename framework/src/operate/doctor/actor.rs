@@ -1,4 +1,4 @@
-//! What the actors of one service promise.
+//! Checks the actors of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -12,10 +12,10 @@ use crate::operate::dead_letters::{DeadError, DeadLetters, age};
 use crate::operate::doctor::examine::Doctor;
 use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
-/// Words of a policy that lose or refuse messages of a queue that promises to keep them.
+/// Policy keys that lose or refuse messages of a queue that promises to keep them.
 const BREAKING_POLICIES: [&str; 5] = ["delivery-limit", "message-ttl", "max-length", "max-length-bytes", "expires"];
 
-/// Lanes by process, so that those of a process with several services are named once.
+/// Findings on lanes by process, so that a process with several services is listed once.
 pub(super) type Lanes = BTreeMap<String, Vec<Finding>>;
 
 impl Doctor {
@@ -32,7 +32,7 @@ impl Doctor {
         for report in reports {
             lanes.entry(report.instance.clone()).or_insert_with(|| lanes_of(report, &source));
         }
-        // Instances of different versions may differ; each shape is looked at once.
+        // Instances of different versions may differ; each distinct report is checked once.
         let mut actors: Vec<ActorReport> = Vec::new();
         for actor in reports.iter().flat_map(|report| &report.actors) {
             let same = |other: &ActorReport| other.queues == actor.queues && other.name == actor.name;
@@ -119,7 +119,7 @@ impl Doctor {
         self.names().query_queue(&self.names().queue(service, queue))
     }
 
-    /// The reason why a queue that stands is not the one that is declared.
+    /// Why an existing queue differs from its declaration; `None` if it does not.
     async fn equal(&self, queue: &Queue) -> Result<Option<String>, DeadError> {
         match self.broker().compare(&Topology::of_queues([queue.clone()])).await {
             Ok(()) => Ok(None),
@@ -129,7 +129,7 @@ impl Doctor {
         }
     }
 
-    /// What only the management API shows: policies, replicas, bindings.
+    /// Checks that need the management API: policies, replicas, bindings.
     async fn managed(&self, report: &QueueReport, findings: &mut Vec<Finding>) {
         let names = ["policies", "replicas", "bindings"];
         let Some(management) = self.management.clone() else {
@@ -192,7 +192,7 @@ impl Doctor {
         Ok(())
     }
 
-    /// How many dead letters wait.
+    /// Counts the dead letters in a queue.
     pub(super) async fn letters(&self, queue: &str) -> Result<Option<Finding>, DeadError> {
         let check =
             Check { name: "dead letters", subject: queue, source: "queue.declare-ok, basic.deliver of the first" };
@@ -210,13 +210,13 @@ impl Doctor {
         Ok(Some(check.warning(text)))
     }
 
-    /// What goes into a queue, in one line.
+    /// A recorded subscription in one line.
     fn shown(&self, recorded: &serde_json::Value) -> String {
         let subscription = self.broker().recorded_subscription(recorded);
         subscription.map_or_else(|| recorded.to_string(), |subscription| record::shown(self.broker(), &subscription))
     }
 
-    /// Bindings that were declared once and that no running process wants.
+    /// Finds bindings that were declared once and that no running process wants.
     async fn stale(&self, service: &str, actors: &[ActorReport], findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let source = format!("the message in {}", self.names().topology(service));
         let check = Check { name: "stale bindings", subject: service, source: &source };
@@ -247,7 +247,7 @@ impl Doctor {
     }
 }
 
-/// AMQP does not show bindings; each process declares its own again and again, and says when it last could.
+/// AMQP does not show bindings. Each process redeclares its own regularly and reports when it last succeeded.
 fn bound(queue: &QueueReport, reports: &[ProcessReport], source: &str) -> Finding {
     let check = Check { name: "bindings", subject: &queue.name, source };
     let ours =

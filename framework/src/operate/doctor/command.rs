@@ -26,7 +26,7 @@ pub(in crate::operate) struct DoctorArgs {
     json: bool,
 }
 
-/// Examines, and prints what was found.
+/// Runs the doctor and prints its findings.
 ///
 /// # Errors
 /// One sentence, when a promise is broken.

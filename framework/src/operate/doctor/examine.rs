@@ -24,8 +24,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long running processes may take to answer.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// Compares a running system, and the broker, with what the actors promise. Nothing that stands is changed, and
-/// nothing that is missing is made.
+/// Checks whether a running system and the broker keep the promises of the actors. It changes nothing that exists and
+/// creates nothing that is missing.
 ///
 /// ```no_run
 /// # async fn example(bus: postrider::Bus) -> Result<(), Box<dyn std::error::Error>> {
@@ -43,20 +43,20 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    /// Examines what is at the broker of a bus.
+    /// A doctor for the broker of a bus.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
         Self { bus: bus.clone(), management: None, window: WINDOW }
     }
 
-    /// Asks the management API too, for what AMQP does not show.
+    /// Uses the management API too, for what AMQP does not show.
     #[must_use]
     pub fn management(mut self, management: Management) -> Self {
         self.management = Some(management);
         self
     }
 
-    /// Waits so long for the answers of running processes. Default: 2 s.
+    /// How long to wait for the answers of running processes. Default: 2 s.
     #[must_use]
     pub fn waiting(mut self, window: Duration) -> Self {
         self.window = window;
@@ -71,10 +71,10 @@ impl Doctor {
         &self.bus.identity.names
     }
 
-    /// Every check, and how it ended.
+    /// Runs every check and returns the results.
     ///
     /// # Errors
-    /// When the broker cannot be reached; what it refuses is a finding.
+    /// When the broker cannot be reached. A refusal by the broker is a finding.
     pub async fn examine(&self) -> Result<Vec<Finding>, DeadError> {
         let mut findings = vec![self.confirms().await];
         let publishes = findings[0].verdict == super::Verdict::Ok;
@@ -107,7 +107,7 @@ impl Doctor {
         let source = "basic.publish to the default exchange, basic.ack";
         let check = Check { name: "confirms", subject: "broker", source };
         let began = Instant::now();
-        // A broker that is short of memory still takes the first message of a connection.
+        // A broker that is short of memory still takes the first message of a connection, so two are sent.
         let probed = match self.probe(began + CONFIRM_TIMEOUT).await {
             Ok(()) => self.probe(began + CONFIRM_TIMEOUT).await,
             error => error,
@@ -126,7 +126,7 @@ impl Doctor {
     async fn probe(&self, deadline: Instant) -> Result<(), SendError> {
         let probe = Addressed {
             mandatory: false,
-            // Nobody has such a queue: the message is confirmed and gone.
+            // No such queue exists: the broker confirms the message and drops it.
             ..Addressed::to_queue(
                 format!("{}.doctor.{}", self.names().namespace(), MessageId::new()),
                 Envelope::note(MediaType::BYTES, Bytes::new()),
@@ -141,7 +141,7 @@ impl Doctor {
         let shared = crate::inbound::shared_sources();
         let missing = self.broker().absent(&shared).await?;
         if !missing.is_empty() {
-            // A new one has no bindings.
+            // A newly declared exchange has no bindings, so restart all services.
             let missing = missing.join(", ");
             return Ok(check.problem(format!("missing: {missing}; restart all services, which declare and bind them")));
         }
@@ -151,7 +151,7 @@ impl Doctor {
         })
     }
 
-    /// The levels of delays are declared before the first delay, all together.
+    /// Checks the delay levels. They are all declared before the first delay.
     async fn delays(&self, findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let source = "exchange.declare and queue.declare (passive), then equal";
         let check = Check { name: "delays", subject: &self.names().delay_out(), source };
@@ -187,7 +187,7 @@ impl Doctor {
         Ok(())
     }
 
-    /// What the running processes of a service say; a finding if there are none.
+    /// The reports of a service's running processes; a finding if there are none.
     async fn ask(&self, service: &str, publishes: bool) -> Result<Vec<ProcessReport>, Finding> {
         let source = format!("answers on channel {service}:{CONTROL}");
         let check = Check { name: "process", subject: service, source: &source };
@@ -201,7 +201,7 @@ impl Doctor {
         }
     }
 
-    /// A service that does not answer: only what it recorded can be looked at.
+    /// Checks a service that does not answer. Only its record can be examined.
     async fn absent(&self, service: &str, mut said: Finding, findings: &mut Vec<Finding>) -> Result<(), DeadError> {
         let recorded = record::read(self.broker(), self.names(), service).await?;
         let recorded = recorded.unwrap_or_default();

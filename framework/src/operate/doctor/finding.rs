@@ -1,4 +1,4 @@
-//! A finding, and how it was reached.
+//! A finding, and the check that produced it.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use serde::Serialize;
 
 use crate::broker::BrokerError;
 
-/// Of a queue whose messages may be elsewhere.
+/// The text for a queue whose messages may be in a temporary queue.
 pub(super) const NOT_FINISHED: &str =
     "its migration is not finished; finish it with the `topology migrate` that began it";
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As promised.
+    /// The promise is kept.
     Ok,
-    /// Nothing is broken, but somebody should look.
+    /// Nothing is broken, but a person should look.
     Warning,
     /// A promise is broken.
     Problem,
-    /// It could not be seen; the text says what is needed.
+    /// It could not be checked; the text says what is needed.
     NotChecked,
 }
 
@@ -35,23 +35,23 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One row of what the doctor says.
+/// One row of the doctor's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How it ended.
+    /// The result.
     pub verdict: Verdict,
     /// What was checked: `durability`, `confirms`, `claim` and so on.
     pub check: &'static str,
-    /// Of what: a queue, a domain, a lane.
+    /// The subject: a queue, a domain, a lane.
     pub subject: String,
     /// What was found, and what to do.
     pub text: String,
-    /// The frame or query it was learnt from.
+    /// The frame or query that the finding comes from.
     pub source: String,
 }
 
-/// A check of something, by a frame or query.
+/// A check of a subject by a frame or query.
 pub(super) struct Check<'a> {
     pub(super) name: &'static str,
     pub(super) subject: &'a str,
@@ -85,7 +85,7 @@ impl Check<'_> {
         self.ended(Verdict::NotChecked, text)
     }
 
-    /// What the broker refused: a problem, or only a right that the user does not have.
+    /// The broker refused: a problem, unless only the user's permission is missing.
     pub(super) fn refused(&self, error: &BrokerError, right: &str) -> Finding {
         match error {
             BrokerError::Forbidden { reason } => {
@@ -95,7 +95,7 @@ impl Check<'_> {
         }
     }
 
-    /// What only the management API knows.
+    /// A check that needs the management API.
     pub(super) fn needs_management(&self) -> Finding {
         self.not_checked("not checked (needs --management URL)")
     }

@@ -1,4 +1,4 @@
-//! Compares a running system, and the broker, with what the actors promise.
+//! Checks whether a running system and the broker keep the promises of the actors.
 
 mod actor;
 mod command;

@@ -22,7 +22,7 @@ pub(super) enum DomainCommand {
     },
 }
 
-/// Carries out a command.
+/// Runs a command.
 ///
 /// # Errors
 /// One sentence.
@@ -41,7 +41,7 @@ async fn list_domains(broker: &dyn Broker, as_json: bool) -> Result<(), String> 
         if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {
             continue;
         }
-        // Claiming it as its owner would changes nothing if it is, and is refused if it is somebody else's.
+        // Comparing the claim under this owner succeeds if the owner is right, and fails with `DomainOwned` if not.
         match broker.compare(&claimed).await {
             Ok(()) => standing.push(claim),
             Err(BrokerError::DomainOwned { .. }) => {}
@@ -61,7 +61,7 @@ async fn list_domains(broker: &dyn Broker, as_json: bool) -> Result<(), String> 
 
 async fn release_domain(broker: &dyn Broker, names: &Names, domain: &str) -> Result<(), String> {
     postrider_grammar::check_word("domain", domain).map_err(|error| error.to_string())?;
-    // Whoever declared it.
+    // The owner does not matter.
     let claim = Claim { domain: domain.to_owned(), service: String::new() };
     let claimed = Topology { claims: vec![claim], ..Topology::default() };
     if !broker.absent(&claimed).await.map_err(|error| error.to_string())?.is_empty() {

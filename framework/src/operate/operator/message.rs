@@ -1,4 +1,4 @@
-//! What messages from the shell are made of, and how they are shown.
+//! Builds messages from command-line arguments and prints messages.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl MessageArgs {
     }
 }
 
-/// A payload for people: JSON and MessagePack as JSON, text as it is, anything else by its size.
+/// A payload for display: JSON and MessagePack as JSON, text as it is, anything else by its size.
 pub(super) fn shown(envelope: &Envelope) -> String {
     let limits = codec::Limits::default();
     match Codec::for_media_type(&envelope.media_type) {

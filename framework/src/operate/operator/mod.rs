@@ -31,7 +31,7 @@ use crate::operate::output::{self, failed};
 use crate::operate::printable;
 use crate::operate::service::process::{on_runtime, or_signal};
 
-/// How long the operator's program tries to reach the broker.
+/// How long the program tries to reach the broker.
 const REACH: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
@@ -149,7 +149,7 @@ async fn run(cli: Cli) -> Result<(), String> {
     let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
         .await
         .map_err(|error| told(&config, &error))?;
-    // What is examined must not be mended before.
+    // The doctor must see the broker unrepaired, so declare nothing before it runs.
     let declares = !matches!(cli.command, Command::Doctor(_));
     let bus = open_bus(&config, &broker, declares).await.map_err(|error| error.to_string());
     let result = match bus {
@@ -163,7 +163,8 @@ async fn run(cli: Cli) -> Result<(), String> {
 async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> Result<Bus, BrokerError> {
     if declares {
         match broker.declare(&crate::inbound::shared_sources()).await {
-            // Services have declared them; what this user may not do is told when it is about to be done.
+            // Services have declared the topology. If the user lacks a permission, the operation that needs it reports
+            // so.
             Ok(()) | Err(BrokerError::Forbidden { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -189,7 +190,7 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
             let options = message.options()?;
             printed(bus.send_key_with(&key, message.payload()?, |_| options).await)
         }
-        // The operator may act for any service.
+        // The operator may publish for any service.
         Command::Publish { key, message } => {
             let options = message.options()?.as_owner();
             printed(bus.publish_key_with(&key, message.payload()?, |_| options).await)

@@ -1,4 +1,4 @@
-//! What holds for any command line of the operator's program, as far as nothing is sent.
+//! Properties of every command line of the `postrider` program, without sending anything.
 
 use clap::CommandFactory as _;
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ fn message_of(command: Command) -> Option<MessageArgs> {
     }
 }
 
-/// What becomes of a message that is to be sent, up to the broker.
+/// Builds the message of a command line, without sending it.
 fn composed(message: &MessageArgs) -> Result<(), String> {
     let identity = Identity { media_type: MediaType::JSON, ..Identity::plain("operator", "operator") };
     let options = message.options()?;

@@ -34,7 +34,7 @@ pub(super) enum Guaranteed {
     AtMostOnce,
 }
 
-/// Carries out a command.
+/// Runs a command.
 ///
 /// # Errors
 /// One sentence.
@@ -54,8 +54,8 @@ pub(super) async fn obey(command: TopologyCommand, bus: &Bus, config: &Config) -
     Ok(())
 }
 
-/// Whether the queue is an actor's: then the word after the actor, if it is not its main queue. Others have arguments
-/// that never change.
+/// Checks that the queue is an actor's and returns the word after the actor, if it is not its main queue. Other queues
+/// have arguments that never change.
 fn of_actor<'a>(names: &Names, queue: &'a str) -> Result<Option<&'a str>, String> {
     let refused = || {
         format!(

@@ -1,4 +1,4 @@
-//! Ends a process when one of its limits is reached.
+//! Stops a process when one of its limits is reached.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use crate::app::config::RunLimits;
 use crate::app::running::Running;
 
-/// How often the limits are looked at.
+/// How often the limits are checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a process ends by itself.
+/// Why a process stops by itself.
 pub(super) enum Reached {
-    /// As was asked for.
+    /// A limit that was set was reached.
     Limit(String),
-    /// A message failed, and the process was to end then.
+    /// A message failed, and the process was to stop at the first failure.
     Failure,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn reached(running: &Running, limits: RunLimits) -> Reached {
     }
 }
 
-/// Resident memory, where the system tells it (`/proc`, Linux).
+/// Resident memory, where the system reports it (`/proc`, Linux).
 fn resident_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,4 @@
-//! The program that every service is. Its `main` may run inside a runtime already, as with `#[tokio::main]`.
+//! The `main` of every service binary. It may be called inside a runtime, as with `#[tokio::main]`.
 
 mod limits;
 pub(in crate::operate) mod process;
@@ -11,19 +11,19 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use crate::app::builder::App;
 use crate::operate::output;
 
-/// Runs a service binary: `run` (the default), `list`, `topology`. `--help` says more. Blocks until the process is
-/// to end; the exit code is 0 when it ended as asked, 1 when something failed, 2 when the command line is wrong, 141 when
-/// nobody reads what it prints.
+/// Runs a service binary: `run` (the default), `list`, `topology`; see `--help`. Blocks until the process is to end.
+/// The exit code is 0 when it ended as requested, 1 when something failed, 2 when the command line is wrong, 141 when
+/// the reader of its output is gone.
 ///
-/// It brings its runtime: write `fn main() -> ExitCode`, without `#[tokio::main]`. Inside a runtime with several threads it runs on a thread of its own
-/// and blocks the one that calls it; inside one with a single thread, which would stand still meanwhile, it refuses. There
-/// [`App::start`] starts the app and waits for nothing.
+/// It brings its own runtime: write `fn main() -> ExitCode`, without `#[tokio::main]`. Inside a runtime with several
+/// threads it runs on a thread of its own and blocks the calling thread. Inside a runtime with a single thread, which
+/// it would block, it refuses. There, [`App::start`] starts the app without blocking.
 #[must_use]
 pub fn main(app: App) -> ExitCode {
     beside(app, process::main)
 }
 
-/// Runs the program where it can have a runtime of its own.
+/// Runs the program on a thread where it can have its own runtime.
 fn beside(app: App, program: fn(App) -> ExitCode) -> ExitCode {
     let Ok(outer) = Handle::try_current() else { return program(app) };
     let name = app.name.clone();

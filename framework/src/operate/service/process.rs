@@ -1,4 +1,4 @@
-//! The life of a service binary: command line, configuration, log, signals, exit code.
+//! Runs a service binary: command line, configuration, log, signals, exit code.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::operate::service::limits::{Reached, reached};
 use crate::operate::service::signals::Signals;
 use crate::operate::topology;
 
-/// How long the end of a process may take that has not started yet.
+/// How long a process that has not started yet may take to end.
 const END_AT_START: Duration = Duration::from_millis(1_800);
 
-/// Runs a service binary on the calling thread, as [`crate::operate::main`] says.
+/// Runs a service binary on the calling thread; see [`crate::operate::main`].
 pub(super) fn main(mut app: App) -> ExitCode {
     let name = app.name.clone();
     let cli: Cli = parse();
@@ -47,7 +47,7 @@ pub(in crate::operate) fn on_runtime<F: Future>(future: F) -> Result<F::Output, 
     runtime.map(|runtime| runtime.block_on(future)).map_err(|error| format!("no runtime: {error}"))
 }
 
-/// What a command is done with, or the exit code of a program that a signal ended, as a shell shows it.
+/// The command's result, or the exit code of a program that a signal ended, as a shell reports it.
 pub(in crate::operate) async fn or_signal<T>(command: impl Future<Output = T>) -> Result<T, ExitCode> {
     let mut signals = Signals::listen();
     tokio::select! {

@@ -1,5 +1,5 @@
-//! What ends a program from outside. They are heard from the very start: as process 1 of a container a program that has not
-//! asked for SIGTERM never gets it.
+//! Signals that end a program. It listens from the very start, because as process 1 of a container a program without a
+//! handler never gets SIGTERM.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,12 +10,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on. Needs a runtime.
+    /// Starts to listen. Needs a runtime.
     pub(super) fn listen() -> Self {
         Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
     }
 
-    /// The next one: its name and number; for ever where signals cannot be heard.
+    /// The next signal's name and number. Waits for ever where signals are not available.
     pub(super) async fn next(&mut self) -> (&'static str, u8) {
         async fn one(signal: &mut Option<Signal>) {
             let heard = match signal {

@@ -1,4 +1,4 @@
-//! Scenarios about replies.
+//! Scenarios for answers on the delivery's channel.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use super::Bench;
 use super::bench::{addressed, next, sorted, text, to};
 use crate::broker::{Addressed, Answered, Consumer, Delivery, Publication, Queue};
 
-/// How long an answer may be on its way.
+/// How long sending an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A queue of questions, one of answers, and questions in the first one.
+/// A queue with questions and an empty queue for answers.
 async fn questions(bench: &Bench, questions: usize) -> (Queue, Queue) {
-    // A quorum queue of RabbitMQ loses what a channel without confirms sent right before it closed.
+    // A quorum queue of RabbitMQ loses messages that a channel without confirms sent right before it closed.
     let (asked, answers) = (bench.queue("asked"), Queue::on_one_node(bench.name("answers")));
     bench.declare_queues(&[&asked, &answers]).await;
     let publisher = bench.publisher().await;
@@ -28,7 +28,7 @@ fn answer(queue: &Queue, payload: &str) -> Addressed {
     Addressed { mandatory: false, ..addressed(to(queue), payload) }
 }
 
-/// Waits until an answer has left, if it has not.
+/// Waits until an answer has been sent.
 async fn left(consumer: &mut Box<dyn Consumer>, answered: Answered, number: u64) {
     match answered {
         Answered::Left => {}
@@ -49,7 +49,7 @@ pub(super) async fn an_answer_leaves_on_the_channel_of_its_question_and_settles_
         left(&mut consumer, answered, number).await;
     }
     first.receipt.ack();
-    // The channel ends before the second one is settled.
+    // The channel ends before the second delivery is settled.
     drop((second, consumer));
     assert_eq!(bench.drain(&answers).await, ["0", "1"]);
     assert_eq!(bench.drain(&asked).await, ["1"]);

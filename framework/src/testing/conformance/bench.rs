@@ -1,4 +1,4 @@
-//! What scenarios use: two connections and names of their own.
+//! The bench of a scenario: two connections and unused names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::broker::{
 };
 use crate::message::{Envelope, Key, Kind, MediaType, MessageId, Name};
 
-/// How long something that must happen may take.
+/// How long an expected event may take.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long nothing must happen to count as not happening.
+/// How long to watch that an event does not happen.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Two connections to one broker, and names that nobody else uses.
+/// Two connections to one broker, and names that no other test uses.
 pub struct Bench {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) other: Arc<dyn Broker>,
@@ -25,10 +25,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A namespace that nobody else uses.
+    /// A namespace that no other test uses.
     ///
     /// # Panics
-    /// Never: what it makes is a word.
+    /// Never: the generated name is a valid word.
     #[must_use]
     pub fn names() -> Names {
         let id = MessageId::new();
@@ -80,7 +80,7 @@ impl Bench {
         self.open(queue, prefetch, false).await
     }
 
-    /// A consumer whose deliveries are answered on its channel.
+    /// A consumer for deliveries that are answered on their channel.
     pub(super) async fn consume_for_answers(&self, queue: &Queue, prefetch: u16) -> Box<dyn Consumer> {
         self.open(queue, prefetch, true).await
     }
@@ -90,7 +90,7 @@ impl Bench {
         self.broker.consume(&spec).await.expect("a consumer opens")
     }
 
-    /// The payloads that are in a queue, in order, taken out of it.
+    /// Takes all messages out of a queue and returns their payloads in order.
     pub(super) async fn drain(&self, queue: &Queue) -> Vec<String> {
         let mut consumer = self.consume(queue, 100).await;
         let mut payloads = Vec::new();
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// Queues that take messages of a kind with these keys.
+/// Queues subscribed to a kind with these keys.
 pub(super) fn subscribed(kind: Kind, keys: &[(&str, &Queue)]) -> Topology {
     let mut topology = Topology { sources: vec![Source::Kind(kind)], ..Topology::default() };
     for (key, queue) in keys {
@@ -116,7 +116,7 @@ pub(super) fn subscribed(kind: Kind, keys: &[(&str, &Queue)]) -> Topology {
     topology
 }
 
-/// Straight to a queue.
+/// The address of a queue.
 pub(super) fn to(queue: &Queue) -> To {
     To::Queue(queue.name.as_str().into())
 }
@@ -138,12 +138,12 @@ pub(super) fn text(delivery: &Delivery) -> String {
     String::from_utf8_lossy(&delivery.envelope.payload).into_owned()
 }
 
-/// The next delivery, which must come.
+/// The next delivery, which must arrive.
 pub(super) async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     next_within(consumer, EVENT_TIMEOUT).await.expect("a delivery comes")
 }
 
-/// That no delivery comes.
+/// Asserts that no delivery arrives.
 pub(super) async fn nothing(consumer: &mut Box<dyn Consumer>) {
     let extra = next_within(consumer, SILENCE).await;
     assert!(extra.is_none(), "a delivery that must not come: {extra:?}");

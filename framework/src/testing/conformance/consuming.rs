@@ -1,4 +1,4 @@
-//! Scenarios about consuming and settling.
+//! Scenarios for consuming and settling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ pub(super) async fn an_expired_message_is_not_delivered(bench: Bench) {
     Arc::make_mut(&mut message.envelope).expiration = Some(Duration::from_millis(50));
     bench.try_publish(&publisher, message).await.expect("the message is taken");
     bench.publish(&publisher, to(&queue), "lasting").await;
-    // Time itself is what is waited for.
+    // The expiration needs real time to pass.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(bench.drain(&queue).await, ["lasting"]);
 }

@@ -1,4 +1,4 @@
-//! Scenarios about claims, queues and subscriptions.
+//! Scenarios for claims, queues and subscriptions.
 
 use super::Bench;
 use super::bench::{next, subscribed, text, to};

@@ -1,4 +1,5 @@
-//! The suite that every broker adapter passes: RabbitMQ's, and the in-process broker with the same capabilities.
+//! The conformance suite for broker adapters. RabbitMQ's passes it, and so does the in-process broker with the same
+//! capabilities.
 //!
 //! An adapter's own test is a few lines:
 //!
@@ -36,26 +37,26 @@ pub use bench::Bench;
 
 use crate::broker::{Capabilities, Need};
 
-/// One behaviour that an adapter must show.
+/// A behaviour that an adapter must show.
 pub struct Scenario {
     /// The behaviour, as a fact.
     pub name: &'static str,
-    /// What it needs of the broker.
+    /// The capabilities it needs.
     pub needs: &'static [Need],
     run: fn(Bench) -> BoxFuture<'static, ()>,
 }
 
 impl Scenario {
-    /// What a broker lacks for it. Such a scenario is not run, and is listed as "not on this broker".
+    /// The needs that a broker does not meet. Such a scenario is skipped and listed as "not on this broker".
     #[must_use]
     pub fn lacking(&self, capabilities: &Capabilities) -> Vec<Need> {
         self.needs.iter().copied().filter(|need| !capabilities.meet(*need)).collect()
     }
 
-    /// Runs it.
+    /// Runs the scenario.
     ///
     /// # Panics
-    /// When the adapter behaves otherwise; the text says how.
+    /// When the adapter behaves differently; the text says how.
     pub async fn run(&self, bench: Bench) {
         (self.run)(bench).await;
     }
@@ -71,10 +72,10 @@ macro_rules! scenarios {
     };
 }
 
-/// How long the delays of the suite are at most.
+/// The longest delay in the suite.
 const LONGEST_DELAY: Duration = Duration::from_millis(300);
 
-/// What brokers state that they can do, and which scenarios are not on which, as a table in Markdown.
+/// The stated capabilities of brokers, and the scenarios that each must skip, as a table in Markdown.
 #[must_use]
 pub fn matrix(brokers: &[(&str, Capabilities)]) -> String {
     let line = |first: &str, others: Vec<String>| format!("| {first} | {} |\n", others.join(" | "));

@@ -1,4 +1,4 @@
-//! Scenarios about publishing, routing and confirms.
+//! Scenarios for publishing, routing and confirms.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::broker::{
 };
 use crate::message::{ContentEncoding, Envelope, Headers, Kind, Name, ReplyTo, Value};
 
-/// To a command's key.
+/// The address of a command's key.
 fn command(key: &str) -> To {
     To::key(Kind::Command, &key.into())
 }
@@ -198,7 +198,7 @@ pub(super) async fn properties_headers_and_payload_arrive_as_they_left(bench: Be
     let mut consumer = bench.consume(&queue, 1).await;
     let delivery = next(&mut consumer).await;
     let mut arrived = (*delivery.envelope).clone();
-    // What the broker adds is its own.
+    // Ignore headers that the broker adds.
     arrived.headers.retain(|name| !name.starts_with("x-"));
     assert_eq!(arrived.headers, sent.headers);
     arrived.headers = sent.headers.clone();

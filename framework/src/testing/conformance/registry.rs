@@ -1,4 +1,4 @@
-//! Scenarios about what all processes of a namespace know beside messages.
+//! Scenarios for the registry.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) async fn a_note_is_replaced_only_by_who_knows_it(bench: Bench) {
     assert!(other.set_note(&name, Some(first), second.to_vec().into()).await.expect("written"));
     assert!(!registry.set_note(&name, Some(first), b"[3]".to_vec().into()).await.expect("the broker answers"));
     assert_eq!(registry.note(&name).await.expect("the broker answers").as_deref(), Some(second));
-    // Of two at once one is told that it came too late.
+    // Of two concurrent writes, one is told that it came too late.
     let (one, two) = tokio::join!(
         registry.set_note(&name, Some(second), b"[4]".to_vec().into()),
         other.set_note(&name, Some(second), b"[5]".to_vec().into()),

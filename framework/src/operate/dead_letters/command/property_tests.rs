@@ -1,4 +1,4 @@
-//! What holds for any command line about dead letters.
+//! Properties of every command line about dead letters.
 
 use clap::Parser;
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ proptest! {
             Ok(Cli { command: DeadCommand::Replay { which, all, .. } | DeadCommand::Delete { which, all } }) => {
                 let nothing_said = which.ids.is_empty() && which.service.is_none() && which.key.is_none();
                 if let Ok(filter) = which.meant(all) {
-                    // Nobody deletes everything by saying nothing.
+                    // A command without a filter must not select everything.
                     let says = filter.queue.is_some() || filter.error.is_some() || filter.reason.is_some()
                         || filter.newer_than.is_some() || filter.older_than.is_some() || !nothing_said;
                     prop_assert!(says != all);

@@ -1,4 +1,4 @@
-//! What holds for whatever lies in a dead-letter queue.
+//! Properties of every message in a dead-letter queue.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ proptest! {
         prop_assert_eq!(letter.home(), "postrider.invoice");
         prop_assert!(DeadFilter::all().takes(&letter) && DeadFilter::id(letter.address()).takes(&letter));
         prop_assert_eq!(DeadFilter::id(letter.id()).takes(&letter), !letter.id().is_empty());
-        // It can be typed, and is the same at the next look.
+        // An address can be typed and stays the same.
         prop_assert!(!letter.address().is_empty() && letter.address().bytes().all(|b| b.is_ascii_alphanumeric()));
         let again = DeadLetter::of("postrider.invoice.dead", &delivery);
         prop_assert_eq!(again.address(), letter.address());
@@ -44,7 +44,7 @@ proptest! {
         prop_assert_eq!(json["id"].as_str(), Some(letter.id()));
         prop_assert_eq!(json["key"].as_str(), Some(letter.key()));
         prop_assert!(json["headers"].as_object().is_some_and(|headers| headers.keys().all(|name| !is_reserved_header(name))));
-        // What is exported is one line.
+        // An exported letter is one line.
         let line = json.to_string();
         prop_assert!(!line.contains('\n') && serde_json::from_str::<Json>(&line).is_ok());
         let shown = format!("{letter:?}");
