@@ -36,6 +36,46 @@ impl Bus {
         Self { outlet, identity, broker }
     }
 
+    /// Sends a command to its owner.
+    ///
+    /// # Errors
+    /// [`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query.
+    pub async fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
+        self.send_with(command, defaults).await
+    }
+
+    /// [`Bus::send`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::send`].
+    pub async fn send_with<M: Command + Serialize>(
+        &self,
+        command: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.typed(command, options).await
+    }
+
+    /// Publishes an event to its subscribers, however many there are.
+    ///
+    /// # Errors
+    /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
+    pub async fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
+        self.publish_with(event, defaults).await
+    }
+
+    /// [`Bus::publish`] with options.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_with<M: Event + Serialize>(
+        &self,
+        event: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.typed(event, options).await
+    }
+
     one_way_calls!("Bus", ".", async await);
 
     /// Sends a command or query and waits for its answer.

@@ -1,4 +1,5 @@
-//! The calls that send one way. `Bus` and `Context` have the same ones: their names, their shape and their text are written here.
+//! The calls that send one way by a key. `Bus` and `Context` have the same ones: their names, their shape and their text are written
+//! here. Those that take a contract are not among them, because the compiler would tell of a wrong one inside this macro.
 
 use crate::bus::Options;
 
@@ -7,50 +8,10 @@ pub(crate) fn defaults(options: Options) -> Options {
     options
 }
 
-/// Writes the calls into the `impl` block of a type, whose name is given and whose methods `typed` and `by_key` send. `$found` says
-/// when somebody hears that nobody takes the message.
+/// Writes the calls into the `impl` block of a type, whose name is given and whose method `by_key` sends. `$found` says when the
+/// sender hears that no service takes the message.
 macro_rules! one_way_calls {
     ($This:literal, $found:literal $(, $async:tt $await:tt)?) => {
-        /// Sends a command to its owner.
-        ///
-        /// # Errors
-        #[doc = concat!("[`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query", $found)]
-        pub $($async)? fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
-            self.send_with(command, defaults)$(.$await)?
-        }
-
-        #[doc = concat!("[`", $This, "::send`] with options.")]
-        ///
-        /// # Errors
-        #[doc = concat!("As [`", $This, "::send`].")]
-        pub $($async)? fn send_with<M: Command + Serialize>(
-            &self,
-            command: &M,
-            options: impl FnOnce(Options) -> Options,
-        ) -> Result<MessageId, SendError> {
-            self.typed(command, options)$(.$await)?
-        }
-
-        /// Publishes an event to its subscribers, however many there are.
-        ///
-        /// # Errors
-        /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
-        pub $($async)? fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
-            self.publish_with(event, defaults)$(.$await)?
-        }
-
-        #[doc = concat!("[`", $This, "::publish`] with options.")]
-        ///
-        /// # Errors
-        #[doc = concat!("As [`", $This, "::publish`].")]
-        pub $($async)? fn publish_with<M: Event + Serialize>(
-            &self,
-            event: &M,
-            options: impl FnOnce(Options) -> Options,
-        ) -> Result<MessageId, SendError> {
-            self.typed(event, options)$(.$await)?
-        }
-
         /// Sends a command by its key.
         ///
         /// # Errors

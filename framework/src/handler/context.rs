@@ -28,7 +28,48 @@ pub struct Context {
 }
 
 impl Context {
-    one_way_calls!("Context", ", once it has left.");
+    /// Sends a command to its owner.
+    ///
+    /// # Errors
+    /// [`SendError`]; `Unroutable` when no service handles it, `WrongKind` when its key is a query. Both are found when it
+    /// leaves, after the handler.
+    pub fn send<M: Command + Serialize>(&self, command: &M) -> Result<MessageId, SendError> {
+        self.send_with(command, defaults)
+    }
+
+    /// [`Context::send`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::send`].
+    pub fn send_with<M: Command + Serialize>(
+        &self,
+        command: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.typed(command, options)
+    }
+
+    /// Publishes an event to its subscribers, however many there are.
+    ///
+    /// # Errors
+    /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
+    pub fn publish<M: Event + Serialize>(&self, event: &M) -> Result<MessageId, SendError> {
+        self.publish_with(event, defaults)
+    }
+
+    /// [`Context::publish`] with options.
+    ///
+    /// # Errors
+    /// As [`Context::publish`].
+    pub fn publish_with<M: Event + Serialize>(
+        &self,
+        event: &M,
+        options: impl FnOnce(Options) -> Options,
+    ) -> Result<MessageId, SendError> {
+        self.typed(event, options)
+    }
+
+    one_way_calls!("Context", ". Both are found when it leaves, after the handler.");
 
     /// Sends any one-way envelope.
     ///
