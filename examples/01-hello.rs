@@ -10,7 +10,7 @@
 
 use postrider::{App, Bus, Context, Payload, distributed, print_line};
 
-/// Keeps nothing.
+/// Stateless.
 #[derive(Default)]
 struct Greeter;
 

@@ -1,8 +1,8 @@
-//! A command goes to the one service that owns it; an event goes to everybody who subscribed.
+//! A command goes to the one service that owns it; an event goes to every subscriber.
 //!
 //! Run with: cargo run -p examples --example commands-and-events
 //!
-//! Three services run at once, so that the lines come in any order:
+//! Three services run at once, so the lines come in any order:
 //!
 //! ```text
 //! bakery: 20 rolls are baked
@@ -34,7 +34,7 @@ struct Baked {
     count: u32,
 }
 
-/// The shop sells it from now on.
+/// The shop now sells it.
 #[derive(Serialize, Deserialize, Event)]
 #[message(key = "shop.on-sale")]
 struct OnSale {

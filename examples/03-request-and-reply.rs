@@ -1,4 +1,4 @@
-//! A sender that waits for the answer: from a command, from a query, from a service that says no, from nobody.
+//! A sender that waits for the answer: to a command, to a query, from a service that rejects, and to a command without a service.
 //!
 //! Run with: cargo run -p examples --example request-and-reply
 //!
@@ -59,7 +59,7 @@ impl Stock {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // `start` runs the actors on threads of their own, beside whatever else the program does.
+    // `start` runs the actors on threads of their own, beside the rest of the program.
     let running = App::new("request-and-reply").actor(|| Stock { chairs: 10 }).start().await?;
     let bus = running.bus();
 

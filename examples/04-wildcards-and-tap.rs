@@ -1,4 +1,4 @@
-//! Handlers that subscribe to patterns of keys, and a wire tap that sees copies of what is on its way.
+//! Handlers that subscribe to patterns of keys, and a wire tap that sees copies of the messages on their way.
 //!
 //! Run with: cargo run -p examples --example wildcards-and-tap
 //!
@@ -43,7 +43,7 @@ impl Station {
     }
 }
 
-/// Keeps what was measured.
+/// Keeps the measured values.
 #[derive(Default)]
 struct Archive {
     kept: Vec<String>,
@@ -62,7 +62,7 @@ impl Archive {
     }
 }
 
-/// Keeps everything that the station announces.
+/// Keeps all events of the station.
 #[derive(Default)]
 struct Journal {
     kept: Vec<String>,

@@ -2,7 +2,7 @@
 //!
 //! Run with: cargo run -p examples --example several-instances
 //!
-//! Which instance prints which page is chance; each page is printed once. It prints:
+//! Which instance prints which page is random; each page is printed once. It prints:
 //!
 //! ```text
 //! printed once each: pages 1, 2, 3, 4, 5, 6
@@ -32,7 +32,7 @@ struct Written {
     page: u32,
 }
 
-/// From now on other paper is used.
+/// Presses must use other paper from now on.
 #[derive(Serialize, Deserialize, Event)]
 #[message(key = "office.paper-changed")]
 struct PaperChanged;
@@ -45,7 +45,7 @@ struct Printed {
     press: String,
 }
 
-/// A press has other paper now.
+/// A press has changed its paper.
 #[derive(Serialize, Deserialize, Event)]
 #[message(key = "print.refilled")]
 struct Refilled {
@@ -67,7 +67,7 @@ struct Press {
 // With a prefetch of 1 an instance takes the next page when it has printed the last one.
 #[distributed(service = "print", prefetch = 1)]
 impl Press {
-    /// One of the instances handles it: they compete.
+    /// One of the instances handles it: they compete for it.
     #[distributed(event = "office.written")]
     async fn print(&mut self, written: Written, cx: &Context) -> Result<(), Failure> {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -83,7 +83,7 @@ impl Press {
     }
 }
 
-/// Another service: what the presses take is not taken from it.
+/// Another service: it gets a copy of each page that the presses get.
 #[derive(Default)]
 struct Archive;
 
@@ -96,7 +96,7 @@ impl Archive {
     }
 }
 
-/// What the office hears of its pages.
+/// The office's record of its pages.
 #[derive(Default)]
 struct Office {
     printed: Vec<u32>,

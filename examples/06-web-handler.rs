@@ -34,7 +34,7 @@ struct Cook {
     plates: u32,
 }
 
-/// Asks what was cooked of a dish.
+/// Asks how many plates of a dish were cooked.
 #[derive(Serialize, Deserialize, Query)]
 #[message(key = "kitchen.cooked", reply = Plates)]
 struct Cooked {
@@ -89,7 +89,7 @@ async fn get_cooked(State(bus): State<Bus>, UrlQuery(asked): UrlQuery<Cooked>) -
     Ok(Json(bus.request_with(&asked, |o| o.timeout(Duration::from_secs(5))).await?))
 }
 
-/// What the browser is told when the bus brings no answer.
+/// The HTTP answer when the bus returns an error.
 struct WebError(StatusCode, String);
 
 impl From<SendError> for WebError {

@@ -49,7 +49,7 @@ impl Kettle {
     }
 }
 
-/// Keeps nothing.
+/// Stateless.
 #[derive(Default)]
 struct Teapot;
 
@@ -67,7 +67,7 @@ impl Teapot {
     }
 }
 
-/// What the program adds to the services: somebody who drinks the tea.
+/// The program's addition to the services: a guest who drinks the tea.
 #[derive(Default)]
 struct Guest;
 
@@ -103,7 +103,7 @@ mod tests {
         Brew { tea: "green".into(), seconds }
     }
 
-    /// A handler is a method: it is called, and the context says what it sent. Other services are not needed, as the
+    /// A handler is a method: call it, and the context says what it sent. Other services are not needed, as the
     /// context answers for them.
     #[postrider::test]
     async fn tea_is_brewed_with_the_water_the_kettle_names() {
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(cx.sent_of::<Brewed>(), [Brewed { tea: "green".into(), seconds: 60, degrees: 75 }]);
     }
 
-    /// The whole app, with a mailbox, encoded messages and a broker. `settled` waits for all that one message causes.
+    /// The whole app, with a mailbox, encoded messages and a broker. `settled` waits for everything that one message causes.
     #[postrider::test]
     async fn a_command_causes_a_query_and_an_event() {
         let test = TestApp::start(services(App::new("test"))).await;
@@ -125,7 +125,7 @@ mod tests {
         test.stop().await;
     }
 
-    /// Time that everybody waits for passes at once.
+    /// When everything waits for time to pass, it passes at once.
     #[postrider::test]
     async fn tea_that_draws_for_a_minute_takes_a_minute_of_nobodys_time() {
         let test = TestApp::start(services(App::new("test"))).await;
@@ -138,7 +138,7 @@ mod tests {
         test.stop().await;
     }
 
-    /// What is given up is not lost: it is a dead letter that says why.
+    /// A message that is given up is not lost: it is a dead letter that says why.
     #[postrider::test]
     async fn tea_that_draws_no_time_is_refused() {
         let test = TestApp::start(services(App::new("test"))).await;

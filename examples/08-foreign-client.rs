@@ -1,4 +1,4 @@
-//! A service for clients that know nothing of this framework: they need RabbitMQ, a routing key and a content type.
+//! A service for clients without this framework: they need RabbitMQ, a routing key and a content type.
 //!
 //! Run with: cargo run -p examples --example foreign-client -- --broker amqp://127.0.0.1:5672
 //!
@@ -12,8 +12,8 @@
 //! closed
 //! ```
 //!
-//! Without `--broker` there is nobody who could reach it; it ends after a minute in which nothing
-//! happened.
+//! Without `--broker` no client can reach it; it ends after a minute without
+//! messages.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ struct Weigh {
     grams: u32,
 }
 
-/// An event; the client binds a queue to the exchange `postrider.event`. Events are MessagePack unless they say otherwise.
+/// An event; the client binds a queue to the exchange `postrider.event`. Events are MessagePack by default.
 #[derive(Clone, Serialize, Deserialize, Event)]
 #[message(key = "scales.weighed", media_type = "application/json")]
 struct Weighed {

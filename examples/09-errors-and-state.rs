@@ -1,4 +1,4 @@
-//! What a handler's error means for its message, state that is made from settings, and one handler for events of several types.
+//! What a handler's error does to its message, state that is made from settings, and one handler for events of several types.
 //!
 //! Run with: cargo run -p examples --example errors-and-state
 //!
@@ -52,13 +52,13 @@ enum LendError {
     /// The caller can do something about it: it gets the code and the text, and the message is done.
     #[rejected(code = "unknown-book")]
     Unknown(String),
-    /// Nobody can do anything about it: the message is a dead letter at once, and the log has the text.
+    /// The caller can do nothing about it: the message is a dead letter at once, and the log has the text.
     #[permanent]
     Burnt(String),
     /// It may work later: the message is tried again before it becomes a dead letter.
     #[transient]
     CatalogueBusy,
-    /// With `from`, `?` makes this of a `SendError`.
+    /// With `from`, `?` turns a `SendError` into this.
     #[transient(from)]
     Send(SendError),
 }
@@ -125,7 +125,7 @@ enum Happened {
     Lost(Lost),
 }
 
-/// Keeps the titles of all that happened.
+/// Keeps the titles of all events.
 #[derive(Default)]
 struct Journal {
     entries: Vec<String>,
@@ -148,7 +148,7 @@ impl Journal {
     }
 }
 
-/// What the program does. A service has no `until`, and runs until it is told to stop.
+/// The program's own work. A service has no `until`, and runs until it is told to stop.
 async fn visit(bus: &Bus) -> Result<(), Failure> {
     let lend = async |title: &str| bus.request(&Lend { title: title.into() }).await;
     print_line(format_args!("lent: Momo, copy {}", lend("Momo").await?));

@@ -1,4 +1,4 @@
-//! The steps of a message's way that are pure, one by one: `cargo bench -p postrider-benches`.
+//! The pure steps of a message's path, one by one: `cargo bench -p postrider-benches`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use postrider_benches::work::Work;
 /// Bytes of the payload.
 const BYTES: usize = 256;
 
-/// As it is when it has been stamped.
+/// An envelope as stamping leaves it.
 fn envelope() -> Envelope {
     let cx = Context::for_test();
     // A context for tests takes every message that can be encoded.
@@ -54,7 +54,7 @@ fn steps(c: &mut Criterion) {
         let payload = Payload::msgpack(&work);
         b.iter_batched(
             || (Context::for_test(), payload.clone()),
-            // What the context takes to go is not measured.
+            // Dropping the context is not measured.
             |(cx, payload)| (cx.send_key("load.work", payload), cx),
             criterion::BatchSize::SmallInput,
         )

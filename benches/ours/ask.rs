@@ -1,4 +1,4 @@
-//! Queries, as many at a time as are to be outstanding.
+//! Queries, with a fixed number outstanding.
 
 use clap::Args;
 use futures::StreamExt;

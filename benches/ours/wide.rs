@@ -1,4 +1,4 @@
-//! An app of many handlers and actors, to see what their number costs.
+//! An app of many handlers and actors, to measure what their number costs.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -28,10 +28,10 @@ pub(crate) struct Options {
     prefetch: u16,
 }
 
-/// What a measured process does without a message.
+/// How long an idle process is measured.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The handlers of each actor, and what counts; a table is made before there is a state.
+/// The handlers of each actor, and the meter; the table is made before there is a state.
 static HANDLERS: OnceLock<usize> = OnceLock::new();
 static PREFETCH: OnceLock<u16> = OnceLock::new();
 static TALLY: OnceLock<Tally> = OnceLock::new();
@@ -59,7 +59,7 @@ impl<const N: usize> Actor for Wide<N> {
             stops_at_poison: false,
             prefetch: PREFETCH.get().copied(),
             concurrency: None,
-            // So short that thousands of deliveries may wait for each other.
+            // So short that thousands of deliveries fit into the consumer time-out.
             timeout: Some(Duration::from_millis(250)),
             policy: PolicyWords::default(),
         }
@@ -114,7 +114,7 @@ actors! {
     83 84 85 86 87 88 89 90 91 92 93 94 95 96 97 98 99
 }
 
-/// Prints what starting cost, then what handling cost.
+/// Prints the cost of starting, then of handling.
 pub(crate) async fn run(broker: Option<String>, options: &Options) -> Result<(), Failed> {
     let tally = TALLY.get_or_init(|| Tally::new(options.messages, false));
     HANDLERS.get_or_init(|| options.handlers);

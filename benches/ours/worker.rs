@@ -21,7 +21,7 @@ impl Working {
     }
 }
 
-/// Answers a query with what it brought.
+/// Answers a query with the message it carried.
 #[derive(Default)]
 pub(crate) struct Answering;
 

@@ -1,4 +1,4 @@
-//! In one process and on one thread: an actor is asked, with the message and its answer encoded and decoded.
+//! In one process and on one thread: requests to an actor, with message and answer encoded and decoded.
 
 use actix::{Actor, Context, Handler, Message};
 use postrider_benches::Failed;

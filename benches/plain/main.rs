@@ -1,7 +1,7 @@
 //! The same work on the bare client, written as its users write it: what Postrider is measured against.
 //!
-//! It keeps to what the client's documentation shows, with the window and the prefetch that the other side has, the same
-//! codec and a queue of the same type. Each role says what it does better than the plainest way.
+//! It follows the client's documentation, with the window and the prefetch of the Postrider side, the same
+//! codec and a queue of the same type. Each role says where it does better than the simplest way.
 
 use std::process::ExitCode;
 

@@ -1,16 +1,16 @@
-//! What Postrider sends with a message and asks of the broker, on the bare client: what that costs by itself.
+//! The properties that Postrider sends and the guarantees that it requests, on the bare client: their cost alone.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-/// The properties and headers of a command that nobody caused. Ids are counted, which costs less than making them.
+/// The properties and headers of a command without a cause. Ids are a counter, which costs less than generating them.
 pub(crate) fn of_command(key: &str, id: &ShortString) -> BasicProperties {
     sent(key, id, Vec::new()).with_delivery_mode(2)
 }
 
-/// Those of a query for which somebody waits 30 s.
+/// Those of a query whose caller waits 30 s.
 pub(crate) fn of_query(key: &str, id: &ShortString) -> BasicProperties {
     let patience = vec![("postrider-timeout", AMQPValue::LongLongInt(30_000))];
     sent(key, id, patience).with_delivery_mode(1).with_expiration("30000".into())
@@ -29,7 +29,7 @@ fn sent(key: &str, id: &ShortString, mut headers: Vec<(&str, AMQPValue)>) -> Bas
         .with_headers(table(headers))
 }
 
-/// What an answer has more than its correlation.
+/// What an answer has besides its correlation id.
 pub(crate) fn of_answer(request: &ShortString) -> BasicProperties {
     let headers = vec![
         ("postrider-causation-id", text(request.as_str())),
@@ -45,7 +45,7 @@ pub(crate) fn of_answer(request: &ShortString) -> BasicProperties {
         .with_headers(table(headers))
 }
 
-/// As long as an id, and like one.
+/// Has the length and form of an id.
 pub(crate) fn id(number: u64) -> ShortString {
     format!("01a200df-bbd6-7672-9bd2-{number:012x}").into()
 }

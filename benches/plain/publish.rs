@@ -84,7 +84,7 @@ async fn windowed(channel: &Channel, options: &Options) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Cleverer: a write is polled once, which puts it on its way, and confirms are awaited together.
+/// Faster: a write is polled once, which puts it on its way, and confirms are awaited together.
 async fn polled(channel: &Channel, options: &Options) -> Result<(), Failed> {
     let mut work = Work::of_bytes(options.bytes);
     let mut open = FuturesUnordered::new();
@@ -110,7 +110,7 @@ async fn polled(channel: &Channel, options: &Options) -> Result<(), Failed> {
     Ok(())
 }
 
-/// At a rate; what is confirmed meanwhile is not waited for.
+/// At a fixed rate; confirms are not awaited meanwhile.
 async fn paced(channel: &Channel, options: &Options) -> Result<(), Failed> {
     let mut work = Work::of_bytes(options.bytes);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(options.rate)?);

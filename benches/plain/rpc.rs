@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::promises;
 use crate::publish::taken;
 
-/// How long an answer may take where promises are kept.
+/// How long an answer may take in the role with the same promises.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     promises: bool,
 }
 
-/// Answers each request with what it brought; the queue and its messages do not last.
+/// Answers each request with the message it carried; the queue and its messages are transient.
 pub(crate) async fn serve(connection: &Connection, queue: &str, promises: bool) -> Result<(), Failed> {
     let channel = connection.create_channel().await?;
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), FieldTable::default()).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn serve(connection: &Connection, queue: &str, promises: bool) 
         let options = BasicPublishOptions::default();
         let replied = channel.basic_publish("".into(), reply_to.clone(), options, &reply, properties);
         if promises {
-            // Polled once they are on their way, in this order.
+            // One poll puts each of the two on its way, in this order.
             replied.now_or_never().transpose()?;
             delivery.ack(BasicAckOptions::default()).now_or_never().transpose()?;
         } else {
@@ -77,7 +77,7 @@ pub(crate) async fn serve(connection: &Connection, queue: &str, promises: bool) 
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Vec<u8>>>>>;
 
-/// Asks, as many at a time as are to be outstanding.
+/// Sends requests, with a fixed number outstanding.
 pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<(), Failed> {
     let channel = connection.create_channel().await?;
     if options.promises {
@@ -92,7 +92,7 @@ pub(crate) async fn ask(connection: &Connection, options: &Options) -> Result<()
         while let Some(Ok(reply)) = replies.next().await {
             let id = reply.properties.correlation_id().as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default();
             if let Some(tell) = answered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
-                // Whoever asked waits; there is no time-out here.
+                // The caller waits; there is no time-out here.
                 let _ = tell.send(reply.data);
             }
         }
@@ -143,7 +143,7 @@ async fn ask_once(
         sent.await?;
         return answered(answer, work, began).await;
     }
-    // Polled once it is on its way, and its confirm is looked at when the answer has come.
+    // Polled once to put it on its way. Its confirm is checked when the answer has arrived.
     tokio::pin!(sent);
     let written = sent.as_mut().now_or_never();
     let took = tokio::time::timeout(PATIENCE, answered(answer, work, began)).await??;

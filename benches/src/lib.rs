@@ -1,9 +1,9 @@
-//! What the measured programs share: the message, the meter, and how they talk to whoever measures them.
+//! Code that the measured programs share: the message, the meter, and the protocol with the measuring program.
 
 pub mod measured;
 pub mod signal;
 pub mod tally;
 pub mod work;
 
-/// What every role of a measured program may end with.
+/// The error type of every role.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! What one run of a role brings.
+//! The result of one run of a role.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ pub struct Measured {
     pub messages: u64,
     /// From the first to the last of them.
     pub seconds: f64,
-    /// What this process used of the processor meanwhile, user and system.
+    /// This process's processor time in that span, user and system.
     pub cpu_seconds: f64,
-    /// The most memory that this process ever had.
+    /// The peak memory of this process.
     pub peak_kib: u64,
     /// Microseconds, if single messages were timed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,11 +25,11 @@ pub struct Measured {
 /// How long single messages took, in microseconds.
 #[derive(Debug, Serialize)]
 pub struct Latency {
-    /// Half of them were faster.
+    /// The median.
     pub p50: f64,
-    /// Ninety of a hundred were faster.
+    /// The 90th percentile.
     pub p90: f64,
-    /// Ninety-nine of a hundred were faster.
+    /// The 99th percentile.
     pub p99: f64,
 }
 

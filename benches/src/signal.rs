@@ -1,22 +1,22 @@
-//! Words between a role and whoever measures it, over standard input and output: `ready`, `go`, and the result.
+//! Lines between a role and the measuring program, over standard input and output: `ready`, `go`, and the result.
 
 use std::io::{BufRead, Write};
 
 use crate::Failed;
 use crate::measured::Measured;
 
-/// Says that everything is open.
+/// Reports that everything is open.
 ///
 /// # Errors
-/// When nobody listens.
+/// When standard output is closed.
 pub fn ready() -> Result<(), Failed> {
     say("ready")
 }
 
-/// Says that everything is open, and waits for the word to begin.
+/// Reports that everything is open, and waits for the word to begin.
 ///
 /// # Errors
-/// When nobody listens, or standard input ends.
+/// When standard output is closed, or standard input ends.
 pub async fn ready_and_wait() -> Result<(), Failed> {
     ready()?;
     wait().await
@@ -34,10 +34,10 @@ pub async fn wait() -> Result<(), Failed> {
     if read.await?? { Ok(()) } else { Err("whoever measures has gone".into()) }
 }
 
-/// Prints what was measured.
+/// Prints the measurements.
 ///
 /// # Errors
-/// When nobody listens.
+/// When standard output is closed.
 pub fn done(measured: &Measured) -> Result<(), Failed> {
     say(&serde_json::to_string(measured)?)
 }

@@ -1,4 +1,4 @@
-//! Counts what is handled, and measures from the first message to the last.
+//! Counts handled messages, and measures from the first to the last.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use crate::measured::{Latency, Measured, Meter};
 use crate::work::Work;
 
-/// What a consumer has seen. Handlers call it from one thread, so that its lock is never waited for.
+/// What a consumer has handled. All handlers call it from one thread, so its lock is never contended.
 #[derive(Debug)]
 pub struct Tally {
     expected: u64,
@@ -25,7 +25,7 @@ struct Seen {
 }
 
 impl Tally {
-    /// Ends after so many messages. With `timed` it notes how long each took to get here.
+    /// Ends after this many messages. With `timed` it records how long each took to arrive.
     #[must_use]
     pub fn new(expected: u64, timed: bool) -> Self {
         Self { expected, timed, seen: Mutex::default(), all: Notify::new() }
@@ -35,7 +35,7 @@ impl Tally {
     pub fn count(&self, work: &Work) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.handled += 1;
-        // What a queue takes to wake up says nothing about those that follow.
+        // The first tenth is not timed: it includes the time that a queue takes to wake up.
         if self.timed && seen.handled > self.expected / 10 {
             seen.ages.push(work.age());
         }
@@ -44,7 +44,7 @@ impl Tally {
         }
         if seen.handled == self.expected {
             let latency = Latency::of(std::mem::take(&mut seen.ages));
-            // What was there before the meter ran is not counted.
+            // The first message only starts the meter and is not counted.
             seen.measured = seen.meter.as_ref().map(|meter| meter.stop(self.expected - 1, latency));
             self.all.notify_one();
         }

@@ -1,4 +1,4 @@
-//! The message that is sent about.
+//! The message that the benchmarks send.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ pub struct Work {
     pub number: u64,
     /// When it was sent: nanoseconds of this machine's monotonic clock.
     pub sent_at: u64,
-    /// As long as is needed.
+    /// Padding to the wanted size.
     pub text: String,
 }
 
@@ -17,7 +17,7 @@ pub struct Work {
 const REST: usize = 1 + 7 + 9 + 8 + 9 + 5 + 3;
 
 impl Work {
-    /// A message of about so many bytes, as maps with names in msgpack.
+    /// A message of about this many bytes, as maps with names in msgpack.
     #[must_use]
     pub fn of_bytes(bytes: usize) -> Self {
         Self { number: 0, sent_at: now(), text: "x".repeat(bytes.saturating_sub(REST)) }

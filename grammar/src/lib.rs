@@ -1,6 +1,6 @@
 //! The rules for the names that Postrider writes on the network: words, routing keys, event patterns,
 //! queue names, durations, retry plans and prefetch. The framework checks them at run time, `#[distributed]` at compile time; both
-//! ask here.
+//! use this crate.
 //!
 //! ```
 //! use postrider_grammar::{check_key, matches, patterns_overlap};

@@ -8,7 +8,7 @@ pub const MAX_KEY_BYTES: usize = 200;
 /// The most bytes a service or queue name may have. AMQP allows 255 for the whole queue name.
 const MAX_WORD_BYTES: usize = 60;
 
-/// Words that cannot name a queue, because Postrider's own queues end in them.
+/// Words that cannot name a queue, because the names of Postrider's own queues end in them.
 pub const RESERVED_QUEUES: [&str; 9] =
     ["query", "dead", "due", "instance", "delay", "domain", "topology", "history", "migrating"];
 
@@ -36,7 +36,7 @@ pub(crate) fn is_word(word: &str) -> bool {
         && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Words that cannot name a service, because Postrider's own queues are called so.
+/// Words that cannot name a service, because Postrider's own queues have these names.
 pub const RESERVED_SERVICES: [&str; 5] = ["tap", "due", "delay", "domain", "topology"];
 
 /// Checks the name of a service: one word `[a-z][a-z0-9-]*` of at most 60 bytes that is not reserved.
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// The rule, said in another way.
+    /// The rule, stated independently.
     fn follows_the_rule(word: &str) -> bool {
         word.chars().enumerate().all(|(place, c)| match c {
             'a'..='z' => true,

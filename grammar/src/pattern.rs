@@ -128,7 +128,7 @@ mod tests {
         prop::collection::vec(prop::sample::select(choices), 1..=most).prop_map(|words| words.join("."))
     }
 
-    /// What a wildcard means, without any thought of speed.
+    /// The definition of a wildcard match, written for clarity and not for speed.
     fn naive(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
             ([], []) => true,
@@ -170,7 +170,7 @@ mod tests {
             a in segments(&["a", "b", "*", "#"], 3), b in segments(&["a", "b", "*", "#"], 3)
         ) {
             let common = all_keys().into_iter().find(|key| matches(&a, key) && matches(&b, key));
-            // `#` alone also matches the empty key, which is no key of ours, but then it matches others too.
+            // `#` alone also matches the empty key, which is not a valid key, but then it matches others too.
             prop_assert_eq!(patterns_overlap(&a, &b), common.is_some(), "{} with {}: {:?}", a, b, common);
         }
 

@@ -1,4 +1,4 @@
-//! How often a failed message is tried again, as people write it: `3 then 1s, 10s, 1m`.
+//! How often a failed message is tried again, as users write it: `3 then 1s, 10s, 1m`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +32,7 @@ pub struct Retry {
     pub in_place: u32,
     /// The pause before the second attempt in place; it doubles with each further one. Default: 50 ms.
     pub pause: Duration,
-    /// The attempts after those, one after each delay. Default: after 1 s, 10 s and 1 min.
+    /// The later attempts, one after each delay. Default: after 1 s, 10 s and 1 min.
     pub delays: Delays,
 }
 
@@ -41,11 +41,11 @@ pub struct Retry {
 pub enum Delays {
     /// One after the other.
     List(Vec<Duration>),
-    /// Doubling, each made longer by up to a quarter by chance.
+    /// Doubling, each randomly lengthened by up to a quarter.
     Growing {
         /// The first.
         first: Duration,
-        /// The longest, before chance.
+        /// The longest, before the random part.
         cap: Duration,
         /// How many.
         times: u32,
@@ -63,7 +63,7 @@ pub enum NextAttempt {
     None,
 }
 
-/// The text is no retry plan.
+/// The text is not a retry plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryError(String);
 
@@ -101,7 +101,7 @@ impl Retry {
         self.in_place.max(1).saturating_add(self.delays.count())
     }
 
-    /// What comes after this failed attempt, counted from 1. `chance`, from 0 to 1, spreads growing delays.
+    /// What comes after this failed attempt, counted from 1. `chance`, a random number from 0 to 1, spreads growing delays.
     #[must_use]
     pub fn after(&self, attempt: u32, chance: f64) -> NextAttempt {
         let in_place = self.in_place.max(1);
@@ -123,12 +123,12 @@ impl Delays {
         }
     }
 
-    /// The longest of them, without what chance adds; nothing if there are none.
+    /// The longest of them, without the random part; zero if there are none.
     #[must_use]
     pub fn longest(&self) -> Option<Duration> {
         match self {
             Self::List(delays) => delays.iter().max().copied(),
-            // They grow, so that the last one is the longest.
+            // They grow, so the last one is the longest.
             Self::Growing { times, .. } => self.get(times.checked_sub(1)?, 0.0),
         }
     }
@@ -138,7 +138,7 @@ impl Delays {
             Self::List(delays) => delays.get(index as usize).copied(),
             Self::Growing { first, cap, times } => (index < *times).then(|| {
                 let base = first.saturating_mul(2_u32.saturating_pow(index.min(31))).min(*cap);
-                // What is no number is no chance.
+                // NaN adds nothing.
                 base.saturating_add(base.mul_f64((chance.clamp(0.0, 1.0) / 4.0).max(0.0)))
             }),
         }

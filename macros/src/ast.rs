@@ -1,4 +1,4 @@
-//! Our own picture of an annotated impl block.
+//! The macros' own representation of an annotated impl block.
 
 use syn::spanned::Spanned;
 use syn::{
@@ -29,7 +29,7 @@ pub struct Handler {
     pub message: Type,
     pub parameters: Vec<Parameter>,
     pub output: Type,
-    /// Its words do not fit together, which is told; nothing more is said of it.
+    /// Its words do not fit together. That mistake is reported, and no other about this handler.
     pub mistaken: bool,
 }
 

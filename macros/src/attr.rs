@@ -1,4 +1,4 @@
-//! What the attributes say, word by word.
+//! Reads the attributes' words.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub fn parts<P: Parse + Named>(tokens: TokenStream, example: &str, mistakes: &mu
     }
 }
 
-/// Refuses parts that are said again.
+/// Refuses parts that occur twice.
 pub fn first_of_each<P: Named>(parts: impl IntoIterator<Item = P>, mistakes: &mut Mistakes) -> Vec<P> {
     let mut firsts: Vec<P> = Vec::new();
     for part in parts {
@@ -84,12 +84,12 @@ pub fn first_of_each<P: Named>(parts: impl IntoIterator<Item = P>, mistakes: &mu
 #[derive(Default)]
 pub struct ImplWords {
     pub service: Option<LitStr>,
-    /// Nobody tried to write `service`.
+    /// `service` is missing.
     pub service_missing: bool,
     pub queue: Option<LitStr>,
     pub domains: Option<Vec<LitStr>>,
     pub guarantee: Option<Ident>,
-    /// The word itself, if it is said.
+    /// The word itself, if present.
     pub ordered: Option<Ident>,
     /// The word itself, if the actor stops at a message that it would give up.
     pub stops: Option<LitStr>,
@@ -101,7 +101,7 @@ pub struct ImplWords {
     pub policy: PolicyWords,
 }
 
-/// What becomes of a message whose handler fails, for a block or one method.
+/// What happens to a message whose handler fails, for a block or one method.
 #[derive(Default)]
 pub struct PolicyWords {
     pub retry: Option<LitStr>,
@@ -121,7 +121,7 @@ impl PolicyWords {
         true
     }
 
-    /// The retry plan, if one is said and can be read.
+    /// The retry plan, if one is given and can be read.
     pub fn plan(&self) -> Option<Retry> {
         self.retry.as_ref()?.value().parse().ok()
     }
@@ -130,7 +130,7 @@ impl PolicyWords {
 const IMPL_WORDS: &str =
     "service, queue, domains, guarantee, ordered, on_poison, prefetch, concurrency, timeout, retry, give_up, discard";
 
-/// Failures that are tried again unless somebody says otherwise: how they are written, and our names for them.
+/// Failures that are tried again by default: how they are written, and their variants' names.
 const RETRIED: [(&str, &str); 3] = [("transient", "Transient"), ("panic", "Panic"), ("timed_out", "TimedOut")];
 /// All failures of a message.
 const CLASSES: [(&str, &str); 6] = [
@@ -241,7 +241,7 @@ pub fn text(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
     }
 }
 
-/// The texts of a list; none of them if there is a mistake.
+/// The texts of a list; none if there is a mistake.
 fn texts(word: &Word, mistakes: &mut Mistakes) -> Vec<LitStr> {
     let as_text = |expr: &Expr| match ungrouped(expr.clone()) {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text),
@@ -324,7 +324,7 @@ fn retry(word: &Word, mistakes: &mut Mistakes) -> Option<LitStr> {
     Some(text)
 }
 
-/// A list of failures, as our names for them.
+/// A list of failures, as their variants' names.
 fn classes(word: &Word, known: &[(&str, &str)], mistakes: &mut Mistakes) -> Vec<Ident> {
     let mut read = Vec::new();
     for text in texts(word, mistakes) {

@@ -1,4 +1,4 @@
-//! What can be wrong with a block whose words were read.
+//! Finds mistakes in a block whose words were read.
 
 use postrider_grammar::{
     CONSUMER_TIMEOUT, DEFAULT_PREFETCH, check_key, check_pattern, check_queue, check_service, check_word, domain,
@@ -74,7 +74,7 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
     }
 }
 
-/// What exclusive handlers, which run one after the other, cannot finish before the broker takes the channel.
+/// Refuses a prefetch that exclusive handlers, one after the other, cannot work off before the broker closes the channel.
 fn check_prefetch(actor: &Actor, mistakes: &mut Mistakes) {
     let (Some(prefetch), Some(timeout)) = (actor.words.prefetch, actor.words.timeout) else { return };
     let most = (CONSUMER_TIMEOUT.as_secs_f64() / timeout.as_secs_f64()).clamp(1.0, f64::from(u16::MAX)) as u16;
@@ -168,7 +168,7 @@ fn check_policy(handler: &Handler, actor: &Actor, kind: &str, mistakes: &mut Mis
 }
 
 fn check_pair(first: &Handler, second: &Handler, mistakes: &mut Mistakes) {
-    // Methods under `#[cfg]` may exclude each other; the expansion complains about those that remain.
+    // Methods under `#[cfg]` may exclude each other; the expansion reports those that remain.
     if !first.cfgs.is_empty() || !second.cfgs.is_empty() {
         return;
     }

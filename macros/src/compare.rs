@@ -1,4 +1,4 @@
-//! Compares a handler with the contract of its message, and finds the context where it is taken by value. The compiler carries it out, because
+//! Compares a handler with the contract of its message, and finds a context that is taken by value. The compiler compares, because
 //! a macro sees no types.
 
 use proc_macro2::TokenStream;
@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 use crate::ast::{Handler, Parameter};
 use crate::tokens::{is_named, mentions};
 
-/// Compares kind, key and answer with the contract of the message, if it has one; the first difference is the only one told. `kind` is the
+/// Compares kind, key and answer with the contract of the message, if it has one. Only the first difference is reported. `kind` is the
 /// handler's kind as a value.
 pub fn contract_checks(handler: &Handler, kind: &TokenStream) -> TokenStream {
     let Handler { key, cfgs, message, output, method, .. } = handler;
@@ -48,7 +48,7 @@ pub fn contract_checks(handler: &Handler, kind: &TokenStream) -> TokenStream {
             };
         }
     });
-    // What cannot be returned at all is told where it is returned; another kind is told above.
+    // A type that cannot be returned is reported at the return type; a wrong kind is reported above.
     let reply_check = quote_spanned! {output.span()=>
         #(#cfgs)*
         const _: () = {
@@ -66,8 +66,8 @@ pub fn contract_checks(handler: &Handler, kind: &TokenStream) -> TokenStream {
     quote! { #kind_check #key_check #reply_check }
 }
 
-/// Says so where the context is taken by value. A type of another crate may have the same name. A constant cannot name the type parameters of the
-/// block around it, so a longer path is looked at in a block without any.
+/// Reports a context that is taken by value. A type of another crate may have the same name. A constant cannot name the type parameters of
+/// the block around it, so a longer path is checked only in a block without any.
 pub fn context_checks(handler: &Handler, concrete: bool) -> TokenStream {
     let cfgs = &handler.cfgs;
     let nameable = |ty: &syn::Type| match ty {

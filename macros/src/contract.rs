@@ -57,7 +57,7 @@ pub fn derive(contract: &str, item: TokenStream) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let mut words = read(contract, &input, &mut mistakes);
     check(contract, &input, &mut words, &mut mistakes);
-    // With mistakes the type is a contract all the same, so that nobody hears that it is none.
+    // Even with mistakes the type implements the trait, so that the compiler does not also report the missing implementation.
     let implementation = expand(contract, &input, &words);
     let mistakes = mistakes.into_tokens();
     quote! { #implementation #mistakes }
@@ -155,7 +155,7 @@ fn expand(contract: &str, input: &DeriveInput, words: &Words) -> TokenStream {
                 ::core::option::Option::Some(::postrider::private::ContentEncoding::#encoding);
         }
     });
-    // A query whose reply is not known is no query: any type put here would not be the one its callers expect.
+    // Without a known reply the query trait is not implemented: any type put here would not be the one its callers expect.
     let reply = words.reply.as_ref().map(|ty| quote!(#ty)).or_else(|| (contract == "Command").then(|| quote!(())));
     let answered = reply.map(|reply| {
         quote! {

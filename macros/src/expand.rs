@@ -1,4 +1,4 @@
-//! From the checked picture to code. The code only calls `postrider::private`.
+//! Turns the checked block into code. The code only calls `postrider::private`.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -35,7 +35,7 @@ fn not_a_block(item: TokenStream, unreadable: syn::Error) -> TokenStream {
         (_, Ok(Item::Enum(item))) => syn::Error::new(item.ident.span(), GOES),
         (_, Ok(Item::Trait(item))) => syn::Error::new(item.ident.span(), GOES),
         (_, Ok(item)) => syn::Error::new(item.span(), GOES),
-        // The item breaks off; of a block and its method we say the same, which the compiler shows once.
+        // The item ends too early. Block and method report it with the same text, which the compiler shows once.
         (Err(error), Err(_)) if item.clone().into_iter().any(|token| token.to_string() == "fn") => error,
         (Err(_), Err(_)) => unreadable,
     };
@@ -52,7 +52,7 @@ fn not_in_a_block(method: &ImplItemFn) -> syn::Error {
     syn::Error::new(method.sig.ident.span(), text)
 }
 
-/// With mistakes the type is an actor all the same, so that nobody hears that it is none, and the compiler looks at the handlers without a
+/// Even with mistakes the type implements the trait: the compiler does not report that as well, and still checks the handlers without a
 /// mistake.
 fn implementation(actor: &Actor, fine: bool) -> TokenStream {
     if actor.item.trait_.is_some() || borrows(&actor.item.self_ty) {
@@ -119,7 +119,7 @@ fn attributes(actor: &Actor) -> TokenStream {
     }
 }
 
-/// What the words say about failures.
+/// The failure policy that the words give.
 fn policy(words: &PolicyWords) -> TokenStream {
     let retry = option(words.retry.as_ref());
     let classes = |classes: &Option<Vec<syn::Ident>>| {
@@ -163,7 +163,7 @@ fn row(handler: &Handler) -> TokenStream {
     let name = method.to_string();
     let line = quote_spanned!(method.span()=> ::core::line!());
     let names: Vec<_> = (0..handler.parameters.len()).map(|index| format_ident!("parameter_{index}")).collect();
-    // Our variables are named by our own tokens: those with the place of a type may not see them.
+    // Our variables use our own tokens: hygiene might hide them from an identifier with a type's span.
     let context = format_ident!("context");
     let parameters = handler.parameters.iter().zip(&names).map(|(parameter, name)| {
         let ty = &parameter.ty;
@@ -212,8 +212,8 @@ fn row(handler: &Handler) -> TokenStream {
     }
 }
 
-/// `Bytes` and `String` are read raw. Whether a type of that name is the one we mean is for the compiler to find out:
-/// the inherent method of ours wins over the trait's.
+/// `Bytes` and `String` are read raw. The compiler decides whether a type of that name is the one meant:
+/// our inherent method wins over the trait's.
 fn read_message(message: &Type) -> TokenStream {
     let invocation = format_ident!("invocation");
     if is_named(message, "Bytes") || is_named(message, "String") {

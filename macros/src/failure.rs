@@ -57,7 +57,7 @@ pub fn derive(item: TokenStream) -> TokenStream {
     quote! { #implementation #(#conversions)* #mistakes }
 }
 
-/// With mistakes the type is an error all the same, so that nobody hears that it is none.
+/// Even with mistakes the type implements the trait, so that the compiler does not also report the missing implementation.
 fn implementation(input: &DeriveInput, cases: &[Case<'_>], fine: bool) -> TokenStream {
     let name = &input.ident;
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();

@@ -1,7 +1,7 @@
 //! The macros of Postrider. Use them through the crate `postrider`.
 //!
-//! Each macro reads its attribute, makes its own picture of the item, checks it, and expands; all mistakes are
-//! reported at once, and the item itself is emitted all the same.
+//! Each macro reads its attribute, builds its own representation of the item, checks it, and expands. All mistakes are
+//! reported at once, and the item itself is emitted even then.
 
 mod ast;
 mod attr;
@@ -25,7 +25,7 @@ use proc_macro::TokenStream;
 /// `guarantee` (`at_most_once`, `at_least_once`, `effectively_once`), `ordered`, `on_poison = "stop"`, `prefetch`, `concurrency`,
 /// `timeout = "30s"`, `retry` (`"none"`, `"blocking"`, `"delayed"`, `"3 then 1s, 10s, 1m"`, `"1 then 1s..10m x8"`),
 /// `give_up = ["panic"]` (failures after which a message is not tried again: `transient`, `panic`, `timed_out`),
-/// `discard = ["rejected"]` (failures whose message is dropped in the end instead of dead-lettered: those, `permanent`,
+/// `discard = ["rejected"]` (failures whose message is dropped in the end instead of dead-lettered: those and `permanent`,
 /// `rejected`, `undecodable`).
 ///
 /// On a method: one kind with its key, `permission`, for events `scope = "instance"`, and `retry`, `give_up` and
@@ -55,8 +55,8 @@ pub fn derive_query(item: TokenStream) -> TokenStream {
 }
 
 /// What an error means for the message: `#[transient]`, `#[permanent]` or `#[rejected(code = "…")]` on the type or on
-/// each variant. `#[transient(from)]` and `#[permanent(from)]` also take the one field's type through `?`. A permanent error may have a code too:
-/// `#[permanent(code = "…")]`.
+/// each variant. `#[transient(from)]` and `#[permanent(from)]` also take the one field's type through `?`.
+/// A permanent error may have a code too: `#[permanent(code = "…")]`.
 /// The type must implement `Display`, which is the text for the log and, of a rejection, for the caller.
 #[proc_macro_derive(HandlerError, attributes(transient, permanent, rejected))]
 pub fn derive_handler_error(item: TokenStream) -> TokenStream {

@@ -1,11 +1,11 @@
-//! Parameters that can only be parts of a message: nobody can make them from the context.
+//! Parameters that can only be parts of a message: they cannot be extracted from the context.
 
 use syn::{FnArg, Ident, Pat, Type};
 
 use crate::mistakes::Mistakes;
 use crate::tokens::{is_named, ungrouped};
 
-/// Types of the language and its library, for which nobody can implement `FromContext`.
+/// Types of the language and its library, for which no crate can implement `FromContext`.
 const PLAIN: [&str; 25] = [
     "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16", "u32", "u64", "u128",
     "usize", "str", "String", "Vec", "Option", "Result", "HashMap", "BTreeMap", "HashSet", "BTreeSet",
@@ -42,7 +42,7 @@ pub fn check_parts<'a>(method: &Ident, inputs: impl Iterator<Item = &'a FnArg>, 
     true
 }
 
-/// The type as a field has it; `None` for those that are too long to show, or that borrow.
+/// The type as a field would have it; `None` for types that are too long to show, or that borrow.
 fn owned(ty: &Type) -> Option<String> {
     let text = match ungrouped(ty) {
         Type::Reference(reference) if is_named(&reference.elem, "str") => "String".to_owned(),

@@ -1,4 +1,4 @@
-//! Looks at tokens where the parsed picture does not say enough.
+//! Looks at tokens where the parsed item does not say enough.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -18,7 +18,7 @@ pub fn borrows(ty: &Type) -> bool {
     })
 }
 
-/// Whether the last word of the type's path is `name`. What it is, only the compiler knows.
+/// Whether the last word of the type's path is `name`. Only the compiler knows which type that is.
 pub fn is_named(ty: &Type, name: &str) -> bool {
     let last = if let Type::Path(path) = ty { path.path.segments.last() } else { None };
     last.is_some_and(|segment| segment.ident == name)
@@ -32,7 +32,7 @@ pub fn ungrouped(ty: &Type) -> &Type {
     }
 }
 
-/// Whether a token is what we look for; `found` also gets the punctuation before it.
+/// Whether a token is the one searched for; `found` also gets the punctuation before it.
 fn any(tokens: TokenStream, found: &dyn Fn(Option<char>, &TokenTree) -> bool) -> bool {
     let mut before = None;
     for token in tokens {

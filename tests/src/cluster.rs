@@ -7,25 +7,25 @@ use serde_json::Value;
 
 use crate::node::Node;
 
-/// The fewest nodes of which one may be gone.
+/// The fewest nodes with which one may be down.
 pub const NODES: usize = 3;
-/// How long the cluster may take to be as it should be: a node to join, a queue to have a leader.
+/// How long the cluster may take to reach the wanted state: a node to join, a queue to have a leader.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two questions; each starts a `rabbitmqctl`, which is heavy.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Three nodes that are one broker. Dropping it ends the nodes and removes their folders.
+/// Three nodes that form one broker. Dropping it ends the nodes and removes their folders.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
 }
 
-/// A quorum queue, as the broker tells of it. Nodes are numbers from 0 on.
+/// A quorum queue, as the broker reports it. Nodes are numbers from 0 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuorumQueue {
-    /// The node that leads it; nothing while there is none, or it is gone.
+    /// The node that leads it; `None` without a leader, or when the leader is down.
     pub leader: Option<usize>,
-    /// The nodes whose copy of it is alive.
+    /// The nodes whose replica of it is alive.
     pub online: BTreeSet<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Cluster {
             started.collect::<Result<Vec<_>, String>>()
         })?;
         let cluster = Self { nodes };
-        // One after the other: each changes what all know of the cluster.
+        // One after the other: each changes the cluster's shared membership.
         for node in &cluster.nodes[1..] {
             for arguments in [&["stop_app"][..], &["join_cluster", cluster.nodes[0].name()], &["start_app"]] {
                 node.ctl(arguments).map_err(|error| format!("{error}\n{}", cluster.logs()))?;
@@ -67,13 +67,13 @@ impl Cluster {
         format!("amqp://guest:guest@{}/", hosts.join(","))
     }
 
-    /// The process id of a node; nothing while it is down.
+    /// The process id of a node; `None` while it is down.
     #[must_use]
     pub fn pid(&self, node: usize) -> Option<u32> {
         self.nodes[node].pid()
     }
 
-    /// Ends a node with SIGKILL and waits until its process is gone; the process id that it had.
+    /// Ends a node with SIGKILL and waits until its process is gone; returns its process id.
     ///
     /// # Errors
     /// It is down already, or does not end.
@@ -101,7 +101,7 @@ impl Cluster {
         self.await_members(&up)
     }
 
-    /// Waits until each of these nodes, asked itself, says that they and no others are running.
+    /// Waits until each of these nodes reports that exactly these nodes are running.
     fn await_members(&self, expected: &BTreeSet<usize>) -> Result<(), String> {
         for node in expected {
             self.until(&format!("node {node} sees the nodes {expected:?} and no others"), || {
@@ -112,7 +112,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the broker says of a quorum queue; nothing if there is no such queue.
+    /// The broker's report on a quorum queue; `None` if there is no such queue.
     ///
     /// # Errors
     /// The broker cannot be asked.
@@ -122,15 +122,15 @@ impl Cluster {
         Ok(found.map(|row| QuorumQueue { leader: self.number(&row["leader"]), online: self.numbers(&row["online"]) }))
     }
 
-    /// The node that leads a quorum queue, once one does.
+    /// The leader of a quorum queue, as soon as there is one.
     ///
     /// # Errors
-    /// None does within the limit; the text has the last lines of the logs.
+    /// There is none within the limit; the text has the last lines of the logs.
     pub fn leader_of(&self, queue: &str) -> Result<usize, String> {
         self.until(&format!("{queue} has a leader"), || Ok(self.quorum_queue(queue)?.and_then(|queue| queue.leader)))
     }
 
-    /// Waits until a quorum queue has a leader and a living copy on every node of the cluster.
+    /// Waits until a quorum queue has a leader and a living replica on every node of the cluster.
     ///
     /// # Errors
     /// It has not within the limit; the text has the last lines of the logs.
@@ -141,7 +141,7 @@ impl Cluster {
         })
     }
 
-    /// The nodes to which clients of this name are connected; a service is called by its name at the start of it.
+    /// The nodes to which clients of this name are connected; a service's connection names begin with its name.
     ///
     /// # Errors
     /// The broker cannot be asked.
@@ -157,14 +157,14 @@ impl Cluster {
     /// # Errors
     /// The broker cannot be asked.
     pub fn consumed_at(&self, queue: &str) -> Result<Vec<usize>, String> {
-        // As text: as JSON a process is without the name of its node, which is `<node.1.2.3>`.
+        // As text: in JSON a process lacks the name of its node, which is `<node.1.2.3>`.
         let listed = self.up()?.ctl(&["-q", "list_consumers", "queue_name", "channel_pid", "--no-table-headers"])?;
         let own = listed.lines().filter_map(|line| line.split_once('\t')).filter(|(name, _)| *name == queue);
         let at = |pid: &str| self.nodes.iter().position(|node| pid.starts_with(&format!("<{}.", node.name())));
         Ok(own.filter_map(|(_, pid)| at(pid)).collect())
     }
 
-    /// What each node says of its copy of a quorum queue: for the text of a failure.
+    /// Each node's report on its replica of a quorum queue: for the text of a failure.
     #[must_use]
     pub fn copies_of(&self, queue: &str) -> String {
         let question = format!("rabbit_quorum_queue:status(<<\"/\">>, <<\"{queue}\">>).");
@@ -180,14 +180,14 @@ impl Cluster {
         json(&self.up()?.ctl(&[&["-q"], question, &["--formatter", "json"]].concat())?)
     }
 
-    /// Waits until something can be seen.
+    /// Waits until `look` finds something.
     ///
     /// # Errors
     /// It cannot within the limit; the text has what hindered it and the last lines of the logs.
     pub fn until<T>(&self, what: &str, look: impl Fn() -> Result<Option<T>, String>) -> Result<T, String> {
         let begin = Instant::now();
         loop {
-            // A node that starts or has lost its neighbour refuses some questions: what counts is the last answer.
+            // A node that starts or has lost its neighbour refuses some questions, so only the last answer counts.
             let hindered = match look() {
                 Ok(Some(seen)) => return Ok(seen),
                 Ok(None) => String::new(),

@@ -1,4 +1,4 @@
-//! The books of a failure scenario: what was tried, what the broker confirmed, what handlers saw.
+//! The books of a failure scenario: published, confirmed and handled messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ struct Entry {
 #[derive(Clone, Default)]
 pub struct Ledger(Arc<Mutex<BTreeMap<String, Entry>>>);
 
-/// What the books say. `lost` and `unexpected` must be 0.
+/// The balance. `lost` and `unexpected` must be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Balance {
     /// Ids that were published.
@@ -30,7 +30,7 @@ pub struct Balance {
     pub handled: usize,
     /// Runs beyond the first.
     pub duplicated: usize,
-    /// Confirmed ids that nobody saw.
+    /// Confirmed ids that no handler saw.
     pub lost: usize,
     /// Ids that were seen and never published.
     pub unexpected: usize,
@@ -71,7 +71,7 @@ impl Ledger {
         self.books().entry(id.to_owned()).or_default().dead += 1;
     }
 
-    /// What the books say now.
+    /// The balance so far.
     #[must_use]
     pub fn balance(&self) -> Balance {
         let mut balance = Balance::default();
@@ -87,10 +87,10 @@ impl Ledger {
         balance
     }
 
-    /// Waits until nothing that was confirmed is missing, and prints the balance.
+    /// Waits until no confirmed message is missing, and prints the balance.
     ///
     /// # Panics
-    /// When something stays missing, or something was seen that nobody published; the text has the ids.
+    /// When a message stays missing, or one was seen that was never published; the text has the ids.
     pub async fn balanced(&self, scenario: &str) -> Balance {
         let start = Instant::now();
         while self.balance().lost > 0 && start.elapsed() < 2 * PATIENCE {

@@ -1,5 +1,5 @@
 //! A private RabbitMQ node: started by its own script, without a service manager, in a fresh folder of the system's
-//! temporary directory, and ended with the value that stands for it.
+//! temporary directory. Dropping the value ends the node.
 //!
 //! The test package uses this file as a module and so does `xtask`, so it needs nothing but the standard library.
 
@@ -28,9 +28,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long one `rabbitmqctl` call may take.
 const CTL_LIMIT: Duration = Duration::from_secs(60);
-/// Pause between two looks at something that is awaited.
+/// Pause between two checks of an awaited condition.
 const TICK: Duration = Duration::from_millis(20);
-/// How often a start is tried again on other ports when somebody else took the chosen ones in between.
+/// How often a start is tried again on other ports when another process took the chosen ones in between.
 const START_ATTEMPTS: u32 = 3;
 /// Lines of the log that an error shows.
 const TAIL_LINES: usize = 40;
@@ -42,7 +42,7 @@ const COOKIE: &str = ".erlang.cookie";
 
 /// For `rabbitmqctl eval`: what RabbitMQ does when it is short of memory. Its own monitor needs /proc.
 pub const ALARM: &str = "rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).";
-/// For `rabbitmqctl eval`: memory is there again.
+/// For `rabbitmqctl eval`: memory is available again.
 pub const NO_ALARM: &str = "rabbit_alarm:clear_alarm({resource_limit, memory, node()}).";
 
 /// Number of this process's next node, `rabbitmqctl` call or port candidate.
@@ -91,7 +91,7 @@ impl Node {
         Err(failure)
     }
 
-    /// How other nodes call this one.
+    /// The name by which other nodes address this one.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -106,7 +106,7 @@ impl Node {
         self.port
     }
 
-    /// Process id of the Erlang VM; nothing while the node is down.
+    /// Process id of the Erlang VM; `None` while the node is down.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
@@ -173,12 +173,12 @@ impl Node {
         self.launch()
     }
 
-    /// Halts the Erlang VM with SIGSTOP: connections stay open, nothing answers.
+    /// Halts the Erlang VM with SIGSTOP: connections stay open, the node answers nothing.
     pub fn freeze(&mut self) -> Result<(), String> {
         self.signal("STOP").map(drop)
     }
 
-    /// Lets a frozen node go on.
+    /// Resumes a frozen node.
     pub fn thaw(&mut self) -> Result<(), String> {
         self.signal("CONT").map(drop)
     }
@@ -200,7 +200,7 @@ impl Node {
             script: None,
             pid: None,
         };
-        // From here on Drop removes the folder when something fails.
+        // From here on Drop removes the folder when a step fails.
         for (file, text) in [
             // A small disk must not make the node refuse messages.
             ("rabbitmq.conf", "disk_free_limit.absolute = 10MB\n"),
@@ -226,14 +226,14 @@ impl Node {
     fn program(&self, name: &str) -> Command {
         let script = self.scripts.join(name);
         let Some(root) = root() else { return Command::new(script) };
-        // The server looks at /proc. It is mounted in a name space of its own, which ends with the program.
+        // The server reads /proc. It is mounted in a mount namespace of its own, which ends with the program.
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", r#"mount --rbind /proc "$0/proc" && exec chroot "$0" "$@""#]);
         command.arg(root).arg(inside(&script));
         command
     }
 
-    /// Sets everything that tells server and `rabbitmqctl` which node they are, and nothing of the machine's own.
+    /// Sets everything that tells server and `rabbitmqctl` which node they are, and removes the machine's own settings.
     fn set_environment(&self, command: &mut Command) {
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
@@ -266,7 +266,7 @@ impl Node {
 
     /// Runs the server script and waits for the node's first answer.
     fn launch(&mut self) -> Result<(), String> {
-        // A file of an earlier run would name a process that is gone.
+        // A file of an earlier run would name a dead process.
         let _ = fs::remove_file(self.folder.join("pid"));
         let log_path = self.log_path();
         let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(on(&log_path))?;
@@ -303,7 +303,7 @@ impl Node {
     /// Sends the signal and waits for the end of the Erlang VM and of its script.
     fn end(&mut self, signal: &str, limit: Duration) -> Result<(), String> {
         let pid = self.signal(signal)?;
-        // A frozen node ends only when it goes on. After SIGKILL there is nobody left to get this.
+        // A frozen node ends only after it is resumed. After SIGKILL no process is left to get this signal.
         let _ = self.signal("CONT");
         let gone = self.script.as_mut().is_none_or(|script| wait_within(script, limit).is_some());
         if !gone || send("0", pid) {
@@ -319,7 +319,7 @@ impl Node {
         if send(signal, pid) { Ok(pid) } else { Err(format!("cannot send SIG{signal} to {} ({pid})", self.name)) }
     }
 
-    /// Ends whatever is there, also a start that got stuck.
+    /// Ends all processes of the node, also those of a start that got stuck.
     fn end_by_force(&mut self) {
         if !self.is_up() {
             return;
@@ -328,18 +328,18 @@ impl Node {
         if self.pid.is_some() {
             let _ = self.kill();
         } else if let Some(script) = self.script.as_mut() {
-            // Too early for a process id. The script passes SIGTERM on to the Erlang VM.
+            // There is no process id yet. The script passes SIGTERM on to the Erlang VM.
             send("TERM", script.id());
             let _ = wait_within(script, KILL_LIMIT);
         }
     }
 
-    /// Whether the script runs. While it does, the Erlang VM's process id cannot be somebody else's.
+    /// Whether the script runs. While it does, the Erlang VM's process id cannot belong to another process.
     fn is_up(&mut self) -> bool {
         self.script.as_mut().is_some_and(|script| matches!(script.try_wait(), Ok(None)))
     }
 
-    /// What the Erlang VM wrote about itself.
+    /// The Erlang VM's own output.
     fn written_pid(&self) -> Option<u32> {
         fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
     }
@@ -364,7 +364,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.end_by_force();
-        // The data of a node that will not go is left to it.
+        // A node that does not end keeps its data.
         if !self.is_up() {
             let _ = fs::remove_dir_all(&self.folder);
         }

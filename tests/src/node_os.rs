@@ -53,7 +53,7 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// Sends a signal; `0` only asks whether the process is there. The shell's own `kill` is there on every machine.
+/// Sends a signal; `0` only checks whether the process exists. Every machine has the shell's own `kill`.
 pub fn send(signal: &str, pid: u32) -> bool {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("kill -s {signal} {pid}")).stdin(Stdio::null());
@@ -62,7 +62,7 @@ pub fn send(signal: &str, pid: u32) -> bool {
 
 /// A free port, held until the listener is dropped.
 pub(super) fn free_port() -> Result<(TcpListener, u16), String> {
-    // Different processes begin at different places.
+    // Different processes start at different candidates.
     let begin = process::id().wrapping_mul(211);
     for _ in 0..PORT_ATTEMPTS {
         let candidate = FIRST_PORT + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORT_SPAN;
@@ -83,7 +83,7 @@ pub(super) fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Writes a file that only its owner can read; Erlang takes no other as its cookie.
+/// Writes a file that only its owner can read; Erlang accepts no other as its cookie.
 pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(on(path))
@@ -96,7 +96,7 @@ pub(super) fn root() -> Option<PathBuf> {
     env::var_os(ROOT_VARIABLE).filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
-/// A path as it is called within the root.
+/// A path as seen from within the root.
 pub(super) fn inside(path: &Path) -> PathBuf {
     let within = root().and_then(|root| path.strip_prefix(root).ok().map(|rest| Path::new("/").join(rest)));
     within.unwrap_or_else(|| path.to_path_buf())

@@ -1,4 +1,4 @@
-//! Programs of the workspace as processes. Built beforehand by `cargo xtask test`.
+//! Programs of the workspace as processes. `cargo xtask test` builds them beforehand.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::world::{World, amqp_url};
 
-/// How long a program may run that is to end by itself.
+/// How long a program may run that ends by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of the workspace, without this process's settings.
@@ -28,7 +28,7 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// Runs to the end, but not for ever.
+/// Runs the program to its end, within a time limit.
 ///
 /// # Panics
 /// As [`finish`].
@@ -36,7 +36,7 @@ pub fn run(command: &mut Command) -> Output {
     finish(command.spawn().expect("it starts"))
 }
 
-/// Waits for the end, but not for ever.
+/// Waits for the end, within a time limit.
 ///
 /// # Panics
 /// When it does not end in time; the text has what it printed.
@@ -75,7 +75,7 @@ pub fn operator_command(world: &World, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the operator's program: whether it was content, and what it printed.
+/// Runs the operator's program: whether it succeeded, and what it printed.
 ///
 /// # Panics
 /// When it does not end in time.

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a broker, that lets the network fail.
+//! A TCP proxy in front of a broker that makes the network fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,20 +11,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// What the network does.
+/// How the network behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
     /// Bytes pass.
     Fine,
-    /// Connections stay, and no byte passes: nobody hears of it.
+    /// Connections stay open, but no byte passes, and neither side notices.
     BlackHole,
     /// Connections break, and new ones are refused.
     Cut,
-    /// What the broker says comes so much later.
+    /// The broker's bytes arrive this much later.
     Late(Duration),
 }
 
-/// The most pieces that are on their way back at once.
+/// The most chunks that are on their way back at once.
 const MOST_LATE: usize = 1_024;
 
 /// A proxy on a port of its own.
@@ -97,7 +97,7 @@ async fn connect(client: TcpStream, target: u16, mut network: watch::Receiver<Ne
     }
 }
 
-/// As [`pump`], but each piece may take its time; they keep their order.
+/// As [`pump`], but each chunk may be delayed; they keep their order.
 async fn pump_back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watch::Receiver<Network>) {
     let (put, mut take) = mpsc::channel::<(Instant, Vec<u8>)>(MOST_LATE);
     let read = async move {

@@ -1,4 +1,4 @@
-//! A client that puts any bytes into a message, which no client library does: AMQP 0-9-1 by hand, as much as publishing needs.
+//! A client that puts any bytes into a message, which client libraries do not allow: just enough hand-written AMQP 0-9-1 to publish.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How long the broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The properties of a message, each as its bytes. The flag says which they are; see [`RawMessage::property`].
+/// The properties of a message, each as its bytes. The flag says which ones are present; see [`RawMessage::property`].
 #[derive(Debug, Clone, Default)]
 pub struct RawMessage {
     /// The exchange.
@@ -86,7 +86,7 @@ pub fn text_header(name: &[u8], value: &[u8]) -> Vec<u8> {
     [short(name), vec![b'S'], long(value)].concat()
 }
 
-/// A header `deep`, encoded, that is so many tables or lists deep.
+/// A header `deep`, encoded, with this many nested tables or lists.
 #[must_use]
 pub fn nested_header(depth: usize, tables: bool) -> Vec<u8> {
     let mut value = Vec::new();
@@ -149,7 +149,7 @@ impl RawClient {
         self.unconfirmed.insert(self.published);
     }
 
-    /// Waits until the broker has confirmed all that was published.
+    /// Waits until the broker has confirmed all published messages.
     ///
     /// # Panics
     /// When it does not.
@@ -162,7 +162,7 @@ impl RawClient {
         }
     }
 
-    /// Deletes an exchange with what is bound to it, if it stands.
+    /// Deletes an exchange with its bindings, if it exists.
     ///
     /// # Panics
     /// When the broker refuses.
@@ -171,7 +171,7 @@ impl RawClient {
         self.expect(40, 21);
     }
 
-    /// The content header of the next message in a queue, as its bytes. The message is taken out.
+    /// The content header of the next message in a queue, as its bytes. The message is removed.
     ///
     /// # Panics
     /// When none comes.
@@ -181,7 +181,7 @@ impl RawClient {
             self.method(1, 60, 70, &[vec![0, 0], short(queue.as_bytes()), vec![1]].concat());
             let (kind, payload) = self.next_frame();
             assert_eq!(kind, 1, "an answer");
-            // get-ok, and not get-empty.
+            // get-ok, as opposed to get-empty.
             if payload[..4] == [0, 60, 0, 71] {
                 let (_, header) = self.next_frame();
                 let mut left = u64::from_be_bytes(header[4..12].try_into().expect("eight bytes"));
@@ -217,7 +217,7 @@ impl RawClient {
         self.frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), fields].concat());
     }
 
-    /// The fields of the next method, which must be this one.
+    /// The fields of the next method, which must be the given one.
     fn expect(&mut self, class: u16, method: u16) -> Vec<u8> {
         loop {
             let (kind, mut payload) = self.next_frame();

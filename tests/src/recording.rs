@@ -1,4 +1,4 @@
-//! What clients say to a broker, frame by frame, as text that is the same for each run.
+//! The frames that clients send to a broker, as text that is the same for each run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// A proxy in front of a broker that writes down what its clients declare and publish.
+/// A proxy in front of a broker that records what its clients declare and publish.
 pub struct Recorder {
     port: u16,
     said: Arc<Mutex<Said>>,
@@ -20,7 +20,7 @@ pub struct Recorder {
 
 #[derive(Default)]
 struct Said {
-    /// How often does not matter: each new connection declares again.
+    /// A set, because the number does not matter: each new connection declares again.
     declared: BTreeSet<String>,
     published: Vec<String>,
 }
@@ -49,13 +49,13 @@ impl Recorder {
         format!("amqp://guest:guest@127.0.0.1:{}", self.port)
     }
 
-    /// Whether something was published whose text contains this.
+    /// Whether a published message contains this text.
     #[must_use]
     pub fn has_published(&self, text: &str) -> bool {
         self.said().published.iter().any(|published| published.contains(text))
     }
 
-    /// All that was declared and published, sorted, with its random parts under names.
+    /// All declared topology and published messages, sorted, with random parts replaced by names.
     #[must_use]
     pub fn text(&self, namespace: &str) -> String {
         let said = self.said();
@@ -101,7 +101,7 @@ async fn pass(client: TcpStream, target: u16, said: Arc<Mutex<Said>>) {
 /// One connection, client to broker.
 #[derive(Default)]
 struct Conversation {
-    /// What is being published on each channel.
+    /// The message being published on each channel.
     publishing: BTreeMap<u16, Publishing>,
 }
 
@@ -124,7 +124,7 @@ impl Conversation {
 
     fn heard(&mut self, frame: AMQPFrame, said: &mut Said) {
         match frame {
-            // Looking whether something stands changes nothing, and how often somebody looks is a matter of time.
+            // Passive declarations change nothing, and their number depends on timing.
             AMQPFrame::Method(_, AMQPClass::Exchange(exchange::AMQPMethod::Declare(it))) if !it.passive => {
                 let (durable, auto, internal) = (it.durable, it.auto_delete, it.internal);
                 let arguments = table(&it.arguments);
@@ -245,7 +245,7 @@ fn field(value: &AMQPValue) -> String {
     }
 }
 
-/// The text with a word for each part that differs from run to run.
+/// The text with a word for each part that differs between runs.
 fn same_each_time(line: &str, namespace: &str) -> String {
     let line = line.replace(namespace, "{ns}").replace(env!("CARGO_PKG_VERSION"), "{version}");
     let mut text = String::with_capacity(line.len());
@@ -260,7 +260,7 @@ fn same_each_time(line: &str, namespace: &str) -> String {
     text
 }
 
-/// How long the part at the front is that is looked at as one, if it is one, and what it is called if it is random.
+/// The length of the token at the front, if there is one, and its name if it is random.
 fn special_part(text: &str) -> (Option<&'static str>, usize) {
     let hex = text.bytes().take_while(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)).count();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -270,7 +270,7 @@ fn special_part(text: &str) -> (Option<&'static str>, usize) {
         [8, 4, 4, 4, 12].into_iter().all(|length| parts.next().is_some_and(|part| is_hex(part, length)))
     });
     if let Some(id) = uuid {
-        // Those of version 8 follow from the message for which they were sent.
+        // Ids of version 8 are derived from the message for which they were sent.
         return (Some("{id}").filter(|_| id.as_bytes().get(14) != Some(&b'8')), 36);
     }
     if text.starts_with("g1h2") {

@@ -1,14 +1,14 @@
-//! Messages of a stranger, one of each kind that has harmed a service before.
+//! Foreign messages, one of each kind that has harmed a service before.
 
 use crate::raw::{RawMessage, nested_header, text_header};
 
-/// What the ids of strangers' messages begin with.
+/// The prefix of the ids of foreign messages.
 pub const STRANGER: &str = "stranger";
 
-/// No UTF-8, with bytes that end lines and texts.
+/// Not UTF-8, with bytes that end lines and strings.
 pub const GARBAGE: &[u8] = b"\xff\xfe\x00\x01 no \xc3\x28 text \n\x0d";
 
-/// An address like that of a channel which waits for its reply, but nobody's. The broker closes the whole connection over it.
+/// Looks like a direct reply address, but no channel has it. The broker closes the whole connection over it.
 pub const MADE_UP: &[u8] = b"amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMTExMTE5.xx";
 
 /// Messages for a command, none of which its handler can decode.

@@ -1,4 +1,4 @@
-//! One test's world: a broker, in process or RabbitMQ, and a namespace that nobody else uses.
+//! One test's world: a broker, in process or RabbitMQ, and a namespace that no other test uses.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +11,9 @@ use postrider::testing::ForeignMessage;
 use postrider::{App, Bytes, Envelope, MessageId, Retry, Running, Secret, StartError};
 use tokio::time::{Instant, timeout};
 
-/// How long something that must happen may take.
+/// How long an expected event may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Clone)]
@@ -96,7 +96,7 @@ impl World {
             config.namespace = names;
             config.arbiters = 2;
             config.stop_timeout = Duration::from_secs(10);
-            // Who tests delays says so.
+            // Tests of delays set a plan with delays themselves.
             config.retry = Retry::in_place(3);
         })
     }
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// Where a message goes that is published so.
+    /// The target of a message that is published this way.
     ///
     /// # Panics
     /// When the exchange is none of those for messages.
@@ -146,7 +146,7 @@ impl World {
         To::key(kind, &key.into())
     }
 
-    /// Publishes as a foreign client: only what is given is set.
+    /// Publishes as a foreign client: only the given properties are set.
     pub async fn publish_foreign(
         &self,
         exchange: &str,
@@ -165,7 +165,7 @@ impl World {
     /// Waits for `count` messages in a queue and takes them out.
     ///
     /// # Panics
-    /// When they do not come; the text says how many did.
+    /// When they do not arrive; the text says how many did.
     pub async fn take(&self, queue: Queue, count: usize) -> Vec<Envelope> {
         let broker = self.broker().await;
         let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 100, answers: false };
@@ -198,7 +198,7 @@ impl World {
     }
 }
 
-/// What handlers have seen, in order. Clones share it.
+/// What handlers recorded, in order. Clones share it.
 pub struct Seen<T>(Arc<Mutex<Vec<T>>>);
 
 impl<T> Default for Seen<T> {
@@ -234,7 +234,7 @@ impl<T: Clone> Seen<T> {
     /// Waits for at least this many.
     ///
     /// # Panics
-    /// When they do not come.
+    /// When they do not arrive in time.
     pub async fn reach(&self, count: usize) -> Vec<T>
     where
         T: std::fmt::Debug,
@@ -251,7 +251,7 @@ impl<T: Clone> Seen<T> {
 /// Waits until a condition holds.
 ///
 /// # Panics
-/// When it does not hold in time; the text says what was waited for.
+/// When it does not hold in time; the text names the condition.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -263,7 +263,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Waits until an asynchronous condition holds.
 ///
 /// # Panics
-/// When it does not hold in time; the text says what was waited for.
+/// When it does not hold in time; the text names the condition.
 pub async fn eventually_async<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let start = Instant::now();
     while !holds().await {
@@ -296,10 +296,10 @@ pub fn run_within<F: Future>(limit: Duration, test: F) -> F::Output {
     })
 }
 
-/// Fails with what was missing and what was extra.
+/// Fails with the missing and the extra elements.
 ///
 /// # Panics
-/// When the two are not the same set.
+/// When the two are different sets.
 pub fn assert_same<T: Ord + Clone + std::fmt::Debug>(
     expected: impl IntoIterator<Item = T>,
     got: impl IntoIterator<Item = T>,
@@ -322,7 +322,7 @@ pub fn assert_same<T: Ord + Clone + std::fmt::Debug>(
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    /// What was logged so far.
+    /// The log so far.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()

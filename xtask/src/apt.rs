@@ -6,12 +6,12 @@ use crate::program::{command, output, run, succeeds};
 
 /// How long one `apt-get` call may take.
 const APT_LIMIT: Duration = Duration::from_secs(900);
-/// Asked by Debian's maintainer scripts before they start a service.
+/// Debian's maintainer scripts run it before they start a service.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
-/// Forbids every start. The comment tells the file from one that the machine's owner wrote.
+/// Forbids every start. The comment tells this file from one that the machine's owner wrote.
 const POLICY_TEXT: &str = "#!/bin/sh\n# Written by cargo xtask, removed when the installation ends.\nexit 101\n";
 
-/// Whether packages can be installed here: on Debian and its like, as root.
+/// Whether packages can be installed here: on Debian and its derivatives, as root.
 pub fn usable() -> bool {
     succeeds(&["apt-get", "--version"]) && output(&["id", "-u"]).is_ok_and(|id| id == "0")
 }
@@ -29,7 +29,7 @@ pub fn install(package: &str) -> Result<(), String> {
     })
 }
 
-/// The rule that no service is started, as long as this value lives.
+/// Forbids service starts as long as this value lives.
 struct Policy {
     path: PathBuf,
     ours: bool,
@@ -38,7 +38,7 @@ struct Policy {
 impl Policy {
     fn establish(path: PathBuf) -> Result<Policy, String> {
         let present = fs::read_to_string(&path);
-        // An interrupted run may have left ours behind.
+        // An interrupted run may have left our file behind.
         let ours = present.as_ref().map_or(true, |text| text == POLICY_TEXT);
         let policy = Policy { path, ours };
         if ours {

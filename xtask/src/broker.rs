@@ -11,10 +11,10 @@ use crate::{
 /// The environment variable that tells the tests where RabbitMQ is, and that a caller may set.
 pub const URL_VARIABLE: &str = "AMQP_URL";
 
-/// The RabbitMQ that the tests use. What we started ends when this is dropped.
+/// The RabbitMQ that the tests use. A node or container that we started ends when this is dropped.
 #[derive(Debug)]
 pub enum Broker {
-    /// Somebody else's, named by the environment.
+    /// One that the environment names.
     Given(String),
     /// A node of our own.
     Private(Node),
@@ -22,7 +22,7 @@ pub enum Broker {
     Contained(Container),
 }
 
-/// Makes sure that there is a RabbitMQ server to start nodes of.
+/// Makes sure that a RabbitMQ server is installed, to start nodes of it.
 pub fn installed() -> Result<(), String> {
     if server_script().is_none() && apt::usable() {
         apt::install("rabbitmq-server")?;
@@ -80,7 +80,7 @@ impl Broker {
     }
 }
 
-/// Fault tests kill and freeze RabbitMQ, which they can do only to nodes that they start themselves.
+/// Fault tests kill and freeze RabbitMQ, so they need nodes that they start themselves.
 fn say_if_no_server() {
     if server_script().is_none() {
         println!("rabbitmq-server is not installed: tests that start nodes of their own will fail");

@@ -12,9 +12,9 @@ use crate::{
 
 /// The image that `docker-compose.yml` uses too.
 const IMAGE: &str = "rabbitmq:4-management";
-/// How long the image may take to be fetched.
+/// How long fetching the image may take.
 const PULL_LIMIT: Duration = Duration::from_secs(600);
-/// How long RabbitMQ may take in a container until it answers.
+/// How long RabbitMQ in a container may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Pause between two attempts to reach it.
 const TICK: Duration = Duration::from_millis(200);

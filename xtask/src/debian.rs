@@ -1,14 +1,14 @@
-//! Another Debian in a folder, for the RabbitMQ that it has.
+//! Another Debian release in a folder, for its RabbitMQ.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::apt;
 
-/// Which Debian has which RabbitMQ.
+/// Which Debian release has which RabbitMQ.
 const RELEASES: [(&str, &str); 1] = [("4.0", "trixie")];
 
-/// The folder of a Debian with this RabbitMQ; made if it is not there. Needs root, as it is run by chroot.
+/// The folder of a Debian with this RabbitMQ; created if it is missing. Needs root, because it uses chroot.
 pub fn with_rabbitmq(version: &str) -> Result<PathBuf, String> {
     let release = RELEASES.iter().find(|(has, _)| *has == version).map(|(_, release)| *release);
     let Some(release) = release else {
@@ -26,7 +26,7 @@ pub fn with_rabbitmq(version: &str) -> Result<PathBuf, String> {
     if !Path::new("/usr/sbin/debootstrap").exists() {
         apt::install("debootstrap")?;
     }
-    // Beside it first, so that a half made one is not taken for a whole one.
+    // Built beside it and renamed, so that a half-made folder is not taken for a finished one.
     let making = target.join(format!("rabbitmq-{version}.making"));
     if making.exists() {
         std::fs::remove_dir_all(&making).map_err(|error| format!("{}: {error}", making.display()))?;

@@ -18,7 +18,7 @@ mod program;
 mod report;
 mod suites;
 
-/// Exit code for a command line that cannot be understood; clap uses the same.
+/// Exit code for an invalid command line; clap uses the same.
 const USAGE: u8 = 2;
 
 #[derive(Debug, Parser)]
@@ -90,7 +90,7 @@ fn ended(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Runs the faults. Release code, so that the load is one.
+/// Runs the chaos program. Release code, so that it makes enough load.
 fn chaos(minutes: f64, seed: u64) -> ExitCode {
     if let Err(reason) = broker::installed() {
         eprintln!("{reason}");
@@ -110,7 +110,7 @@ fn chaos(minutes: f64, seed: u64) -> ExitCode {
 }
 
 fn test(only: &[String], list: bool, broker: Option<&str>, all: bool) -> ExitCode {
-    // Of another broker only what needs one is of interest.
+    // On another RabbitMQ version run only the suites that need a broker.
     let with_broker: Vec<String> = suites::with_broker();
     let only = if broker.is_some() && only.is_empty() { &with_broker } else { only };
     // The list has them all.
@@ -143,7 +143,7 @@ fn test(only: &[String], list: bool, broker: Option<&str>, all: bool) -> ExitCod
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// This program once more: `words`, or the tests named in `only` with further variables.
+/// Runs this program again: with `words`, or the tests named in `only` with further variables.
 fn again(words: &[&str], environment: &[(&str, &OsStr)], only: &[String]) -> ExitCode {
     let program = match std::env::current_exe() {
         Ok(program) => program,

@@ -1,4 +1,4 @@
-//! Running other programs, each for a limited time.
+//! Runs other programs, each for a limited time.
 
 use std::{
     env, fs, io,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::node::{send, wait_within};
 
-/// How long a program may take that only says something about itself.
+/// How long a program may take that only prints something about itself.
 pub const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// How long a killed program may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub fn cargo() -> String {
     env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
 
-/// A program that works in the repository's root, with its output on ours.
+/// A program that works in the repository's root and shares our output.
 pub fn command(words: &[&str]) -> Command {
     let mut command = match words.first() {
         Some(&"cargo") => Command::new(cargo()),
@@ -36,7 +36,7 @@ pub fn command(words: &[&str]) -> Command {
     command
 }
 
-/// Runs the command to its end, or until the time is over.
+/// Runs the command until it ends or its time is over.
 pub fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
     let text = words_of(command);
     let mut child = command.spawn().map_err(|error| format!("{text}: cannot run: {error}"))?;
@@ -50,7 +50,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<(), String> {
     }
 }
 
-/// Whether the program runs and is content; it prints nothing.
+/// Whether the program runs and exits with success; it prints nothing.
 pub fn succeeds(words: &[&str]) -> bool {
     run(command(words).stdout(Stdio::null()).stderr(Stdio::null()), ASK_LIMIT).is_ok()
 }
@@ -65,7 +65,7 @@ pub fn output(words: &[&str]) -> Result<String, String> {
         end_all(&mut child);
         return Err(format!("{text}: no end after {} s", ASK_LIMIT.as_secs()));
     }
-    // It is over, and what it printed waits in the pipes.
+    // The program has ended, and its output waits in the pipes.
     let output = child.wait_with_output().map_err(cannot)?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -74,7 +74,7 @@ pub fn output(words: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Ends the child and what it started, which would live on and hold files and ports.
+/// Ends the child and its descendants, which would otherwise keep files and ports.
 fn end_all(child: &mut Child) {
     for pid in descendants(child.id()).into_iter().rev() {
         send("KILL", pid);
@@ -100,7 +100,7 @@ fn descendants(of: u32) -> Vec<u32> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The name, in parentheses, may have anything in it; state and parent come after it.
+            // The name, in parentheses, may contain anything; state and parent come after it.
             let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
             Some((pid, parent))
         })

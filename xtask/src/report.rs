@@ -1,4 +1,4 @@
-//! Running the chosen suites and saying what came of it.
+//! Runs the chosen suites and reports the results.
 
 use std::{
     env,
@@ -23,7 +23,7 @@ const PYTHON_VARIABLE: &str = "PYTHON_WITH_PIKA";
 /// What the suites share.
 #[derive(Default)]
 struct Session {
-    /// Found when the first suite needs it, and a failure is not tried again.
+    /// Found when the first suite needs it. A failure is not tried again.
     broker: Option<Result<Broker, String>>,
 }
 
@@ -102,7 +102,7 @@ fn install_cargo_deny() -> Result<(), String> {
     run(&mut command(&["cargo", "install", "cargo-deny", "--locked"]), INSTALL_LIMIT)
 }
 
-/// A Python that has pika. Nothing if there is none and none can be had; the test says then what is missing.
+/// A Python that has pika. `None` if there is none and none can be installed; the test then says what is missing.
 fn python_with_pika() -> Option<String> {
     let search = || {
         // Debian's packages are for Debian's own Python, which need not be the first in PATH.

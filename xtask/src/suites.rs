@@ -25,11 +25,11 @@ pub struct Suite {
     /// Command lines, run one after another.
     pub runs: &'static [&'static str],
     pub environment: &'static [(&'static str, &'static str)],
-    /// A heavy one: it runs when it is named, or with `--all`.
+    /// A heavy suite: it runs only when it is named, or with `--all`.
     pub only_with_all: bool,
 }
 
-/// Cheap ones first, so that most mistakes show early.
+/// Cheap suites first, so that most mistakes show early.
 pub const SUITES: &[Suite] = &[
     Suite {
         name: "format",
@@ -149,7 +149,7 @@ impl Suite {
     }
 }
 
-/// The names of those that need a RabbitMQ.
+/// The names of the suites that need a RabbitMQ.
 pub fn with_broker() -> Vec<String> {
     let needs = |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndPython);
     SUITES.iter().filter(needs).map(|suite| suite.name.to_owned()).collect()

@@ -1,5 +1,5 @@
-//! A customer with a few parcels: places orders, and prints what it hears of them until all of them are done. Each line
-//! begins with the service that has spoken.
+//! A customer with a few parcels: places orders, and prints their news until all of them are done. Each line
+//! begins with the service that sent the news.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,12 +10,12 @@ use postrider::{App, Bus, Context, Failure, distributed, print_line};
 /// Where the parcels go.
 const PARCELS: [(&str, u32); 3] = [("Harbour 1", 400), ("Mill Lane 12", 2_300), ("Station Road 5", 1_000)];
 
-/// The services whose work an order is.
+/// The services that handle an order.
 const COMPANY: [&str; 5] = ["orders", "invoice", "payment", "shipping", "notification"];
-/// How long the customer waits without hearing anything.
+/// How long the customer waits without news.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is known of one order.
+/// The state of one order.
 #[derive(Default)]
 struct Known {
     placed: bool,
@@ -26,13 +26,13 @@ struct Known {
 }
 
 impl Known {
-    /// The customer is told twice: that the order was taken, and that the parcel has left.
+    /// The customer is notified twice: when the order was taken, and when the parcel has left.
     fn is_done(&self) -> bool {
         self.placed && self.invoice.is_some() && self.paid && self.parcel.is_some() && self.told >= 2
     }
 }
 
-/// What the customer knows of its orders, all of it from received messages.
+/// The customer's view of its orders, built from received messages only.
 pub struct Desk {
     orders: BTreeMap<u64, Known>,
     events: usize,
@@ -93,7 +93,7 @@ impl Desk {
         Self { orders: orders.map(|order| (order, Known::default())).collect(), events: 0 }
     }
 
-    /// News of somebody else's order is only printed.
+    /// News of other customers' orders is only printed.
     fn know(&mut self, order: u64, news: impl FnOnce(&mut Known)) {
         if let Some(known) = self.orders.get_mut(&order) {
             news(known);
@@ -131,7 +131,7 @@ async fn place_orders(bus: &Bus, first: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A small number. It differs from run to run, so that what is left of an earlier run is not taken for news of this one.
+/// A small number that differs from run to run, so that messages left over from an earlier run are not taken for this one's.
 fn first_order() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() % 100 * 10 + 1
@@ -141,7 +141,7 @@ fn euros(cents: u64) -> String {
     format!("{}.{:02} EUR", cents / 100, cents % 100)
 }
 
-/// The customer as an app of its own. It waits until the whole company is there: an order that came before `invoice` has
+/// The customer as an app of its own. It waits until the whole company is there: an order that is placed before `invoice` has
 /// ever run would never be invoiced.
 pub fn app(app: App) -> App {
     let first = first_order();

@@ -1,10 +1,10 @@
-//! What the services of the delivery company say to each other. Nothing but types: two services that share a contract
+//! The messages between the services of the delivery company. Only types: two services that share a contract
 //! share no code.
 
 use postrider::{Command, Event, Query};
 use serde::{Deserialize, Serialize};
 
-/// The number of an order, chosen by whoever places it, so that placing it twice is placing it once.
+/// The number of an order. The sender chooses it, so placing an order twice is the same as placing it once.
 pub type OrderNumber = u64;
 
 /// An amount of money in cents.
@@ -36,7 +36,7 @@ pub struct OrderPlaced {
     pub price: Cents,
 }
 
-/// Asks for the invoice of an order. Asking again brings the same invoice.
+/// Asks for the invoice of an order. Asking again returns the same invoice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Command)]
 #[message(key = "invoice.create", reply = InvoiceCreated)]
 pub struct CreateInvoice {
@@ -54,7 +54,7 @@ pub struct InvoiceCreated {
     pub invoice: String,
     /// The order.
     pub order: OrderNumber,
-    /// What is to be paid.
+    /// The amount due.
     pub amount: Cents,
 }
 
@@ -71,7 +71,7 @@ pub struct PaymentTaken {
     pub invoice: String,
     /// The order.
     pub order: OrderNumber,
-    /// What was paid.
+    /// The amount paid.
     pub amount: Cents,
 }
 
@@ -81,16 +81,16 @@ pub struct PaymentTaken {
 pub struct ParcelDispatched {
     /// The order.
     pub order: OrderNumber,
-    /// The number under which the parcel can be followed.
+    /// The tracking number.
     pub parcel: String,
 }
 
-/// The customer was told something.
+/// The customer was notified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Event)]
 #[message(key = "notification.sent")]
 pub struct CustomerNotified {
     /// The order.
     pub order: OrderNumber,
-    /// What the customer was told.
+    /// The text.
     pub text: String,
 }

@@ -1,4 +1,4 @@
-//! The whole delivery company in one process: nothing but wiring.
+//! The whole delivery company in one process: only wiring.
 
 use postrider::App;
 

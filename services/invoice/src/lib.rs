@@ -11,13 +11,13 @@ pub struct Invoicing {
     issued_since_start: u64,
 }
 
-/// Why there is no invoice.
+/// Why no invoice was written.
 #[derive(Debug, HandlerError)]
 pub enum InvoiceError {
-    /// Nobody pays nothing.
+    /// The amount is zero.
     #[rejected(code = "nothing-to-pay")]
     NothingToPay,
-    /// The announcement could not be made.
+    /// The event could not be sent.
     #[transient(from)]
     Send(SendError),
 }
@@ -38,7 +38,7 @@ impl Invoicing {
         if asked.amount == 0 {
             return Err(InvoiceError::NothingToPay);
         }
-        // The number follows from the order, so that doing it twice writes the same invoice.
+        // The number is derived from the order, so handling it twice writes the same invoice.
         let invoice = format!("INV-{:05}", asked.order);
         let created = InvoiceCreated { invoice, order: asked.order, amount: asked.amount };
         cx.publish(&created)?; // leaves only if this handler succeeds

@@ -3,7 +3,7 @@
 use contracts::{CustomerNotified, OrderPlaced, ParcelDispatched};
 use postrider::{App, Context, Failure, distributed};
 
-/// Keeps nothing.
+/// Stateless.
 #[derive(Default)]
 pub struct Notifications;
 
@@ -20,7 +20,7 @@ impl Notifications {
     }
 }
 
-/// Where a real company would send a mail; the announcement is what others see of it.
+/// A real company would send a mail here; other services see the event.
 fn notify(cx: &Context, order: u64, text: String) -> Result<(), Failure> {
     cx.publish(&CustomerNotified { order, text })?;
     Ok(())

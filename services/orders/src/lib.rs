@@ -5,10 +5,10 @@ use postrider::{App, Context, Failure, distributed};
 
 /// What every parcel costs.
 const BASE_PRICE: Cents = 350;
-/// What each begun kilogram costs.
+/// The price of each kilogram or part of one.
 const PRICE_PER_KILOGRAM: Cents = 120;
 
-/// Keeps nothing: an order travels on in what it announces.
+/// Stateless: the order travels in the event.
 #[derive(Default)]
 pub struct Orders;
 

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use contracts::{Cents, InvoiceCreated, PaymentTaken};
 use postrider::{App, Context, Failure, distributed};
 
-/// Remembers what is paid, so that a message that comes twice takes the money once. Only as long as the process lives:
-/// what must survive belongs in a store.
+/// Remembers paid invoices, so that a message that arrives twice takes the money once. Only as long as the process lives:
+/// data that must survive belongs in a store.
 #[derive(Default)]
 pub struct Payments {
     paid: HashSet<String>,
@@ -20,7 +20,7 @@ impl Payments {
         if self.paid.insert(invoice.invoice.clone()) {
             self.taken += invoice.amount;
         }
-        // Said again each time: the first time may have failed after the money was taken.
+        // Published each time: the first run may have failed after the money was taken.
         cx.publish(&PaymentTaken { invoice: invoice.invoice, order: invoice.order, amount: invoice.amount })?;
         Ok(())
     }

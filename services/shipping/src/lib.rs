@@ -1,9 +1,9 @@
-//! The depot: sends a parcel for every order. It does not wait for the payment; it does not even know of it.
+//! The depot: sends a parcel for every order. It neither waits for the payment nor knows about it.
 
 use contracts::{OrderPlaced, ParcelDispatched};
 use postrider::{App, Context, Failure, distributed};
 
-/// Keeps nothing.
+/// Stateless.
 #[derive(Default)]
 pub struct Shipping;
 

@@ -1,4 +1,4 @@
-//! A service for the tests of crashes: it says what begins, and a message that is called fatal ends its process.
+//! A service for the tests of crashes: it prints what begins, and a message named fatal ends its process.
 
 use std::process::ExitCode;
 

@@ -1,17 +1,17 @@
-//! What is compared, and what the two sides bring.
+//! The comparisons, and the results of the two sides.
 
 use crate::bench::work::{Sample, Side, Work};
 
-/// What counts.
+/// The figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Messages a second: more is better.
     PerSecond,
-    /// Microseconds of half of the messages: less is better.
+    /// Median in microseconds: less is better.
     P50,
-    /// Microseconds of ninety of a hundred: less is better.
+    /// 90th percentile in microseconds: less is better.
     P90,
-    /// Microseconds of ninety-nine of a hundred: less is better.
+    /// 99th percentile in microseconds: less is better.
     P99,
 }
 
@@ -34,9 +34,9 @@ pub struct Comparison {
     pub work: Work,
     pub against: Side,
     pub metric: Metric,
-    /// What the ratio is to be: at least for a rate, at most for a time.
+    /// The wanted ratio: at least this for a rate, at most for a time.
     pub wanted: Option<f64>,
-    /// What the ratio of processor time may be at most.
+    /// The wanted ratio of processor time, at most.
     pub wanted_cpu: Option<f64>,
 }
 
@@ -65,7 +65,7 @@ impl Comparison {
     }
 }
 
-/// All of them; those of the same work share its runs.
+/// All comparisons; those of the same work share its runs.
 pub const COMPARISONS: [Comparison; 18] = [
     compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
     compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
@@ -88,7 +88,7 @@ pub const COMPARISONS: [Comparison; 18] = [
     compare("in-process", Work::InProcess, Side::Plain, Metric::PerSecond).wants(0.77),
 ];
 
-/// What the rounds of one comparison brought: of each the middle.
+/// The result of one comparison: the median of each figure over the rounds.
 #[derive(Debug)]
 pub struct Compared {
     pub comparison: Comparison,
@@ -124,7 +124,7 @@ impl Compared {
         }
     }
 
-    /// Whether it is as wanted.
+    /// Whether the target is met.
     pub fn holds(&self) -> bool {
         let more = self.comparison.metric == Metric::PerSecond;
         let fits = |wanted: f64| if more { self.ratio >= wanted } else { self.ratio <= wanted };

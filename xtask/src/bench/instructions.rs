@@ -1,5 +1,5 @@
-//! How many instructions a message costs: a guard that does not depend on the machine's mood. Counted by valgrind for two
-//! numbers of messages; what starting and stopping cost falls out of the difference.
+//! How many instructions a message costs: a guard that does not depend on the machine's load. Valgrind counts them for two
+//! numbers of messages; the difference removes the cost of starting and stopping.
 
 mod profile;
 
@@ -15,7 +15,7 @@ use crate::bench::role::{OURS, Role, done, run as run_role};
 use crate::node::Node;
 use crate::{apt, broker, node, program};
 
-/// What the message's payload has, in bytes.
+/// The size of the message's payload, in bytes.
 const BYTES: &str = "256";
 /// How long one count may take.
 const COUNT_LIMIT: Duration = Duration::from_secs(600);
@@ -28,7 +28,7 @@ struct Row {
     work: Work,
     /// The two numbers of messages.
     messages: [u64; 2],
-    /// By how much the figure may rise before it is a mistake: how messages meet in batches is never quite the same over a broker.
+    /// How far the figure may rise before the check fails: over a broker, batch sizes vary.
     tolerance: f64,
 }
 
@@ -42,7 +42,7 @@ enum Work {
     Fire,
     /// A command and its acknowledgement.
     Consume,
-    /// A query and its reply, on the side that asks.
+    /// A query and its reply, on the caller's side.
     Request,
 }
 
@@ -54,7 +54,7 @@ const ROWS: [Row; 5] = [
     Row { name: "request", work: Work::Request, messages: [1_000, 4_000], tolerance: 0.05 },
 ];
 
-/// What each row cost when it was last looked at, by compiler and C library.
+/// The recorded cost of each row, by compiler and C library.
 type Known = BTreeMap<String, BTreeMap<String, u64>>;
 
 fn known_path() -> PathBuf {
@@ -164,7 +164,7 @@ fn read(file: &Path) -> Option<Profile> {
     Profile::of(&fs::read_to_string(file).ok()?)
 }
 
-/// What the figures depend on beside our code.
+/// What the figures depend on besides our code.
 fn version() -> Result<String, String> {
     let rustc = program::output(&["rustc", "--version"])?;
     let rustc: Vec<&str> = rustc.split(' ').take(2).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: Postrider and the bare client at the same work, side by side in one run.
+//! `cargo xtask bench`: Postrider and the bare client do the same work, side by side in one run.
 
 mod comparison;
 pub mod instructions;
@@ -16,11 +16,11 @@ use crate::broker;
 use crate::node::Node;
 use crate::program;
 
-/// How often each side works, in turn; what counts is the middle of the ratios.
+/// How often each side works, in turn; the result is the median of the ratios.
 const ROUNDS: usize = 5;
 /// What can be named by `--only`.
 pub const GROUPS: [&str; 8] = ["publish", "consume", "both", "rpc", "fanout", "low-rate", "in-process", "scale"];
-/// How long the programs may take to be built.
+/// How long building the programs may take.
 const BUILD_LIMIT: std::time::Duration = std::time::Duration::from_secs(1_800);
 
 /// Measures and prints.
@@ -61,7 +61,7 @@ fn is_chosen(comparison: &Comparison, only: &[String]) -> bool {
     only.is_empty() || only.iter().any(|name| Some(name.as_str()) == comparison.name.split(' ').next())
 }
 
-/// All sides of one work take turns, so that what else happens on the machine meets all of them.
+/// All sides of one kind of work take turns, so that other load on the machine meets all of them.
 fn rounds(bench: &Bench, comparisons: &[Comparison]) -> Result<Vec<Compared>, String> {
     let mut samples: Vec<Vec<(Sample, Sample)>> = vec![Vec::new(); comparisons.len()];
     for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs.
+//! Prints the measurements, for people and for programs.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::bench::comparison::{Compared, Comparison, Metric};
 use crate::bench::scale::Point;
 use crate::bench::work::Side;
 
-/// One comparison, as soon as it is there.
+/// One comparison, printed as soon as it is measured.
 pub fn line(row: &Compared) -> String {
     let Compared { ours, plain, ratio, spread, cpu_us_ours, cpu_us_plain, cpu_ratio, .. } = row;
     let unit = unit(row);
@@ -74,7 +74,7 @@ pub fn json(rows: &[Compared], points: &[Point]) -> String {
     format!("{:#}\n", json!(objects))
 }
 
-/// Throughput and processor time against what there is more of, as charts that Markdown shows.
+/// Throughput and processor time against the scaled number, as charts that Markdown shows.
 pub fn charts(points: &[Point]) -> String {
     let mut text = String::new();
     for same in points.chunk_by(|a, b| a.of == b.of).filter(|same| same.len() > 1) {

@@ -1,4 +1,4 @@
-//! One measured process: it says when it is ready, begins when it is told to, and prints what it measured.
+//! One measured process: it reports when it is ready, begins on command, and prints its measurements.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::node::{send, wait_within};
 use crate::program;
 
-/// How long a role may take for its next word.
+/// How long a role may take for its next line.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The two programs, as cargo names them.
@@ -23,7 +23,7 @@ pub struct Measured {
     pub messages: u64,
     pub seconds: f64,
     pub cpu_seconds: f64,
-    /// The most memory that the process ever had.
+    /// The process's peak memory.
     pub peak_kib: u64,
     pub latency: Option<Latency>,
 }
@@ -36,7 +36,7 @@ pub struct Latency {
     pub p99: f64,
 }
 
-/// A running role. Dropped, it ends.
+/// A running role. Dropping it ends it.
 pub struct Role {
     what: String,
     child: Child,
@@ -57,7 +57,7 @@ impl Role {
         };
         let (said, lines) = channel();
         std::thread::spawn(move || {
-            // Whoever measures may have stopped listening.
+            // The receiver may be gone.
             BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
         });
         Ok(Self { what, child, input, lines })
@@ -80,12 +80,12 @@ impl Role {
         writeln!(self.input, "go").map_err(|error| format!("{}: {error}", self.what))
     }
 
-    /// Halts it: what is sent to it waits.
+    /// Halts it: messages for it wait.
     pub fn halt(&self) -> Result<(), String> {
         self.signal("STOP")
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn go_on(&self) -> Result<(), String> {
         self.signal("CONT")
     }
@@ -95,7 +95,7 @@ impl Role {
         if send(signal, pid) { Ok(()) } else { Err(format!("{}: cannot send SIG{signal} to {pid}", self.what)) }
     }
 
-    /// Waits for what it measured.
+    /// Waits for its measurements.
     pub fn measured(&self) -> Result<Measured, String> {
         let line = self.line()?;
         serde_json::from_str(&line).map_err(|error| format!("{}: {error}: {line:?}", self.what))
@@ -118,14 +118,14 @@ impl Role {
 impl Drop for Role {
     fn drop(&mut self) {
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            // It may just have ended.
+            // It may have ended just now.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
 }
 
-/// Starts it, tells it to begin and waits for what it measured.
+/// Starts a role, tells it to begin and waits for its measurements.
 pub fn run(program: &str, words: &[&str]) -> Result<Measured, String> {
     let mut role = Role::ready(program, words)?;
     role.go()?;
@@ -134,7 +134,7 @@ pub fn run(program: &str, words: &[&str]) -> Result<Measured, String> {
     Ok(measured)
 }
 
-/// Runs something that measures nothing.
+/// Runs a program that measures nothing.
 pub fn done(program: &str, words: &[&str]) -> Result<(), String> {
     Role::start(program, words)?.ended()
 }

@@ -1,22 +1,22 @@
-//! What a message costs when there is more of everything: handlers, actors, instances, bytes, messages; and what it costs
-//! when there is nothing to do.
+//! What a message costs with more handlers, actors, instances, bytes or messages, and what an idle
+//! process costs.
 
 use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
 use crate::bench::work::{Bench, Side, queue};
 
-/// Messages that are handled for each second of a point.
+/// Messages handled per second of a measurement.
 const RATE: f64 = 30_000.0;
-/// So many seconds the broker waits for a sign of life of a process that is halted.
+/// The heartbeat, in seconds: the broker must tolerate a halted process this long.
 const HEARTBEAT: &str = "?heartbeat=120";
-/// There are messages to spare, one for so many that are counted: each instance takes some that would be another's part.
+/// One spare message for this many counted ones: each instance takes some that would be another's part.
 const SPARE: u64 = 5;
 
 /// One measured point.
 #[derive(Debug)]
 pub struct Point {
-    /// What there is more of.
+    /// What is scaled.
     pub of: &'static str,
-    /// How much of it.
+    /// To which number.
     pub much: u64,
     pub per_second: f64,
     pub cpu_us: f64,
@@ -39,7 +39,7 @@ impl Point {
     }
 }
 
-/// All points; each is printed as soon as it is there.
+/// All points; each is printed as soon as it is measured.
 pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
     let messages = (RATE * bench.seconds) as u64;
     let mut points: Vec<Point> = Vec::new();
@@ -71,12 +71,12 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
     for times in [1, 10] {
         add(Point::new("messages", messages * times, &consumed(bench, messages * times, 256, false)?));
     }
-    // Ten bindings for each of a hundred queues; the mean of a message is that of ten seconds.
+    // Ten bindings for each of a hundred queues; the figure is the mean over ten seconds.
     let (start, idle) = wide(bench, 100, 10, 0)?;
     add(Point::new("starting", 1_000, &[start]));
     add(Point::new("idle 10 s", 1_000, &[idle]));
     add(Point::new("starting", 100, &[wide(bench, 1, 100, 0)?.0]));
-    // What there is to do without any but one: the connections, and what every app declares.
+    // The baseline with one handler: the connections, and what every app declares.
     add(Point::new("starting anyway", 1, &[wide(bench, 1, 1, 0)?.0]));
     Ok(points)
 }
@@ -86,15 +86,15 @@ fn patient(bench: &Bench) -> Bench {
     Bench { url: format!("{}{HEARTBEAT}", bench.url), seconds: bench.seconds }
 }
 
-/// Puts messages into the queues of processes that are halted meanwhile. What is measured then is what messages cost, and
-/// not how often somebody is woken for a single one, as the sender's pace would have it.
+/// Fills the queues of halted processes. So the figure is the cost of messages, and
+/// not how often the sender's pace wakes a thread for a single one.
 fn filled(roles: &[Role], fill: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     roles.iter().try_for_each(Role::halt)?;
     fill()?;
     roles.iter().try_for_each(Role::go_on)
 }
 
-/// Starts an app of so many actors with so many handlers each, and lets it handle; what starting cost, and handling.
+/// Starts an app of this many actors with this many handlers each, and lets it handle; the cost of starting, and of handling.
 fn wide(bench: &Bench, actors: u64, handlers: u64, messages: u64) -> Result<(Measured, Measured), String> {
     wide_with(bench, [actors, handlers, messages], &[], &[])
 }
@@ -106,7 +106,7 @@ fn prefetched(bench: &Bench, prefetch: u64) -> Result<Measured, String> {
     Ok(handled.1)
 }
 
-/// [`wide`], of actors, handlers and messages, with more words for the app and for whoever fills its queues.
+/// [`wide`], of actors, handlers and messages, with more words for the app and for the process that fills its queues.
 fn wide_with(bench: &Bench, numbers: [u64; 3], app: &[&str], filler: &[&str]) -> Result<(Measured, Measured), String> {
     let messages = numbers[2];
     let [actors, handlers, count] = numbers.map(|number| number.to_string());
@@ -124,7 +124,7 @@ fn wide_with(bench: &Bench, numbers: [u64; 3], app: &[&str], filler: &[&str]) ->
     Ok((started, measured))
 }
 
-/// Consumes messages of so many bytes, halted while they are put into the queue or beside whoever sends them.
+/// Consumes messages of this many bytes, halted while the queue is filled or beside the sender.
 fn consumed(bench: &Bench, messages: u64, bytes: u64, halted: bool) -> Result<Vec<Measured>, String> {
     let (messages, bytes) = (messages.to_string(), bytes.to_string());
     let mut role = patient(bench).consumer(Side::Ours, &["--messages", &messages])?;
@@ -140,7 +140,7 @@ fn consumed(bench: &Bench, messages: u64, bytes: u64, halted: bool) -> Result<Ve
     Ok(vec![measured])
 }
 
-/// Instances of one service share its queue; each leaves when it has had its part.
+/// Instances of one service share its queue; each ends when it has had its part.
 fn competing(bench: &Bench, side: Side, instances: u64, messages: u64) -> Result<Vec<Measured>, String> {
     let part = (messages / instances).to_string();
     let all = (messages + messages / SPARE).to_string();

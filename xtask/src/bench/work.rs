@@ -2,42 +2,42 @@
 
 use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
 
-/// Who does the work.
+/// Which side does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Ours,
     /// The bare client, used as its documentation shows.
     Plain,
-    /// The bare client, used as cleverly as we know: acknowledgements and confirms in bulk.
+    /// The bare client, used as efficiently as we can: acknowledgements and confirms in bulk.
     Clever,
-    /// As cleverly, and with what Postrider promises: its properties and headers, returned if nobody takes it, confirmed.
+    /// The same, with Postrider's promises: its properties and headers, returned if no queue takes it, confirmed.
     Promising,
 }
 
-/// What is done.
+/// The kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     Publish,
     Consume,
     Both,
-    /// Requests, so many outstanding.
+    /// Requests, this many outstanding.
     Rpc(u64),
     Fanout,
     LowRate,
     InProcess,
 }
 
-/// What one run brought.
+/// The result of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     pub per_second: f64,
-    /// Of the measured processes together, in microseconds for each message.
+    /// All measured processes together, in microseconds per message.
     pub cpu_us: f64,
     /// In microseconds.
     pub p50: f64,
     pub p90: f64,
     pub p99: f64,
-    /// The most memory that one of the measured processes ever had.
+    /// The peak memory of the largest measured process.
     pub peak_kib: u64,
 }
 
@@ -79,7 +79,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Lets one side do the work once.
+    /// Runs the work once on one side.
     pub fn once(&self, work: Work, side: Side) -> Result<Sample, String> {
         let messages = ((work.usual_rate() * self.seconds) as u64).max(100).to_string();
         match work {
@@ -114,7 +114,7 @@ impl Bench {
         Ok(sample(&[published]))
     }
 
-    /// Puts messages into a side's queue, of the kind that it sends itself.
+    /// Fills a side's queue with messages of the kind that it sends itself.
     pub fn fill(&self, side: Side, messages: &str) -> Result<(), String> {
         let filler = if side == Side::Plain { Side::Clever } else { side };
         run(program(filler), &self.publisher(filler, &["--messages", messages])).map(drop)
@@ -168,7 +168,7 @@ impl Bench {
         run(program(side), &[&broker, &["publish", "--messages", messages][..], event].concat())?;
         let handled = consumers.iter().map(Role::measured).collect::<Result<Vec<_>, _>>()?;
         let mut all = sample(&handled);
-        // A consumer's own, in the mean.
+        // Per consumer, on average.
         all.cpu_us /= SUBSCRIBERS.len() as f64;
         Ok(all)
     }
@@ -183,7 +183,7 @@ pub fn queue(side: Side) -> &'static str {
     if side == Side::Ours { "postrider.load" } else { "plain.load" }
 }
 
-/// The slowest process says how fast all were; what each used of the processor is added.
+/// The slowest process gives the rate of all; processor times are added.
 fn sample(measured: &[Measured]) -> Sample {
     let per_second = measured.iter().map(|one| one.messages as f64 / one.seconds).fold(f64::INFINITY, f64::min);
     let cpu_us = measured.iter().map(|one| one.cpu_seconds * 1e6 / one.messages as f64).sum();

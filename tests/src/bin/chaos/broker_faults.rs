@@ -13,11 +13,11 @@ use crate::consumer::{Consumer, Role};
 use crate::services::NAMESPACE;
 use crate::world::{CONSUMERS, RECOVERY, World};
 
-/// What a frame with properties has beside them, at most.
+/// The most bytes that a frame with properties has besides them.
 const FRAME_REST: usize = 64;
 
 impl World {
-    /// Nobody is bound to it when it stands again, unless they notice.
+    /// When it is declared again it has no bindings, unless the processes notice.
     fn delete_an_exchange(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let name = ["command", "delay.0", "delay.out", "channel"][rng.usize(..4)];
         let script = format!(
@@ -30,7 +30,7 @@ impl World {
         Ok(format!("{NAMESPACE}.{name} was there and was gone"))
     }
 
-    /// All connections are closed, and for a while none is taken.
+    /// The broker closes all connections, and for a while accepts none.
     async fn fill_the_virtual_host(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let epoch = self.epoch();
         self.node.ctl(&["set_vhost_limits", "-p", "/", r#"{"max-connections":0}"#])?;
@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// Each of them is a dead letter in the end, and costs nobody else anything.
+    /// Each of them ends as a dead letter and affects no other message.
     async fn let_a_stranger_send(&self) -> Result<String, String> {
         let letters = || async {
             let letters = DeadLetters::new(self.running.bus()).list(&DeadFilter::all()).await;
@@ -59,7 +59,7 @@ impl World {
         let sending = tokio::task::spawn_blocking(move || {
             let mut stranger = RawClient::connect(&url);
             let mut messages = strangers::messages(&format!("{NAMESPACE}.command"), "worker.do");
-            // The broker takes no frame that is larger.
+            // The broker accepts no larger frame.
             let bytes = |message: &RawMessage| message.properties.iter().map(|(_, value)| value.len()).sum::<usize>();
             messages.retain(|message| bytes(message) + FRAME_REST < frame_max);
             messages.iter().for_each(|message| stranger.publish(message));
@@ -77,7 +77,7 @@ impl World {
         Ok(format!("{sent} messages that nobody can read became dead letters"))
     }
 
-    /// The broker starts again with other frames.
+    /// The broker starts again with another frame size.
     async fn change_the_frames(&mut self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let (epoch, bytes) = (self.epoch(), [8_192, 131_072, 16_777_216][rng.usize(..3)]);
         self.frame_max = bytes;
@@ -86,7 +86,7 @@ impl World {
         Ok(format!("frames have {bytes} bytes, epoch {epoch} became {}", self.epoch()))
     }
 
-    /// Nothing answers, and everything stays open.
+    /// The broker answers nothing, and all connections stay open.
     async fn freeze_the_broker(&mut self, rng: &mut fastrand::Rng) -> Result<String, String> {
         self.node.freeze()?;
         let before = self.handled();
@@ -101,7 +101,7 @@ impl World {
         Ok(format!("nothing was handled meanwhile, {end} before it"))
     }
 
-    /// Makes a fault; the proof that it bit.
+    /// Causes a fault and returns the proof that it took effect.
     pub async fn make(&mut self, fault: Fault, rng: &mut fastrand::Rng) -> Result<String, String> {
         let epoch = self.epoch();
         let raised = |world: &Self| world.epoch() > epoch;

@@ -10,13 +10,13 @@ use crate::world::World;
 
 /// How many calls are cancelled at each moment.
 const CALLS: usize = 30;
-/// How long calls that cannot leave are given to be on their way.
+/// How long calls that cannot leave get to reach the queue of waiting messages.
 const ON_THEIR_WAY: Duration = Duration::from_millis(50);
 
 type Call = JoinHandle<(String, Result<(), SendError>)>;
 
 impl World {
-    /// What was cancelled before it left is never handled.
+    /// A call that was cancelled before it left is never handled.
     pub async fn cancel_calls(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let mut told = Vec::new();
         for number in 0..CALLS {
@@ -40,7 +40,7 @@ impl World {
                     self.books.ledger.confirms(&id);
                     left += 1;
                 }
-                // Nobody knows whether it had left.
+                // It is unknown whether it had left.
                 Err(SendError::Cancelled) => {}
                 Err(other) => return Err(format!("{id}: {other}")),
             }
@@ -72,12 +72,12 @@ impl World {
         })
     }
 
-    /// How many calls there were. Each was cancelled, and may never be handled.
+    /// The number of calls. Each was cancelled, and must never be handled.
     async fn withdrawn(&self, calls: Vec<Call>) -> Result<usize, String> {
         let count = calls.len();
         for call in calls {
             let (id, sent) = call.await.map_err(|error| error.to_string())?;
-            // If it is handled all the same, that is a finding of its own.
+            // If it is handled anyway, that is a finding of its own.
             self.books.ledger.attempts(&id);
             self.books.runs.withdraws(&id);
             if !matches!(sent, Err(SendError::Cancelled)) {

@@ -1,4 +1,4 @@
-//! A consumer of its own process, which prints what it handles.
+//! A consumer in a process of its own, which prints what it handles.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,17 +13,17 @@ use postrider_tests::strangers::STRANGER;
 
 use crate::runs::Runs;
 
-/// How long it may take to be gone after a signal.
+/// How long it may take to end after a signal.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running consumer. Dropping it ends it.
 pub struct Consumer {
     child: Child,
-    /// Reads what it prints, until its end.
+    /// Reads its output to the end.
     reader: Option<JoinHandle<()>>,
 }
 
-/// What a process does.
+/// The job of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It handles the load.
@@ -41,16 +41,16 @@ impl Role {
     }
 }
 
-/// Where it is written down what consumers do. Clones are the same books.
+/// The books about consumers. Clones are the same books.
 #[derive(Clone, Default)]
 pub struct Books {
-    /// What was sent and what was handled.
+    /// Published and handled messages.
     pub ledger: Ledger,
-    /// What ran, and how often.
+    /// Runs, and how often.
     pub runs: Runs,
-    /// How many messages were handled of the load.
+    /// How many messages of the load were handled.
     pub handled: Arc<AtomicU64>,
-    /// How many were handled by keepers.
+    /// How many messages keepers handled.
     pub kept: Arc<AtomicU64>,
 }
 
@@ -76,7 +76,7 @@ impl Books {
 }
 
 impl Consumer {
-    /// Starts it at this broker; what it handles is counted and written down, and so is each run.
+    /// Starts it at this broker; its handled messages and each run go into the books.
     pub fn start(url: &str, role: Role, books: &Books) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
@@ -96,7 +96,7 @@ impl Consumer {
         self.child.id()
     }
 
-    /// Ends it with a signal and waits until it is gone; its process id.
+    /// Ends it with a signal and waits until it is gone; returns its process id.
     pub fn end(&mut self, signal: &str) -> Result<u32, String> {
         let pid = self.child.id();
         if !send(signal, pid) {
@@ -109,7 +109,7 @@ impl Consumer {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        // All that it said is in the books.
+        // Its whole output is in the books.
         let read = self.reader.take().map_or(Ok(()), JoinHandle::join);
         read.map_err(|_| format!("consumer {pid} said what cannot be"))?;
         Ok(pid)
@@ -118,7 +118,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        // Gone already, or gone now.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

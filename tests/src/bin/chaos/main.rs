@@ -26,7 +26,7 @@ use postrider_tests::strangers::STRANGER;
 
 use crate::world::{LOOK, RECOVERY, World};
 
-/// How many publish at once.
+/// How many tasks publish at once.
 const PUBLISHERS: usize = 32;
 /// A run with fewer confirmed messages proves little and fails.
 const LEAST_CONFIRMED: usize = 10_000;
@@ -114,7 +114,7 @@ fn publish(world: &World, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle
                 let sent = bus.send_key_with("worker.do", Payload::msgpack(&number), |o| o.id(id.as_str())).await;
                 match sent {
                     Ok(_) => ledger.confirms(&id),
-                    // An app that has stopped refuses at once: whoever tries again lets others have their turn.
+                    // A stopped app refuses at once, so yield before the next attempt.
                     Err(_) => tokio::time::sleep(LOOK).await,
                 }
             }
@@ -135,7 +135,7 @@ async fn chaos(time: Duration, seed: u64) -> Result<(), String> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut order = Vec::new();
     let mut rounds = 0;
-    // Each fault happens once at least, however short the time is.
+    // Each fault happens at least once, however short the time is.
     while begin.elapsed() < time || rounds < 2 {
         if order.is_empty() {
             rounds += 1;
@@ -159,7 +159,7 @@ async fn chaos(time: Duration, seed: u64) -> Result<(), String> {
     balance(&world).await
 }
 
-/// What was confirmed is handled or a dead letter, in the end, and nothing ran that may not have run.
+/// Every confirmed message is handled or a dead letter in the end, and no forbidden run happened.
 async fn balance(world: &World) -> Result<(), String> {
     let (ledger, waited) = (&world.books.ledger, Instant::now());
     let mut letters = Vec::new();

@@ -1,4 +1,4 @@
-//! Faults of one queue or one channel, while all others work: no confirm, a late one, a channel that ends alone, a queue that is full.
+//! Faults of one queue or one channel while all others work: no confirm, a late one, a closed channel, a full queue.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use crate::runs::Once;
 use crate::services::{NAMESPACE, passed_on};
 use crate::world::{LOOK, RECOVERY, World};
 
-/// How long somebody waits who does not wait for long.
+/// The time-out of an impatient caller.
 const SHORT: Duration = Duration::from_millis(500);
-/// How many messages are sent to see what becomes of them.
+/// How many messages are sent to observe their outcome.
 const PROBES: usize = 20;
 /// How many messages the full queue has.
 const FULL: usize = 3;
 
 impl World {
-    /// The queue's process stands still, and says so to nobody.
+    /// The queue's process is suspended, and no client is told.
     pub async fn suspend_a_queue(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let (queue, key) = [("worker", "worker.do"), ("keeper", "keeper.do")][rng.usize(..2)];
         let tell = |what: &str| {
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// What the broker says comes late: the messages are there long before their senders know.
+    /// The broker's answers come late: messages arrive long before their senders know.
     pub async fn let_confirms_be_late(&self, rng: &mut fastrand::Rng) -> Result<String, String> {
         let late = Duration::from_millis(1_000 + rng.u64(..1_500));
         self.proxy.set(Network::Late(late));
@@ -58,7 +58,7 @@ impl World {
         Ok(format!("{} confirms came {late:?} late, beyond their deadline; all arrived", unknown.len()))
     }
 
-    /// The broker takes it for a mistake of the client and closes one channel; the connection stays.
+    /// The broker takes it for an error of the client and closes one channel; the connection stays.
     pub async fn close_a_channel(&self, is_publishing: bool, rng: &mut fastrand::Rng) -> Result<String, String> {
         let epoch = self.epoch();
         let script = format!(
@@ -75,7 +75,7 @@ impl World {
         Ok(format!("one of {all} {} channels is gone", if is_publishing { "publishing" } else { "consuming" }))
     }
 
-    /// By a policy, until that is lifted. What is sent is rejected, also what a handler sends.
+    /// Full by a policy, until that is lifted. The queue rejects messages, also those of a handler.
     pub async fn fill_a_queue(&self) -> Result<String, String> {
         let queue = format!("^{NAMESPACE}[.]keeper$");
         let policy = format!(r#"{{"max-length":{FULL},"overflow":"reject-publish"}}"#);
@@ -85,7 +85,7 @@ impl World {
         let passed: Vec<String> = (0..FULL).map(|number| format!("passed-{}-{number}", self.faults)).collect();
         for id in passed.iter().filter(|_| rejected.is_ok()) {
             self.books.runs.expects_once(id, Once::SendRefused);
-            // What it sends may arrive as soon as there is room.
+            // The handler's message may arrive as soon as there is room.
             self.books.ledger.attempts(&passed_on(id));
             self.send("worker.pass", id, None).await.map_err(|error| error.to_string())?;
         }
@@ -98,7 +98,7 @@ impl World {
         self.node.ctl(&["clear_policy", "full"])?;
         begun?;
         let taken = rejected?;
-        // Nothing else befalls these handlers until what they send is taken.
+        // No other fault affects these handlers until their messages are accepted.
         let (begin, expected) = (Instant::now(), before + taken as u64 + passed.len() as u64);
         while self.length("keeper")? < expected {
             if begin.elapsed() > RECOVERY {
@@ -110,7 +110,7 @@ impl World {
         Ok(format!("{taken} messages were taken, then one was rejected, and those of {FULL} handlers"))
     }
 
-    /// How many it took before.
+    /// How many messages it had accepted before.
     async fn send_until_rejected(&self) -> Result<usize, String> {
         let (begin, mut taken) = (Instant::now(), 0);
         while begin.elapsed() < RECOVERY {

@@ -7,17 +7,17 @@ use crate::runs::Once;
 use crate::services::NAMESPACE;
 use crate::world::{LOOK, RECOVERY, World};
 
-/// More than deliveries without an end condemn a message.
+/// More restarts than the number of unsettled deliveries that condemns a message.
 const RESTARTS: usize = 18;
-/// How many messages each of its two actors has to begin with: more than it works off between the stops.
+/// The initial backlog of each of its two actors: more than it handles between the stops.
 const BACKLOG: usize = 60;
-/// How many it handles at least before each stop.
+/// The fewest messages that it handles before each stop.
 const BETWEEN_STOPS: u64 = 2;
-/// After so long without a message it is asked whether there are any; asking takes longer than handling.
+/// After this long without a message the test asks the broker for the backlog; asking takes longer than handling.
 const QUIET: Duration = Duration::from_secs(3);
 
 impl World {
-    /// No stop costs an attempt, or a message that has not begun.
+    /// A stop costs no attempt, and no message that has not begun.
     pub async fn restart_by_the_dozen(&self) -> Result<String, String> {
         let mut backlog = Vec::new();
         for number in 0..BACKLOG {
@@ -34,7 +34,7 @@ impl World {
             let mut keeper = Consumer::start(&self.url, Role::Keeper, &self.books);
             let begin = Instant::now();
             while self.books.handled_by_keepers() < before + BETWEEN_STOPS && begin.elapsed() < RECOVERY {
-                // A backlog that was given up is gone; the findings at the end say so.
+                // A backlog that was given up is gone; the findings at the end report it.
                 if begin.elapsed() > QUIET && self.has_worked_off()? {
                     break;
                 }
@@ -56,7 +56,7 @@ impl World {
         ))
     }
 
-    /// A keeper that nothing befalls handles what is left.
+    /// A keeper without faults handles the rest.
     pub async fn work_off_the_rest(&self) -> Result<(), String> {
         let mut keeper = Consumer::start(&self.url, Role::Keeper, &self.books);
         let begin = Instant::now();
@@ -69,12 +69,12 @@ impl World {
         keeper.end("TERM").map(drop)
     }
 
-    /// Whether keepers have nothing left to do.
+    /// Whether keepers have no messages left.
     fn has_worked_off(&self) -> Result<bool, String> {
         Ok(self.length("keeper")? + self.length("keeper.helper")? == 0)
     }
 
-    /// How many messages a queue has, also those that are delivered.
+    /// The number of messages in a queue, unacknowledged ones included.
     pub fn length(&self, queue: &str) -> Result<u64, String> {
         let told = self.node.ctl(&["list_queues", "--quiet", "--no-table-headers", "name", "messages"])?;
         let of = |line: &str| line.strip_prefix(&format!("{NAMESPACE}.{queue}\t"))?.trim().parse().ok();

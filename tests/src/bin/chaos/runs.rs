@@ -1,29 +1,29 @@
-//! The second half of the books: not what was handled, but how often it was run, and when that may not be.
+//! The second half of the books: how often each message ran, and which runs are not allowed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider::operate::DeadLetter;
 
-/// The reason of a dead letter that was given up because it was delivered too often without an end.
+/// The reason of a dead letter that was given up because it was delivered too often without being settled.
 const SUSPECTED: &str = "crash_suspected";
 /// The most ids that a finding names.
 const MOST_NAMED: usize = 10;
 
-/// Why a message may have one run only, and that at its first attempt.
+/// Why a message may run only once, at its first attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Once {
-    /// Only orderly stops befell it.
+    /// Only orderly stops affected it.
     Stopped,
-    /// Only the refusal of what its handler sent befell it.
+    /// Only the refusal of its handler's message affected it.
     SendRefused,
 }
 
 #[derive(Default)]
 struct Book {
-    /// By id and attempt, how often a run began.
+    /// How often a run began, by id and attempt.
     began: HashMap<String, BTreeMap<u32, u32>>,
-    /// By process and id, what runs.
+    /// The runs under way, by process and id.
     under_way: HashSet<(u32, String)>,
     overlapping: BTreeSet<String>,
     once: BTreeMap<String, Once>,
@@ -48,22 +48,22 @@ impl Runs {
         }
     }
 
-    /// A process has ended a run, whatever its outcome.
+    /// A process has ended a run, with any outcome.
     pub fn ended(&self, process: u32, id: &str) {
         self.book().under_way.remove(&(process, id.to_owned()));
     }
 
-    /// A process is gone, and what it ran with it.
+    /// A process is gone, and its runs with it.
     pub fn gone(&self, process: u32) {
         self.book().under_way.retain(|(other, _)| *other != process);
     }
 
-    /// From now on nothing happens to this message that may cost it an attempt or a second run.
+    /// From now on no fault may cost this message an attempt or a second run.
     pub fn expects_once(&self, id: &str, why: Once) {
         self.book().once.insert(id.to_owned(), why);
     }
 
-    /// Whoever sent this message was told that it does not leave.
+    /// The sender of this message was told that it does not leave.
     pub fn withdraws(&self, id: &str) {
         self.book().withdrawn.insert(id.to_owned());
     }
@@ -73,7 +73,7 @@ impl Runs {
         self.book().began.contains_key(id)
     }
 
-    /// What may not be, each with its ids. Prints how many there are of each.
+    /// The violations, each with its ids. Prints the number of each.
     pub fn findings(&self, letters: &[DeadLetter]) -> Vec<String> {
         let book = self.book();
         let attempts = |id: &String| book.began.get(id).cloned().unwrap_or_default();

@@ -8,24 +8,24 @@ use std::time::Duration;
 use postrider::broker::Names;
 use postrider::{App, Context, Failure, Payload, Secret, distributed};
 
-/// The namespace of a run; its broker is nobody else's.
+/// The namespace of a run, which has its broker to itself.
 pub const NAMESPACE: &str = "chaos";
-/// One of so many messages fails at its first attempt.
+/// One in this many messages fails at its first attempt.
 const ONE_FAILS_OF: u64 = 97;
-/// How long a keeper takes for a message, so that a backlog stays one.
+/// How long a keeper takes for a message, so that the backlog lasts.
 const KEEPING: Duration = Duration::from_millis(100);
 
-/// Whether beginning and end of each run are printed too.
+/// Whether the beginning and end of each run are printed too.
 static TELLS_RUNS: AtomicBool = AtomicBool::new(false);
 
-/// What is printed has happened, whatever happens to this process afterwards.
+/// Writes at once: a printed line has happened, whatever happens to this process afterwards.
 fn say(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-/// One run of a handler. It ends when it is dropped, also if the handler was.
+/// One run of a handler. It ends when it is dropped, also when the handler was dropped.
 struct Run(String);
 
 impl Run {
@@ -45,7 +45,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if TELLS_RUNS.load(Ordering::Relaxed) {
-            // Nobody listens any more.
+            // The reader is gone.
             let _ = say(&format!("ended {}", self.0));
         }
     }
@@ -65,7 +65,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends what may be refused.
+    /// Sends a message that may be refused.
     #[distributed(command = "worker.pass")]
     async fn pass(&self, number: u64, cx: &Context) -> Result<(), Failure> {
         let run = Run::begin(cx)?;
@@ -76,12 +76,12 @@ impl Worker {
     }
 }
 
-/// The id of what is sent on for a message.
+/// The id of the message that the handler sends on.
 pub fn passed_on(id: &str) -> String {
     format!("{id}.on")
 }
 
-/// Keeps the order.
+/// Ordered.
 struct Keeper;
 
 #[distributed(service = "keeper", ordered = true)]

@@ -1,4 +1,4 @@
-//! What a run has: a broker behind a proxy, consumers as processes, a publisher, the books.
+//! The parts of a run: a broker behind a proxy, consumers as processes, a publisher, the books.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::services::configured;
 
 /// How many consumers there are, each a process.
 pub const CONSUMERS: usize = 3;
-/// How long everything may take to work again after a fault.
+/// How long recovery from a fault may take.
 pub const RECOVERY: Duration = Duration::from_secs(60);
-/// How many bytes a frame of RabbitMQ may have unless somebody says otherwise.
+/// The largest frame of RabbitMQ by default, in bytes.
 const FRAME_MAX: usize = 131_072;
-/// How often a condition is looked at.
+/// How often a condition is checked.
 pub const LOOK: Duration = Duration::from_millis(10);
 
-/// The broker, what stands before it, and who is there.
+/// The broker, its proxy, and the consumers.
 pub struct World {
     pub node: Node,
     pub proxy: Proxy,
@@ -28,7 +28,7 @@ pub struct World {
     pub running: Running,
     pub consumers: Vec<Consumer>,
     pub books: Books,
-    /// How many bytes a frame may have.
+    /// The largest frame, in bytes.
     pub frame_max: usize,
     /// Counts the faults, so that ids differ.
     pub faults: u64,
@@ -43,7 +43,7 @@ impl World {
         let consumers = (0..CONSUMERS).map(|_| Consumer::start(&url, Role::Worker, &books)).collect();
         let running = configured(App::new("publisher"), &url).start_as_configured().await.map_err(|e| e.to_string())?;
         let world = Self { node, proxy, url, running, consumers, books, frame_max: FRAME_MAX, faults: 0 };
-        // Its queues are to stand from now on.
+        // Creates its queues.
         let mut keeper = Consumer::start(&world.url, Role::Keeper, &world.books);
         for key in ["keeper.do", "keeper.help"] {
             let begin = Instant::now();
@@ -58,7 +58,7 @@ impl World {
         Ok(world)
     }
 
-    /// Sends a message and writes into the books what became of it.
+    /// Sends a message and records the outcome in the books.
     pub async fn send(&self, key: &str, id: &str, timeout: Option<Duration>) -> Result<(), SendError> {
         self.books.ledger.attempts(id);
         let options = |o: Options| if let Some(timeout) = timeout { o.id(id).timeout(timeout) } else { o.id(id) };
@@ -88,7 +88,7 @@ impl World {
         Ok(())
     }
 
-    /// Messages are handled again: nothing else proves that it works.
+    /// Waits until messages are handled again: only that proves recovery.
     pub async fn works(&self) -> Result<(), String> {
         let before = self.handled();
         self.until("messages are handled again", |world| world.handled() > before + 50).await

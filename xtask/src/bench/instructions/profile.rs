@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// Parts of the names of functions that are the client library's, with what it reads and writes frames by.
+/// Parts of the names of the client library's functions, its frame parser and writer included.
 const CLIENT: [&str; 5] = ["lapin", "amq_protocol", "async_rs", "cookie_factory", "nom"];
 
 /// The functions that allocate memory.
@@ -13,13 +13,13 @@ const ALLOCATES: [&str; 5] = ["malloc", "calloc", "realloc", "aligned_alloc", "p
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Profile {
     pub(super) total: u64,
-    /// In functions of the client library; what it calls in the allocator or the C library is not among them.
+    /// In functions of the client library, without its calls into the allocator or the C library.
     pub(super) client: u64,
-    /// How often memory was allocated, the client library's among them.
+    /// How often memory was allocated, the client library's allocations included.
     pub(super) allocations: u64,
 }
 
-/// What is known of a function.
+/// What the file says about a function.
 #[derive(Clone, Copy, Default)]
 struct Function {
     is_clients: bool,
@@ -61,7 +61,7 @@ impl Profile {
                 if std::mem::take(&mut is_of_call) {
                     continue;
                 }
-                // A line without a cost has none.
+                // A line without a cost counts as zero.
                 let Some((_, cost)) = line.rsplit_once(' ') else { continue };
                 let cost: u64 = cost.parse().ok()?;
                 profile.total += cost;
@@ -83,7 +83,7 @@ impl Profile {
         Self {
             total: self.total / messages,
             client: self.client / messages,
-            // Few enough that half a one counts.
+            // Few enough that rounding matters.
             allocations: (self.allocations + messages / 2) / messages,
         }
     }
