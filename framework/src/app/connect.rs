@@ -20,7 +20,7 @@ use crate::broker::{Broker, BrokerError};
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The error, with the origin of the broker's address or certificates where they are at fault.
-pub(crate) fn told(config: &Config, error: &BrokerError) -> String {
+pub(crate) fn with_origin(config: &Config, error: &BrokerError) -> String {
     let setting = match error {
         BrokerError::Address { .. }
         | BrokerError::Unreachable { .. }

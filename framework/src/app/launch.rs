@@ -13,9 +13,8 @@ use crate::app::broker_needs::lacking;
 use crate::app::builder::App;
 use crate::app::check::{check, warn_of_strangers};
 use crate::app::config::Config;
-use crate::app::connect::{connect, told};
+use crate::app::connect::{connect, with_origin};
 use crate::app::control::{Controls, start_listening};
-use crate::app::due::start_due;
 use crate::app::entry::Entry;
 use crate::app::health::{HealthBoard, HealthSource};
 use crate::app::launch_actors::launch_actors;
@@ -26,6 +25,7 @@ use crate::app::own_settings::SettingsReads;
 use crate::app::plans::{combined, identity, plan_of};
 use crate::app::record;
 use crate::app::running::Running;
+use crate::app::start_due::start_due;
 use crate::app::stop::stop;
 use crate::app::threads::{Threads, open_outlet};
 use crate::app::upkeep;
@@ -122,7 +122,7 @@ async fn launch(app: App, placement: Placement, board: &HealthBoard) -> Result<L
     warn_of_strangers(&app, &config);
     let deadline = Instant::now() + config.start_timeout;
     let connecting = connect(&config, &app.broker, &app.name, deadline, |error| board.waits(error));
-    let connecting = async { connecting.await.map_err(|error| StartError::from(told(&config, &error))) };
+    let connecting = async { connecting.await.map_err(|error| StartError::from(with_origin(&config, &error))) };
     let broker = unless(&app.give_up, Box::pin(connecting)).await?;
     let problems = lacking(&app, &config, &broker.capabilities(), &broker.describe());
     if !problems.is_empty() {
@@ -186,7 +186,7 @@ async fn launch_on(
     if let Err(problems) = launch_actors(app, &mut launched, &plans, &instance, &threads.seats, deadline).await {
         return Err(give_up(launched, problems).await);
     }
-    if let Err(error) = record::keep(&*broker, config, app, &plans).await {
+    if let Err(error) = record::write_record(&*broker, config, app, &plans).await {
         tracing::warn!(%error, "the topology was not recorded; `topology diff` will know of the last one only");
     }
     if let Err(problem) = start_due(&mut launched, deadline).await {

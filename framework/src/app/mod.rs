@@ -6,7 +6,6 @@ pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod control;
-mod due;
 pub(crate) mod entry;
 pub(crate) mod health;
 mod launch;
@@ -21,6 +20,7 @@ pub(crate) mod read_config;
 pub(crate) mod record;
 pub(crate) mod running;
 mod settings;
+mod start_due;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;

@@ -76,14 +76,24 @@ pub(crate) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Su
 }
 
 /// Records the current subscriptions of each service. Stale ones stay in the record until they are removed.
-pub(crate) async fn keep(broker: &dyn Broker, config: &Config, app: &App, plans: &[ActorPlan]) -> Result<(), String> {
+pub(crate) async fn write_record(
+    broker: &dyn Broker,
+    config: &Config,
+    app: &App,
+    plans: &[ActorPlan],
+) -> Result<(), String> {
     for service in app.services() {
-        keep_one(broker, &config.namespace, service, &present(app, plans, service)).await?;
+        write_record_of(broker, &config.namespace, service, &present(app, plans, service)).await?;
     }
     Ok(())
 }
 
-async fn keep_one(broker: &dyn Broker, names: &Names, service: &str, present: &Subscriptions) -> Result<(), String> {
+async fn write_record_of(
+    broker: &dyn Broker,
+    names: &Names,
+    service: &str,
+    present: &Subscriptions,
+) -> Result<(), String> {
     for _ in 0..MOST_TRIES {
         let record = read_record(broker, names, service).await.map_err(|error| error.to_string())?;
         let mut all = present.clone();

@@ -244,7 +244,7 @@ pub(crate) fn is_of_earlier_attempts(header: &str) -> bool {
 
 /// Resets a message that comes straight from its sender: nobody has handled it yet, so headers of earlier attempts are
 /// removed. Starts a conversation if the message has none. Adapters call it for messages sent to a key.
-pub fn came_from_its_sender(envelope: &mut Envelope) {
+pub fn reset_claimed_attempts(envelope: &mut Envelope) {
     envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope.attempt = 1;
     if envelope.headers.iter().any(|(name, _)| is_of_earlier_attempts(name)) {

@@ -37,7 +37,7 @@ pub(crate) use headers::{
     is_of_one_delivery, remove_header, resume_expiration, size, strip, suspend_expiration,
 };
 pub use headers::{
-    HeaderValue, MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, came_from_its_sender, is_reserved_header, read_header,
+    HeaderValue, MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, is_reserved_header, read_header, reset_claimed_attempts,
     write_headers,
 };
 pub use own_words::{OwnDeclaration, OwnSubscription, OwnWords};

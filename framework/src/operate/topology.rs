@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::adapter::in_process::InProcess;
 use crate::app::builder::{App, BrokerChoice};
-use crate::app::connect::{connect, told};
+use crate::app::connect::{connect, with_origin};
 use crate::app::plans::{combined, identity, plan_of};
 use crate::app::record;
 use crate::broker::{Broker, OwnWords, Source, Subscription, Target, Topology, due_topology};
@@ -62,7 +62,7 @@ pub(super) async fn run(app: &App, command: &TopologyCommand) -> Result<u8, Stri
     let deadline = Instant::now() + app.config.start_timeout;
     let broker = connect(&app.config, &app.broker, &app.name, deadline, |_| {})
         .await
-        .map_err(|error| told(&app.config, &error))?;
+        .map_err(|error| with_origin(&app.config, &error))?;
     let result = with_broker(app, &plans, &topology, command, &broker).await;
     broker.close().await;
     result
@@ -86,7 +86,7 @@ async fn with_broker(
             tell_others(&outlet, &config.namespace).await;
         }
         broker.declare(&delays(plans)).await.map_err(text)?;
-        record::keep(&**broker, config, app, plans).await?;
+        record::write_record(&**broker, config, app, plans).await?;
         let OwnWords { sources, queues, subscriptions } = broker.in_own_words(topology);
         output::line(format_args!(
             "declared {} exchanges, {} queues, {} bindings, and the levels for delays",

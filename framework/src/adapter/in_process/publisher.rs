@@ -10,8 +10,8 @@ use crate::adapter::amqp::{Delays, Routed};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::publishing_channel::PublishingChannel;
 use crate::broker::{
-    Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, came_from_its_sender,
-    is_of_earlier_attempts,
+    Addressed, BrokerError, Publication, Publisher, ReplyEvent, ReplySink, To, is_of_earlier_attempts,
+    reset_claimed_attempts,
 };
 use crate::message::{Kind, ReplyTo, Status};
 
@@ -68,7 +68,7 @@ fn as_it_arrives(message: &mut Addressed) {
     if envelope.conversation_id.is_none() || is_sent && was_tried() {
         let envelope = Arc::make_mut(envelope);
         if is_sent {
-            came_from_its_sender(envelope);
+            reset_claimed_attempts(envelope);
         } else {
             envelope.conversation_id = Some(envelope.id.clone());
         }

@@ -9,7 +9,7 @@ use crate::broker::{Queue, Topology};
 use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
-use crate::operate::dead_letters::place::DeadLetters;
+use crate::operate::dead_letters::queues::DeadLetters;
 use crate::operate::dead_letters::walk::{LETTER_TIMEOUT, Walk};
 
 /// The most bytes of letters in one list.

@@ -5,8 +5,8 @@ mod error;
 mod filter;
 mod letter;
 mod letters;
-mod place;
 mod print;
+mod queues;
 mod replay;
 mod walk;
 
@@ -14,6 +14,6 @@ pub(super) use command::{DeadCommand, obey};
 pub use error::DeadError;
 pub use filter::DeadFilter;
 pub use letter::DeadLetter;
-pub use place::{DeadLetters, DeadProgress};
 pub(super) use print::age;
+pub use queues::{DeadLetters, DeadProgress};
 pub use replay::{Replay, Replayed};

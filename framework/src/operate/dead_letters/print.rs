@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
-use crate::operate::dead_letters::place::DeadLetters;
+use crate::operate::dead_letters::queues::DeadLetters;
 use crate::operate::output;
 use crate::operate::printable::{cut, json_line, one_line};
 

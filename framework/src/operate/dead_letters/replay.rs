@@ -13,7 +13,7 @@ use crate::message::Value;
 use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::filter::DeadFilter;
 use crate::operate::dead_letters::letter::DeadLetter;
-use crate::operate::dead_letters::place::{DeadLetters, not_moved};
+use crate::operate::dead_letters::queues::{DeadLetters, not_moved};
 use crate::operate::dead_letters::walk::Walk;
 use crate::operate::migrate::POLL_INTERVAL;
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::broker::{BrokerError, Consumer, ConsumerSpec, DeliveryChannel, Queue, Receipt, Topology};
 use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::letter::{DeadLetter, Fnv};
-use crate::operate::dead_letters::place::{DeadLetters, DeadProgress};
+use crate::operate::dead_letters::queues::{DeadLetters, DeadProgress};
 
 /// The size of the first window, before the size of the letters is known.
 const FIRST_WINDOW: u16 = 32;

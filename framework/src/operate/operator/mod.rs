@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::app::builder::BrokerChoice;
 use crate::app::config::Config;
-use crate::app::connect::{connect, told};
+use crate::app::connect::{connect, with_origin};
 use crate::app::read_config;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Address, Bus, Counters, Identity, Options, Outlet, Payload, TapFilter};
@@ -148,7 +148,7 @@ async fn run(cli: Cli) -> Result<(), String> {
     let deadline = Instant::now() + REACH;
     let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
         .await
-        .map_err(|error| told(&config, &error))?;
+        .map_err(|error| with_origin(&config, &error))?;
     // The doctor must see the broker unrepaired, so declare nothing before it runs.
     let declares = !matches!(cli.command, Command::Doctor(_));
     let bus = open_bus(&config, &broker, declares).await.map_err(|error| error.to_string());
