@@ -44,6 +44,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
     drop(state);
     let channel = Arc::new_cyclic(|itself| Channel {
         connection: Arc::clone(connection),
+        is_of_dead_letters: Names::is_dead_queue(&spec.queue.name),
         queue: spec.queue.name.clone(),
         id,
         answers: spec.answers,
@@ -59,6 +60,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
 struct Channel {
     connection: Arc<Connection>,
     queue: String,
+    is_of_dead_letters: bool,
     id: u64,
     answers: bool,
     closed: AtomicBool,
@@ -207,7 +209,7 @@ impl InProcessConsumer {
             self.channel.connection.shut();
         }
         let mut envelope = message.envelope;
-        if Names::is_dead_queue(&self.channel.queue) {
+        if self.channel.is_of_dead_letters {
             note_broker_death(Arc::make_mut(&mut envelope), &self.channel.connection.names);
         }
         Some(Some(Ok(Delivery {

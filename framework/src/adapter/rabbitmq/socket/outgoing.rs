@@ -1,5 +1,7 @@
 //! What the client sends: strings that were escaped when they came leave as the bytes that they were.
 
+use memchr::memchr_iter;
+
 use crate::adapter::rabbitmq::socket::escape::MARK;
 use crate::adapter::rabbitmq::socket::frame::{HEADER, Head, Kind, put_frame};
 use crate::adapter::rabbitmq::socket::{content, method};
@@ -92,12 +94,5 @@ impl Outgoing {
 /// Whether there may be an escaped string in it.
 fn contains_mark(bytes: &[u8]) -> bool {
     let [first, rest @ ..] = MARK.as_bytes() else { return false };
-    let mut bytes = bytes;
-    while let Some(at) = bytes.iter().position(|byte| byte == first) {
-        bytes = &bytes[at + 1..];
-        if bytes.starts_with(rest) {
-            return true;
-        }
-    }
-    false
+    memchr_iter(*first, bytes).any(|at| bytes[at + 1..].starts_with(rest))
 }
