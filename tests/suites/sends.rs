@@ -53,6 +53,20 @@ impl Alpha {
     }
 }
 
+/// Passes on what it gets, in order.
+#[derive(Clone, Default)]
+struct Gamma(Seen<u32>);
+
+#[distributed(service = "gamma", ordered)]
+impl Gamma {
+    #[distributed(command = "gamma.pass")]
+    async fn pass(&mut self, number: u32, cx: &Context) -> Result<(), Failure> {
+        self.0.add(number);
+        cx.send_key_with("full.do", Payload::json(&number), |o| o.id(number.to_string()))?;
+        Ok(())
+    }
+}
+
 /// A queue that takes one message and refuses every other one, and gets what is sent by the key `full.do`.
 async fn full_queue(world: &World) -> Queue {
     let name = format!("{}.full", world.names.namespace());
@@ -101,6 +115,25 @@ on_both_brokers! {
         assert_ne!(second, first.to_string());
         assert_eq!((alpha.ran.all(), alpha.heard.count(), running.stats().given_back), (vec![1], 2, 0));
         eventually("nothing is wrong", || running.health().lanes.iter().all(|lane| lane.problem.is_none())).await;
+        running.stop().await;
+    }
+
+    async fn an_ordered_actor_waits_until_what_it_sent_is_taken_and_keeps_its_order(world: World) {
+        let gamma = Gamma::default();
+        let handles = gamma.clone();
+        let running = world.start(App::new("gamma").actor(move || handles.clone())).await;
+        let queue = full_queue(&world).await;
+        running.bus().send_key_with("full.do", Payload::json(&0), |o| o.id("0")).await.unwrap();
+        for number in 1..=3 {
+            running.bus().send_key("gamma.pass", Payload::json(&number)).await.unwrap();
+        }
+        eventually("it is sent again", || running.stats().resent >= 3).await;
+        assert_eq!(gamma.0.all(), [1], "what is behind it waits");
+        for number in 0..=3 {
+            assert_eq!(take(&world, &queue).await, number.to_string());
+        }
+        eventually("all are settled", || running.stats().in_flight == 0 && running.stats().handled == 3).await;
+        assert_eq!(gamma.0.all(), [1, 2, 3], "each ran once");
         running.stop().await;
     }
 

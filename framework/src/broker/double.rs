@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::future::{BoxFuture, ready};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::broker::any::{self, NoBroker};
 use crate::broker::{
-    Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publisher, QueueRegistry, QueueState,
-    Registry, ReplySink, Topology,
+    Addressed, Broker, BrokerError, Capabilities, ConnectionState, Consumer, ConsumerSpec, Publication, Publisher,
+    QueueRegistry, QueueState, Registry, ReplySink, Topology,
 };
 use crate::supervise::Tasks;
 
@@ -29,6 +30,8 @@ pub(crate) struct Double {
     pub(crate) inspected: AtomicU64,
     /// The number of consumers opened.
     pub(crate) consumed: AtomicU64,
+    /// Whether published messages are rejected.
+    pub(crate) refuses: Arc<AtomicBool>,
 }
 
 impl Double {
@@ -42,7 +45,20 @@ impl Double {
             ready: AtomicU64::new(0),
             inspected: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
+            refuses: Arc::default(),
         })
+    }
+}
+
+/// Takes every message, or rejects it.
+struct DoublePublisher {
+    refuses: Arc<AtomicBool>,
+}
+
+impl Publisher for DoublePublisher {
+    fn publish(&self, _: Addressed, _: Instant) -> BoxFuture<'static, Result<Publication, BrokerError>> {
+        let refuses = self.refuses.load(Ordering::Acquire);
+        Box::pin(ready(Ok(if refuses { Publication::Rejected } else { Publication::Confirmed })))
     }
 }
 
@@ -100,7 +116,8 @@ impl Broker for Double {
     }
 
     fn publisher(&self, _: ReplySink) -> BoxFuture<'_, Result<Arc<dyn Publisher>, BrokerError>> {
-        Box::pin(ready(Ok(Arc::new(NoBroker) as Arc<dyn Publisher>)))
+        let publisher = DoublePublisher { refuses: Arc::clone(&self.refuses) };
+        Box::pin(ready(Ok(Arc::new(publisher) as Arc<dyn Publisher>)))
     }
 
     fn consume<'a>(&'a self, _: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {

@@ -164,3 +164,6 @@ fn may_be_taken_later(error: &SendError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
