@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider::broker::Publication;
+use postrider::broker::{Publication, Queue, Topology, WhenFull};
 use postrider::message::Key;
 use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::testing::ForeignMessage;
@@ -421,8 +421,13 @@ mod rejected {
         async fn a_rejection_that_nobody_takes_is_a_dead_letter(world: World) {
             let refuser = Refuser::default();
             let running = world.start(app("refuser", &refuser)).await;
-            refuser.gate.add_permits(3);
-            for nobody in ["nobody-here", "amq.rabbitmq.reply-to.garbage"] {
+            refuser.gate.add_permits(4);
+            let full = world.names.queue("caller", Some("answers"));
+            let queue = Queue::on_one_node(&full).with_limit(1, WhenFull::Refuse);
+            let broker = world.broker().await;
+            broker.declare(&Topology::of_queues([queue])).await.unwrap();
+            world.publish_foreign("", &full, foreign("text/plain", []), "an answer that nobody reads".to_owned()).await;
+            for nobody in ["nobody-here", "amq.rabbitmq.reply-to.garbage", full.as_str()] {
                 command(&world, "refuser.do", asking(nobody), nobody).await;
                 letter(&world, nobody.as_bytes()).await;
             }
@@ -430,7 +435,8 @@ mod rejected {
             let error = running.bus().request_key::<u64>("refuser.do", Payload::text("it")).await.unwrap_err();
             assert!(error.to_string().contains("not today"), "{error}");
             eventually("it is settled", || running.stats().in_flight == 0).await;
-            assert_eq!(running.stats().dead_lettered, 2);
+            assert_eq!(running.stats().dead_lettered, 3);
+            broker.close().await;
         }
 
         async fn a_rejection_for_a_caller_that_has_ended_is_a_dead_letter(world: World) {

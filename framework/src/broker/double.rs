@@ -30,6 +30,8 @@ pub(crate) struct Double {
     pub(crate) inspected: AtomicU64,
     /// The number of consumers opened.
     pub(crate) consumed: AtomicU64,
+    /// Whether this user may not declare.
+    pub(crate) forbids: AtomicBool,
     /// Whether published messages are rejected.
     pub(crate) refuses: Arc<AtomicBool>,
 }
@@ -45,6 +47,7 @@ impl Double {
             ready: AtomicU64::new(0),
             inspected: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
+            forbids: AtomicBool::new(false),
             refuses: Arc::default(),
         })
     }
@@ -81,6 +84,9 @@ impl Broker for Double {
 
     fn declare<'a>(&'a self, _: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         Box::pin(async {
+            if self.forbids.load(Ordering::Acquire) {
+                return Err(BrokerError::Forbidden { reason: "access to queue refused".into() });
+            }
             self.declares.fetch_add(1, Ordering::AcqRel);
             self.declaring.acquire().await.unwrap().forget();
             Ok(())

@@ -134,3 +134,37 @@ impl AloneRun {
         if handled { registry.forget_count(&self.name).await } else { registry.uncount_one(&self.name).await }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::broker::double::Double;
+
+    fn notes(double: &Arc<Double>) -> Notes {
+        let broker = Arc::clone(double) as Arc<dyn Broker>;
+        Notes { broker, suspects: Suspects::default(), of: "postrider.alpha".into(), abandon: CancellationToken::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_may_not_declare_condemns_nobody() {
+        let (double, stopping) = (Double::new(), CancellationToken::new());
+        double.forbids.store(true, Ordering::Release);
+        for _ in 0..10 {
+            let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
+            assert!(!cleared.condemned, "nothing is known of it");
+            cleared.run.end(false).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_notes_of_processes_that_died_condemn_a_message() {
+        let (double, stopping) = (Double::new(), CancellationToken::new());
+        for (deaths, condemned) in [(0, false), (2, false), (3, true), (4, true)] {
+            double.ready.store(deaths, Ordering::Release);
+            let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
+            assert_eq!(cleared.condemned, condemned, "after {deaths}");
+        }
+    }
+}
