@@ -427,8 +427,8 @@ mod rejected {
             let broker = world.broker().await;
             broker.declare(&Topology::of_queues([queue])).await.unwrap();
             world.publish_foreign("", &full, foreign("text/plain", []), "an answer that nobody reads".to_owned()).await;
-            for nobody in ["nobody-here", "amq.rabbitmq.reply-to.garbage", full.as_str()] {
-                command(&world, "refuser.do", asking(nobody), nobody).await;
+            for nobody in ["nobody-here".to_owned(), "amq.rabbitmq.reply-to.garbage".to_owned(), full] {
+                command(&world, "refuser.do", asking(&nobody), nobody.clone()).await;
                 letter(&world, nobody.as_bytes()).await;
             }
             // Somebody who is there hears it, and that is all.
