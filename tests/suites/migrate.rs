@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use postrider::broker::{Publication, Queue, Topology};
+use postrider::broker::{ConsumerSpec, Publication, Queue, Topology};
+use postrider::message::ContentEncoding;
 use postrider::operate::{Migration, MigrationError};
 use postrider::testing::ForeignMessage;
-use postrider::{App, MessageId, Payload, Running, Value, distributed};
+use postrider::{App, Kind, MessageId, Payload, Running, Value, distributed};
 use postrider_tests::ledger::Ledger;
 use postrider_tests::program::operator_command;
-use postrider_tests::world::{Seen, World, assert_same, eventually, eventually_async, run};
+use postrider_tests::world::{PATIENCE, Seen, World, assert_same, eventually, eventually_async, run};
 
 /// The version before: at most once, in no order.
 #[derive(Clone, Default)]
@@ -117,6 +118,32 @@ on_both_brokers! {
         assert_eq!(running.stats().dead_lettered, 0);
         running.stop().await;
         assert_eq!(Migration::new(client.bus()).run(&target(&world), &[]).await, Ok(0), "there is nothing to do");
+    }
+
+    async fn encoding_type_and_cluster_stay_as_they_were_through_a_migration(world: World) {
+        let client = left_by_the_version_before(&world).await;
+        let foreign = ForeignMessage {
+            content_type: Some("text/plain".into()),
+            content_encoding: Some("br".into()),
+            message_type: Some("Shop.Text".into()),
+            cluster_id: Some("east".into()),
+            ..ForeignMessage::default()
+        };
+        let exchange = world.names.exchange(Kind::Command);
+        world.publish_foreign(&exchange, "alpha.do", foreign, &b"\x0b\x02"[..]).await;
+        assert_eq!(Migration::new(client.bus()).run(&target(&world), &[]).await, Ok(1));
+        let (broker, queue) = (world.broker().await, Queue::standing(world.names.queue("alpha", None)));
+        let spec = ConsumerSpec { queue, topology: Topology::default(), prefetch: 1, answers: false };
+        let mut consumer = broker.consume(&spec).await.unwrap();
+        let delivery = tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap().unwrap().unwrap();
+        let envelope = &delivery.envelope;
+        assert_eq!((envelope.kind, envelope.key.as_str(), &envelope.payload[..]), (Kind::Command, "alpha.do", &b"\x0b\x02"[..]));
+        assert_eq!(envelope.content_encoding.as_ref().map(ContentEncoding::as_str), Some("br"));
+        assert_eq!((envelope.message_type.as_deref(), envelope.cluster_id.as_deref()), (Some("Shop.Text"), Some("east")));
+        delivery.receipt.ack();
+        consumer.close().await;
+        broker.close().await;
+        client.stop().await;
     }
 
     async fn senders_go_on_during_a_migration_and_lose_nothing(world: World) {
