@@ -37,7 +37,7 @@ pub(super) enum LinkState {
     Down(BrokerError),
     /// The connection, and its number: 1 for the first one, one more for each reconnect.
     Up(Arc<Connection>, u64),
-    /// We have closed it. It does not reconnect.
+    /// This process has closed it. It does not reconnect.
     Closed,
 }
 
@@ -186,7 +186,7 @@ impl Link {
         MAX_PROPERTIES_BYTES.min(self.frame_max.load(Ordering::Acquire).saturating_sub(FRAME_BYTES))
     }
 
-    /// Whether we have closed it.
+    /// Whether this process has closed it.
     pub(super) fn is_closed(&self) -> bool {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }

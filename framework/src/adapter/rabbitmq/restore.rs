@@ -20,7 +20,7 @@ pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> 
     for look in looks {
         if let Err(error) = look? {
             all_stand = false;
-            // The first answer that is none of a closed channel.
+            // One absent exchange closes the channel, so that the other questions fail too. Any code but 404 is a real error.
             if code(&error).is_some_and(|code| code != 404) {
                 return Err(on_channel(&error));
             }

@@ -1,8 +1,8 @@
 //! Targets that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
 //!
-//! If more than 32 messages on a channel wait for one quorum queue, RabbitMQ stops reading from that channel, and after 400 more
-//! messages to any target it stops the whole connection. So a silent target gets only a few messages. Those that follow are held
-//! aside until it confirms one, or their deadline passes.
+//! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue. After 400 more messages, to any target, it
+//! holds up the whole connection. So a silent target gets only a few messages. Those that follow are held aside until it confirms
+//! one, or their deadline passes.
 
 use std::time::Duration;
 
