@@ -49,7 +49,7 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     state: watch::Sender<LinkState>,
     shown: watch::Sender<ConnectionState>,
-    /// What is declared on each new connection before the link is reported as up.
+    /// The topology to declare on each new connection before the link is reported as up.
     declared: Option<Arc<Declared>>,
     /// The largest frame of the current connection, in bytes.
     frame_max: AtomicUsize,

@@ -159,8 +159,8 @@ impl LaneChannel {
         Some(self.answers.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Closes the channel when its answers are written, however long that takes: the client lets the end of a channel overtake
-    /// what is not yet written, which would cost the connection. If that ends, so does the waiting.
+    /// Closes the channel when its answers are written, however long that takes. The client lets the close of a channel overtake
+    /// unwritten messages, which would cost the connection. If the connection ends, the wait ends too.
     async fn close(self: Arc<Self>) {
         let answers = self.answers().map(|mut answers| std::mem::take(&mut *answers));
         if let Some(mut answers) = answers {

@@ -45,7 +45,7 @@ pub(super) struct ChannelLife {
     channel: Arc<Channel>,
     connection: Arc<Connection>,
     rejections: Rejections,
-    /// Whether the channel rejects, or leaves unconfirmed, what other channels accept.
+    /// Whether the channel rejects, or leaves unconfirmed, messages that other channels accept.
     stuck: bool,
     /// Whether callers may still publish.
     open: bool,
@@ -82,7 +82,8 @@ impl ChannelLife {
         }
     }
 
-    /// Publishes and awaits confirms until the channel ends. The next life sends again, in order, what is unconfirmed then.
+    /// Publishes and awaits confirms until the channel ends. The next life sends again, in order, the messages that are unconfirmed
+    /// then.
     pub(super) async fn run(mut self, owner: &mut Owner) -> End {
         self.send_path.lock().channel = Some(Arc::clone(&self.channel));
         let end = loop {

@@ -33,15 +33,14 @@ pub(super) struct InFlight {
     overdue: BTreeMap<u64, Overdue>,
 }
 
-/// What is kept of a message whose caller was told that its outcome is unknown: enough to recognise the message when it is
-/// returned.
+/// The remains of a message whose caller was told that its outcome is unknown: enough to recognise the message when it is returned.
 pub(super) struct Overdue {
     pub(super) target: Way,
     id: Option<Arc<str>>,
     mandatory: bool,
 }
 
-/// What a confirmed, rejected or returned number stood for.
+/// A message that the broker has confirmed, rejected or returned.
 pub(super) enum Taken {
     Job(Box<Job>),
     /// Its caller has its answer already.
@@ -110,7 +109,7 @@ impl InFlight {
         Some(job)
     }
 
-    /// Takes out a message, or what is kept of it if it is overdue.
+    /// Takes out a message, or the remains of an overdue one.
     pub(super) fn take(&mut self, number: u64) -> Option<Taken> {
         match self.remove(number) {
             Some(job) => Some(Taken::Job(job)),

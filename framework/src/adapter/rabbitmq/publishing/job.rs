@@ -35,7 +35,7 @@ impl Drop for Waits {
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
-/// A message on its way, and what is known of it.
+/// A message on its way, and its state.
 pub(super) struct Job {
     /// Kept in case it must be sent again.
     pub(super) message: Routed,

@@ -11,7 +11,7 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time without a confirm after which the broker is asked.
 const ASK_AFTER: Duration = Duration::from_secs(10);
 
-/// What is known of one channel.
+/// The liveness of one channel.
 pub(super) struct Liveness {
     /// When the broker last gave a sign of life, or no confirm was awaited.
     heard: Instant,

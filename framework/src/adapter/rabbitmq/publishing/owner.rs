@@ -1,4 +1,4 @@
-//! The owner of a confirm channel: its state, and what it does with the messages of a channel that has ended.
+//! The owner of a confirm channel: its state, and how it treats the messages of a channel that has ended.
 
 use std::sync::Arc;
 

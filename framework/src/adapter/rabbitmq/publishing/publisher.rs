@@ -252,7 +252,7 @@ impl Owner {
         }
     }
 
-    /// Closes the queue and drops what is in it. Dropping a message answers its caller.
+    /// Closes the queue and drops the messages in it. Dropping a message answers its caller.
     async fn stop(&mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);

@@ -123,7 +123,7 @@ impl SendPath {
         }
     }
 
-    /// Whether so many messages wait that the owner may not take all of them from the queue. Then callers watch their own deadline.
+    /// Whether more messages wait than the owner is sure to take from the queue. Then callers watch their own deadline.
     pub(super) fn is_crowded(&self) -> bool {
         self.waiting.load(Ordering::Acquire) >= MAX_UNCONFIRMED
     }

@@ -50,7 +50,7 @@ impl Outgoing {
                 break;
             }
         }
-        // The protocol's header, and what is too short to tell anything at the beginning of the connection.
+        // The rest must be kept: an incomplete head, or a frame that is incomplete or may contain an escaped string.
         at
     }
 
