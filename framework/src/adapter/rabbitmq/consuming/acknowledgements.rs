@@ -136,7 +136,7 @@ mod tests {
         assert!(Acks::new(1).done(1));
     }
 
-    /// The broker's side: refuses what RabbitMQ refuses.
+    /// Acts as the broker, and refuses what RabbitMQ refuses.
     #[derive(Default)]
     struct Broker {
         unsettled: BTreeSet<u64>,
