@@ -2,9 +2,9 @@
 //!
 //! The broker sends a returned message before that message's confirm. The client queues returned messages, and attaches the first
 //! of them to whichever confirm it resolves next, perhaps another message's. It resolves confirms that came together in any order.
-//! So a confirm is final only when the client's queue can hold no more returned message that is confirmed. That queue never holds
-//! more messages than are returned and unconfirmed. When each known returned message has its own confirm, no message in the queue
-//! has a confirm that was seen here.
+//! So a confirm is final only when its own message can no longer be in that queue. The queue never holds more messages than are
+//! returned and unconfirmed. When each known returned message has its own confirm, the queue holds no message whose confirm was
+//! seen here.
 
 use crate::broker::Publication;
 

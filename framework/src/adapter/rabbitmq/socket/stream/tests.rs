@@ -116,7 +116,7 @@ fn encoded(sent: &Sent, string: impl Fn(&[u8]) -> Vec<u8>, method: [u8; 7]) -> V
     }
 }
 
-/// basic.deliver up to the first bytes of its delivery tag; basic.publish up to its empty exchange, which is included.
+/// basic.deliver up to the first bytes of its delivery tag; basic.publish including its empty exchange.
 const DELIVER: [u8; 7] = [0, 60, 0, 60, 0, 0, 0];
 const PUBLISH: [u8; 7] = [0, 60, 0, 40, 0, 0, 0];
 
