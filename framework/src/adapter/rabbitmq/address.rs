@@ -1,4 +1,4 @@
-//! The address of a RabbitMQ: several hosts, options, defaults; errors that never show the password.
+//! The address of a RabbitMQ broker: several hosts, options, defaults. Its errors never show the password.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use crate::adapter::rabbitmq::RabbitMqSettings;
 use crate::adapter::rabbitmq::socket::MIN_FRAME_MAX;
 use crate::broker::BrokerError;
 
-/// Seconds between heartbeats unless the address says otherwise: a dead peer is noticed after two of them.
+/// Seconds between heartbeats unless the address sets them: a dead peer is noticed after two of them.
 const HEARTBEAT: u16 = 10;
 
-/// The largest frame, in bytes, unless the address or the broker allows less: RabbitMQ's own default. The client sets aside
-/// 64 times as much for each connection, so that a broker without a limit would cost gigabytes.
+/// The largest frame, in bytes, unless the address or the broker allows less: RabbitMQ's own default. The client allocates 64 times
+/// as much for each connection, so without this limit a broker without one would cost gigabytes.
 const FRAME_MAX: u32 = 128 * 1024;
 
-/// What may stand behind the question mark of an address.
+/// The options that an address may have after its question mark.
 const OPTIONS: [&str; 5] = ["heartbeat", "frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
 
 /// The nodes of one broker, and how to reach them.
@@ -70,11 +70,11 @@ pub(super) fn shown(uri: &AMQPUri) -> String {
     )
 }
 
-/// One address per host.
+/// Splits a list into one address per host.
 fn split(text: &str) -> Vec<String> {
     let text = text.trim();
     if text.matches("://").count() > 1 {
-        // A comma in a password is no separator; what follows one is an address.
+        // A comma in a password is no separator; one in front of an address is.
         let marked = text.replace(",amqp", "\n,amqp");
         return marked.split("\n,").map(|part| part.trim().to_owned()).collect();
     }
@@ -85,7 +85,7 @@ fn split(text: &str) -> Vec<String> {
     hosts.split(',').map(|host| format!("{scheme}://{user}{at}{}{path}", host.trim())).collect()
 }
 
-/// Reads one address, which may leave out its host only if it is `alone`.
+/// Reads one address. It may leave out its host only if it is `alone`.
 fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     let without_password = redacted(address);
     let Some((scheme, rest)) = address.split_once("://") else {
@@ -94,7 +94,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     if scheme != "amqp" && scheme != "amqps" {
         return Err(wrong(&without_password, "that is not a scheme we know; write amqp:// or amqps://".into()));
     }
-    // The parser would end user and password there, and take what it has of them for host and port.
+    // The parser would end user and password at that character, and take the part before it for host and port.
     if rest.split_once(['/', '?']).is_some_and(|(_, path)| path.contains('@')) || rest.contains(['#', '\\']) {
         let reason =
             "there is a '/', '?', '#', '\\' or '@' in user or password; write it as %2F, %3F, %23, %5C or %40".into();
@@ -102,7 +102,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     }
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    // The parser takes its default for what is empty, this very machine, and overlooks blanks.
+    // The parser takes an empty host for this machine, and ignores blanks.
     if host.is_empty() && !alone {
         let reason = "there is no host beside one of the commas; write it as amqp://host1,host2".into();
         return Err(wrong(&without_password, reason));
@@ -119,7 +119,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
             format!("it has no option {unknown:?}; there are {}", OPTIONS.join(", ")),
         ));
     }
-    // The parser's own text could quote the password.
+    // The parser's own error could quote the password.
     let mut uri = AMQPUri::from_str(address).map_err(|_| {
         wrong(
             &without_password,
@@ -128,7 +128,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
         )
     })?;
     if let Some(end) = host.strip_prefix('[').and(host.find(']')) {
-        // The parser knows no IPv6 addresses and would take its default.
+        // The parser does not know IPv6 addresses and would take its default host.
         uri.authority.host = host[..=end].to_owned();
     }
     if uri.vhost.is_empty() {
@@ -139,7 +139,7 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
     Ok(uri)
 }
 
-/// Zero is no limit, as it is for the broker.
+/// The frame limit for an address. Zero is no limit, as for the broker.
 fn frame_max(uri: &AMQPUri) -> Result<u32, String> {
     match uri.query.frame_max {
         None | Some(0) => Ok(FRAME_MAX),
@@ -150,7 +150,7 @@ fn frame_max(uri: &AMQPUri) -> Result<u32, String> {
     }
 }
 
-/// Only what can be no password: the scheme, and the host behind the last `@`.
+/// The address without any part that can be a password: only the scheme, and the host behind the last `@`.
 fn redacted(address: &str) -> String {
     let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphabetic());
     let scheme = address.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| is_scheme(scheme));
@@ -163,7 +163,7 @@ fn redacted(address: &str) -> String {
     }
 }
 
-/// The certificates of a file (PEM). The client would silently trust nobody when there is none in it.
+/// Reads a file's certificates (PEM). The check is needed because the client silently accepts a file without any, and trusts none.
 fn certificates(path: &Path) -> Result<String, BrokerError> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
@@ -176,7 +176,7 @@ fn certificates(path: &Path) -> Result<String, BrokerError> {
     for (number, body) in bodies.enumerate() {
         let body = body.split_once(END).map(|(body, _)| body.split_whitespace().collect::<String>());
         let bytes = body.and_then(|body| base64::engine::general_purpose::STANDARD.decode(body).ok());
-        // What a certificate begins with in DER: a sequence.
+        // A certificate in DER begins with a sequence.
         if bytes.is_none_or(|bytes| bytes.first() != Some(&0x30)) {
             return Err(wrong(format!("certificate {} in it is damaged", number + 1)));
         }

@@ -1,4 +1,4 @@
-//! Declaring and looking, always on a throw-away channel: a refused declaration closes its channel.
+//! Declares, inspects and removes topology, always on a throw-away channel: a refused declaration closes its channel.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::broker::{BrokerError, QueueState};
 /// How many bindings are declared at once before their answers are awaited.
 const BINDINGS_AT_ONCE: usize = 64;
 
-/// Waits for an answer of the broker, not for ever.
+/// Waits for an answer of the broker, within [`ANSWER_TIMEOUT`].
 pub(super) async fn answered<T>(
     what: &str,
     answer: impl Future<Output = lapin::Result<T>>,
@@ -37,8 +37,8 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerEr
     answered("open a channel", connection.create_channel()).await?.map_err(|error| on_channel(&error))
 }
 
-/// Waits for an answer of the broker, for as long as it blocks the connection and no longer than usual otherwise. What is asked
-/// again on a connection that is blocked would only wait behind the first question.
+/// Waits for an answer of the broker: as long as it blocks the connection, otherwise within the usual timeout. On a blocked
+/// connection a second request would only wait behind the first.
 pub(super) async fn answered_unless_blocked<T>(
     connection: &Connection,
     what: &str,
@@ -55,8 +55,7 @@ pub(super) async fn answered_unless_blocked<T>(
     }
 }
 
-/// As [`confirming`], however long the broker takes, as long as the connection lives: to ask again would only add another channel
-/// behind the first one.
+/// As [`confirming`], but without a timeout while the connection lives: a second attempt would only wait behind the first one.
 pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channel, BrokerError> {
     let opening = async {
         let channel = connection.create_channel().await?;
@@ -74,7 +73,7 @@ pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channe
     }
 }
 
-/// A channel that confirms what is published on it.
+/// Opens a channel that confirms publications.
 pub(super) async fn confirming(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = channel(connection).await?;
     let selected = answered("confirm publications", channel.confirm_select(ConfirmSelectOptions::default())).await?;
@@ -84,7 +83,7 @@ pub(super) async fn confirming(connection: &Connection) -> Result<Channel, Broke
 
 pub(super) async fn done(channel: &Channel) {
     if channel.status().connected() {
-        // The channel is thrown away; whether the broker heard of it changes nothing.
+        // The channel is not used again, so a failed close does no harm.
         let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
     }
 }
@@ -93,7 +92,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Declaration) -> 
     declare_with(connection, topology, false).await
 }
 
-/// As [`declare`], but what may not be declared is an error, also if it stands: nobody knows its arguments.
+/// As [`declare`], but a refused declaration is an error even if the exchange or queue exists: its arguments are unknown.
 pub(super) async fn compare(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
     declare_with(connection, topology, true).await
 }
@@ -105,16 +104,16 @@ async fn declare_with(connection: &Connection, topology: &Declaration, compares:
     result
 }
 
-/// Whether it was said that this user may not declare.
+/// Whether the log has said that this user may not declare.
 static SAID: AtomicBool = AtomicBool::new(false);
 
-/// Declares what a topology has. A user who may not declare uses what stands.
+/// Declares a topology. A user who may not declare uses the exchanges and queues that exist.
 struct Declaring<'a> {
     connection: &'a Connection,
     channel: Channel,
-    /// Whether what stands is no substitute for what is declared.
+    /// Whether an existing exchange or queue is no substitute for a refused declaration.
     compares: bool,
-    /// Whether something was refused, so that it is looked for before it is declared.
+    /// Whether a declaration was refused. From then on each exchange and queue is looked up before it is declared.
     looks_first: bool,
 }
 
@@ -126,7 +125,7 @@ impl Declaring<'_> {
         for queue in topology.queues.iter().filter(|queue| !queue.standing) {
             self.queue(queue).await?;
         }
-        // They depend on nothing but what stands by now, and the broker answers in order.
+        // Bindings depend only on what is declared by now, and the broker answers in order.
         for bindings in topology.bindings.chunks(BINDINGS_AT_ONCE) {
             let bound: Vec<_> = bindings.iter().map(|binding| bind(&self.channel, binding)).collect();
             try_join_all(bound).await?;
@@ -151,7 +150,7 @@ impl Declaring<'_> {
 
     async fn queue(&mut self, queue: &DeclaredQueue) -> Result<(), BrokerError> {
         let named = format!("queue {:?}", queue.name);
-        // Nobody can have declared one that belongs to this connection.
+        // No other user can have declared a queue that belongs to this connection.
         if queue.exclusive || !self.looks_first {
             match declare_queue(&self.channel, queue).await {
                 Err(BrokerError::Forbidden { reason }) if !queue.exclusive && !self.compares => {
@@ -168,7 +167,7 @@ impl Declaring<'_> {
         declare_queue(&self.channel, queue).await.map_err(|error| does_not_stand(error, &named))
     }
 
-    /// A refusal closes the channel.
+    /// A refusal closes the channel: opens a new one.
     async fn refused(&mut self, reason: &str) -> Result<(), BrokerError> {
         self.looks_first = true;
         self.channel = channel(self.connection).await?;
@@ -179,7 +178,7 @@ impl Declaring<'_> {
     }
 }
 
-/// What may not be declared does not stand either.
+/// The error for an exchange or queue that does not exist and may not be declared.
 fn does_not_stand(error: BrokerError, what: &str) -> BrokerError {
     match error {
         BrokerError::Forbidden { reason } => {
@@ -284,14 +283,14 @@ async fn remove_on(channel: &Channel, topology: &Declaration) -> Result<(), Brok
     Ok(())
 }
 
-/// Asks for a queue without declaring it. If it does not stand, the channel is closed.
+/// Asks for a queue without declaring it. If it does not exist, the broker closes the channel.
 async fn look_at_queue(channel: &Channel, queue: &str) -> Result<lapin::Result<lapin::Queue>, BrokerError> {
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let name = short("a queue's name", queue)?;
     answered("look at a queue", channel.queue_declare(name, options, FieldTable::default())).await
 }
 
-/// Asks for an exchange without declaring it. If it does not stand, the channel is closed.
+/// Asks for an exchange without declaring it. If it does not exist, the broker closes the channel.
 pub(super) async fn look_at_exchange(channel: &Channel, exchange: &str) -> Result<lapin::Result<()>, BrokerError> {
     let options = ExchangeDeclareOptions { passive: true, durable: true, ..ExchangeDeclareOptions::default() };
     let name = short("an exchange's name", exchange)?;

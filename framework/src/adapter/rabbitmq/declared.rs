@@ -1,4 +1,4 @@
-//! What this process has declared at the broker. It is declared again on a new connection, and when somebody deletes it.
+//! The topology that this process has declared at the broker. It is declared again on a new connection, and when it was deleted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,8 +41,8 @@ impl Declared {
         self.inner().lasting.extend(topology.clone());
     }
 
-    /// Notes what a consumer needs beside its queue. The consumer declares the queue itself each time it opens. Bindings of an
-    /// exclusive queue are forgotten when the returned value is dropped.
+    /// Notes the topology that a consumer needs beside its queue. The consumer declares the queue itself each time it opens.
+    /// Bindings of an exclusive queue are forgotten when the returned value is dropped.
     pub(super) fn consumes(self: &Arc<Self>, queue: &DeclaredQueue, needs: &Declaration) -> Option<ConsumedBindings> {
         let mut inner = self.inner();
         let Declaration { exchanges, bindings, .. } = needs.clone();
@@ -57,7 +57,7 @@ impl Declared {
         Some(ConsumedBindings { declared: Arc::clone(self), number })
     }
 
-    /// Forgets what was removed on purpose.
+    /// Forgets a topology that was removed on purpose.
     pub(super) fn remove(&self, topology: &Declaration) {
         let exchange_gone = |name: &str| topology.exchanges.iter().any(|gone| gone.name == name);
         let queue_gone = |name: &str| topology.queues.iter().any(|gone| gone.name == name);

@@ -1,4 +1,4 @@
-//! What the client says, in our words.
+//! Translates the client's errors to [`BrokerError`].
 
 use std::time::Duration;
 
@@ -27,16 +27,16 @@ fn said(error: &Error) -> String {
     }
 }
 
-/// While a connection is made.
+/// Translates an error while connecting.
 pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     let (address, reason) = (address.to_owned(), said(error));
     match code(error) {
-        // Other connections may end.
+        // Temporary: other connections may end.
         Some(530) if reason.ends_with("is reached") => BrokerError::Full { address, reason },
         Some(403 | 530) => BrokerError::Refused { address, reason },
         _ => match about_tls(&reason) {
             Some(reason) => BrokerError::Untrusted { address, reason },
-            // What a port that wants TLS does with anybody else.
+            // A port that wants TLS aborts a plain connection.
             None if reason.contains("connection aborted") && address.starts_with("amqp://") => {
                 let reason = format!("{reason}; if the port wants TLS, write amqps://");
                 BrokerError::Unreachable { address, reason }
@@ -46,7 +46,7 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
     }
 }
 
-/// The error of several nodes, none of which could be connected to. It is permanent only if those of all are.
+/// The error for several nodes when none could be connected to. It is permanent only if the error of every node is.
 pub(super) fn of_all(mut errors: Vec<BrokerError>) -> BrokerError {
     if errors.is_empty() {
         return BrokerError::Stopped;
@@ -69,7 +69,7 @@ pub(super) fn of_all(mut errors: Vec<BrokerError>) -> BrokerError {
     first
 }
 
-/// What the TLS library says, and what to do about it. It names its reasons in the text alone.
+/// The TLS library's reason, with advice. The library names its reasons only as text.
 fn about_tls(reason: &str) -> Option<String> {
     let advice = [
         (
@@ -102,35 +102,36 @@ fn about_tls(reason: &str) -> Option<String> {
     Some(format!("{advice} ({reason})"))
 }
 
-/// On a channel.
+/// Translates an error on a channel.
 pub(super) fn on_channel(error: &Error) -> BrokerError {
     let reason = said(error);
     match code(error) {
         Some(403) => BrokerError::Forbidden { reason },
-        // Somebody has deleted it. The next user declares it again.
+        // It was deleted. The next user declares it again.
         Some(404) => BrokerError::Absent { what: "an exchange or a queue".into(), reason },
         Some(405) => BrokerError::Locked { what: "an exclusive queue".into(), reason },
         Some(406) => match unsettled_for(&reason) {
             Some(limit) => BrokerError::Unsettled { limit },
             None => BrokerError::Protocol { reason },
         },
-        // The user's limit on channels is reached; others may be closed later.
+        // The user's limit on channels is reached; other channels may be closed later.
         Some(530) if reason.contains("has reached the maximum") => BrokerError::Lost { reason },
         Some(501..=505 | 530 | 540) => BrokerError::Protocol { reason },
         _ => BrokerError::Lost { reason },
     }
 }
 
-/// How long the broker lets a delivery be unsettled, if that is why it closed the channel.
+/// How long a delivery may stay unacknowledged, if the broker closed the channel because of that timeout.
 fn unsettled_for(reason: &str) -> Option<Duration> {
     let (_, rest) = reason.split_once("delivery acknowledgement")?.1.split_once("Timeout value used: ")?;
     rest.split_once(" ms")?.0.parse().ok().map(Duration::from_millis)
 }
 
-/// While something is declared.
+/// Translates an error while declaring.
 pub(super) fn declaring(error: &Error, what: String) -> BrokerError {
     match code(error) {
-        // Of what is declared the broker says so only while it cannot be had: a classic queue, say, whose node is gone.
+        // The broker answers a declaration with 404 only while it cannot provide the thing, such as a classic queue whose node is
+        // down.
         Some(404) => BrokerError::Absent { what, reason: said(error) },
         Some(405) => BrokerError::Locked { what, reason: said(error) },
         Some(406) => BrokerError::Inequivalent { what, reason: said(error) },

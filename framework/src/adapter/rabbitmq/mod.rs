@@ -35,7 +35,7 @@ use crate::broker::{
 use crate::message::{Headers, Secret};
 use crate::supervise::Tasks;
 
-/// How long the broker may take to answer one request of ours.
+/// How long the broker may take to answer one request.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach RabbitMQ.
@@ -48,14 +48,14 @@ pub struct RabbitMqSettings {
     pub name: String,
     /// A file with certificates (PEM) to trust beside the usual ones, for `amqps://`.
     pub ca_file: Option<PathBuf>,
-    /// How long the first connection may take, all hosts together. Default: 30 s.
+    /// How long the first connection may take, for all hosts together. Default: 30 s.
     pub patience: Duration,
     /// The namespace. Default: `postrider`.
     pub names: Names,
 }
 
 impl RabbitMqSettings {
-    /// An address, and a name for the connections.
+    /// Settings for this address and connection name, with defaults for the rest.
     #[must_use]
     pub fn new(address: Secret, name: impl Into<String>) -> Self {
         Self { address, name: name.into(), ca_file: None, patience: Duration::from_secs(30), names: Names::default() }
@@ -63,14 +63,14 @@ impl RabbitMqSettings {
 }
 
 /// RabbitMQ over up to three connections. One publishes. One consumes, so that a broker that blocks publishers still takes
-/// acknowledgements. One takes queries and sends all direct replies; it is made when it is needed. The broker ends the
-/// connection over a reply address that somebody made up, and then nothing is lost but replies. All have one small runtime
-/// of their own, so that a busy handler delays neither heartbeats nor acks.
+/// acknowledgements. One takes queries and sends all direct replies; it is opened when it is needed. The broker closes the whole
+/// connection over a made-up reply address, and then only replies are lost. All connections share one small runtime of their own,
+/// so that a busy handler delays neither heartbeats nor acks.
 pub struct RabbitMq {
     publishing: Arc<Link>,
     consuming: Arc<Link>,
     answering: Arc<Link>,
-    /// What is to stand as long as this process lives.
+    /// The topology to keep in place while this process runs.
     declared: Arc<Declared>,
     delays: Arc<Delays>,
     names: Names,
@@ -79,16 +79,16 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// What RabbitMQ can do, with what this adapter adds. The limit on payloads is that of RabbitMQ 4; 3.x takes eight times as much.
+    /// What RabbitMQ can do, with what this adapter adds. The payload limit is that of RabbitMQ 4; 3.x takes eight times as much.
     pub const CAPABILITIES: Capabilities = amqp::CAPABILITIES;
 
     /// Connects once. Afterwards it reconnects whenever the connection is lost.
     ///
     /// # Errors
-    /// When the address makes no sense, nobody answers, or the broker refuses us.
+    /// When the address is invalid, no node answers, or the broker refuses the connection.
     pub async fn connect(settings: RabbitMqSettings) -> Result<Self, BrokerError> {
         let addresses = Addresses::parse(&settings)?;
-        // The client's trace has the bytes of user and password in it.
+        // The client's trace shows the bytes of user and password.
         if tracing::enabled!(target: "lapin", tracing::Level::TRACE) {
             return Err(BrokerError::LogShowsSecrets { target: "lapin" });
         }
@@ -122,7 +122,7 @@ impl RabbitMq {
         };
         let result = timeout(settings.patience, starting).await;
         let result = result.unwrap_or_else(|_| {
-            // To a tenth of a second, for people.
+            // Rounded up to a tenth of a second, for readability.
             let patience = Duration::from_millis(settings.patience.as_millis().div_ceil(100) as u64 * 100);
             let reason = format!("no answer within {patience:?}");
             Err(BrokerError::Unreachable { address: broker.shown.clone(), reason })
@@ -141,14 +141,14 @@ impl RabbitMq {
         self.consuming.shut();
         self.answering.shut();
         if let Some(runtime) = self.runtime.take() {
-            // May be dropped on a thread that must not block.
+            // This may run on a thread that must not block.
             runtime.shutdown_background();
         }
     }
 }
 
 async fn declare_and_note(link: &Link, declared: &Declared, topology: &Declaration) -> Result<(), BrokerError> {
-    // A connection that publishes answers nothing while the broker is short of memory.
+    // A publishing connection gets no answer while the broker is short of memory.
     let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, topology).await?;
     declared.add(topology);
@@ -214,7 +214,7 @@ impl Broker for RabbitMq {
 
     fn inspect<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Option<QueueState>, BrokerError>> {
         Box::pin(async move {
-            // The broker ends the whole connection also over the question whether somebody is at such an address.
+            // The broker closes the whole connection even over the question whether a consumer is at such an address.
             let link = if is_direct_reply(queue) { &self.answering } else { &self.consuming };
             link.begin();
             let (connection, _) = link.up(ANSWER_TIMEOUT).await?;
@@ -227,7 +227,7 @@ impl Broker for RabbitMq {
         Box::pin(async move {
             let mut absent = Vec::new();
             if topology.sources.contains(&Source::Delays) {
-                // Where nobody has delayed anything yet it would be asked for each level.
+                // Where no message was ever delayed, this saves a question for each level.
                 let out = self.names.delay_out();
                 let (connection, _) = self.consuming.up(ANSWER_TIMEOUT).await?;
                 if !declare::exchange_stands(&connection, &out).await? {
@@ -292,12 +292,12 @@ impl Broker for RabbitMq {
     }
 
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
-        // What is answered on its channel waits like all that is sent while the broker is short of memory; commands do not.
+        // While the broker is short of memory, a channel that sends answers waits like every publisher. Commands must not wait.
         let link = if spec.answers { &self.answering } else { &self.consuming };
         Box::pin(async {
             link.begin();
             let consumer = consuming::open(link, &self.consuming, spec, &self.declared, &self.names).await?;
-            // The queue may have been made anew, without the way back to it from a delay.
+            // The queue may have been declared anew, without the route from delays back to it.
             self.delays.forget(&spec.queue.name);
             Ok(consumer)
         })

@@ -1,4 +1,4 @@
-//! Properties and headers to the client's types and back. Every AMQP type stays what it is.
+//! Converts properties and headers to the client's types and back. Every value keeps its AMQP type.
 
 use bytes::Bytes;
 use lapin::BasicProperties;
@@ -10,7 +10,7 @@ use crate::broker::headers::{ATTEMPT, CAUSATION_ID, CONVERSATION_ID, INSTANCE, K
 use crate::broker::{BrokerError, DIRECT_REPLY_TO, HeaderValue};
 use crate::message::{Envelope, Headers, ReplyTo, Value, shared};
 
-/// A text of at most 255 bytes.
+/// Converts a text of at most 255 bytes to a short string.
 pub(super) fn short(what: &str, text: &str) -> Result<ShortString, BrokerError> {
     check_short(what, text)?;
     ShortString::try_new(text).map_err(|error| BrokerError::Protocol { reason: error.to_string() })
@@ -28,7 +28,7 @@ pub(super) fn check_short(what: &str, text: &str) -> Result<(), BrokerError> {
 /// The most bytes of a short string.
 pub(super) const MAX_SHORT: usize = 255;
 
-/// Properties and headers of a message as the client takes them, if they take at most `most` bytes.
+/// A message's properties and headers in the client's types; an error if they take more than `most` bytes.
 pub(super) fn to_client(message: &Routed, most: usize) -> Result<BasicProperties, BrokerError> {
     let envelope = &*message.envelope;
     let bytes = size(envelope);
@@ -107,7 +107,7 @@ fn header_to_client(value: HeaderValue<'_>) -> Result<AMQPValue, BrokerError> {
     })
 }
 
-/// The envelope of a message that came so.
+/// The envelope of a received message.
 pub(super) fn from_client(client: &BasicProperties, origin: &Origin, payload: Bytes) -> Envelope {
     let fields = Fields {
         content_type: client.content_type().as_ref().map(ShortString::as_str),
@@ -125,7 +125,7 @@ pub(super) fn from_client(client: &BasicProperties, origin: &Origin, payload: By
         user_id: client.user_id().as_ref().map(ShortString::as_str),
     };
     let table = client.headers().as_ref().map(FieldTable::inner);
-    // What comes straight from its sender tells its kind by its way.
+    // A message that comes straight from its sender tells its kind by its routing.
     let told = match origin {
         Origin::Key { .. } => None,
         _ => table.and_then(|table| table.get(KIND)),
@@ -200,7 +200,7 @@ fn value_from_client(value: &AMQPValue) -> Value {
         AMQPValue::DecimalValue(v) => Value::Decimal { scale: v.scale, value: v.value },
         AMQPValue::Timestamp(v) => Value::Timestamp(*v),
         AMQPValue::ShortString(text) => Value::Text(text.as_str().into()),
-        // AMQP calls it a string and lets it hold any bytes.
+        // AMQP calls it a string, but it may hold any bytes.
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
             Ok(text) => Value::Text(text.into()),
             Err(_) => Value::Bytes(Bytes::copy_from_slice(text.as_bytes())),
@@ -211,7 +211,7 @@ fn value_from_client(value: &AMQPValue) -> Value {
     }
 }
 
-/// The name of a header that nearly every message has, so that nobody needs a copy of it.
+/// The static name of a header that nearly every message has, which saves a copy.
 fn usual_header(name: &str) -> Option<&'static str> {
     const USUAL: [&str; 5] = ["traceparent", CONVERSATION_ID, INSTANCE, CAUSATION_ID, ATTEMPT];
     USUAL.into_iter().find(|usual| *usual == name)
@@ -251,7 +251,7 @@ mod tests {
             let client = to_client(&routed(envelope.clone(), origin.is_moved()), MAX_PROPERTIES_BYTES).unwrap();
             let read = from_client(&client, &origin, Bytes::new());
             let mut expected = written(&envelope, origin.is_moved());
-            // Who published is the broker's to say.
+            // `to_client` sends no user id.
             expected.user_id = None;
             prop_assert_eq!(written(&read, origin.is_moved()), expected);
         }

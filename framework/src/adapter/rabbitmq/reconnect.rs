@@ -37,7 +37,7 @@ pub(super) enum LinkState {
     Down(BrokerError),
     /// The connection, and its number: 1 for the first one, one more for each reconnect.
     Up(Arc<Connection>, u64),
-    /// We have closed it. It does not reconnect.
+    /// This process has closed it. It does not reconnect.
     Closed,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     state: watch::Sender<LinkState>,
     shown: watch::Sender<ConnectionState>,
-    /// What is declared on each new connection before the link is reported as up.
+    /// The topology to declare on each new connection before the link is reported as up.
     declared: Option<Arc<Declared>>,
     /// The largest frame of the current connection, in bytes.
     frame_max: AtomicUsize,
@@ -186,7 +186,7 @@ impl Link {
         MAX_PROPERTIES_BYTES.min(self.frame_max.load(Ordering::Acquire).saturating_sub(FRAME_BYTES))
     }
 
-    /// Whether we have closed it.
+    /// Whether this process has closed it.
     pub(super) fn is_closed(&self) -> bool {
         matches!(&*self.state.borrow(), LinkState::Closed)
     }

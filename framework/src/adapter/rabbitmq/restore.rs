@@ -1,4 +1,4 @@
-//! Finds what somebody has deleted, and declares it again.
+//! Finds exchanges that were deleted on the broker, and declares the topology again.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::adapter::rabbitmq::declare;
 use crate::adapter::rabbitmq::errors::{code, on_channel};
 use crate::broker::BrokerError;
 
-/// Which of these exchanges do not stand.
+/// The names of those exchanges that do not exist.
 pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> Result<Vec<String>, BrokerError> {
     let channel = declare::channel(connection).await?;
-    // Nearly always all stand: then all are asked for at once.
+    // Nearly always all exist, so all are asked for at once.
     let looks = join_all(exchanges.iter().map(|exchange| declare::look_at_exchange(&channel, &exchange.name))).await;
     declare::done(&channel).await;
     let mut all_stand = true;
     for look in looks {
         if let Err(error) = look? {
             all_stand = false;
-            // The first answer that is none of a closed channel.
+            // One absent exchange closes the channel, so that the other questions fail too. Any code but 404 is a real error.
             if code(&error).is_some_and(|code| code != 404) {
                 return Err(on_channel(&error));
             }
@@ -35,7 +35,7 @@ pub(super) async fn missing(connection: &Connection, exchanges: &[Exchange]) -> 
     Ok(missing)
 }
 
-/// Declares exchanges and bindings again. What cannot be had is passed over.
+/// Declares exchanges and bindings again. Goes on past those that fail, and returns the first error.
 pub(super) async fn restore(connection: &Connection, topology: &Declaration) -> Result<(), BrokerError> {
     let lasting = Declaration { queues: Vec::new(), ..topology.clone() };
     let Err(error) = declare::declare(connection, &lasting).await else { return Ok(()) };
@@ -59,7 +59,7 @@ pub(super) async fn restore(connection: &Connection, topology: &Declaration) -> 
     for (destination, bindings) in by_destination {
         let bound = Declaration { bindings, ..Declaration::default() };
         let result = match declare::declare(connection, &bound).await {
-            // The queue is gone too. One that is consumed is declared by its lane.
+            // The queue is gone too. A queue that is consumed is declared by its lane.
             Err(absent @ BrokerError::Absent { .. }) => {
                 let is_it = |name: &str| matches!(destination, Destination::Queue(queue) if queue == name);
                 let queues: Vec<_> = topology.queues.iter().filter(|queue| is_it(&queue.name)).cloned().collect();

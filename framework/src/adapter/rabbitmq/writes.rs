@@ -1,4 +1,4 @@
-//! Messages on their way to the socket, in the order in which they were put on a channel.
+//! Messages that the client is writing to the socket, in the order in which they were published on a channel.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -15,14 +15,13 @@ use crate::adapter::amqp::Routed;
 use crate::adapter::rabbitmq::properties::{short, to_client};
 use crate::broker::BrokerError;
 
-/// The client's future of one publication: it ends when the message was written to the socket. It is large, so that its
-/// memory is used again.
+/// The client's future of one publication: it ends when the message is written to the socket. It is large, so its memory is reused.
 type Writing = ReusableBoxFuture<'static, lapin::Result<PublisherConfirm>>;
 
 /// The most futures whose memory is kept; each has about 2 KiB.
 const SPARE: usize = 256;
 
-/// A message as the client takes it.
+/// A message in the client's types.
 pub(super) struct ClientMessage {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
@@ -32,7 +31,7 @@ pub(super) struct ClientMessage {
 }
 
 impl ClientMessage {
-    /// Checks that a message fits into the client's types, and its properties into this number of bytes.
+    /// Converts a message; an error if a name is too long, or its properties take more than `most` bytes.
     pub(super) fn of(message: Routed, most: usize) -> Result<Self, BrokerError> {
         Ok(Self {
             exchange: short("an exchange's name", &message.way.exchange)?,
@@ -44,17 +43,17 @@ impl ClientMessage {
     }
 }
 
-/// What is being written on one channel.
+/// The unfinished writes of one channel.
 #[derive(Default)]
 pub(super) struct Writes {
-    /// The client writes in order, so that only the first one needs to be asked.
+    /// The client writes in order, so only the first one needs to be polled.
     writing: VecDeque<(u64, Writing)>,
     spare: Vec<Writing>,
 }
 
 impl Writes {
-    /// Publishes: lapin queues the frame on the first poll of its future. `owner` is woken when it was written, if
-    /// nothing else is being written. Whether there is nothing to wait for.
+    /// Publishes: lapin queues the frame on the first poll of its future. `owner` is woken when the message is written, if no other
+    /// write is unfinished. Returns whether the write has ended already.
     pub(super) fn put(&mut self, number: u64, channel: &Arc<Channel>, message: ClientMessage, owner: &Waker) -> bool {
         let channel = Arc::clone(channel);
         let publish = async move {
@@ -79,12 +78,12 @@ impl Writes {
         at_once
     }
 
-    /// From which number on nothing is known to be written.
+    /// The number of the first message that is not known to be written.
     pub(super) fn unwritten(&self) -> u64 {
         self.writing.front().map_or(u64::MAX, |(number, _)| *number)
     }
 
-    /// The next message that was written; pending when there is none on its way.
+    /// The next message that was written; pending if none is being written.
     pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<(u64, lapin::Result<PublisherConfirm>)> {
         let Some((number, writing)) = self.writing.front_mut() else { return Poll::Pending };
         let Poll::Ready(written) = writing.poll(cx) else { return Poll::Pending };
@@ -100,7 +99,7 @@ impl Writes {
     /// Waits until all messages are written.
     pub(super) async fn all_written(&mut self) {
         while let Some((_, mut writing)) = self.writing.pop_front() {
-            // Errors have been reported to the callers already.
+            // The callers have been told of errors already.
             let _ = poll_fn(|cx| writing.poll(cx)).await;
         }
     }

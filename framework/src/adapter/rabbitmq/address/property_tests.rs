@@ -1,18 +1,18 @@
-//! What holds for any address: it is read or refused, and its password is never shown.
+//! Properties of any address: it is read or refused, and its password is never shown.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::message::Secret;
 
-/// What nobody may see. No other part of an address has it.
+/// The password that must not be shown. No other part of an address contains it.
 const SECRET: &str = "hunter2";
 
 fn parse(text: &str) -> Result<Addresses, BrokerError> {
     Addresses::parse(&RabbitMqSettings::new(Secret::new(text), "test"))
 }
 
-/// Texts with everything that means something in an address.
+/// Texts with every character that has a meaning in an address.
 fn junk() -> impl Strategy<Value = String> {
     "[a-c:/?#@,%\\[\\]. &=é0-9\\\\\n-]{0,12}"
 }

@@ -1,51 +1,51 @@
-//! Which acknowledgements are due on one channel: pure.
+//! Decides which acknowledgements to send on one channel, and when: pure.
 
 use std::collections::VecDeque;
 
-/// An acknowledgement to be sent.
+/// An acknowledgement to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ack {
     /// Of one delivery.
     One(u64),
-    /// Of all deliveries up to this one that are not settled yet.
+    /// Of all unacknowledged deliveries up to this one.
     UpTo(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tag {
-    /// Somebody still works on it.
+    /// The lane still works on it.
     Open,
-    /// Done; the broker does not know yet.
+    /// Done; the broker has not been told.
     Done,
-    /// The broker knows.
+    /// The broker has been told.
     Told,
 }
 
-/// The tags of one channel. Acknowledgements are collected and leave together: one for the unbroken row of settled
-/// tags, and a single one for each tag beyond it, so that none waits for another delivery.
+/// The delivery tags of one channel. Acknowledgements are collected and sent together: one for the unbroken row of settled tags,
+/// and a single one for each tag beyond it, so that none waits for another delivery.
 #[derive(Debug)]
 pub(super) struct Acks {
-    /// Everything up to this tag is settled, and the broker knows.
+    /// The broker has been told of all tags up to this one.
     told: u64,
-    /// The tags after that.
+    /// The tags after `told`.
     tags: VecDeque<Tag>,
-    /// How many are done that the broker does not know of.
+    /// The number of done deliveries that the broker has not been told of.
     waiting: usize,
-    /// This number is sent without waiting for a quiet moment.
+    /// With this number waiting, they are sent at once.
     most: usize,
 }
 
-/// The most that are collected before they are sent, whatever the prefetch.
+/// The most acknowledgements that wait, whatever the prefetch.
 const MOST_WAITING: usize = 64;
 
 impl Acks {
-    /// A quarter of the prefetch may wait, so that the broker never runs out of permits because of us.
+    /// Up to a quarter of the prefetch may wait, so that unsent acknowledgements never use up the prefetch.
     pub(super) fn new(prefetch: u16) -> Self {
         let most = (usize::from(prefetch) / 4).clamp(1, MOST_WAITING);
         Self { told: 0, tags: VecDeque::new(), waiting: 0, most }
     }
 
-    /// A delivery is done. Whether acknowledgements are to be sent now.
+    /// A delivery is done. Returns whether to send acknowledgements now.
     pub(super) fn done(&mut self, tag: u64) -> bool {
         if self.set(tag, Tag::Done) {
             self.waiting += 1;
@@ -53,13 +53,13 @@ impl Acks {
         self.waiting >= self.most
     }
 
-    /// The broker was told of this delivery in another way: it was given back.
+    /// A delivery was given back, so the broker has been told of it.
     pub(super) fn given_back(&mut self, tag: u64) {
         self.set(tag, Tag::Told);
         self.forget_told();
     }
 
-    /// What is to be sent now.
+    /// The acknowledgements to send now.
     pub(super) fn flush(&mut self) -> Vec<Ack> {
         let mut acks = Vec::new();
         if self.waiting == 0 {
@@ -67,7 +67,7 @@ impl Acks {
         }
         self.waiting = 0;
         let row = self.tags.iter().take_while(|tag| **tag != Tag::Open).count();
-        // The last one of the row that the broker does not know of stands for all before it.
+        // The last done tag of the row covers all before it.
         if let Some(last) = (0..row).rev().find(|&index| self.tags[index] == Tag::Done) {
             acks.push(Ack::UpTo(self.told + 1 + last as u64));
         }
@@ -82,7 +82,7 @@ impl Acks {
         acks
     }
 
-    /// Whether the tag was open.
+    /// Sets the state of an open tag. Returns whether the tag was open.
     fn set(&mut self, tag: u64, state: Tag) -> bool {
         let Some(index) = tag.checked_sub(self.told + 1).and_then(|index| usize::try_from(index).ok()) else {
             return false;
@@ -136,7 +136,7 @@ mod tests {
         assert!(Acks::new(1).done(1));
     }
 
-    /// The broker's side: refuses what RabbitMQ refuses.
+    /// Acts as the broker, and refuses what RabbitMQ refuses.
     #[derive(Default)]
     struct Broker {
         unsettled: BTreeSet<u64>,
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn every_order_of_five_deliveries_is_acknowledged_exactly() {
         for order in orders(5) {
-            // Which are given back, and after which the channel is flushed, as bits.
+            // As bits: which deliveries are given back, and after which steps the channel is flushed.
             for (given_back, flushed) in
                 (0..32_u32).flat_map(|given_back| (0..32_u32).map(move |flushed| (given_back, flushed)))
             {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order in which deliveries are finished, given back and flushed.
+        /// Deliveries are finished, given back and flushed in any order.
         #[test]
         fn an_ack_never_covers_an_unsettled_delivery(
             order in Just((1..=40_u64).collect::<Vec<_>>()).prop_shuffle(),

@@ -26,7 +26,7 @@ use crate::broker::{
 };
 use crate::message::Value;
 
-/// Consumes over one link what was declared over another.
+/// Opens a consumer over `link`. The topology is declared over `declaring`.
 pub(in crate::adapter::rabbitmq) async fn open(
     link: &Link,
     declaring: &Link,
@@ -37,7 +37,7 @@ pub(in crate::adapter::rabbitmq) async fn open(
     let (queue, needs) = (DeclaredQueue::of(&spec.queue), Declaration::of(&spec.topology, names));
     let mut declaration = needs.clone();
     declaration.queues.insert(0, queue.clone());
-    // What is exclusive belongs to the connection that declares it.
+    // An exclusive queue belongs to the connection that declares it.
     let declaring = if queue.exclusive { link } else { declaring };
     let (connection, _) = declaring.up(ANSWER_TIMEOUT).await?;
     declare::declare(&connection, &declaration).await?;
@@ -67,7 +67,7 @@ pub(in crate::adapter::rabbitmq) async fn open(
     }))
 }
 
-/// A channel that is not consumed from yet.
+/// A channel without a consumer yet.
 struct Opening {
     channel: Option<Channel>,
     handle: Handle,
@@ -90,8 +90,8 @@ impl Opening {
 }
 
 impl Drop for Opening {
-    /// Nobody waits for the answer of the broker any more. When it comes late, the client keeps the consumer although nobody reads
-    /// it, and the messages that the broker hands to it would stay there until the connection ends.
+    /// Closes the channel when the caller has stopped waiting. If the broker's answer came late, the client would keep a consumer
+    /// that is never read. Messages delivered to it would stay there until the connection ends.
     fn drop(&mut self) {
         if let Some(channel) = self.channel.take().filter(|channel| channel.status().connected()) {
             self.handle.spawn(async move { timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await });
@@ -99,23 +99,23 @@ impl Drop for Opening {
     }
 }
 
-/// The channel of one lane during one epoch.
+/// The channel of one lane, for one connection.
 struct LaneChannel {
     channel: Arc<Channel>,
-    /// Answers that are being written, if any may be.
+    /// Answers that are being written; `None` if the lane sends none.
     answers: Option<Mutex<Writes>>,
     acks: Mutex<Acks>,
     open: AtomicBool,
     names: Names,
     /// The most bytes of an answer's properties.
     max_properties: usize,
-    /// Closes when nobody holds it any more.
+    /// The connection closes when its last holder drops it.
     _connection: Arc<Connection>,
 }
 
 impl DeliveryChannel for LaneChannel {
-    // The first poll of the client's future puts the frame into the connection's order; what it waits for afterwards is
-    // only that the frame was written. If the channel closes instead, the broker delivers again.
+    // The first poll of the client's future puts the frame into the connection's order. After that the future only waits until the
+    // frame is written. If the channel closes instead, the broker delivers again.
     fn ack(&self, tag: u64) {
         let mut acks = self.acks();
         if acks.done(tag) {
@@ -145,7 +145,7 @@ impl DeliveryChannel for LaneChannel {
         };
         match ClientMessage::of(Routed::of(answer.clone(), &self.names), self.max_properties) {
             Ok(message) => {
-                // The lane asks for what has left before it waits.
+                // The lane polls for written answers before it waits, so no waker is needed.
                 answers.put(number, &self.channel, message, Waker::noop());
                 Answered::Leaving
             }
@@ -159,8 +159,8 @@ impl LaneChannel {
         Some(self.answers.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Closes the channel when its answers are written, however long that takes: the client lets the end of a channel overtake
-    /// what is not yet written, which would cost the connection. If that ends, so does the waiting.
+    /// Closes the channel when its answers are written, however long that takes. The client lets the close of a channel overtake
+    /// unwritten messages, which would cost the connection. If the connection ends, the wait ends too.
     async fn close(self: Arc<Self>) {
         let answers = self.answers().map(|mut answers| std::mem::take(&mut *answers));
         if let Some(mut answers) = answers {
@@ -169,7 +169,7 @@ impl LaneChannel {
         let _ = timeout(ANSWER_TIMEOUT, self.channel.close(200, "OK".into())).await;
     }
 
-    /// Frames leave while this is held, so that they leave in the order in which they were decided.
+    /// Frames are sent while this lock is held, so that they leave in the order in which they were decided.
     fn acks(&self) -> MutexGuard<'_, Acks> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,11 +191,11 @@ struct RabbitConsumer {
     consumer: lapin::Consumer,
     lane: Arc<LaneChannel>,
     handle: Handle,
-    /// The way of the last delivery, and how that was addressed.
+    /// The exchange and routing key of the last delivery, and the origin they stand for.
     last: (Way, Arc<Origin>),
     counts_deliveries: bool,
     is_of_dead_letters: bool,
-    /// Its bindings are kept.
+    /// Keeps the bindings of its queue in place.
     _living: Option<ConsumedBindings>,
 }
 
@@ -211,14 +211,14 @@ impl Consumer for RabbitConsumer {
 
     fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<(u64, bool)> {
         let Some(mut answers) = self.lane.answers() else { return Poll::Pending };
-        // One that fails says that the channel has ended.
+        // A failed write means that the channel has ended.
         answers.poll_written(cx).map(|(number, written)| (number, written.is_ok()))
     }
 
     fn cancel(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let cancelled = self.lane.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-            // Without an answer the channel is closed soon anyway, which cancels too.
+            // Without an answer the channel is closed soon anyway, which cancels the consumer too.
             let _ = timeout(ANSWER_TIMEOUT, cancelled).await;
         })
     }
@@ -227,7 +227,7 @@ impl Consumer for RabbitConsumer {
         Box::pin(async {
             self.lane.flush();
             if self.lane.open.swap(false, Ordering::AcqRel) && self.lane.channel.status().connected() {
-                // Acks and give-backs are in front of it in the same order of frames.
+                // Acks and requeues come before the close in the order of frames.
                 let closing = self.handle.spawn(Arc::clone(&self.lane).close());
                 let _ = timeout(ANSWER_TIMEOUT, closing).await;
             }
@@ -240,7 +240,7 @@ impl Consumer for RabbitConsumer {
 }
 
 impl RabbitConsumer {
-    /// What comes often was addressed as what came before it.
+    /// The origin of a delivery. Deliveries often have the same address as the one before, so the last origin is kept.
     fn origin(&mut self, exchange: &str, routing_key: &str) -> Arc<Origin> {
         let (way, origin) = &mut self.last;
         if *way.exchange != *exchange || *way.routing_key != *routing_key {
@@ -253,8 +253,8 @@ impl RabbitConsumer {
     fn delivery(&mut self, delivery: lapin::message::Delivery) -> Delivery {
         let origin = self.origin(delivery.exchange.as_str(), delivery.routing_key.as_str());
         let mut envelope = from_client(&delivery.properties, &origin, delivery.data.into());
-        // The broker writes it from the second delivery on, over what a sender wrote there. Before that, and in a queue that
-        // does not count, it is the sender's.
+        // The broker sets this header from the second delivery on, over the sender's. On the first delivery, and in a queue that
+        // does not count, its value is the sender's.
         let counted = self.counts_deliveries && delivery.redelivered;
         let count = envelope.headers.get("x-delivery-count").filter(|_| counted).and_then(Value::as_integer);
         if self.is_of_dead_letters {

@@ -1,5 +1,5 @@
-//! Which message made the broker close a channel or a connection. The broker does not say, so those that were in flight are sent
-//! once more, each alone, until one is found.
+//! Finds the message that made the broker close a channel or a connection. The broker does not name it, so the messages that were
+//! in flight are sent again, each alone, until one is found.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tokio::time::Instant;
 use crate::adapter::rabbitmq::errors::code;
 use crate::adapter::rabbitmq::publishing::send_path::ChannelState;
 
-/// How often a message may be in flight when the broker closes channel or connection, before it counts as the reason. The second
-/// time it was alone.
+/// A message that was in flight this often when the broker closed a channel or connection counts as the reason. The second time it
+/// was alone.
 const MAX_CLOSED_CHANNELS: u8 = 2;
-/// How long each reply is alone on its channel after one that is not known has closed it.
+/// How long each reply is alone on its channel after an unidentified reply has closed one.
 const ONE_AT_A_TIME: Duration = Duration::from_secs(30);
-/// The broker's code for a connection that somebody closed on purpose, or that ends because the broker stops.
+/// The broker's code for a connection that was closed on purpose, or that ends because the broker stops.
 const CONNECTION_FORCED: u16 = 320;
 
-/// The numbers of those that must have been the reason.
+/// The numbers of the messages that must have been the reason.
 ///
-/// That is a message that was alone on a channel which the broker closed. The end of a connection may be the fault of another
-/// channel, so there a message must have been in flight twice.
+/// A message is the reason if it was alone on a channel that the broker closed. A connection may have been closed because of
+/// another channel, so there a message must have been in flight twice.
 pub(super) fn closers(error: &lapin::Error, on_channel: &mut ChannelState, replies_only: bool) -> Vec<u64> {
     if code(error).is_none_or(|code| code == CONNECTION_FORCED) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! One life of the confirm channel: from its opening until it is lost or nobody publishes any more.
+//! One life of the confirm channel: from its opening until it is lost or no caller publishes any more.
 
 mod sending;
 
@@ -29,12 +29,12 @@ use crate::adapter::rabbitmq::publishing::send_path::SendPath;
 use crate::broker::{Publication, ReplyEvent};
 use crate::message::is_logged;
 
-/// How long it may take until the messages on a channel that has ended know why.
+/// How long the client may take to tell the messages of an ended channel why it ended.
 const SAYS_WHY: Duration = Duration::from_millis(100);
 
-/// Why an epoch ended.
+/// Why a life ended.
 pub(super) enum End {
-    /// Nobody publishes any more.
+    /// No caller publishes any more.
     Unused,
     /// The channel or the connection is gone.
     Lost(String),
@@ -45,18 +45,18 @@ pub(super) struct ChannelLife {
     channel: Arc<Channel>,
     connection: Arc<Connection>,
     rejections: Rejections,
-    /// Whether the channel rejects what others take.
+    /// Whether the channel rejects, or leaves unconfirmed, messages that other channels accept.
     stuck: bool,
-    /// Whether somebody may still publish.
+    /// Whether callers may still publish.
     open: bool,
     returns: Returns,
-    /// Room for those that are settled in one go.
+    /// A reused buffer for messages that are settled together.
     settled: Vec<(u64, Publication)>,
-    /// What is in flight.
+    /// Has the messages in flight.
     send_path: Arc<SendPath>,
     replies: Option<lapin::Consumer>,
     liveness: Liveness,
-    /// Whether a target that was silent has confirmed something, so that what was held aside can be sent.
+    /// Whether a silent target has confirmed a message, so that the messages held aside can be sent.
     spoke: bool,
 }
 
@@ -82,8 +82,8 @@ impl ChannelLife {
         }
     }
 
-    /// Publishes and awaits confirms until the channel ends. What is not confirmed then is sent again, in order, by the
-    /// next epoch.
+    /// Publishes and awaits confirms until the channel ends. The next life sends again, in order, the messages that are unconfirmed
+    /// then.
     pub(super) async fn run(mut self, owner: &mut Owner) -> End {
         self.send_path.lock().channel = Some(Arc::clone(&self.channel));
         let end = loop {
@@ -142,13 +142,13 @@ impl ChannelLife {
         end
     }
 
-    /// When to look next, if that is when to look at what is in flight.
+    /// When to check deadlines next, if `look_at` is the time for the messages in flight.
     fn wake_at(&self, owner: &Owner, look_at: Option<Instant>) -> Instant {
         let others = owner.waiting.look_at().into_iter().chain(self.rejections.look_at());
         look_at.into_iter().chain(others).fold(self.liveness.look_at(), Instant::min)
     }
 
-    /// Tells those whose time is over, and finds out whether the channel lives; an error when it does not.
+    /// Answers the callers whose deadline has passed, and checks whether the channel lives; an error when it does not.
     fn look_for_overdue(&mut self, owner: &mut Owner) -> Result<(), String> {
         let now = Instant::now();
         owner.waiting.end_overdue(now, "the channel had no room in time");
@@ -165,7 +165,7 @@ impl ChannelLife {
         self.send_path.lock().in_flight.len()
     }
 
-    /// Takes all confirms that are ready.
+    /// Handles all confirms that have come.
     fn confirmed(&mut self, first: Option<Confirmed>) -> Result<(), String> {
         if first.as_ref().is_some_and(|(_, result)| result.is_ok()) {
             self.liveness.heard(Instant::now());
@@ -181,7 +181,7 @@ impl ChannelLife {
                 }
                 Err(Unconfirmed { error, written }) => {
                     let mut on_channel = self.send_path.lock();
-                    // Nobody else is to put anything on it.
+                    // No caller may publish on it any more.
                     on_channel.channel = None;
                     if let Some(job) = on_channel.in_flight.get_mut(number).filter(|_| !written) {
                         job.sent -= 1;
@@ -204,7 +204,7 @@ impl ChannelLife {
         }
     }
 
-    /// A message came back with the confirm of this number.
+    /// Handles a returned message that the client attached to the confirm of this number.
     fn returned(&mut self, confirmed: u64, returned: &BasicReturnMessage) {
         let (id, routing_key) = (returned.delivery.properties.message_id(), returned.delivery.routing_key.as_str());
         let id = id.as_ref().map(ShortString::as_str);
@@ -222,7 +222,7 @@ impl ChannelLife {
         }
     }
 
-    /// The channel has ended, and why: what the broker says may reach its messages later than its consumer.
+    /// Finds out why the channel has ended: the broker's reason may reach the messages later than the reply consumer.
     async fn why_ended(&mut self) -> Option<String> {
         let first = match self.in_flight() {
             0 => return None,
@@ -231,7 +231,8 @@ impl ChannelLife {
         self.confirmed(first).err()
     }
 
-    /// The broker closed the channel or the connection because of some message. If only one can have been it, its caller is told.
+    /// The broker closed the channel or the connection because of a message. If only one message can be the reason, its caller is
+    /// told.
     fn note_closers(&mut self, error: &lapin::Error) {
         let accused = closers(error, &mut self.send_path.lock(), self.send_path.replies_only);
         for number in accused {
@@ -255,7 +256,7 @@ impl ChannelLife {
                         "the broker rejects on this channel what it takes on others; opening a new one"
                     );
                 }
-                // It goes out once more with all that is in flight.
+                // The next channel sends it again, with all others in flight.
                 self.send_path.lock().in_flight.put_back(number, job);
             }
         }
@@ -281,7 +282,7 @@ impl ChannelLife {
         if self.channel.status().connected() {
             let channel = Arc::clone(&self.channel);
             owner.link.handle.spawn(async move {
-                // The client lets the end of a channel overtake its messages, which cost the connection then.
+                // The client lets the close of a channel overtake its messages, for which the broker would close the connection.
                 let _ = timeout(ANSWER_TIMEOUT, confirms.written()).await;
                 channel.close(200, "OK".into()).await
             });
@@ -289,14 +290,14 @@ impl ChannelLife {
     }
 }
 
-/// Asks the broker something that it answers on this channel.
+/// Sends the broker a request that it answers on this channel.
 fn ask(channel: &Arc<Channel>) -> BoxFuture<'static, bool> {
     let channel = Arc::clone(channel);
-    // It changes nothing, and needs no rights.
+    // This request changes nothing and needs no permissions.
     Box::pin(async move { channel.confirm_select(ConfirmSelectOptions::default()).await.is_ok() })
 }
 
-/// Waits until then; without a time for ever.
+/// Waits until this time; for ever without one.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -304,21 +305,21 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// What a confirm says of its own message, and a message that came back with it, which may be another one.
+/// The outcome that a confirm states for its own message, and a returned message that came with it, which may be another one.
 fn publication(confirmation: Confirmation) -> (Publication, Option<BasicReturnMessage>) {
     match confirmation {
         Confirmation::Ack(returned) => (Publication::Confirmed, returned),
         Confirmation::Nack(returned) => (Publication::Rejected, returned),
-        // Would mean that confirms are off; then nothing is known, and nothing may be called a success.
+        // Confirms would be off. Then the outcome is unknown, and must not count as a success.
         Confirmation::NotRequested => (Publication::Unknown("the channel has no confirms".into()), None),
     }
 }
 
-/// The next reply; for ever if none are awaited.
+/// The next reply; pending for ever if there is no reply consumer.
 async fn next_reply(replies: &mut Option<lapin::Consumer>) -> Option<ReplyEvent> {
     let Some(consumer) = replies else { return std::future::pending().await };
     let delivery = consumer.next().await?.ok()?;
-    // It comes by the default exchange, to a queue that has no name.
+    // It comes by the default exchange, to a queue without a name.
     let origin = Origin::Queue(Arc::default());
     Some(ReplyEvent::Arrived(Box::new(from_client(&delivery.properties, &origin, delivery.data.into()))))
 }

@@ -1,4 +1,4 @@
-//! Publications on their way to the broker, and the confirms that are awaited of it.
+//! Messages that are being written to one channel, and the confirms that it awaits from the broker.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use lapin::{Channel, Confirmation, PublisherConfirm};
 use crate::adapter::rabbitmq::publishing::job::Job;
 use crate::adapter::rabbitmq::writes::Writes;
 
-/// What awaiting one confirm brought.
+/// The number of a message, and its confirm or why none will come.
 pub(super) type Confirmed = (u64, Result<Confirmation, Unconfirmed>);
 
 /// Why no confirm will come.
 pub(super) struct Unconfirmed {
     pub(super) error: lapin::Error,
-    /// Whether the message was written; if not, the broker cannot have it.
+    /// Whether the message was written; if not, the broker does not have it.
     pub(super) written: bool,
 }
 
@@ -30,13 +30,12 @@ pub(super) struct Confirms {
 }
 
 impl Confirms {
-    /// Puts a message on the channel, and wakes the task that awaits the confirms when it was written. Whether there is nothing
-    /// to wait for.
+    /// Publishes a message, and wakes the owner when it is written. Returns whether it is written already, or has failed.
     pub(super) fn publish(&mut self, number: u64, channel: &Arc<Channel>, job: &mut Job, owner: &Waker) -> bool {
         self.writes.put(number, channel, job.client_message(), owner)
     }
 
-    /// From which number on nothing is known to be written.
+    /// The number of the first message that is not known to be written.
     pub(super) fn unwritten(&self) -> u64 {
         self.writes.unwritten()
     }
@@ -46,7 +45,7 @@ impl Confirms {
         self.writes.all_written().await;
     }
 
-    /// The next confirm; for ever if none are awaited.
+    /// The next confirm; pending for ever if none are awaited.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Confirmed> {
         while let Poll::Ready((number, written)) = self.writes.poll_written(cx) {
             match written {

@@ -1,4 +1,4 @@
-//! What is sent and not confirmed, in the order in which it was sent.
+//! Messages that are sent and unconfirmed, in the order in which they were sent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use crate::adapter::amqp::Way;
 use crate::adapter::rabbitmq::publishing::job::Job;
 use crate::adapter::rabbitmq::publishing::silent::SILENT_AFTER;
 
-/// How soon a message is looked at again whose caller has its answer and which has not been written yet.
+/// When to check again a message whose caller has its answer, but which is not written yet.
 const WRITTEN_PAUSE: Duration = Duration::from_secs(1);
-/// The list may have this number of places more than twice the messages, before it is cleaned up.
+/// The row may have this number of places beyond twice the messages, before it is cleaned up.
 const SPARE_PLACES: usize = 64;
 
-/// Messages by number. Numbers are given in order, and the oldest usually leave first.
+/// Messages by number. Numbers ascend, and the oldest messages usually leave first.
 #[derive(Default)]
 pub(super) struct InFlight {
     /// The number of the first place in the row.
     first: u64,
     row: VecDeque<Option<Box<Job>>>,
-    /// Those that stayed while most of the row has left; older than all that are in the row. So nobody has to go through the
-    /// places of those that have left.
+    /// Messages that stayed while most of the row has left; they are older than all in the row. Moving them here keeps the row
+    /// short, so that no search passes many empty places.
     stragglers: BTreeMap<u64, Box<Job>>,
     count: usize,
-    /// How many of them are requests.
+    /// How many of the messages are requests.
     requests: usize,
     /// No deadline is earlier than this. It may be stale: the message it came from can have left.
     earliest: Option<Instant>,
-    /// Those whose callers have their answer, which no longer count.
+    /// Messages whose callers have their answer. They do not count as in flight.
     overdue: BTreeMap<u64, Overdue>,
 }
 
-/// What is kept of a message whose caller was told that nobody knows: enough to recognise it when it comes back.
+/// The remains of a message whose caller was told that its outcome is unknown: enough to recognise the message when it is returned.
 pub(super) struct Overdue {
     pub(super) target: Way,
     id: Option<Arc<str>>,
     mandatory: bool,
 }
 
-/// What became of a number that the broker has spoken of.
+/// A message that the broker has confirmed, rejected or returned.
 pub(super) enum Taken {
     Job(Box<Job>),
-    /// Nobody waits for it any more.
+    /// Its caller has its answer already.
     Overdue(Way),
 }
 
@@ -56,7 +56,7 @@ impl InFlight {
         self.count == 0
     }
 
-    /// How many are only remembered by number.
+    /// The number of overdue messages.
     pub(super) fn overdue(&self) -> usize {
         self.overdue.len()
     }
@@ -66,7 +66,7 @@ impl InFlight {
         self.first + self.row.len() as u64
     }
 
-    /// Whether nothing is in flight but requests, whose senders wait for more than the confirm.
+    /// Whether all messages in flight are requests, whose callers wait for more than the confirm.
     pub(super) fn only_requests(&self) -> bool {
         self.requests == self.count
     }
@@ -82,7 +82,7 @@ impl InFlight {
         }
     }
 
-    /// Puts back what was taken out just now.
+    /// Puts a message back that was just taken out.
     pub(super) fn put_back(&mut self, number: u64, job: Box<Job>) {
         self.track(&job);
         match self.place(number) {
@@ -109,7 +109,7 @@ impl InFlight {
         Some(job)
     }
 
-    /// Takes out a message, or what is remembered of it.
+    /// Takes out a message, or the remains of an overdue one.
     pub(super) fn take(&mut self, number: u64) -> Option<Taken> {
         match self.remove(number) {
             Some(job) => Some(Taken::Job(job)),
@@ -122,7 +122,7 @@ impl InFlight {
         self.stragglers.iter_mut().map(|(number, job)| (*number, &mut **job)).chain(row)
     }
 
-    /// Which message came back with the confirm of this number: nearly always its own.
+    /// Which message was returned with the confirm of this number: nearly always its own.
     pub(super) fn returned_with(&mut self, number: u64, id: Option<&str>, routing_key: &str) -> Option<u64> {
         let meant =
             |job: &Job| job.message.mandatory && job.message_id() == id && *job.message.way.routing_key == *routing_key;
@@ -139,21 +139,20 @@ impl InFlight {
         found.or_else(|| self.overdue.iter().find(|(_, message)| overdue(message)).map(|(number, _)| *number))
     }
 
-    /// Takes all out, the newest first.
+    /// Takes out all messages, the newest first.
     pub(super) fn take_newest_first(&mut self) -> impl Iterator<Item = Box<Job>> + use<> {
         let Self { row, stragglers, .. } = std::mem::take(self);
         row.into_iter().rev().flatten().chain(stragglers.into_values().rev())
     }
 
-    /// When the next deadline may be over. It may be earlier than necessary, so that the waiting task need not be woken for each new
-    /// message.
+    /// When the next deadline may have passed. It may be too early, so that the owner need not be woken for each new message.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.earliest
     }
 
-    /// Somebody's time may be over: all are looked at, which is done so rarely that it costs nothing. Whoever has waited too
-    /// long is told, and leaves; one that has a number from `unwritten` on stays, since the client has it in its memory. What is
-    /// given back are the targets that keep silent, with how many messages they have.
+    /// Checks all messages when a deadline may have passed, which is rare enough to cost nothing. Callers whose deadline has passed
+    /// are answered. Their messages become overdue, except those numbered from `unwritten` on, which the client still has in
+    /// memory. Returns the silent targets, and how many unconfirmed messages each has.
     pub(super) fn visit_due(&mut self, now: Instant, unwritten: u64) -> BTreeMap<Way, usize> {
         let (mut earliest, mut leaving, mut silent) = (None, Vec::new(), Vec::new());
         for (number, job) in self.iter_mut() {
@@ -226,7 +225,7 @@ mod tests {
     }
 
     proptest! {
-        /// Steps: a new message with its deadline, or one of those in flight is taken out, and perhaps put back.
+        /// Steps: a new message with its deadline comes, or one in flight is taken out and perhaps put back.
         #[test]
         fn it_is_a_map_of_numbers_that_never_misses_a_deadline(
             steps in prop::collection::vec((0..3_u8, any::<prop::sample::Index>(), 0..1_000_u64), 0..80)

@@ -1,4 +1,4 @@
-//! A message on its way to the confirm channel.
+//! A message on its way to the confirm channel, with the caller that waits for its outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,11 +15,12 @@ use crate::adapter::rabbitmq::writes::ClientMessage;
 use crate::broker::{BrokerError, MAX_PROPERTIES_BYTES, Publication};
 use crate::message::{MessageId, ReplyTo};
 
-/// While it lasts a message waits, and nothing passes it.
+/// Counts one waiting message while it exists. As long as the count is not zero, no caller sends directly, so that no message
+/// overtakes.
 pub(super) struct Waits(Arc<AtomicUsize>);
 
 impl Waits {
-    /// One more of those that are counted here.
+    /// Adds one to this count.
     pub(super) fn one_of(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(Arc::clone(count))
@@ -34,11 +35,11 @@ impl Drop for Waits {
 
 pub(super) type Outcome = Result<Publication, BrokerError>;
 
-/// A message on its way.
+/// A message on its way, and its state.
 pub(super) struct Job {
-    /// Kept for the case that it is to be sent once more.
+    /// Kept in case it must be sent again.
     pub(super) message: Routed,
-    /// Its properties as they are to be sent, until they are.
+    /// Its converted properties, until it is sent.
     client: Option<BasicProperties>,
     pub(super) deadline: Instant,
     /// How often it was sent.
@@ -46,14 +47,15 @@ pub(super) struct Job {
     pub(super) closed_channels: u8,
     /// When it was sent last.
     pub(super) sent_at: Option<Instant>,
-    /// As long as it has not been sent, if it could not be sent at once.
+    /// Held while the message is queued; dropped when it is sent.
     pub(super) waits: Option<Waits>,
     /// `None` once the caller has its answer; the confirm is awaited all the same.
     pub(super) result: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Job {
-    /// A message whose properties take at most `most` bytes.
+    /// A job for this message; an error if a name is too long, or the properties take more than `most` bytes.
+    /// If a name does not fit into a short string, or the properties take more than `most` bytes.
     pub(super) fn new(
         message: Routed,
         deadline: Instant,
@@ -75,17 +77,17 @@ impl Job {
         }))
     }
 
-    /// Whether its caller still waits. A message for which nobody waits is not sent, nor sent again.
+    /// Whether its caller still waits. A message without a waiting caller is not sent, nor sent again.
     pub(super) fn is_awaited(&self) -> bool {
         self.result.as_ref().is_some_and(|result| !result.is_closed())
     }
 
-    /// Whether a reply is awaited.
+    /// Whether its caller awaits a reply.
     pub(super) fn awaits_reply(&self) -> bool {
         self.message.envelope.reply_to == Some(ReplyTo::Caller)
     }
 
-    /// The id that its reply will name, if one is awaited.
+    /// The id that its reply will name, if its caller awaits one.
     pub(super) fn reply_id(&self) -> Option<&MessageId> {
         self.awaits_reply().then(|| self.message.envelope.reply_id())
     }
@@ -98,7 +100,7 @@ impl Job {
 
     /// The message as it is sent.
     pub(super) fn client_message(&mut self) -> ClientMessage {
-        // Names and properties were checked when the message came, and could be converted once.
+        // `new` has checked names and properties, so that the conversion succeeds.
         let short = |text: &str| ShortString::try_new(text).unwrap_or_default();
         let message = &self.message;
         ClientMessage {
@@ -114,12 +116,12 @@ impl Job {
         }
     }
 
-    /// Where it goes.
+    /// The exchange and routing key to which it is published.
     pub(super) fn target(&self) -> Way {
         self.message.way.clone()
     }
 
-    /// When to look at it next: its caller's time is over then, or its target has kept silent.
+    /// When to check it next: at its deadline, or when its target counts as silent.
     pub(super) fn look_at(&self, now: Instant) -> Option<Instant> {
         let silent_at = self.sent_at.map(|at| at + SILENT_AFTER).filter(|at| *at > now);
         silent_at.into_iter().chain([self.deadline]).min()
@@ -129,14 +131,14 @@ impl Job {
         self.answer(outcome);
     }
 
-    /// Tells the caller, who may have stopped waiting.
+    /// Answers the caller, which may have stopped waiting.
     pub(super) fn answer(&mut self, outcome: Outcome) {
         if let Some(result) = self.result.take() {
             let _ = result.send(outcome);
         }
     }
 
-    /// Tells the caller that the time is over.
+    /// Tells the caller that the message is given up: its outcome is unknown if it was sent.
     pub(super) fn give_up(&mut self, why: &str) {
         let outcome = if self.sent > 0 {
             Ok(Publication::Unknown(why.to_owned()))
@@ -148,7 +150,7 @@ impl Job {
 }
 
 impl Drop for Job {
-    /// The app stopped.
+    /// The app stopped: answers a caller that still waits.
     fn drop(&mut self) {
         if self.sent > 0 {
             self.give_up("the app stopped before the confirm came");

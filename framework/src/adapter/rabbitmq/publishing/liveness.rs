@@ -1,19 +1,19 @@
-//! Whether a channel lives. The broker shows it with every confirm. When it has confirmed nothing for a while although something
-//! waits, it is asked: a queue that never confirms must not cost the channel of all who send to others.
+//! Whether a channel lives. Each confirm shows it. If the broker has confirmed nothing for a while although messages wait, it is
+//! asked, so that a queue that never confirms does not cost the channel of all other targets.
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-/// How long nothing may be confirmed, and no question answered, before the channel counts as dead.
+/// How long the broker may neither confirm anything nor answer before the channel counts as dead.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// After how long without a confirm the broker is asked.
+/// The time without a confirm after which the broker is asked.
 const ASK_AFTER: Duration = Duration::from_secs(10);
 
-/// What is known of one channel.
+/// The liveness of one channel.
 pub(super) struct Liveness {
-    /// When the broker gave a sign last, or nothing was waited for.
+    /// When the broker last gave a sign of life, or no confirm was awaited.
     heard: Instant,
     /// When the broker was asked, and its answer.
     asked: Option<(Instant, BoxFuture<'static, bool>)>,
@@ -24,23 +24,23 @@ impl Liveness {
         Self { heard: now, asked: None }
     }
 
-    /// The broker has given a sign.
+    /// The broker has given a sign of life.
     pub(super) fn heard(&mut self, now: Instant) {
         (self.heard, self.asked) = (now, None);
     }
 
-    /// Whether the broker has given a sign within this time.
+    /// Whether the broker has given a sign of life within this time.
     pub(super) fn was_heard_within(&self, time: Duration, now: Instant) -> bool {
         self.heard + time > now
     }
 
-    /// When to look again.
+    /// When to check again.
     pub(super) fn look_at(&self) -> Instant {
         self.asked.as_ref().map_or(self.heard + ASK_AFTER, |(asked, _)| *asked + CONFIRM_TIMEOUT)
     }
 
-    /// Asks the broker if it has been silent for long although something waits; an error when it must be dead. While it is short
-    /// of memory it owes no sign.
+    /// Asks the broker if it has long been silent although messages wait; an error when the channel is dead. `waits` must be false
+    /// while the broker is short of memory, since it answers no publisher then.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -68,10 +68,10 @@ impl Liveness {
         }
     }
 
-    /// Waits for the answer; for ever if nothing was asked.
+    /// Waits for the answer; for ever if there is no question.
     pub(super) async fn answered(&mut self) {
         let Some((_, answer)) = &mut self.asked else { return std::future::pending().await };
-        // An error is the end of the channel, of which everybody else hears too.
+        // An error means that the channel has ended, which the awaited confirms report too.
         let _ = answer.await;
         self.heard(Instant::now());
     }

@@ -1,5 +1,5 @@
-//! Publishing on confirm channels. Begin with `publisher.rs`: it hands each message to the send path (`send_path.rs`) of a channel, and
-//! one task owns the channel (`channel_life.rs`) until it ends.
+//! Publishing on confirm channels. Begin with `publisher.rs`: it hands each message to the send path (`send_path.rs`) of a channel.
+//! One task owns the channel (`channel_life.rs`) until it ends.
 
 mod channel_closers;
 mod channel_life;

@@ -1,4 +1,4 @@
-//! Who owns a confirm channel: what it has, and what becomes of messages whose channel has ended.
+//! The owner of a confirm channel: its state, and how it treats the messages of a channel that has ended.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::adapter::rabbitmq::publishing::waiting::Waiting;
 use crate::adapter::rabbitmq::reconnect::Link;
 use crate::broker::{ReplyEvent, ReplySink};
 
-/// The most messages that wait for the owner of the channel; more wait in their callers.
+/// The most messages in the queue to the owner; callers with more messages wait.
 pub(super) const QUEUE: usize = 1_024;
-/// The most messages that wait with the owner of the channel, beside those that are held aside.
+/// The most messages that wait with the owner, without those that are held aside.
 pub(super) const MAX_WAITING: usize = QUEUE + MAX_UNCONFIRMED;
 
 pub(super) struct Owner {
@@ -22,14 +22,14 @@ pub(super) struct Owner {
     pub(super) replies: ReplySink,
     pub(super) send_path: Arc<SendPath>,
     pub(super) queue: mpsc::Receiver<Box<Job>>,
-    /// Messages that are to be sent, oldest first.
+    /// Messages to send, oldest first.
     pub(super) waiting: Waiting,
-    /// When a channel was replaced last because it rejected what others took.
+    /// When a channel was last replaced because it rejected messages that other channels accepted.
     pub(super) replaced: Option<Instant>,
 }
 
 impl Drop for Owner {
-    /// Gives up what is in flight: its callers are told when it is dropped.
+    /// Gives up the messages in flight. Dropping them answers their callers.
     fn drop(&mut self) {
         let in_flight = self.send_path.lock().end();
         drop(in_flight);
@@ -37,8 +37,8 @@ impl Drop for Owner {
 }
 
 impl Owner {
-    /// A channel has ended: what is unconfirmed is sent again, in order, by the next one. Requests are not: whoever asked is told
-    /// first that no reply will come.
+    /// Takes over the messages of a channel that has ended. The next channel sends the unconfirmed ones again, in order. Requests
+    /// are not sent again: their callers are told first that no reply will come.
     pub(super) fn take_back(&mut self, mut in_flight: InFlight, why: &str) {
         let now = Instant::now();
         (self.replies)(ReplyEvent::Lost);
@@ -48,7 +48,7 @@ impl Owner {
             if job.awaits_reply() || job.deadline <= now {
                 job.give_up(why);
             }
-            // What has been told how it ended must not leave any more.
+            // A message whose caller has its answer must not be sent any more.
             if !job.is_awaited() {
                 continue;
             }
@@ -62,7 +62,7 @@ impl Owner {
         suspects.into_iter().rev().for_each(|job| self.waiting.push_back(job));
     }
 
-    /// Takes a message, and those that have come meanwhile.
+    /// Takes this message and all that are queued by now.
     pub(super) fn take_all(&mut self, first: Box<Job>) {
         self.waiting.push_back(first);
         while self.waiting.len() < MAX_WAITING

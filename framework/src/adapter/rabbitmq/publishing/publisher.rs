@@ -1,4 +1,5 @@
-//! One confirm channel, owned by one task: it publishes on it what does not come alone, and awaits all confirms.
+//! The publisher over confirm channels. One task owns each confirm channel: it publishes the messages that callers did not send
+//! directly, and awaits all confirms.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -23,13 +24,13 @@ use crate::broker::{
 };
 use crate::supervise::supervise;
 
-/// What the way of a message may add to its properties after they were cut to fit: the queue to which a delay leads, say.
+/// Bytes that routing may add to a message's properties after they were cut to fit, such as the queue to which a delay leads.
 const ROUTE_BYTES: usize = 512;
 /// How long the link may take to notice that its connection is gone.
 const LOSS_NOTICE_TIME: Duration = Duration::from_millis(20);
 
-/// Publishes over one link, and direct replies over another one. The broker ends the whole connection over a reply address that
-/// somebody made up, and then only replies are lost.
+/// Publishes over one link, and direct replies over another. The broker closes the whole connection over a made-up reply address;
+/// with a separate link only replies are lost.
 pub(in crate::adapter::rabbitmq) struct RabbitPublisher {
     all: ConfirmChannel,
     replies: OnceLock<ConfirmChannel>,
@@ -76,13 +77,13 @@ impl RabbitPublisher {
         }
         self.replies.get_or_init(|| {
             self.answering.begin();
-            // Nobody asks anything there.
+            // This channel sends no requests.
             ConfirmChannel::open(Arc::clone(&self.answering), Arc::new(|_| {}), true)
         })
     }
 }
 
-/// The way to one confirm channel.
+/// A handle to one confirm channel.
 #[derive(Clone)]
 struct ConfirmChannel {
     send_path: Arc<SendPath>,
@@ -91,7 +92,7 @@ struct ConfirmChannel {
 }
 
 impl ConfirmChannel {
-    /// The owner runs on the adapter's runtime, which no caller can block.
+    /// Spawns the owner task on the adapter's runtime, which no caller can block.
     fn open(link: Arc<Link>, replies: ReplySink, replies_only: bool) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let handle = link.handle.clone();
@@ -105,7 +106,7 @@ impl ConfirmChannel {
         Self { send_path, jobs, link }
     }
 
-    /// Publishes a message that was in flight so often when a channel was closed.
+    /// Publishes a message. `closed_channels` says how often it was in flight when a channel was closed.
     fn publish(&self, message: Routed, deadline: Instant, closed_channels: u8) -> BoxFuture<'static, Outcome> {
         let (send_path, jobs, link) = (Arc::clone(&self.send_path), self.jobs.clone(), Arc::clone(&self.link));
         Box::pin(async move {
@@ -119,8 +120,8 @@ impl ConfirmChannel {
                 Ok(()) => None,
                 Err(mut job) => {
                     send_path.count_as_waiting(&mut job);
-                    // With room there is no need for a timer. If the queue is full, callers wait; the order among more than 1 024
-                    // waiting callers is not kept.
+                    // With room no timer is needed. If the queue is full, callers wait; the order among more than 1 024 waiting
+                    // callers is not kept.
                     match jobs.try_send(job) {
                         Ok(()) => None,
                         Err(TrySendError::Full(job)) => Some(job),
@@ -129,7 +130,7 @@ impl ConfirmChannel {
                 }
             };
             if let Some(job) = job {
-                // Unconstrained: a task whose budget is used up would let the next message pass.
+                // Unconstrained: a task with an exhausted budget would let the next message overtake this one.
                 match timeout_at(deadline, tokio::task::unconstrained(jobs.send(job))).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(BrokerError::Stopped),
@@ -146,7 +147,7 @@ impl ConfirmChannel {
                     |outcome| outcome.unwrap_or(Err(BrokerError::Stopped)),
                 );
             }
-            // The owner answers at the deadline, whatever happens, or as it ends.
+            // The owner answers at the deadline in any case, or when it stops.
             outcome.await.unwrap_or(Err(BrokerError::Stopped))
         })
     }
@@ -200,7 +201,7 @@ impl Owner {
         }
     }
 
-    /// Only a run that panicked leaves a channel behind: it counts as lost.
+    /// Only a run that panicked leaves a channel behind. That channel counts as lost.
     fn leave_broken(&mut self) {
         let in_flight = {
             let mut on_channel = self.send_path.lock();
@@ -212,8 +213,8 @@ impl Owner {
         self.take_back(in_flight, "the task of the channel ended");
     }
 
-    /// While something else is awaited: takes messages, and ends those whose time is over. A broker that blocks us takes
-    /// its time to answer.
+    /// Awaits `something`. Meanwhile it queues new messages, and answers those whose deadline has passed: a broker that blocks this
+    /// connection answers late.
     async fn meanwhile<T>(&mut self, something: impl Future<Output = T>) -> T {
         tokio::pin!(something);
         let mut open = true;
@@ -233,7 +234,8 @@ impl Owner {
         }
     }
 
-    /// While there is no connection: takes messages, and ends those whose time is over. Whether to go on.
+    /// Waits while there is no connection: queues new messages, and answers those whose deadline has passed. Returns whether to go
+    /// on.
     async fn wait_down(&mut self, state: &mut watch::Receiver<LinkState>, why: &BrokerError) -> bool {
         loop {
             let deadline = self.waiting.look_at();
@@ -250,11 +252,11 @@ impl Owner {
         }
     }
 
-    /// Callers that still wait are told when their messages are dropped.
+    /// Closes the queue and drops the messages in it. Dropping a message answers its caller.
     async fn stop(&mut self) {
         self.queue.close();
         (self.replies)(ReplyEvent::Lost);
-        // Somebody may be putting one into the queue in this moment.
+        // A caller may be putting a message into the queue at this moment.
         while let Some(job) = self.queue.recv().await {
             drop(job);
         }

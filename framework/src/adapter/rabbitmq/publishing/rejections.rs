@@ -1,8 +1,8 @@
-//! Whether a queue rejects a message, or only the channel on which it was sent.
+//! Tells whether a queue rejects a message, or only the channel on which it was sent.
 //!
-//! A channel of RabbitMQ 3.10 that first publishes to a quorum queue while the node of its leader has just gone rejects
-//! everything for that queue until this node is back, although the queue has another leader long since. What a new
-//! channel takes, and the old one rejects again, is rejected by the channel.
+//! With RabbitMQ 3.10, a channel can get stuck: it first publishes to a quorum queue just after the leader's node went down. It
+//! then rejects every message to that queue until the node is back, although the queue has long had another leader. If a new
+//! channel accepts a message to a target and the old channel still rejects later ones, the old channel is the cause.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -23,41 +23,42 @@ use crate::broker::Publication;
 
 /// The shortest time between two messages that are tried on another channel.
 const MIN_TRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a queue may be without a leader. A request cannot be tried on another channel, as its reply comes to the
-/// channel that sent it; instead it must be rejected for so long.
+/// How long a queue may be without a leader. A request cannot be tried on another channel: its reply comes to the channel that sent
+/// it. Instead the channel counts as stuck if it also rejects a message sent this long after the request's rejection.
 const ELECTION: Duration = Duration::from_secs(5);
-/// The shortest time between two channels that are replaced because of requests: with one its open requests are lost, and a
-/// queue that stays full rejects on every channel.
+/// The shortest time between two replacements of a channel because of requests. A replacement loses the channel's open requests,
+/// and a queue that stays full rejects on every channel.
 const REPLACEMENT_PAUSE: Duration = Duration::from_secs(60);
-/// How long it counts that another channel took a message.
+/// How long an acceptance on another channel counts.
 const COUNTS: Duration = Duration::from_secs(15);
 
 /// What to do with a rejected message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Tell its sender.
+    /// Tell its caller.
     Rejected,
-    /// See whether another channel takes it.
+    /// Try whether another channel accepts it.
     TryElsewhere,
-    /// It is the channel, which is to be replaced.
+    /// The channel is the cause, and must be replaced.
     Stuck,
 }
 
 /// The rejections of one channel.
 pub(super) struct Rejections {
-    /// When a channel was replaced last.
+    /// When a channel was last replaced.
     replaced: Option<Instant>,
-    /// When the last message was tried on another channel.
+    /// When a message was last tried on another channel, or a request was rejected.
     tried: Option<Instant>,
-    /// Where messages are taken that are sent after this; rejections of later ones are the channel's.
+    /// Target that another channel accepted, and since when. If ours still rejects later messages to it, our channel is stuck. For
+    /// a rejected request: its target, and when an election must be over.
     taken: Option<(Way, Instant)>,
     trying: Option<Trying>,
 }
 
-/// A message that is tried on another channel.
+/// A message that is being tried on another channel.
 struct Trying {
     job: Box<Job>,
-    /// Whether ours has rejected it; if not, its target confirms nothing.
+    /// Whether our channel has rejected it; if not, its target confirms nothing.
     rejected: bool,
     progress: Progress,
 }
@@ -66,17 +67,17 @@ struct Trying {
 enum Progress {
     /// The channel is being opened; `None` when that fails.
     Opening(BoxFuture<'static, Option<Channel>>),
-    /// `None` when it was not sent there.
+    /// `None` if it was not sent there.
     Publishing(BoxFuture<'static, Option<Publication>>),
 }
 
-/// What came of a message that was tried on another channel.
+/// The outcome of a message that was tried on another channel.
 pub(super) enum Tried {
-    /// Its sender was told.
+    /// Its caller has its answer.
     Told,
     /// It was not sent.
     NotSent(Box<Job>),
-    /// Its sender was told that the broker has it, although its target is silent on our channel.
+    /// Its caller was told that the broker has it, although its target is silent on our channel.
     Taken(Way),
 }
 
@@ -106,7 +107,7 @@ impl Rejections {
         Verdict::TryElsewhere
     }
 
-    /// Tries a message on another channel that ours has rejected, or whose target confirms nothing on ours.
+    /// Tries a message on another channel after ours has rejected it, or because its target confirms nothing on ours.
     pub(super) fn try_elsewhere(&mut self, job: Box<Job>, rejected: bool, connection: &Arc<Connection>) {
         let connection = Arc::clone(connection);
         let opening = async move { confirming(&connection).await.ok() };
@@ -117,12 +118,12 @@ impl Rejections {
         self.trying.is_some()
     }
 
-    /// When the time of the message that is tried on another channel is over.
+    /// The deadline of the message that is being tried, unless its caller has its answer.
     pub(super) fn look_at(&self) -> Option<Instant> {
         self.trying.as_ref().filter(|trying| trying.job.result.is_some()).map(|trying| trying.job.deadline)
     }
 
-    /// Its sender is told in time, whatever the other channel does.
+    /// Answers the caller at its deadline, whatever the other channel does.
     pub(super) fn end_overdue(&mut self, now: Instant) {
         if let Some(trying) = self.trying.as_mut().filter(|trying| trying.job.deadline <= now) {
             trying
@@ -131,12 +132,12 @@ impl Rejections {
         }
     }
 
-    /// Tells the sender of a message that was tried on another channel what came of it; waits for ever if there is none.
+    /// Waits for the outcome of the message that is being tried, and tells its caller; waits for ever if there is none.
     pub(super) async fn tried(&mut self) -> Tried {
         let Some(trying) = &mut self.trying else { return std::future::pending().await };
         if let Progress::Opening(opening) = &mut trying.progress {
             let channel = opening.await;
-            // A message whose caller has its result, or has left, must not be sent after that.
+            // A message must not be sent once its caller has its result or has left.
             trying.progress = Progress::Publishing(match channel.filter(|_| trying.job.is_awaited()) {
                 Some(channel) => publish_on(channel, trying.job.client_message()).boxed(),
                 None => ready(None).boxed(),
@@ -154,7 +155,7 @@ impl Rejections {
             job.resolve(Ok(publication));
             return if taken { Tried::Taken(target) } else { Tried::Told };
         }
-        // What was not sent once more stays rejected.
+        // A message that was not sent again stays rejected.
         let publication = publication.unwrap_or(Publication::Rejected);
         if publication != Publication::Rejected {
             self.taken = Some((job.message.way.clone(), Instant::now()));
@@ -163,7 +164,7 @@ impl Rejections {
         Tried::Told
     }
 
-    /// Nobody waits for another channel any more.
+    /// The channel ends: the caller of the message being tried is told that its outcome is unknown.
     pub(super) fn end(&mut self) {
         if let Some(Trying { job, .. }) = self.trying.take() {
             job.resolve(Ok(Publication::Unknown("it was tried on another channel, and that did not end".into())));
@@ -171,7 +172,7 @@ impl Rejections {
     }
 }
 
-/// Publishes on a channel of its own.
+/// Publishes the message as the only one on this channel, and closes the channel.
 async fn publish_on(channel: Channel, message: ClientMessage) -> Option<Publication> {
     let ClientMessage { exchange, routing_key, mandatory, properties, payload } = message;
     let options = BasicPublishOptions { mandatory, immediate: false };
@@ -190,7 +191,7 @@ async fn publish_on(channel: Channel, message: ClientMessage) -> Option<Publicat
         Err(error) => Publication::Unknown(error.to_string()),
     };
     if channel.status().connected() {
-        // The channel is thrown away; whether the broker heard of it changes nothing.
+        // The channel is not used again, so a failed close does no harm.
         let _ = timeout(ANSWER_TIMEOUT, channel.close(200, "OK".into())).await;
     }
     Some(publication)
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
     use crate::adapter::amqp::Routed;
 
-    /// Its receiver waits for ever.
+    /// A job whose caller never stops waiting.
     fn job(routing_key: &str, awaits_reply: bool, sent_at: Instant) -> Box<Job> {
         let message = Routed::for_test("e", routing_key, awaits_reply);
         let (result, outcome) = oneshot::channel();

@@ -1,10 +1,10 @@
-//! What the confirms of one channel mean: pure.
+//! Tells which confirms of one channel are final, and which may belong to a returned message: pure.
 //!
-//! The broker sends a returned message before the confirm of the same message. The client keeps what came back in a row
-//! and attaches the first of it to whichever confirm it resolves next, perhaps another message's; of confirms that came
-//! together it resolves any first. So a confirm tells what became of its message only when nothing that came back can
-//! still be in that row. There are never more in it than messages that came back and are not confirmed yet: when each of
-//! those that are known has its own confirm, the row has nothing of a message whose confirm has been seen.
+//! The broker sends a returned message before that message's confirm. The client queues returned messages, and attaches the first
+//! of them to whichever confirm it resolves next, perhaps another message's. It resolves confirms that came together in any order.
+//! So a confirm is final only when its own message can no longer be in that queue. The queue never holds more messages than are
+//! returned and unconfirmed. When each known returned message has its own confirm, the queue holds no message whose confirm was
+//! seen here.
 
 use crate::broker::Publication;
 
@@ -17,7 +17,7 @@ pub(super) struct Returns {
 }
 
 impl Returns {
-    /// A message came back, attached to some confirm; told before that confirm is.
+    /// A message was returned, attached to some confirm. Call this before `confirmed` for that confirm.
     pub(super) fn returned(&mut self, number: u64) {
         match self.unsettled.iter().position(|(confirmed, _)| *confirmed == number) {
             Some(place) => drop(self.unsettled.swap_remove(place)),
@@ -25,7 +25,7 @@ impl Returns {
         }
     }
 
-    /// A message's own confirm.
+    /// A message's own confirm has come.
     pub(super) fn confirmed(&mut self, number: u64, publication: Publication) {
         match self.returned.iter().position(|returned| *returned == number) {
             Some(place) => drop(self.returned.swap_remove(place)),
@@ -33,7 +33,7 @@ impl Returns {
         }
     }
 
-    /// Moves into the empty list what is certain when all confirms that have come have been told.
+    /// Moves the final outcomes into the empty list. Call it when all confirms that have come are reported.
     pub(super) fn settle_into(&mut self, settled: &mut Vec<(u64, Publication)>) {
         if self.returned.is_empty() {
             std::mem::swap(&mut self.unsettled, settled);
@@ -50,8 +50,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Steps: the broker takes some messages, whose returns leave at once; confirms some of those that it has taken,
-        /// which the client resolves in an order of its own; then perhaps we look, in an order of our own.
+        /// Steps: the broker takes some messages, and returns the unroutable ones at once. It confirms some that it has taken, and
+        /// the client resolves those in its own order. Then the test perhaps looks, in an order of its own.
         #[test]
         fn no_message_that_came_back_is_ever_called_confirmed(
             unroutable in prop::collection::vec(any::<bool>(), 1..40), seed in any::<u64>(),

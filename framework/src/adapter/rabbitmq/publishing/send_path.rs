@@ -1,5 +1,6 @@
-//! The send path of one confirm channel. If nothing is queued or in flight, the calling thread publishes directly and the owner
-//! task need not be woken. Otherwise the owner publishes all that waits in one go, which costs less for each message. Order is kept.
+//! The send path of one confirm channel. If no message is queued or in flight, the calling thread publishes directly and the owner
+//! task need not be woken. Otherwise the owner publishes all waiting messages together, which costs less per message. Order is
+//! kept.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,47 +16,48 @@ use crate::adapter::rabbitmq::publishing::job::{Job, Waits};
 use crate::adapter::rabbitmq::publishing::silent::SilentTargets;
 use crate::broker::{ReplyEvent, ReplySink};
 
-/// The most messages that are sent and not confirmed.
+/// The most sent messages without a confirm.
 pub(super) const MAX_UNCONFIRMED: usize = 1_024;
 
 /// The send path of one owner, through all lives of its channel.
 pub(super) struct SendPath {
     on_channel: Mutex<ChannelState>,
     waiting: Arc<AtomicUsize>,
-    /// Whether several messages came at once when the owner looked last. Then the lock is left to the owner.
+    /// Whether the owner last took several messages at once. If so, callers leave the lock to the owner.
     bursts: AtomicBool,
-    /// Whether only replies leave here, which have no order among each other.
+    /// Whether this path sends only replies, whose order among each other does not matter.
     pub(super) replies_only: bool,
 }
 
-/// The present channel, and what is on it.
+/// The present channel, and the messages on it.
 pub(super) struct ChannelState {
     /// `None` while there is no channel.
     pub(super) channel: Option<Arc<Channel>>,
-    /// Whether replies are listened to.
+    /// Whether the channel has a reply consumer, so that requests can be sent.
     pub(super) takes_requests: bool,
     pub(super) in_flight: InFlight,
     pub(super) confirms: Confirms,
     /// Until this time the owner is not woken for confirms of requests: the reply wakes it.
     pub(super) confirms_muted_until: Option<Instant>,
-    /// Whether a reply has come since confirms were looked at.
+    /// Whether a reply has come since confirms were last polled.
     replied: bool,
-    /// Whether the last message sent was in flight when an earlier channel was closed. Such a message is sent with nothing beside it.
+    /// Whether the last message sent is a suspect: one that was in flight when an earlier channel was closed, or was sent before
+    /// `one_at_a_time_until`. No other message is sent beside it.
     suspect: bool,
-    /// Until then each message is alone on the channel, because one that is not known yet has closed channels.
+    /// Until this time each message is alone on the channel, because an unidentified message has closed channels.
     pub(super) one_at_a_time_until: Option<Instant>,
     owner: Waker,
     /// Targets that confirm nothing.
     pub(super) silent: SilentTargets,
-    /// Hears of each request that is put on the channel.
+    /// Is told of each request that is sent.
     replies: ReplySink,
 }
 
-/// The most messages beyond their time that are remembered until their confirm comes. With more the channel is given up, which forgets
-/// them all.
+/// The most overdue messages that are remembered until their confirm comes. With more the channel is given up, which forgets them
+/// all.
 const MAX_OVERDUE: usize = 16_384;
-/// How long a request's confirm may be left unread while replies arrive. The caller waits for the reply anyway; the cost is that
-/// "unroutable" is told this much later.
+/// How long a request's confirm may stay unread while replies arrive. The caller waits for the reply anyway; the cost is that it
+/// learns this much later that its request is unroutable.
 const CONFIRM_MUTE: Duration = Duration::from_millis(2);
 
 impl ChannelState {
@@ -82,13 +84,13 @@ impl SendPath {
         Arc::new(Self { on_channel, waiting: Arc::default(), bursts: AtomicBool::new(false), replies_only })
     }
 
-    /// What is on the channel. Held for moments only, and never while something is awaited.
+    /// Locks the channel's state. Hold the lock only for moments, and never while awaiting.
     pub(super) fn lock(&self) -> MutexGuard<'_, ChannelState> {
         self.on_channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next confirm, for the owner, who is woken from now on when somebody else has put a message on the channel; `None`
-    /// when somebody's time is over sooner than at `look_at`, for which the owner waits.
+    /// The next confirm, for the owner task. From now on a message that another thread sends wakes the owner. `None` when the next
+    /// deadline is no longer `look_at`, for which the owner waits.
     pub(super) fn poll_confirmed(&self, look_at: Option<Instant>, cx: &mut Context<'_>) -> Poll<Option<Confirmed>> {
         let mut on_channel = self.lock();
         on_channel.owner.clone_from(cx.waker());
@@ -98,7 +100,7 @@ impl SendPath {
         if !on_channel.is_unheard() {
             return on_channel.confirms.poll_next(cx).map(Some);
         }
-        // The reply first, so that its caller is woken once.
+        // The reply goes first, so that its caller is woken once.
         if on_channel.replied {
             on_channel.replied = false;
             return on_channel.confirms.poll_next(&mut Context::from_waker(Waker::noop())).map(Some);
@@ -106,7 +108,7 @@ impl SendPath {
         Poll::Pending
     }
 
-    /// The next confirm that has come.
+    /// The next confirm that has come already.
     pub(super) fn next_confirmed(&self) -> Option<Confirmed> {
         match self.lock().confirms.poll_next(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(confirmed) => Some(confirmed),
@@ -114,24 +116,24 @@ impl SendPath {
         }
     }
 
-    /// The message is to wait its turn.
+    /// Counts the message as waiting, so that no later one is sent directly.
     pub(super) fn count_as_waiting(&self, job: &mut Job) {
         if job.waits.is_none() {
             job.waits = Some(Waits::one_of(&self.waiting));
         }
     }
 
-    /// Whether more wait than the owner is sure to look after.
+    /// Whether more messages wait than the owner is sure to take from the queue. Then callers watch their own deadline.
     pub(super) fn is_crowded(&self) -> bool {
         self.waiting.load(Ordering::Acquire) >= MAX_UNCONFIRMED
     }
 
-    /// This number of messages has come to the owner at once.
+    /// The owner has taken this number of messages at once.
     pub(super) fn note_burst(&self, together: usize) {
         self.bursts.store(together > 1, Ordering::Relaxed);
     }
 
-    /// Puts a message on the channel if it is the only one; back comes one that has to wait.
+    /// Publishes a message if it is the only one; gives it back if it must wait.
     pub(super) fn send_if_idle(&self, job: Box<Job>) -> Result<(), Box<Job>> {
         if self.bursts.load(Ordering::Relaxed) {
             return Err(job);
@@ -162,7 +164,8 @@ impl SendPath {
 }
 
 impl ChannelState {
-    /// Sends a message. Whether its owner is to look at the channel again, beside what it is woken for anyway.
+    /// Sends a message. Returns whether the owner must be woken now: the client is done with the message already, or the next
+    /// deadline has changed.
     pub(super) fn send(&mut self, channel: &Arc<Channel>, mut job: Box<Job>, now: Instant) -> bool {
         job.sent += 1;
         job.sent_at = Some(now);
@@ -179,14 +182,14 @@ impl ChannelState {
         sent_at_once || self.in_flight.next_deadline() != look_at
     }
 
-    /// Whether the message may be put on the channel now: there is room, and nothing beside which it must not be.
+    /// Whether the message may be sent now: the channel has room, and no message must be alone.
     pub(super) fn has_room_for(&self, job: &Job) -> bool {
         let alone = self.suspect || job.closed_channels > 0 || self.one_at_a_time_until.is_some();
         self.in_flight.is_empty() || (!alone && self.in_flight.len() < MAX_UNCONFIRMED)
     }
 
-    /// Whoever waits for a confirm beyond the time gets an answer and makes room; the confirm is awaited all the same, so that it
-    /// is not lost track of and nobody else on the channel suffers. An error when more is unconfirmed than can be remembered.
+    /// Answers the callers whose deadline has passed, and frees their places. Their confirms are still awaited, so that no message
+    /// gets lost and no other caller on the channel suffers. An error when more are unconfirmed than can be remembered.
     pub(super) fn look_for_overdue(&mut self, now: Instant) -> Result<(), String> {
         if self.in_flight.next_deadline().is_none_or(|at| at > now) {
             return Ok(());
@@ -200,7 +203,8 @@ impl ChannelState {
         }
     }
 
-    /// Takes out a message of which the broker has spoken. Whether its target was silent until now.
+    /// Takes out a message that the broker has confirmed, rejected or returned. Also returns whether its target was silent until
+    /// now.
     pub(super) fn take(&mut self, number: u64) -> (Option<Box<Job>>, bool) {
         match self.in_flight.take(number) {
             Some(Taken::Job(job)) => {
@@ -212,7 +216,7 @@ impl ChannelState {
         }
     }
 
-    /// A reply has come; more may.
+    /// A reply has come, and more may follow: mutes confirms for a while.
     pub(super) fn replied(&mut self) {
         self.confirms_muted_until = Some(Instant::now() + CONFIRM_MUTE);
         self.replied = true;
@@ -222,7 +226,7 @@ impl ChannelState {
         self.confirms_muted_until.is_some() && self.in_flight.only_requests()
     }
 
-    /// The channel has ended: what was on it.
+    /// The channel has ended: takes out its messages and confirms.
     pub(super) fn end(&mut self) -> (InFlight, Confirms) {
         (self.channel, self.takes_requests, self.confirms_muted_until, self.suspect) = (None, false, None, false);
         self.silent.channel_ended();

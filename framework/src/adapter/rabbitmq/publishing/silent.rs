@@ -1,8 +1,8 @@
 //! Targets that take messages and confirm none, such as a quorum queue that has lost its majority: pure.
 //!
-//! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue, and with it the whole connection
-//! after 400 more messages, whatever their targets. So a target that is silent gets a few messages and no more; those that
-//! follow are held aside until it has confirmed one, or their time is over.
+//! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue. After 400 more messages, to any target, it
+//! holds up the whole connection. So a silent target gets only a few messages. Those that follow are held aside until it confirms
+//! one, or their deadline passes.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use tokio::time::Instant;
 
 use crate::adapter::amqp::Way;
 
-/// After how long without a confirm a message's target counts as silent. A queue that elects a leader may take longer.
+/// The time without a confirm after which a message's target counts as silent. A queue that elects a leader may take longer.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(5);
-/// The most unconfirmed messages that a silent target is sent on one channel.
+/// The most unconfirmed messages to a silent target on one channel.
 const MOST_UNCONFIRMED: usize = 16;
-/// The most targets that are known to be silent; more are treated as any others.
+/// The most targets that are known as silent; further ones are treated as any others.
 const MOST_TARGETS: usize = 1_024;
 /// The shortest time between two messages to a silent target that are tried on another channel.
 const TRY_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 struct Silent {
-    /// How many messages to it are on the channel, unconfirmed.
+    /// How many messages to it on the channel are unconfirmed.
     unconfirmed: usize,
-    /// When one of its messages was tried last on another channel.
+    /// When one of its messages was last tried on another channel, or when the target became known as silent.
     tried: Instant,
-    /// Whether another channel had one confirmed, although ours stays silent.
+    /// Whether a message to it was confirmed on another channel, although ours stays silent.
     taken_elsewhere: bool,
 }
 
@@ -48,12 +48,12 @@ impl SilentTargets {
         }
     }
 
-    /// Whether a message is to be held aside.
+    /// Whether a message to this target must be held aside.
     pub(super) fn holds(&self, target: impl FnOnce() -> Way) -> bool {
         !self.0.is_empty() && self.0.get(&target()).is_some_and(|silent| silent.unconfirmed >= MOST_UNCONFIRMED)
     }
 
-    /// A message is put on the channel.
+    /// A message to this target is sent.
     pub(super) fn sent(&mut self, target: impl FnOnce() -> Way) {
         if !self.0.is_empty()
             && let Some(silent) = self.0.get_mut(&target())
@@ -62,17 +62,17 @@ impl SilentTargets {
         }
     }
 
-    /// The broker has said what became of a message. Whether its target was silent until now.
+    /// The broker has confirmed, rejected or returned a message. Returns whether its target was silent until now.
     pub(super) fn heard(&mut self, target: impl FnOnce() -> Way) -> bool {
         !self.0.is_empty() && self.0.remove(&target()).is_some()
     }
 
-    /// Nothing is on the next channel yet. Who is silent stays known, so that it does not hold up that one too.
+    /// The next channel has no messages yet. Silent targets stay known, so that they do not hold up that channel too.
     pub(super) fn channel_ended(&mut self) {
         self.0.values_mut().for_each(|silent| silent.unconfirmed = 0);
     }
 
-    /// Whether a held message is to be tried on another channel: ours may be the reason.
+    /// Whether to try a held message on another channel, since ours may be the cause.
     pub(super) fn is_try_due(&mut self, target: &Way, now: Instant) -> bool {
         let Some(silent) = self.0.get_mut(target).filter(|silent| now >= silent.tried + TRY_PAUSE) else {
             return false;
@@ -81,7 +81,8 @@ impl SilentTargets {
         true
     }
 
-    /// Another channel had a message confirmed. Whether that happened before too: then it is our channel that is silent.
+    /// A message to this target was confirmed on another channel. Returns whether that happened before too: then our channel is the
+    /// cause.
     pub(super) fn taken_elsewhere(&mut self, target: &Way) -> bool {
         self.0.get_mut(target).is_some_and(|silent| std::mem::replace(&mut silent.taken_elsewhere, true))
     }

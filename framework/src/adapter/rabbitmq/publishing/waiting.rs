@@ -1,4 +1,4 @@
-//! Messages that are to be sent, and those that are held aside because their target confirms nothing.
+//! Messages that wait to be sent, and messages that are held aside because their target confirms nothing.
 
 use std::collections::VecDeque;
 
@@ -14,17 +14,17 @@ const MOST_HELD: usize = 1_024;
 pub(super) struct Waiting {
     jobs: VecDeque<Box<Job>>,
     held: VecDeque<Box<Job>>,
-    /// Nobody's time is over before; those whose time it was may have left.
+    /// No deadline is earlier than this. It may be stale: the message it came from can have left.
     earliest: Option<Instant>,
 }
 
 impl Waiting {
-    /// How many wait, without those that are held aside.
+    /// The number of waiting messages, without those that are held aside.
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
 
-    /// Whether nothing waits, nor is held aside.
+    /// Whether no message waits or is held aside.
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty() && self.held.is_empty()
     }
@@ -47,7 +47,7 @@ impl Waiting {
         self.jobs.push_back(job);
     }
 
-    /// Holds a message aside; back comes one for which there is no room.
+    /// Holds a message aside, or gives it back if there is no room.
     pub(super) fn hold(&mut self, job: Box<Job>) -> Result<(), Box<Job>> {
         if self.held.len() >= MOST_HELD {
             return Err(job);
@@ -63,19 +63,19 @@ impl Waiting {
         self.held.push_front(job);
     }
 
-    /// What was held aside is to be sent, before all that came later.
+    /// Puts the messages held aside in front of all that wait.
     pub(super) fn release(&mut self) {
         while let Some(job) = self.held.pop_back() {
             self.jobs.push_front(job);
         }
     }
 
-    /// When somebody's time may be over.
+    /// When the next deadline may pass.
     pub(super) fn look_at(&self) -> Option<Instant> {
         self.earliest.filter(|_| !self.is_empty())
     }
 
-    /// Tells those whose time is over.
+    /// Answers the callers whose deadline has passed.
     pub(super) fn end_overdue(&mut self, now: Instant, why: &str) {
         if self.look_at().is_none_or(|at| at > now) {
             return;

@@ -1,14 +1,16 @@
-//! Content headers: the properties and headers of a message, as they cross the socket.
+//! Content headers: a message's properties and headers as they cross the socket. Checks them, and makes them readable for the
+//! client.
 
 use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape, unescape};
 use crate::adapter::rabbitmq::socket::walk::{Walk, fixed_size, put_long, put_short};
 use crate::broker::fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN};
 use crate::broker::headers::{CUT_HEADERS, UNREADABLE};
 
-/// How deep lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
+/// How deeply lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
 pub(super) const MAX_HEADER_NESTING: usize = 128;
 
-/// A property of a message: the bit of its flag, and its shape. In the order of the protocol (AMQP 0-9-1, section 1.8.3).
+/// The properties of a message: the bit of each one's flag, and its shape. In the order of the protocol (AMQP 0-9-1, section
+/// 1.8.3).
 const PROPERTIES: [(u16, Shape); 14] = [
     (1 << 15, Shape::Short),
     (1 << 14, Shape::Short),
@@ -26,9 +28,9 @@ const PROPERTIES: [(u16, Shape); 14] = [
     (1 << 2, Shape::Short),
 ];
 const HEADERS: u16 = 1 << 13;
-/// The flags that no property has: more flags, and one that is reserved.
+/// The flags that belong to no property: more flags follow, and a reserved one.
 const UNKNOWN_FLAGS: u16 = 0b11;
-/// Class, weight and size of the body, in front of the flags.
+/// The size of class, weight and body size, in front of the flags.
 pub(super) const PREFIX: usize = 12;
 
 #[derive(Clone, Copy)]
@@ -38,7 +40,7 @@ enum Shape {
     Bytes(usize),
 }
 
-/// Whether the client can read a content header of at most `room` bytes as it is.
+/// Whether the client can read this content header unchanged, and it has at most `room` bytes.
 pub(super) fn is_readable(payload: &[u8], room: usize) -> bool {
     payload.len() <= room && properties_are_readable(payload).unwrap_or(false)
 }
@@ -59,7 +61,7 @@ fn properties_are_readable(payload: &[u8]) -> Option<bool> {
     Some(walk.is_at_end() && flags & UNKNOWN_FLAGS == 0)
 }
 
-/// `None` when it is cut off in its middle.
+/// Whether the client can read a table; `None` when it is truncated or has an unknown type.
 fn table_is_readable(bytes: &[u8], depth: usize) -> Option<bool> {
     let mut walk = Walk(bytes);
     while !walk.is_at_end() {
@@ -88,14 +90,14 @@ fn value_is_readable(walk: &mut Walk<'_>, depth: usize) -> Option<bool> {
     }
 }
 
-/// A content header that the client can read in place of one that it cannot, of at most `room` bytes. Strings are escaped. What
-/// is nested too deeply, or cannot be understood, stays as bytes, and [`UNREADABLE`] says so. Headers that do not fit are left
-/// out, the largest first, and [`CUT_HEADERS`] names them.
+/// A content header that the client can read in place of one that it cannot, of at most `room` bytes. Strings are escaped. Values
+/// that are nested too deeply or cannot be understood are kept as bytes, and [`UNREADABLE`] says so. Headers that do not fit are
+/// left out, the largest first, and [`CUT_HEADERS`] names them.
 pub(super) fn readable(payload: &[u8], room: usize) -> Vec<u8> {
     rewritten(payload, room).filter(|made| made.len() <= room).unwrap_or_else(|| bare(payload))
 }
 
-/// A content header with nothing but a note that the properties are lost.
+/// A content header with only a note that the properties are lost.
 pub(super) fn bare(payload: &[u8]) -> Vec<u8> {
     let mut made = prefix(payload);
     made.extend_from_slice(&HEADERS.to_be_bytes());
@@ -142,7 +144,7 @@ fn put_escaped(to: &mut Vec<u8>, text: &[u8]) {
     if needs_escape(text) { put_short(to, escape(text).as_bytes()) } else { put_short(to, text) }
 }
 
-/// The headers of a message: each name, and its value with its tag.
+/// The headers of a message: the name of each, and its value with its tag.
 #[derive(Default)]
 struct Entries {
     entries: Vec<(Vec<u8>, Vec<u8>)>,
@@ -209,7 +211,7 @@ impl Entries {
         Some(())
     }
 
-    /// The table, of at most `room` bytes if leaving out whole headers can bring that about.
+    /// The table, of at most `room` bytes if leaving out whole headers can achieve that.
     fn table(mut self, room: usize) -> Vec<u8> {
         if let Some(reason) = self.unreadable {
             self.set(UNREADABLE, reason);
@@ -232,7 +234,7 @@ impl Entries {
         let ours = |name: &[u8]| name.starts_with(b"postrider-");
         let written_now = |name: &[u8]| name == UNREADABLE.as_bytes();
         self.entries.sort_by_key(|(name, value)| (written_now(name), ours(name), std::cmp::Reverse(value.len())));
-        // What says which they were takes room itself.
+        // The list of removed headers takes room itself.
         let room = room.saturating_sub(LIST_BYTES);
         let cut = self.entries.iter().take_while(|(name, value)| {
             let goes = size > room && !written_now(name);
@@ -289,8 +291,8 @@ pub(super) fn original(payload: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(made)
 }
 
-/// Appends the values of a table or a list; whether anything was unescaped. Ours are never nested more deeply than the client
-/// can read them.
+/// Appends the values of a table or a list; returns whether any was unescaped. The client never sends values nested more deeply
+/// than it can read.
 fn original_values(values: &[u8], named: bool, to: &mut Vec<u8>) -> Option<bool> {
     let (mut walk, mut changed) = (Walk(values), false);
     while !walk.is_at_end() {
@@ -312,7 +314,7 @@ fn original_values(values: &[u8], named: bool, to: &mut Vec<u8>) -> Option<bool>
     Some(changed)
 }
 
-/// Appends a short string as it was before it was escaped; whether it was.
+/// Appends a short string in its original form; returns whether it was escaped.
 pub(super) fn put_unescaped(to: &mut Vec<u8>, text: &[u8]) -> bool {
     let bytes = unescape(text);
     put_short(to, bytes.as_deref().unwrap_or(text));

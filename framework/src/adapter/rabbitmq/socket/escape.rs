@@ -1,22 +1,22 @@
-//! Short strings that are no UTF-8. AMQP lets a short string hold any bytes; the client takes UTF-8 only and ends the whole
-//! connection otherwise. Such a string is escaped when it arrives and becomes the same bytes again when it is sent.
+//! Escapes short strings that are not UTF-8. AMQP allows any bytes in a short string; the client takes only UTF-8, and otherwise
+//! closes the whole connection. Such a string is escaped when it arrives, and becomes the same bytes again when it is sent.
 
 use std::fmt::Write;
 
 use crate::adapter::rabbitmq::properties::MAX_SHORT;
 
-/// The sign that stands for unreadable text everywhere. Here two digits follow it, which say what byte it stands for.
+/// The character that stands for unreadable text everywhere. Here two hexadecimal digits follow it: the byte it stands for.
 pub(super) const MARK: &str = "\u{fffd}";
 
-/// Whether a short string must be escaped: it is no UTF-8, or it would be taken for an escaped one. One that was cut is neither,
-/// so that it stays the same however often it comes and goes.
+/// Whether a short string must be escaped: it is not UTF-8, or it would be taken for an escaped one. A cut string is neither, so it
+/// stays the same however often it is received and sent.
 pub(super) fn needs_escape(bytes: &[u8]) -> bool {
     !bytes.is_ascii()
         && std::str::from_utf8(bytes).map_or(true, |text| text.contains(MARK) && unescape(bytes).is_some())
 }
 
-/// The string with [`MARK`] and two hexadecimal digits for each byte that is no UTF-8. All else stays, so that `noise.\xff` still
-/// begins with `noise.`. What does not fit into a short string is cut off; then it ends with the mark alone.
+/// The string with [`MARK`] and two hexadecimal digits for each byte that is not UTF-8. All other text stays, so that `noise.\xff`
+/// still begins with `noise.`. If the result does not fit into a short string, it is cut off and ends with a bare mark.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -27,7 +27,7 @@ pub(super) fn escape(bytes: &[u8]) -> String {
     }
     if text.len() > MAX_SHORT {
         let room = MAX_SHORT - MARK.len();
-        // Not within an escaped byte.
+        // Do not cut within an escaped byte.
         let cut = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= room).last().unwrap_or_default();
         let begun = (cut.saturating_sub(4)..cut).find(|at| text.is_char_boundary(*at) && text[*at..].starts_with(MARK));
         text.truncate(begun.filter(|at| at + 5 > cut).unwrap_or(cut));
@@ -43,7 +43,7 @@ fn put_bytes(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// The bytes that were escaped; nothing if this is not what [`escape`] makes, or if it was cut.
+/// The bytes that were escaped; `None` if [`escape`] did not make this text, or cut it.
 pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -60,7 +60,7 @@ pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
             }
         };
     }
-    // What would not have been escaped is somebody's own text.
+    // If these bytes need no escape, the text is a sender's own.
     needs_escape(&bytes).then_some(bytes)
 }
 

@@ -9,11 +9,11 @@ pub(super) const END: usize = 1;
 pub(super) enum Kind {
     Method,
     Header,
-    /// Bodies, heartbeats, and the protocol's own header: nothing in them is looked at.
+    /// Bodies, heartbeats, and the protocol's own header, whose content is not checked.
     Other,
 }
 
-/// What stands in front of a frame's payload.
+/// The type and size in front of a frame's payload.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     pub(super) kind: Kind,
@@ -26,10 +26,10 @@ pub(super) struct Frame<'a> {
 }
 
 impl Head {
-    /// Reads it, once all of it is there.
+    /// Reads it; `None` until all its bytes are there.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let &[kind, _, _, a, b, c, d, ..] = bytes else { return None };
-        // A broker that speaks another version answers with eight bytes that are no frame.
+        // A broker with another protocol version answers with eight bytes that are no frame.
         if kind == b'A' {
             return Some(Self { kind: Kind::Other, size: 0 });
         }
@@ -41,12 +41,12 @@ impl Head {
         Some(Self { kind, size: u32::from_be_bytes([a, b, c, d]) as usize })
     }
 
-    /// Bytes of the whole frame.
+    /// The size of the whole frame in bytes.
     pub(super) fn whole(&self) -> usize {
         HEADER + self.size + END
     }
 
-    /// The frame, if it is there as a whole.
+    /// The frame, if it is complete.
     pub(super) fn frame<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
         let whole = bytes.get(..self.whole())?;
         Some(Frame { head: *self, payload: &whole[HEADER..whole.len() - END] })

@@ -1,22 +1,22 @@
-//! What the broker sends, made readable for the client before it sees it.
+//! Makes the bytes from the broker readable for the client before it sees them.
 
 use crate::adapter::rabbitmq::socket::frame::{END, Frame, HEADER, Head, Kind, put_frame};
 use crate::adapter::rabbitmq::socket::{content, method};
 
-/// The largest frame that is looked into as a whole. The properties of a larger one are lost; its message is not.
+/// The largest frame that is inspected as a whole. A message with a larger header frame loses its properties, but not its place.
 const MAX_LOOKED_INTO: usize = 1024 * 1024;
 
-/// Goes through the bytes from the broker, frame by frame.
+/// Checks the bytes from the broker, frame by frame.
 pub(super) struct Incoming {
     /// The largest frame that the client takes, in bytes.
     frame_max: usize,
-    /// Bytes of the present frame that need not be looked at.
+    /// Bytes of the current frame that pass unchecked.
     passing: usize,
-    /// Bytes of the present frame that are thrown away.
+    /// Bytes of the current frame that are thrown away.
     dropping: usize,
-    /// The beginning of a frame that has not come whole.
+    /// The beginning of a frame that has not arrived completely.
     held: Vec<u8>,
-    /// What the client is to read next, from this place on.
+    /// The bytes for the client to read next, from `read` on.
     ready: Vec<u8>,
     read: usize,
 }
@@ -26,7 +26,7 @@ impl Incoming {
         Self { frame_max, passing: 0, dropping: 0, held: Vec::new(), ready: Vec::new(), read: 0 }
     }
 
-    /// Gives the client what is ready for it; the number of bytes.
+    /// Copies ready bytes to the client; returns how many.
     pub(super) fn take(&mut self, to: &mut [u8]) -> usize {
         let waiting = &self.ready[self.read..];
         let count = waiting.len().min(to.len());
@@ -38,8 +38,8 @@ impl Incoming {
         count
     }
 
-    /// Looks at bytes that have come. The client may read as many of them as they are; the rest is kept here, and comes by
-    /// [`Incoming::take`] when its frame is whole.
+    /// Checks bytes that have arrived. Returns how many of the first ones the client may read unchanged. The rest is kept here, and
+    /// [`Incoming::take`] gives it out when its frame is complete.
     pub(super) fn came(&mut self, bytes: &[u8]) -> usize {
         if self.held.is_empty() && self.dropping == 0 {
             let plain = self.plain(bytes);
@@ -52,13 +52,13 @@ impl Incoming {
         0
     }
 
-    /// The connection has ended in the middle of a frame: the client gets what there is.
+    /// The connection has ended within a frame: the client gets what has arrived.
     pub(super) fn end(&mut self) {
         let held = std::mem::take(&mut self.held);
         self.ready.extend_from_slice(&held);
     }
 
-    /// How many bytes at the beginning can pass as they are.
+    /// How many bytes at the beginning can pass unchanged.
     fn plain(&mut self, bytes: &[u8]) -> usize {
         let mut at = self.passing.min(bytes.len());
         self.passing -= at;
@@ -97,7 +97,7 @@ impl Incoming {
         self.frame_max - HEADER - END
     }
 
-    /// Takes bytes that cannot pass as they are, or belong to a frame that began earlier.
+    /// Takes bytes that cannot pass unchanged, or that belong to a frame that began earlier.
     fn look(&mut self, bytes: &[u8]) {
         let mut rest = self.after_frame(bytes);
         while !rest.is_empty() {
@@ -106,7 +106,7 @@ impl Incoming {
         }
     }
 
-    /// Does with the rest of the present frame what was decided; what comes behind it.
+    /// Passes or drops the rest of the current frame, as was decided for it; returns the bytes behind it.
     fn after_frame<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let dropped = self.dropping.min(bytes.len());
         self.dropping -= dropped;
@@ -116,7 +116,7 @@ impl Incoming {
         &bytes[dropped + passed..]
     }
 
-    /// Adds to the frame that is held as much as it lacks. How much that was, if it is done with; nothing if it still lacks some.
+    /// Adds missing bytes to the held frame. Returns how many when the frame is done with; `None` if bytes are still missing.
     fn hold(&mut self, bytes: &[u8]) -> Option<usize> {
         let before = self.held.len();
         let lacking = HEADER.saturating_sub(before).min(bytes.len());
@@ -127,7 +127,7 @@ impl Incoming {
             self.passing = head.whole() - HEADER;
             return Some(lacking);
         }
-        // Of one that is too large only its beginning is kept.
+        // Only the beginning of a frame that is too large is kept.
         let too_large = head.kind == Kind::Header && head.whole() > MAX_LOOKED_INTO;
         let wanted = if too_large { HEADER + content::PREFIX } else { head.whole() };
         let more = wanted.saturating_sub(self.held.len()).min(bytes.len() - lacking);

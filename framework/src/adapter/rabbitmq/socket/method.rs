@@ -1,4 +1,4 @@
-//! Methods that carry strings of others: exchange and routing key of a delivery, say.
+//! Escapes and restores strings from other senders in methods, such as the exchange and routing key of a delivery.
 
 use crate::adapter::rabbitmq::socket::content::put_unescaped;
 use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape};
@@ -12,10 +12,10 @@ enum Field {
 }
 use Field::{Bytes, Short};
 
-/// The frame size that every peer must take.
+/// The frame size that every peer must accept.
 pub(in crate::adapter::rabbitmq) const MIN_FRAME_MAX: usize = 4096;
 
-/// Class and method, and the fields up to the last string of others (AMQP 0-9-1, XML definition).
+/// Class and method, and the fields up to the last string from another sender (AMQP 0-9-1, XML definition).
 const FROM_BROKER: [(u16, u16, &[Field]); 6] = [
     // basic.deliver: consumer tag, delivery tag, redelivered, exchange, routing key.
     (60, 60, &[Short, Bytes(9), Short, Short]),
@@ -23,7 +23,7 @@ const FROM_BROKER: [(u16, u16, &[Field]); 6] = [
     (60, 50, &[Bytes(2), Short, Short, Short]),
     // basic.get-ok: delivery tag, redelivered, exchange, routing key.
     (60, 71, &[Bytes(9), Short, Short]),
-    // channel.close and connection.close: code, text. The broker cuts a long text also within a character.
+    // channel.close and connection.close: code, text. The broker may cut a long text within a character.
     (20, 40, &[Bytes(2), Short]),
     (10, 50, &[Bytes(2), Short]),
     // connection.blocked: reason.
@@ -39,15 +39,15 @@ fn fields<'a>(payload: &'a [u8], known: &[(u16, u16, &'static [Field])]) -> Opti
     Some((walk, fields))
 }
 
-/// The largest frame that the broker takes, if this is where it says so (connection.tune). Zero is no limit. Less than every
-/// peer must take counts as that (AMQP 0-9-1, section 4.2.3).
+/// The largest frame that the broker accepts, if this method is connection.tune. Zero is no limit. A value below [`MIN_FRAME_MAX`]
+/// counts as that (AMQP 0-9-1, section 4.2.3).
 pub(super) fn frame_max(payload: &[u8]) -> Option<usize> {
     let &[0, 10, 0, 30, _, _, a, b, c, d, ..] = payload else { return None };
     let most = u32::from_be_bytes([a, b, c, d]) as usize;
     (most > 0).then(|| most.max(MIN_FRAME_MAX))
 }
 
-/// Whether the client can read a method of the broker's as it is. One that is cut off is left to the client.
+/// Whether the client can read a method from the broker unchanged. A truncated one is left to the client.
 pub(super) fn is_readable(payload: &[u8]) -> bool {
     let Some((mut walk, fields)) = fields(payload, &FROM_BROKER) else { return true };
     for field in fields {
@@ -65,7 +65,7 @@ pub(super) fn is_readable(payload: &[u8]) -> bool {
     true
 }
 
-/// A method of the broker's with its strings escaped.
+/// A method from the broker with its strings escaped.
 pub(super) fn readable(payload: &[u8]) -> Option<Vec<u8>> {
     let known = fields(payload, &FROM_BROKER)?;
     let put = |to: &mut Vec<u8>, text: &[u8]| {
@@ -74,7 +74,7 @@ pub(super) fn readable(payload: &[u8]) -> Option<Vec<u8>> {
     rewritten(payload, known, put)
 }
 
-/// A method of ours with its strings as they were before they were escaped.
+/// A method to the broker with its original strings.
 pub(super) fn original(payload: &[u8]) -> Option<Vec<u8>> {
     let known = fields(payload, &[PUBLISH])?;
     rewritten(payload, known, |to, text| {

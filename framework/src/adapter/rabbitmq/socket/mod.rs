@@ -1,7 +1,7 @@
-//! The socket, and what stands between it and the client. The client ends the whole connection over one string that is no
-//! UTF-8, and the process over headers that are nested too deeply; the message then comes again, for ever. So the frames are
-//! made readable before the client sees them: [`incoming`] and [`outgoing`], which know nothing of sockets. A frame that is
-//! readable as it is, as nearly all are, is looked at and not copied.
+//! The socket, and the layer between it and the client. The client closes the whole connection over one string that is not UTF-8,
+//! and ends the process over headers that are nested too deeply. The broker then delivers the message again, for ever. So this
+//! layer makes frames readable before the client sees them: [`incoming`] and [`outgoing`], which do not know the socket. Nearly all
+//! frames are readable as they are; those are checked and not copied.
 
 mod content;
 mod escape;
@@ -33,10 +33,10 @@ use crate::adapter::rabbitmq::socket::stream::ReadableStream;
 pub(super) use method::MIN_FRAME_MAX;
 
 type Plain = <Tokio as Reactor>::TcpStream;
-/// Plain or through TLS, and readable.
+/// Plain or TLS, with readable frames.
 type Socket = ReadableStream<AsyncTcpStream<Plain>>;
 
-/// Tells the client the type of its socket. Timers are tokio's; the client asks it for nothing else.
+/// Tells the client the type of its socket. Timers are tokio's; the client needs nothing else from it.
 #[derive(Debug, Clone)]
 struct SocketType(Tokio);
 
@@ -68,7 +68,7 @@ impl Reactor for SocketType {
     }
 }
 
-/// Connects to one node. The address says how large a frame may be at most.
+/// Connects to one node. The address states the largest frame.
 pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
@@ -79,7 +79,7 @@ pub(super) async fn connect(
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), SocketType(tokio.clone())));
     let dial = async move |mut uri: AMQPUri, _| {
         let frame_max = uri.query.frame_max.map_or(MIN_FRAME_MAX, |most| most as usize);
-        // The brackets of an IPv6 address belong to the address of a page, not to the host.
+        // The brackets of an IPv6 address belong to the URI, not to the host.
         let host = uri.authority.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         uri.authority.host = host;
         let socket = uri.connect_with_config_async(tls.as_ref(), &Runtime::new(tokio.clone())).await?;

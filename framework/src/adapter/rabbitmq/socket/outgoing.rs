@@ -1,4 +1,4 @@
-//! What the client sends: strings that were escaped when they came leave as the bytes that they were.
+//! Restores the bytes that the client sends: strings that were escaped when they arrived leave as their original bytes.
 
 use memchr::memchr_iter;
 
@@ -6,28 +6,28 @@ use crate::adapter::rabbitmq::socket::escape::MARK;
 use crate::adapter::rabbitmq::socket::frame::{HEADER, Head, Kind, put_frame};
 use crate::adapter::rabbitmq::socket::{content, method};
 
-/// The largest frame that is kept until it is whole. The client sends no larger ones than the connection allows.
+/// The largest frame that is kept until it is complete. The client sends none larger than the connection allows.
 const MAX_HELD: usize = 1024 * 1024;
 
-/// Goes through the bytes to the broker, frame by frame.
+/// Checks the bytes to the broker, frame by frame.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// Bytes of the present frame that leave as they are.
+    /// Bytes of the current frame that leave unchanged.
     passing: usize,
-    /// The beginning of a frame that the client has not given whole.
+    /// The beginning of a frame that the client has not written completely.
     held: Vec<u8>,
-    /// What is to leave before all else, from this place on.
+    /// The bytes to send before all others, from `left` on.
     ready: Vec<u8>,
     left: usize,
 }
 
 impl Outgoing {
-    /// What is to leave first.
+    /// The bytes to send first.
     pub(super) fn ready(&self) -> &[u8] {
         &self.ready[self.left..]
     }
 
-    /// How many bytes of it have left.
+    /// This number of the ready bytes has been sent.
     pub(super) fn has_left(&mut self, count: usize) {
         self.left += count;
         if self.left >= self.ready.len() {
@@ -36,7 +36,7 @@ impl Outgoing {
         }
     }
 
-    /// How many bytes at the beginning may leave as they are; [`Outgoing::passed`] says how many have.
+    /// How many bytes at the beginning may leave unchanged. Report to [`Outgoing::passed`] how many were sent.
     pub(super) fn plain(&self, bytes: &[u8]) -> usize {
         if !self.held.is_empty() {
             return 0;
@@ -52,11 +52,11 @@ impl Outgoing {
                 break;
             }
         }
-        // The protocol's header, and what is too short to tell anything at the beginning of the connection.
+        // The rest must be kept: an incomplete head, or a frame that is incomplete or may contain an escaped string.
         at
     }
 
-    /// This number of bytes has left unchanged.
+    /// This number of bytes was sent unchanged.
     pub(super) fn passed(&mut self, bytes: &[u8], count: usize) {
         let mut at = self.passing.min(count);
         self.passing -= at;
@@ -68,7 +68,7 @@ impl Outgoing {
         }
     }
 
-    /// Keeps the beginning of what cannot leave as it is: the rest of one frame at most. How many bytes that was.
+    /// Keeps the first bytes of a frame that cannot leave unchanged: the rest of one frame at most. Returns how many.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> usize {
         let lacking = HEADER.saturating_sub(self.held.len()).min(bytes.len());
         self.held.extend_from_slice(&bytes[..lacking]);
@@ -91,7 +91,7 @@ impl Outgoing {
     }
 }
 
-/// Whether there may be an escaped string in it.
+/// Whether the bytes may contain an escaped string.
 fn contains_mark(bytes: &[u8]) -> bool {
     let [first, rest @ ..] = MARK.as_bytes() else { return false };
     memchr_iter(*first, bytes).any(|at| bytes[at + 1..].starts_with(rest))

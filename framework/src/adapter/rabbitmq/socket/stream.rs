@@ -9,7 +9,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use crate::adapter::rabbitmq::socket::incoming::Incoming;
 use crate::adapter::rabbitmq::socket::outgoing::Outgoing;
 
-/// A socket between which and the client no string is unreadable.
+/// A socket that escapes unreadable strings for the client, and restores them on the way out.
 pub(super) struct ReadableStream<S> {
     socket: S,
     incoming: Incoming,
@@ -17,7 +17,7 @@ pub(super) struct ReadableStream<S> {
 }
 
 impl<S> ReadableStream<S> {
-    /// For a client that takes frames of at most `frame_max` bytes.
+    /// Wraps a socket for a client that takes frames of at most `frame_max` bytes.
     pub(super) fn new(socket: S, frame_max: usize) -> Self {
         Self { socket, incoming: Incoming::new(frame_max), outgoing: Outgoing::default() }
     }
@@ -62,7 +62,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReadableStream<S> {
         let plain = this.outgoing.plain(bytes);
         if plain == 0 {
             let kept = this.outgoing.keep(bytes);
-            // What is left of it leaves with the next write, or as the client flushes.
+            // The unsent rest leaves with the next write, or when the client flushes.
             return match this.poll_write_ready(cx) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 _ => Poll::Ready(Ok(kept)),

@@ -1,6 +1,6 @@
-//! Reading the fields of a frame, one after another, without building anything.
+//! Reads the fields of a frame one after another, without building values.
 
-/// What is left of a frame.
+/// The unread rest of a frame.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a>(pub(super) &'a [u8]);
 
@@ -37,8 +37,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// How many bytes a value with this tag has; `None` for those that say so themselves, and for unknown ones.
-/// The tags are RabbitMQ's (<https://www.rabbitmq.com/amqp-0-9-1-errata>, section 3).
+/// How many bytes a value with this tag has; `None` for values that state their own length, and for unknown tags. The tags are
+/// RabbitMQ's (<https://www.rabbitmq.com/amqp-0-9-1-errata>, section 3).
 pub(super) fn fixed_size(tag: u8) -> Option<usize> {
     Some(match tag {
         b'V' => 0,

@@ -1,4 +1,4 @@
-//! What waits is put on the channel, or held aside.
+//! Sends the waiting messages on the channel, or holds them aside while their target is silent.
 
 use std::future::Future;
 
@@ -19,7 +19,7 @@ use crate::broker::{BrokerError, DIRECT_REPLY_TO};
 impl ChannelLife {
     pub(super) async fn send_waiting(&mut self, owner: &mut Owner) -> Result<(), String> {
         while let Some(first) = owner.waiting.front() {
-            // A message that may be the reason for a closed channel goes alone, so that it does not take others with it.
+            // A message that may be the reason for a closed channel is sent alone, so that it does not take others down.
             if !self.send_path.lock().has_room_for(first) {
                 break;
             }
@@ -46,21 +46,21 @@ impl ChannelLife {
                     }
                     Err(error) => {
                         owner.waiting.push_front(job);
-                        // A message that is on the channel may be the reason.
+                        // A message on the channel may be the reason.
                         return Err(self.why_ended().await.unwrap_or_else(|| error.to_string()));
                     }
                 }
             }
-            // Its deadline is looked at before anything is waited for.
+            // The owner checks its deadline before it awaits anything else.
             self.send_path.lock().send(&self.channel, job, Instant::now());
         }
         Ok(())
     }
 
-    /// Holds a message aside whose target confirms nothing. Whether to go on with the next one.
+    /// Holds a message aside whose target confirms nothing. Returns whether to go on with the next one.
     fn hold(&mut self, owner: &mut Owner, job: Box<Job>) -> bool {
         let now = Instant::now();
-        // A request cannot be tried on another channel, as its reply comes to the channel that sent it.
+        // A request cannot be tried on another channel: its reply comes to the channel that sent it.
         let blocked = self.connection.status().blocked();
         let can_be_tried = !job.awaits_reply() && !blocked && !self.rejections.is_trying();
         if can_be_tried && self.send_path.lock().silent.is_try_due(&job.target(), now) {
@@ -72,8 +72,8 @@ impl ChannelLife {
             job.give_up("many messages wait for queues that confirm nothing");
             return true;
         }
-        // Perhaps nobody confirms anything; then all wait, in order, until the broker has answered.
-        // While it is short of memory it answers nobody.
+        // Perhaps no target confirms anything. Then all messages wait, in order, until the broker has answered. While the broker is
+        // short of memory it answers no publisher, so it is not asked.
         if !blocked {
             self.liveness.ask(now, || ask(&self.channel));
         }
@@ -81,7 +81,7 @@ impl ChannelLife {
         false
     }
 
-    /// A message was tried on another channel.
+    /// Handles the outcome of a message that was tried on another channel.
     pub(super) fn was_tried(&mut self, tried: Tried, owner: &mut Owner) {
         match tried {
             Tried::Told => {}
@@ -99,7 +99,7 @@ impl ChannelLife {
         }
     }
 
-    /// While something else is awaited nobody waits beyond the time.
+    /// Awaits `something`, and meanwhile answers callers at their deadline.
     async fn meanwhile<T>(
         &mut self,
         owner: &mut Owner,

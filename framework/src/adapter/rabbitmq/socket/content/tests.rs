@@ -1,4 +1,4 @@
-//! Frames with headers, whole and broken.
+//! Content headers, whole and broken.
 
 use lapin::types::AMQPValue;
 use lapin::types::parsing::parse_field_table;
@@ -26,7 +26,7 @@ fn text(name: &[u8], value: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// A header `deep` with this number of levels.
+/// A header named `deep`, nested to this number of levels.
 fn nested(depth: usize, tag: u8) -> Vec<u8> {
     let mut value = Vec::new();
     for level in 0..depth {
@@ -44,7 +44,7 @@ fn nested(depth: usize, tag: u8) -> Vec<u8> {
     [b"\x04deep".to_vec(), value].concat()
 }
 
-/// The headers of a content header that [`content`] made, as the client reads them.
+/// The headers of a content header from [`content`], as the client reads them.
 fn table(payload: &[u8]) -> lapin::types::FieldTable {
     let (rest, table) = parse_field_table(&payload[PREFIX + 2..]).unwrap();
     assert!(rest.len() < 300, "{} bytes behind the headers", rest.len());
@@ -132,13 +132,13 @@ proptest! {
         let mut frame = vec![2, 0, 1];
         put_long(&mut frame, &payload);
         frame.push(0xce);
-        // Class and weight are the broker's own.
+        // Class and weight always come from the broker.
         frame[7..11].copy_from_slice(&[0, 60, 0, 0]);
         prop_assert!(amq_protocol_frame(&frame), "{:?}", payload);
     }
 }
 
-/// Whether the client's own parser takes the frame.
+/// Whether the client's own parser accepts the frame.
 fn amq_protocol_frame(frame: &[u8]) -> bool {
     lapin::protocol::basic::parse_properties(&frame[7 + PREFIX..frame.len() - 1]).is_ok_and(|(rest, _)| rest.is_empty())
 }

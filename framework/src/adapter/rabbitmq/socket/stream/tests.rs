@@ -1,4 +1,4 @@
-//! A socket whose bytes come and leave in any pieces.
+//! Reads and writes through a socket that splits the bytes anywhere.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// A socket that gives and takes in pieces of certain sizes, and is busy between them.
+/// A socket that gives and takes pieces of certain sizes, and is busy between them.
 #[derive(Default)]
 struct Pieces {
     to_read: VecDeque<u8>,
@@ -81,7 +81,7 @@ enum Sent {
 
 fn sent() -> impl Strategy<Value = Sent> {
     let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
-    // Bytes that are text as often as not.
+    // Bytes that are text about half the time.
     let text = prop_oneof![bytes(40), "[a-zä�]{0,20}".prop_map(String::into_bytes)];
     prop_oneof![
         bytes(300).prop_map(Sent::Body),
@@ -97,7 +97,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame of what was sent, with its string as it is given.
+/// The frame of `sent`, with its string encoded by `string`.
 fn encoded(sent: &Sent, string: impl Fn(&[u8]) -> Vec<u8>, method: [u8; 7]) -> Vec<u8> {
     match sent {
         Sent::Body(bytes) => frame(3, bytes),
@@ -116,7 +116,7 @@ fn encoded(sent: &Sent, string: impl Fn(&[u8]) -> Vec<u8>, method: [u8; 7]) -> V
     }
 }
 
-/// basic.deliver up to its delivery tag; basic.publish up to its exchange.
+/// basic.deliver up to the first bytes of its delivery tag; basic.publish including its empty exchange.
 const DELIVER: [u8; 7] = [0, 60, 0, 60, 0, 0, 0];
 const PUBLISH: [u8; 7] = [0, 60, 0, 40, 0, 0, 0];
 
