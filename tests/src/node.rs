@@ -106,6 +106,16 @@ impl Node {
         self.port
     }
 
+    /// Writes a file that the node can read, whatever its root is. Returns its path as the node sees it.
+    ///
+    /// # Errors
+    /// It cannot be written; the text says why.
+    pub fn write_file(&self, name: &str, content: &[u8]) -> Result<String, String> {
+        let path = self.folder.join(name);
+        fs::write(&path, content).map_err(on(&path))?;
+        Ok(inside(&path).display().to_string())
+    }
+
     /// Process id of the Erlang VM; `None` while the node is down.
     pub fn pid(&self) -> Option<u32> {
         self.pid

@@ -1,7 +1,7 @@
 //! Addresses of IPv6, which have colons of their own: over TLS, and for the management API.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -59,25 +59,25 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
 #[test]
 fn a_broker_is_reached_over_tls_and_its_management_api_over_http_by_an_address_of_ipv6() {
     let certificates = Certificates::make();
     let (secure, management) = (free_port(), free_port());
-    let [ca, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| shown(&certificates.path(name)));
     let mut node = Node::start().unwrap();
+    let [authority, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| {
+        let content = std::fs::read(certificates.path(name)).unwrap();
+        node.write_file(name, &content).unwrap()
+    });
+    let ca = certificates.path("ca.pem");
     let listen = format!(
-        "listeners.ssl.local_v6 = ::1:{secure}\nssl_options.cacertfile = {ca}\nssl_options.certfile = {certificate}\n\
+        "listeners.ssl.local_v6 = ::1:{secure}\nssl_options.cacertfile = {authority}\nssl_options.certfile = {certificate}\n\
          ssl_options.keyfile = {key}\nmanagement.tcp.ip = ::1\nmanagement.tcp.port = {management}"
     );
     node.restart_with(&["rabbitmq_management"], &listen).unwrap();
     let world = World::on(format!("amqps://guest:guest@[::1]:{secure}"));
     let management = format!("http://guest:guest@[::1]:{management}");
     run(async {
-        let trusting = |app: App| app.configure(|config| config.broker_ca = Some(PathBuf::from(&ca)));
+        let trusting = |app: App| app.configure(|config| config.broker_ca = Some(ca.clone()));
         let running = world.start(trusting(App::new("alpha").actor(Alpha::default))).await;
         let answer: String = running.bus().request_key("alpha.ask", Payload::text("over IPv6")).await.unwrap();
         assert_eq!(answer, "over IPv6");
