@@ -369,7 +369,12 @@ fn whatever_bytes_strangers_write_into_their_messages_every_good_one_is_handled_
             let stats = running.stats();
             stats.handled + stats.dead_lettered + stats.joined
         };
-        eventually("all are done with", || done() >= MESSAGES && running.stats().in_flight == 0).await;
+        // However slow the disk is: some are always done with.
+        while done() < MESSAGES {
+            let so_far = done();
+            eventually("more are done with", || done() > so_far).await;
+        }
+        eventually("all are done with", || running.stats().in_flight == 0).await;
         let handled: Vec<u64> = notes.seen.all().into_iter().filter(|number| *number != 0).collect();
         assert_same(good, handled);
         assert_eq!(openings(&running), before, "{bad} bad ones cost no consumer");
