@@ -66,10 +66,12 @@ impl Comparison {
 }
 
 /// All comparisons; those of the same work share its runs.
-pub const COMPARISONS: [Comparison; 18] = [
+pub const COMPARISONS: [Comparison; 20] = [
     compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
     compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
     compare("publish / in bulk, same promises", Work::Publish, Side::Promising, Metric::PerSecond),
+    compare("publish fired / confirms in bulk", Work::Fire, Side::Clever, Metric::PerSecond).wants_cpu(1.1),
+    compare("publish fired / in bulk, same promises", Work::Fire, Side::Promising, Metric::PerSecond),
     compare("consume", Work::Consume, Side::Plain, Metric::PerSecond).wants(2.0),
     compare("consume / acks in bulk", Work::Consume, Side::Clever, Metric::PerSecond).wants(0.85).wants_cpu(1.6),
     compare("consume / in bulk, same properties", Work::Consume, Side::Promising, Metric::PerSecond),

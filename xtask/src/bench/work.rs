@@ -18,6 +18,8 @@ pub enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     Publish,
+    /// Publishing messages that are fired.
+    Fire,
     Consume,
     Both,
     /// Requests, this many outstanding.
@@ -56,7 +58,7 @@ impl Work {
     /// How many messages keep the plain client busy for a second, roughly.
     fn usual_rate(self) -> f64 {
         match self {
-            Work::Publish | Work::Consume => 40_000.0,
+            Work::Publish | Work::Fire | Work::Consume => 40_000.0,
             Work::Both => 20_000.0,
             Work::Rpc(1) => 2_500.0,
             Work::Rpc(_) => 20_000.0,
@@ -83,7 +85,9 @@ impl Bench {
     pub fn once(&self, work: Work, side: Side) -> Result<Sample, String> {
         let messages = ((work.usual_rate() * self.seconds) as u64).max(100).to_string();
         match work {
-            Work::Publish => self.publish(side, &messages),
+            Work::Publish => self.publish(side, &["--messages", &messages]),
+            Work::Fire if side == Side::Ours => self.publish(side, &["--fire", "--messages", &messages]),
+            Work::Fire => self.publish(side, &["--messages", &messages]),
             Work::Consume => {
                 self.fill(side, &messages)?;
                 Ok(sample(&[self.consumer(side, &["--messages", &messages])?.measured()?]))
@@ -108,8 +112,8 @@ impl Bench {
         }
     }
 
-    fn publish(&self, side: Side, messages: &str) -> Result<Sample, String> {
-        let published = run(program(side), &self.publisher(side, &["--messages", messages]))?;
+    fn publish(&self, side: Side, words: &[&str]) -> Result<Sample, String> {
+        let published = run(program(side), &self.publisher(side, words))?;
         done(PLAIN, &["--broker", &self.url, "purge", queue(side)])?;
         Ok(sample(&[published]))
     }
