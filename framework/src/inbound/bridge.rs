@@ -1,4 +1,4 @@
-//! The bridge actor: one lane for each queue of an actor.
+//! The bridge actor: runs one lane for each queue of an actor.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use crate::inbound::suspects::{Notes, Suspects};
 use crate::inbound::topology::ActorPlan;
 use crate::supervise::supervise;
 
-/// What a bridge needs.
+/// The settings of a bridge.
 pub struct BridgeSettings {
     /// The broker.
     pub broker: Arc<dyn Broker>,
     /// The mailbox of the host.
     pub mailbox: Recipient<Deliver>,
-    /// Queues and bindings.
+    /// The actor's queues and subscriptions.
     pub plan: ActorPlan,
-    /// What sends replies and dead letters.
+    /// Sends replies and dead letters.
     pub bus: Bus,
     /// The actor's type.
     pub actor: &'static str,
@@ -43,17 +43,17 @@ pub struct BridgeSettings {
     pub ordered: bool,
     /// How long replies and dead letters may take to be confirmed.
     pub confirm_timeout: Duration,
-    /// How it is stopped.
+    /// The tokens that stop the actor.
     pub stops: Stops,
-    /// Where the lanes say whether they consume.
+    /// Where the lanes report whether they consume.
     pub states: LaneStates,
-    /// What happened, counted.
+    /// Counts what happens.
     pub counters: Arc<crate::bus::Counters>,
-    /// What the actor handles right now, in all its copies.
+    /// The messages that all copies of the actor handle right now.
     pub running: Running,
-    /// What its handlers sent and nobody takes.
+    /// Messages that its handlers sent and the broker has not accepted.
     pub unsent: Unsent,
-    /// Messages of the process that may end it.
+    /// The suspects of this process: messages that may end it.
     pub suspects: Suspects,
     /// Pause, resume, restart.
     pub control: watch::Receiver<Control>,
@@ -61,13 +61,13 @@ pub struct BridgeSettings {
     pub stall_after: Duration,
     /// When a lane pauses by itself.
     pub breaker: Option<Breaker>,
-    /// How long the broker lets a delivery be unsettled, shared by the process.
+    /// How long the broker lets a delivery stay unacknowledged; shared by the process.
     pub consumer_timeout: ConsumerTimeout,
-    /// How fast the actor handles in the worst case.
+    /// How fast the actor handles messages in the worst case.
     pub pace: Pace,
 }
 
-/// The bridge actor: joins an actor's queues to its mailbox. It lives on the same arbiter as the host.
+/// The bridge actor: connects an actor's queues to its mailbox. It runs on the host's arbiter.
 pub struct Bridge {
     lanes: Vec<JoinHandle<u64>>,
 }
@@ -76,7 +76,7 @@ impl Bridge {
     /// Opens all lanes of an actor. Runs on the arbiter of the host.
     ///
     /// # Errors
-    /// When a lane can never be opened. Passing failures are waited out.
+    /// When a lane can never be opened. Temporary failures are waited out.
     pub async fn start(settings: BridgeSettings) -> Result<actix::Addr<Self>, BrokerError> {
         let settler = Settler {
             bus: settings.bus.clone(),
@@ -127,12 +127,12 @@ impl Bridge {
     }
 }
 
-/// Runs a lane until the app stops; each run has a loop of its own, because a panic leaves one behind that nobody can trust.
+/// Runs a lane until the app stops. Each run has a new loop, because the state of a loop that panicked cannot be trusted.
 async fn keep_lane(settings: LaneSettings, started: Started) -> u64 {
     let (tasks, name) = (settings.consumers.tasks(), format!("lane of {}", settings.plan.queue_name()));
     let (stopping, first) = (settings.settler.stopping.clone(), FirstStart::new(started));
     let run = async || first.run(|started| LaneLoop::new(settings.clone()).run(started)).await;
-    // What a loop had that panicked went back as its channel closed.
+    // A loop that panicked closed its channel, so the broker took back its deliveries.
     supervise(tasks, name, stopping.cancelled(), run).await.unwrap_or(0)
 }
 

@@ -1,6 +1,6 @@
-//! Whether the caller of a request is still there. The broker tells of an ordinary queue by returning what is sent to it; what is sent
-//! to the address of direct reply-to it returns always
-//! (<https://www.rabbitmq.com/docs/direct-reply-to>), so that one is looked for.
+//! Whether the caller of a request is still there. If an ordinary reply queue is gone, the broker returns messages to it. It
+//! returns every message sent to a direct reply-to address (<https://www.rabbitmq.com/docs/direct-reply-to>), so that address is
+//! inspected instead.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 
-/// For how long somebody who was there is not looked for again: that takes a channel.
+/// How long a caller that was found is not inspected again. Each inspection takes a channel.
 const LOOKED_FOR_EVERY: Duration = Duration::from_secs(1);
-/// The most addresses that are remembered per actor. Beyond it all are looked for again.
+/// The most addresses remembered per actor. Above this number all are forgotten and inspected again.
 const MOST_REMEMBERED: usize = 1_024;
 
-/// The direct addresses at which somebody was a moment ago.
+/// The direct addresses at which a caller was found a moment ago.
 #[derive(Default)]
 pub(super) struct Callers(RefCell<HashMap<Arc<str>, Instant>>);
 
 impl Callers {
-    /// Whether somebody is at a direct address. If the broker does not say, because somebody else's address has cost the
-    /// connection, it is asked once more. If it still does not, nobody is: a needless dead letter costs less than silence.
+    /// Whether a caller is at a direct address. If the broker does not answer, because another caller's address has cost the
+    /// connection, it is asked once more. If it still does not answer, the caller counts as gone: a needless dead letter costs
+    /// less than silence.
     pub(super) async fn are_at(&self, address: &Arc<str>, broker: &dyn Broker) -> bool {
         if self.were_at(address) {
             return true;

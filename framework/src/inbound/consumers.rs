@@ -1,4 +1,4 @@
-//! What a lane takes its messages from. Today it is a queue; whatever can be consumed like one can take its place.
+//! Where a lane gets its deliveries: a queue today, but anything that can be consumed like one fits the trait.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ pub(super) type Opening<'a> = BoxFuture<'a, Result<Box<dyn Consumer>, BrokerErro
 
 /// Opens the consumers of a lane, one after the other.
 pub(super) trait Consumers: Send + Sync {
-    /// Opens the consumer of an epoch with this prefetch; gives the name of what it consumes.
+    /// Opens the consumer of an epoch with this prefetch. Returns the name of the queue that it consumes.
     fn open(&self, prefetch: u16, epoch: u64) -> (String, Opening<'_>);
 
-    /// How what is consumed stands; `None` if it is gone.
+    /// The state of the queue with this name; `None` if it is gone.
     fn look(&self, name: &str) -> BoxFuture<'static, Result<Option<QueueState>, BrokerError>>;
 
-    /// Whether no answers are taken for now.
+    /// Whether the broker takes no answers at the moment.
     fn is_blocked(&self) -> bool;
 
-    /// Where a panic of the lane is seen.
+    /// Where panics of the lane are reported.
     fn tasks(&self) -> Tasks;
 }
 

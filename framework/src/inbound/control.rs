@@ -1,4 +1,4 @@
-//! Orders to a process: every process of a service hears them on a queue of its own, and answers.
+//! Orders to a process. Every process of a service receives them on its own queue, and answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,33 +14,33 @@ use crate::bus::{Bus, channel_key};
 use crate::inbound::reopen::{ReopeningConsumer, Watched, keep_consuming};
 use crate::message::{Kind, MediaType, Name, is_logged};
 
-/// The channel on which every process of a service hears orders. No handler can have it.
+/// The channel on which every process of a service receives orders. The name is reserved: no handler can use it.
 pub const CONTROL: &str = "postrider.control";
 
-/// On this key of the exchange for channels every process hears that exchanges were deleted. No service has such a name.
+/// The channel key on which every process hears that sources were deleted. No service can be named `*`.
 pub(super) const BIND: &str = "*:postrider.bind";
 
 /// The most orders that are held at once.
 const PREFETCH: u16 = 8;
 
-/// Carries out an order to a service; the answer, as JSON, unless another process is meant.
+/// Carries out an order to a service. Returns the answer as JSON, or `None` if the order is for another process.
 pub type Obey = Arc<dyn Fn(&str, &[u8]) -> Option<Vec<u8>> + Send + Sync>;
 
-/// What listening to orders needs.
+/// The settings of [`obey_orders`].
 pub struct ControlSettings {
     /// The broker.
     pub broker: Arc<dyn Broker>,
-    /// What answers.
+    /// Sends the answers.
     pub bus: Bus,
     /// The services of this process.
     pub services: Vec<String>,
     /// Carries out an order.
     pub obey: Obey,
-    /// Hears that exchanges were deleted.
+    /// Is notified when sources were deleted.
     pub bind: Arc<Notify>,
     /// How long an answer may take to be confirmed.
     pub confirm_timeout: Duration,
-    /// How long an order may lie there without being delivered.
+    /// How long an order may wait in the queue without being delivered.
     pub stall_after: Duration,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
@@ -104,7 +104,7 @@ impl ReopeningConsumer for ControlSettings {
 impl ControlSettings {
     async fn obey(&self, delivery: Delivery) {
         let Delivery { envelope: order, receipt, .. } = delivery;
-        // At most once: what comes twice would be obeyed twice.
+        // Acknowledged first, so at most once: a redelivered order would be obeyed twice.
         receipt.ack();
         if *order.address() == *BIND {
             return self.bind.notify_one();

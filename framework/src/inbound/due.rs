@@ -1,4 +1,4 @@
-//! Publishes delayed messages when they are due. Every process does; which one gets a message is the broker's choice.
+//! Publishes delayed messages when they are due. Every process consumes them; the broker chooses which process gets a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,32 +24,32 @@ use crate::message::{Envelope, Kind, Problem, is_logged};
 
 /// The most messages that are being published at once.
 const PREFETCH: u16 = 64;
-/// The pause before a message is given back that could not be published.
+/// The pause before a message that could not be published is given back.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The pause before a message is given back that could not be moved.
+/// The pause before a message that could not be moved is given back.
 const PAUSE_BEFORE_RETURN: Duration = Duration::from_millis(100);
 
-/// What publishing what is due needs.
+/// The settings of [`publish_due`].
 pub struct DueSettings {
     /// The broker.
     pub broker: Arc<dyn Broker>,
-    /// What publishes.
+    /// Publishes the messages.
     pub bus: Bus,
-    /// What happened, counted.
+    /// Counts what happens.
     pub counters: Arc<Counters>,
-    /// Where it says whether it consumes.
+    /// Where it reports whether it consumes.
     pub states: LaneStates,
-    /// What happens while nobody takes a message.
+    /// How long, and with which pauses, a message that the broker does not accept is published again.
     pub skew: SkewPolicy,
     /// How long a publication may take.
     pub confirm_timeout: Duration,
-    /// How long what is due may lie there without being delivered.
+    /// How long a due message may wait in the queue without being delivered.
     pub stall_after: Duration,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
 }
 
-/// Publishes what is due until the app stops. `started` is told of the first consumer, or of the mistake that makes one
+/// Publishes due messages until the app stops. `started` is told of the first consumer, or of the mistake that makes one
 /// impossible.
 pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<(), BrokerError>>) {
     let state = settings.states.add(&settings.bus.identity.names.due(), Unsent::default());
@@ -59,7 +59,7 @@ pub async fn publish_due(settings: DueSettings, started: oneshot::Sender<Result<
 
 struct Due {
     settings: DueSettings,
-    /// Its place among the lanes.
+    /// Its index among the lanes.
     state: usize,
 }
 
@@ -87,7 +87,7 @@ impl ReopeningConsumer for Due {
 }
 
 impl DueSettings {
-    /// One channel epoch; why it ended, unless the app stops.
+    /// Runs one channel epoch. Returns why it ended, or `None` when the app stops.
     async fn epoch(&self, mut consumer: Watched<'_>) -> Option<BrokerError> {
         let mut publishing = FuturesUnordered::new();
         let ended = loop {
@@ -102,7 +102,8 @@ impl DueSettings {
             }
         };
         if ended.is_none() {
-            // What is on its way is confirmed and settled; what is not goes back as the channel closes.
+            // Messages that are being published are confirmed and settled. The broker takes back the others when the channel
+            // closes.
             while publishing.next().await.is_some() {}
             consumer.close().await;
         }
@@ -138,7 +139,7 @@ impl DueSettings {
         }
     }
 
-    /// Nobody takes it now: perhaps its service is not started yet.
+    /// Puts off a message that cannot be published now: its service may not have started yet.
     async fn unrouted(&self, mut envelope: Envelope, receipt: Receipt, error: &SendError) {
         if skewed_for(&envelope) >= self.skew.window {
             return self.give_up(envelope, receipt, &error.to_string()).await;
@@ -201,15 +202,15 @@ impl DueSettings {
     }
 }
 
-/// The message as it is published when its delay is over; `None` if it does not say where it is to go.
+/// The message as it is published after its delay; `None` if it does not say where it goes.
 fn due(mut envelope: Envelope) -> Option<Addressed> {
     strip(&mut envelope.headers);
     if let Some(home) = envelope.headers.remove(HOME).and_then(|home| home.shared_text()) {
-        // A delayed attempt that did not find the way back: it is nobody else's.
+        // A delayed attempt whose way back to its queue was gone. Only that queue may get it.
         return Some(Addressed::to_queue(home, envelope));
     }
     let says_too_little = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_type || foreign.no_kind);
-    // A reply is never delayed: what seems to be one has not said of what kind it is.
+    // A reply is never delayed. A message that reads as one does not state its kind.
     if says_too_little || envelope.kind == Kind::Reply {
         return None;
     }

@@ -1,4 +1,4 @@
-//! A received message on its way into a queue again: to the dead letters, or back into its own queue.
+//! Forwards a received message into a queue: as a dead letter, or back into its own queue.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,12 +12,13 @@ use crate::message::{Envelope, Headers, Kind, MessageId, Problem, ReplyTo, Value
 /// How many seconds the clocks of two processes may differ.
 const MOST_AHEAD: u64 = 60;
 
-/// The message as it came, to be put into a queue again. What would confuse the next delivery is kept as `postrider-original-…` or left
-/// out.
+/// The message as received, ready for a queue. Properties that would confuse the next delivery are kept as `postrider-original-…`
+/// or left out.
 fn moved(original: &Envelope) -> Envelope {
     let mut envelope = original.clone();
     strip(&mut envelope.headers);
-    // The broker takes it for the reply queue of the channel that publishes, and closes a channel that consumes no replies.
+    // The broker would take this address for the reply queue of the publishing channel, and close a channel that consumes no
+    // replies.
     let means_its_sender = |to: &mut ReplyTo| matches!(to, ReplyTo::Queue(queue) if **queue == *DIRECT_REPLY_TO);
     if let Some(ReplyTo::Queue(address)) = envelope.reply_to.take_if(means_its_sender) {
         envelope.headers.set("postrider-original-reply-to", address);
@@ -29,15 +30,15 @@ fn moved(original: &Envelope) -> Envelope {
         }
     }
     if envelope.kind == Kind::Reply {
-        // A reply that was sent to its queue says nothing; one that was moved does.
+        // A reply to its reply queue needs no kind; a moved one does.
         envelope.headers.set(KIND, envelope.kind.as_str());
     }
     envelope.transient = false;
     envelope
 }
 
-/// The message for a queue of its actor. Whatever says why it is a dead letter is ours to write; what a stranger wrote there says
-/// nothing.
+/// The message for one of its actor's queues. Dead-letter headers that a stranger wrote are removed: only this framework writes
+/// them.
 fn forwarded(original: &Envelope) -> Envelope {
     let mut envelope = moved(original);
     suspend_expiration(&mut envelope);
@@ -45,14 +46,14 @@ fn forwarded(original: &Envelope) -> Envelope {
     envelope
 }
 
-/// A message that changes its queue and nothing else.
+/// The message for another queue, otherwise unchanged.
 #[must_use]
 pub fn relocated(delivery: &Delivery, queue: &str) -> Addressed {
-    // It expires where it goes as it would have where it was.
+    // The expiration is not suspended: the message expires there as it would have here.
     fitted(queue, moved(&delivery.envelope))
 }
 
-/// The message on its way into a queue, cut so that it fits into a frame.
+/// The message for a queue, cut so that it fits into a frame.
 pub(crate) fn fitted(queue: &str, mut envelope: Envelope) -> Addressed {
     fit_into_frame(&mut envelope, MAX_PROPERTIES_BYTES);
     Addressed::to_queue(queue, envelope)
@@ -68,7 +69,7 @@ pub(super) struct DeadLetter<'a> {
     pub(super) failed: &'a Failed,
 }
 
-/// The message as a dead letter: its bytes and headers, and why it is there.
+/// The message as a dead letter: its payload and headers, and the reason.
 pub(super) fn dead_letter(original: &Envelope, queue: &str, why: &DeadLetter<'_>) -> Addressed {
     let mut envelope = forwarded(original);
     let headers = &mut envelope.headers;
@@ -82,7 +83,7 @@ pub(super) fn dead_letter(original: &Envelope, queue: &str, why: &DeadLetter<'_>
     fitted(queue, envelope)
 }
 
-/// Writes down why and where a message was given up.
+/// Writes why and where a message was given up into its headers.
 pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, attempts: u32, failed: &Failed) {
     headers.set("postrider-dead-id", letter_id());
     let first = headers.remove(FIRST_ERROR).and_then(|first| first.as_text().map(str::to_owned));
@@ -98,14 +99,14 @@ pub(super) fn note_death(headers: &mut Headers, service: &str, actor: &str, atte
     headers.set("postrider-dead-version", env!("CARGO_PKG_VERSION"));
 }
 
-/// How many digits the address of a dead letter has.
+/// Number of digits in a dead letter's address.
 const LETTER_DIGITS: usize = 12;
 
-/// The address of a new dead letter: one that can be typed, unlike the id of a message, which is its sender's choice.
+/// The address of a new dead letter. It is short enough to type, unlike a message id, which its sender chooses.
 pub(crate) fn letter_id() -> String {
     let id = MessageId::new();
     let digits: String = id.as_str().chars().filter(char::is_ascii_hexdigit).collect();
-    // The end of it is chance.
+    // The last digits of the id are random.
     digits[digits.len() - LETTER_DIGITS..].to_owned()
 }
 
@@ -127,14 +128,14 @@ pub(super) fn skewed(original: &Envelope, queue: &str) -> Addressed {
     fitted(queue, envelope)
 }
 
-/// Notes that nobody takes the message, unless it is noted already.
+/// Notes when the message was first not taken, unless that is noted already.
 pub(super) fn set_skewed_since(envelope: &mut Envelope) {
     if skewed_since(envelope).is_none() {
         envelope.headers.set(SKEWED_SINCE, Value::Timestamp(seconds_now()));
     }
 }
 
-/// How long ago a build without a handler first met the message.
+/// How long ago the message was first not taken: by a build without a handler, or by the broker after its delay.
 pub(super) fn skewed_for(envelope: &Envelope) -> Duration {
     let since = skewed_since(envelope).map_or(0, |since| seconds_now().saturating_sub(since));
     Duration::from_secs(since)
@@ -142,7 +143,7 @@ pub(super) fn skewed_for(envelope: &Envelope) -> Duration {
 
 fn skewed_since(envelope: &Envelope) -> Option<u64> {
     match envelope.headers.get(SKEWED_SINCE) {
-        // From a time that is still to come it would be waited for ever.
+        // A time in the future would make it wait forever.
         Some(Value::Timestamp(since)) if *since <= seconds_now() + MOST_AHEAD => Some(*since),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Whether a queue is being migrated: then its messages are in a temporary queue as well.
+//! Whether a queue is being migrated: then some of its messages are in a temporary queue.
 
 use crate::broker::{Broker, BrokerError};
 

@@ -1,4 +1,4 @@
-//! Inbound flow: the bridge actor joins an actor's queues to its mailbox, takes permits, and settles.
+//! Inbound flow: the bridge actor connects an actor's queues to its mailbox, takes permits, and settles deliveries.
 
 mod bridge;
 mod callers;

@@ -1,4 +1,4 @@
-//! What arrived becomes an envelope; messages that are not for this service or instance end here.
+//! Turns a delivery into an envelope. Messages for other services or instances end here.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::handler::Lane;
 use crate::message::{Envelope, Name};
 
 pub(super) struct Opened {
-    /// The message as it came; the attempts share it, and retries have it.
+    /// The message as received. All attempts share it, and retries forward it.
     pub(super) envelope: Arc<Envelope>,
     pub(super) receipt: Receipt,
 }
 
-/// Opens a delivery; the receipt alone when somebody else is meant.
+/// Opens a delivery. Returns only the receipt if the message is for another service or instance.
 pub(super) fn open(delivery: Delivery, lane: Lane, identity: &Identity) -> Result<Opened, Receipt> {
     let Delivery { mut envelope, receipt, .. } = delivery;
     if envelope.headers.get(HOME).is_some() {
-        // It comes out of a delay: what the broker wrote on the way there was not the end of it.
+        // It comes out of a delay. The headers that the broker wrote on the way must not confuse its handling here.
         let headers = &mut Arc::make_mut(&mut envelope).headers;
         strip(headers);
         headers.remove(HOME);
@@ -35,8 +35,8 @@ fn is_for_others(envelope: &Envelope, lane: Lane, identity: &Identity) -> bool {
     if envelope.skip.as_ref() != Some(&identity.service) {
         return false;
     }
-    // On a shared queue any instance would handle it for the whole service; on an instance's own queue only the
-    // instance that sent it is meant.
+    // On a shared queue any instance would handle it for the whole service. On an instance's own queue only the instance that
+    // sent it is skipped.
     let sent_by_us = envelope.source.as_ref() == Some(&identity.service);
     let same = |a: &Option<Name>, b: &Name| a.as_ref() == Some(b);
     lane != Lane::Instance || !sent_by_us || same(&envelope.instance, &identity.instance)

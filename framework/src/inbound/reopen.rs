@@ -15,14 +15,14 @@ use crate::inbound::states::Started;
 use crate::supervise::Backoff;
 use crate::supervise::supervise;
 
-/// A consumer that lasted so long is opened again after the first pause.
+/// A consumer that lasted this long is opened again after the first pause.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// The first pause before the consumer is opened again; it doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before the consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Tells the caller when a task has started for the first time, also if an earlier run has panicked.
+/// Reports a task's first start to the caller, even if an earlier run panicked.
 pub(super) struct FirstStart(Cell<Option<Started>>);
 
 impl FirstStart {
@@ -30,7 +30,7 @@ impl FirstStart {
         Self(Cell::new(Some(started)))
     }
 
-    /// Does one run. It is to tell of its start unless one has started before.
+    /// Does one run. The run gets a sender to report its start, unless an earlier run has reported one.
     pub(super) async fn run<T, F: Future<Output = T>>(&self, run: impl FnOnce(Option<Started>) -> F) -> T {
         let Some(first) = self.0.take() else { return run(None).await };
         self.0.set(Some(first));
@@ -39,7 +39,7 @@ impl FirstStart {
             if let Ok(result) = waiting.await
                 && let Some(first) = self.0.take()
             {
-                // The caller has stopped waiting for the start; the stop token follows.
+                // Fails only if the caller no longer waits for the start. The stop token follows.
                 let _ = first.send(result);
             }
         };
@@ -47,9 +47,9 @@ impl FirstStart {
     }
 }
 
-/// What is done with the consumer of each channel epoch.
+/// How each channel epoch uses its consumer.
 pub(super) trait ReopeningConsumer {
-    /// What it is called when it panics.
+    /// The name under which its panics are reported.
     fn name(&self) -> String;
 
     /// How long its queue may have messages that are not delivered although there is room.
@@ -58,14 +58,14 @@ pub(super) trait ReopeningConsumer {
     /// What to consume in an epoch.
     fn spec(&self, epoch: u64) -> ConsumerSpec;
 
-    /// Hears whether it consumes, and why not.
+    /// Is told whether it consumes, and if not, why.
     fn consumes(&self, consuming: bool, problem: Option<String>);
 
-    /// One channel epoch; why it ended, unless the app stops.
+    /// Runs one channel epoch. Returns why it ended, or `None` when the app stops.
     fn epoch<'a>(&'a self, consumer: Watched<'a>) -> LocalBoxFuture<'a, Option<BrokerError>>;
 }
 
-/// A consumer whose queue is looked at while nothing comes.
+/// A consumer that inspects its queue while nothing is delivered.
 pub(super) struct Watched<'a> {
     consumer: Box<dyn Consumer>,
     broker: &'a Arc<dyn Broker>,
@@ -74,7 +74,7 @@ pub(super) struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// The next delivery. Is only asked for while there is room for one. Cancel safe.
+    /// The next delivery. Call it only while there is room for one. Cancel safe.
     ///
     /// # Errors
     /// When the consumer has ended, or its queue stalls.
@@ -114,7 +114,7 @@ pub(super) async fn keep_consuming(
     supervise(broker.tasks(), consuming.name(), stopping.cancelled(), run).await;
 }
 
-/// Nothing is consumed after a run, also after one that panicked.
+/// Reports, after a run that panicked, that nothing is consumed.
 struct Ends<'a, C: ReopeningConsumer>(&'a C);
 
 impl<C: ReopeningConsumer> Drop for Ends<'_, C> {
@@ -132,7 +132,7 @@ async fn consume(
     mut started: Option<Started>,
 ) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
-    // Without limit of tries: what waits in a queue must not wait for a restart.
+    // The tries have no limit: queued messages must not wait for a restart of the process.
     for epoch in 0.. {
         let spec = consuming.spec(epoch);
         let opened = tokio::select! {
@@ -144,7 +144,7 @@ async fn consume(
                 consuming.consumes(true, None);
                 let opened = Instant::now();
                 if let Some(started) = started.take() {
-                    // The caller has stopped waiting for the start; the stop token follows.
+                    // Fails only if the caller no longer waits for the start. The stop token follows.
                     let _ = started.send(Ok(()));
                 }
                 let (queue, probe) = (spec.queue.name.clone(), Probe::new(consuming.stall_after()));

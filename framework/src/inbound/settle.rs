@@ -1,4 +1,4 @@
-//! Carries out what was decided about a delivery and consumes its receipt.
+//! Carries out the decision about a delivery and consumes its receipt.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::inbound::forward::{DeadLetter, dead_letter, retried, skewed};
 use crate::inbound::suspects::AloneRun;
 use crate::message::{Envelope, MediaType, Problem, Status, is_logged};
 
-/// The pauses between tries to write a dead letter, or a message that is put off. After the last one the message is
+/// The pauses between tries to forward a dead letter, a retry or a message that is put off. After the last one the message is
 /// given back to its queue.
 const FORWARD_PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
@@ -28,29 +28,30 @@ const FORWARD_PAUSES: [Duration; 5] = [
     Duration::from_secs(15),
 ];
 
-/// A delivery that is held: its receipt, and what is needed to settle it.
+/// A delivery that is held: its receipt, and what settling it needs.
 pub(super) struct HeldDelivery {
     pub(super) receipt: Option<crate::broker::Receipt>,
-    /// Whether it came before, perhaps.
+    /// Whether it may have been delivered before.
     pub(super) redelivered: bool,
-    /// What it is known by when it is delivered again, if it came without an id.
+    /// Identifies its redelivery, if it came without an id.
     pub(super) nameless: Option<Nameless>,
-    /// The message as it came; the attempts share it. Whatever a handler or middleware changes, retries and dead letters have this one.
+    /// The message as received; the attempts share it. Retries and dead letters forward this one, whatever a handler or
+    /// middleware changes.
     pub(super) envelope: Arc<Envelope>,
-    /// How it was handled, and the right to handle it, until it is settled.
+    /// The right to handle it, and how it was handled, until it is settled.
     pub(super) handled: Option<(Turn, Handled)>,
-    /// That it is handled alone, because it may end its process.
+    /// Its run as a suspect, which is handled alone because it may end its process.
     pub(super) alone: Option<AloneRun>,
 }
 
-/// How a receipt is to be used in the end.
+/// How the receipt is used in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receive {
     Ack,
     GiveBack,
 }
 
-/// What settling needs of its actor.
+/// What an actor's lanes need to settle deliveries.
 #[derive(Clone)]
 pub(super) struct Settler {
     pub(super) bus: Bus,
@@ -65,13 +66,13 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    /// Whether settling needs the network beside the receipt.
+    /// Whether settling publishes anything before it uses the receipt.
     pub(super) fn needs_io(settlement: Settlement) -> bool {
         settlement.answer || !matches!(settlement.end, End::Ack | End::GiveBack)
     }
 
-    /// Answers and forwards as decided, and says how to use the receipt. What is forwarded is confirmed first, so
-    /// that a message is in two places rather than in none.
+    /// Answers and forwards as decided, and returns how to use the receipt. A forwarded message is confirmed before the receipt
+    /// is used, so that the message is in two places rather than in none.
     pub(super) async fn settle(&self, handled: Handled, lane: Lane, held: &HeldDelivery) -> Receive {
         let Handled { outcome, made, settlement } = handled;
         let mut end = settlement.end;
@@ -81,7 +82,7 @@ impl Settler {
             }
             end = End::DeadLetter;
         } else if settlement.answer {
-            // The first answer to a query has left on the channel of the query, which has ended.
+            // The first answer to a query was sent on the channel of the query, which has closed.
             let is_second = lane == Lane::Query && held.redelivered;
             self.answer(&outcome, &held.envelope, is_second).await;
         }
@@ -92,7 +93,7 @@ impl Settler {
                 self.discarded(&outcome, &made, held);
                 return Receive::Ack;
             }
-            // The queue of an instance ends with it; there is no later for it.
+            // An instance's queue ends with the instance; the message cannot come again later.
             End::Later(_) | End::Retry(_) if lane == Lane::Instance => return Receive::Ack,
             End::Later(_) => skewed(&held.envelope, &self.queue),
             End::Retry(_) => {
@@ -101,7 +102,7 @@ impl Settler {
             }
             End::DeadLetter => self.dead_letter(&outcome, &made, held),
         };
-        // That it cannot be moved is no failure of its handler, which does not run again for it.
+        // A message that cannot be moved has not failed: its handler does not run again for it.
         for pause in FORWARD_PAUSES {
             let Err(error) = self.forward(forward.clone(), end).await else {
                 match end {
@@ -155,7 +156,7 @@ impl Settler {
         let forwarded = match end {
             End::Later(delay) | End::Retry(delay) => outlet.forward_later(addressed, delay, deadline).await,
             End::DeadLetter => match outlet.forward(addressed.clone(), deadline).await {
-                // Somebody removed the dead-letter queue.
+                // Somebody deleted the dead-letter queue.
                 Err(SendError::Unroutable { .. }) => {
                     let dead_queue = Topology::of_queues([Queue::replicated(&*self.dead_queue)]);
                     let declared = self.bus.broker.declare(&dead_queue).await;
@@ -169,8 +170,8 @@ impl Settler {
         forwarded.map_err(|error| error.to_string())
     }
 
-    /// Replies are best effort: whoever waited may be gone. That it left is awaited all the same, so that the
-    /// delivery is not settled before its answer is on the way.
+    /// Replies are best effort: the caller may be gone. The confirm is awaited all the same, so that the delivery is not settled
+    /// before its answer is sent.
     async fn answer(&self, outcome: &Outcome, request: &Envelope, is_second: bool) {
         let deadline = Instant::now() + self.confirm_timeout;
         let answered = if is_second {
@@ -187,10 +188,11 @@ impl Settler {
         }
     }
 
-    /// Answers that the service says no. Whether somebody takes the answer: otherwise nobody would hear of it.
+    /// Tells the caller that its request was rejected. Returns whether the caller got the answer; if not, nobody would know of
+    /// the rejection.
     async fn refused(&self, outcome: &Outcome, request: &Envelope) -> bool {
         let Some(mut reply) = self.addressed_reply(outcome, request) else { return false };
-        // What is sent there with `mandatory` the broker returns always.
+        // The broker returns every mandatory message sent to a direct address.
         let address = reply.to.name();
         if !is_direct_reply(&address) {
             reply.mandatory = true;
@@ -223,7 +225,7 @@ impl Settler {
         };
         match outcome {
             Outcome::Done(Some(reply)) => identity.reply(request, reply.media_type.clone(), reply.payload.clone()),
-            // Middleware that ended the attempt by itself has no answer, but somebody waits for one.
+            // Middleware that ended the attempt itself has no answer, but the caller waits for one.
             Outcome::Done(None) => encoded(&|media_type| codec::encode(&(), media_type, &identity.limits)),
             Outcome::Failed(failed) => {
                 let mut reply = encoded(&|media_type| codec::encode(&failed.problem, media_type, &identity.limits))?;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::broker::BrokerError;
 use crate::bus::Unsent;
 
-/// Hears of the first consumer, or of the mistake that makes one impossible.
+/// Is told of the first consumer, or of the mistake that makes one impossible.
 pub(super) type Started = oneshot::Sender<Result<(), BrokerError>>;
 
 /// Whether a lane consumes.
@@ -16,11 +16,11 @@ pub(super) type Started = oneshot::Sender<Result<(), BrokerError>>;
 pub struct LaneState {
     /// Its queue.
     pub queue: String,
-    /// Whether it consumes in its present epoch and is bound, or was paused on purpose.
+    /// Whether it consumes and is subscribed, or was paused on purpose.
     pub consuming: bool,
     /// How often its consumer has been opened.
     pub epochs: u64,
-    /// Why it does not, or that it is paused.
+    /// Why it does not consume, or that it is paused.
     pub problem: Option<String>,
 }
 
@@ -30,11 +30,11 @@ pub struct LaneStates(Arc<Mutex<States>>);
 
 #[derive(Debug, Default)]
 struct States {
-    /// With what their handlers sent and nobody takes.
+    /// Each lane, with the messages its handlers sent that the broker has not accepted.
     lanes: Vec<(LaneState, Unsent)>,
-    /// Why no lane gets all that it should.
+    /// Why no lane gets all its messages.
     unbound: Option<String>,
-    /// When exchanges and bindings were declared last.
+    /// When sources and subscriptions were last declared.
     bound_at: Option<Instant>,
 }
 
@@ -59,13 +59,13 @@ impl LaneStates {
         lanes
     }
 
-    /// Whether exchanges and bindings stand, as far as is known.
+    /// Whether sources and subscriptions stand, as far as is known.
     #[must_use]
     pub fn are_bound(&self) -> bool {
         self.states().unbound.is_none()
     }
 
-    /// Since when exchanges and bindings were not declared again; `None` if nobody looks after them.
+    /// When sources and subscriptions were last declared; `None` if no upkeep task runs.
     #[must_use]
     pub fn bound_at(&self) -> Option<Instant> {
         self.states().bound_at

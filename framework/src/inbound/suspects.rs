@@ -1,10 +1,10 @@
 //! Messages that may end the process which handles them.
 //!
-//! The broker counts how often a message was delivered without an end. It counts all that a process held when it died, and also
-//! what an orderly stop gives back, so that the count is a suspicion and nothing more. Who is suspected is handled alone in its
-//! lane, and before it begins a note is made of it: one more in the registry's count `{queue}.suspects.{id}`. The note is taken back
-//! when handling has ended in any way but with the process, and the count is forgotten when the message was handled. So the notes
-//! that are found are processes that died, and only those condemn a message.
+//! The broker counts how often a message was delivered without being settled. It counts every message that a process held when it
+//! died, and also those that an orderly stop gives back. So the count is only a suspicion. A suspect is handled alone in its
+//! lane. Before it begins, a note is made of it: one more in the registry's count `{queue}.suspects.{id}`. The note is removed
+//! when handling ends in any way except with the process. The whole count is forgotten when the message was handled. So the notes
+//! that remain are processes that died, and only those condemn a message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::message::is_logged;
 
 /// A message is a suspect after this number of deliveries without an outcome.
 pub(super) const SUSPECTED_AFTER: u32 = 3;
-/// So often a suspect may end its process while it is handled alone; then it is given up.
+/// A suspect that ended its process this many times while handled alone is given up.
 const CONDEMNED_AFTER: u64 = 3;
-/// How long the notes of a suspect stand that nobody looks at: a week.
+/// How long unused notes of a suspect are kept: a week.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// How long a suspect waits for another one of its process.
+/// How long a suspect waits for another suspect of its process; then it begins anyway.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pauses between tries to take a note out. One that stays counts as a death.
+/// The pauses between tries to remove a note. A note that stays counts as a death.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 
-/// The suspects of one process. Of those that have ended a process before one at a time is handled, so that none is charged
-/// with what another one did.
+/// The suspects of one process. Of those that have ended a process before, only one is handled at a time, so that none is charged
+/// with another's crash.
 #[derive(Debug, Clone)]
 pub struct Suspects(Arc<Semaphore>);
 
@@ -39,14 +39,14 @@ impl Default for Suspects {
     }
 }
 
-/// Where the suspects of one queue are noted.
+/// The notes about suspects of one queue.
 #[derive(Clone)]
 pub(super) struct Notes {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) suspects: Suspects,
-    /// The queue whose messages they are of.
+    /// The queue that the suspects come from.
     pub(super) of: Arc<str>,
-    /// Fires when the app drops what runs: a note is tried to be taken out once more, and not longer.
+    /// Fires when the app drops running handlers. A removal of a note is then tried once more, and no longer.
     pub(super) abandon: CancellationToken,
 }
 
@@ -58,9 +58,9 @@ pub(super) struct Cleared {
 }
 
 impl Notes {
-    /// Writes down that a suspect begins. One that has ended a process before waits first until no other such one is handled
-    /// here. Where the note cannot be written it begins all the same: nobody is condemned for what is not known. `None` if the
-    /// app stops before. A note that is on its way is waited for, so that it can be taken out.
+    /// Notes that a suspect begins. A suspect that has ended a process before first waits until no other such suspect is handled
+    /// here. A suspect begins even if its note cannot be written: no message is condemned without notes. `None` if the app stops
+    /// before that. A note that is being written is waited for, so that it can be removed.
     pub(super) async fn begin(&self, suspect: &str, stopping: &CancellationToken) -> Option<Cleared> {
         let name = format!("{}.suspects.{suspect}", self.of);
         let before = async {
@@ -91,13 +91,13 @@ impl Notes {
                 "a message may have ended the processes that handled it, and that it begins cannot be written down: it will not be given up"
             );
         }
-        // Also a note of which nobody knows whether it was written is taken out: too few condemn nobody.
+        // A note is also removed if nobody knows whether it was written: too few notes condemn nothing.
         let run = AloneRun { notes: self.clone(), name, may_be_noted: !condemned, _turn: turn };
         Some(Cleared { run, condemned })
     }
 }
 
-/// A suspect that is handled alone. Should the process die, its note stays.
+/// A suspect that is handled alone. If the process dies, its note stays.
 pub(super) struct AloneRun {
     notes: Notes,
     name: String,
@@ -106,7 +106,7 @@ pub(super) struct AloneRun {
 }
 
 impl AloneRun {
-    /// The process lives: a message that was handled to its end is no longer a suspect.
+    /// The process lives, so the note is removed. A message that was handled to its end is no longer a suspect.
     pub(super) async fn end(self, handled: bool) {
         if !handled && !self.may_be_noted {
             return;

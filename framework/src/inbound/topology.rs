@@ -1,4 +1,4 @@
-//! From what an actor handles to claims, queues and subscriptions: pure.
+//! Plans claims, queues and subscriptions from what an actor handles. Pure, without I/O.
 
 use std::str::FromStr;
 
@@ -7,13 +7,13 @@ use crate::bus::channel_key;
 use crate::handler::{Attributes, Guarantee, HandlerSpec, Lane};
 use crate::message::Kind;
 
-/// What a queue of queries is at the broker.
+/// The kind of queue that queries use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum QueryQueue {
-    /// On one node of a cluster; fast. While that node is gone nobody answers.
+    /// On one node of a cluster; fast. While that node is down nobody answers.
     #[default]
     Classic,
-    /// On several nodes; each query is written to disk by most of them.
+    /// On several nodes; most of them write each query to disk.
     Quorum,
 }
 
@@ -36,9 +36,9 @@ pub struct ActorPlan {
     pub queue: String,
     /// The name of its dead-letter queue.
     pub dead_queue: String,
-    /// Its lanes that have a handler.
+    /// Its lanes: those with at least one key to handle.
     pub lanes: Vec<LanePlan>,
-    /// What stands beside the lanes' own queues: claims, sources, copies for taps, the dead-letter queue.
+    /// What exists beside the lanes' own queues: claims, sources, copies for taps, the dead-letter queue.
     pub topology: Topology,
 }
 
@@ -47,7 +47,7 @@ pub struct ActorPlan {
 pub struct LanePlan {
     /// Which lane.
     pub lane: Lane,
-    /// Whether a delivery is acked when its permit is taken.
+    /// Whether a delivery is acknowledged when it takes its permit.
     pub ack_on_receipt: bool,
     queue: Queue,
     /// The kinds and keys that it handles.
@@ -78,7 +78,7 @@ impl LanePlan {
         &self.queue.name
     }
 
-    /// Queue and subscriptions, if they outlive a process.
+    /// Queue and subscriptions, if they outlive the process.
     #[must_use]
     pub fn lasting(&self) -> Option<(Queue, Vec<Subscription>)> {
         if self.lane == Lane::Instance {
@@ -89,7 +89,7 @@ impl LanePlan {
     }
 }
 
-/// What every service uses: the sources of all kinds, and copies of all events for taps.
+/// The topology that all services share: the sources of all kinds, and copies of all events for taps.
 #[must_use]
 pub fn shared_sources() -> Topology {
     let kinds = [Kind::Command, Kind::Query, Kind::Event, Kind::Channel].map(Source::Kind);
@@ -100,7 +100,7 @@ pub fn shared_sources() -> Topology {
     }
 }
 
-/// What an actor needs. `answers_ping` for one actor per service.
+/// Plans an actor. `answers_ping` is true for one actor per service.
 #[must_use]
 pub fn plan(
     attributes: &Attributes,
@@ -148,7 +148,7 @@ fn keys(spec: &HandlerSpec, service: &str) -> Vec<(Kind, String)> {
     }
 }
 
-/// Taps get copies of exactly the keys that the owner's queue gets, so that a message nobody owns is still returned.
+/// Taps get copies of exactly the keys that the owner's queue gets, so that a message without an owner is still returned.
 fn tap(keys: &[(Kind, String)], topology: &mut Topology) {
     for (kind, key) in keys.iter().filter(|(kind, _)| *kind != Kind::Event) {
         topology.subscriptions.push(Subscription::to_taps(*kind, key));
@@ -179,7 +179,7 @@ pub fn query_queue(queue: &str, queries: QueryQueue) -> Queue {
     }
 }
 
-/// The queue of an actor, as its guarantee and its order want it.
+/// The durable queue of an actor, with its guarantee and order.
 #[must_use]
 pub fn durable_queue(names: &Names, queue: &str, guarantee: Guarantee, ordered: bool) -> Queue {
     if guarantee == Guarantee::AtMostOnce {

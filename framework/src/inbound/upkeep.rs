@@ -1,9 +1,9 @@
-//! Exchanges and bindings that somebody deletes while services run are declared again.
+//! Declares sources and subscriptions again that somebody deletes while services run.
 //!
-//! Whether exchanges stand is asked for often, because it costs the broker little. An exchange that another process has
-//! declared again stands, but without our bindings: therefore a process that finds one missing first tells the others, who
-//! bind at once. In case the way there is deleted too, it adds a message to the queue `{ns}.generation`, whose length all
-//! look at. Bindings that vanish alone cannot be seen over AMQP; they are declared again once a minute.
+//! Sources are checked often, because that costs the broker little. A source that another process has declared again stands, but
+//! without our subscriptions. Therefore a process that finds one missing first tells the others, which subscribe again at once.
+//! In case the way there is deleted too, it also adds a message to the queue `{ns}.generation`, whose length every process
+//! watches. Subscriptions that vanish alone cannot be seen over AMQP; they are declared again once a minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,33 +21,33 @@ use crate::inbound::topology::shared_sources;
 use crate::message::{Envelope, Key, Kind, MediaType, Name, is_logged};
 use crate::supervise::{half_by_chance, supervise};
 
-/// How often what others say of deleted exchanges makes this process declare all again, at most.
+/// How often, at most, reports of other processes make this process declare everything again.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
-/// How often all bindings are declared again although nothing seems to be missing. More often would cost the broker a
-/// transaction for each: 40 bindings keep it busy for some 15 ms, a look at eight exchanges for 3.
+/// How often all subscriptions are declared again although nothing seems to be missing. More often would cost the broker a
+/// transaction for each: declaring 40 subscriptions keeps it busy for some 15 ms, checking eight sources for 3.
 pub const REBIND_AFTER: Duration = Duration::from_secs(60);
-/// How long the others' sign may take to be confirmed.
+/// How long the message to other processes may take to be confirmed.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What looking after exchanges and bindings needs.
+/// The settings of [`keep_bound`].
 #[derive(Clone)]
 pub struct UpkeepSettings {
     /// The broker.
     pub broker: Arc<dyn Broker>,
-    /// What tells others.
+    /// Tells other processes.
     pub bus: Bus,
-    /// Where it says what is wrong.
+    /// Where it reports problems.
     pub states: LaneStates,
     /// The longest pause between two looks.
     pub every: Duration,
-    /// Another process has found that exchanges were deleted.
+    /// Is notified when another process has found that sources were deleted.
     pub bind: Arc<Notify>,
     /// Fires when the app stops.
     pub stopping: CancellationToken,
 }
 
-/// Looks after exchanges and bindings until the app stops, or at once no more where nobody else can delete them.
+/// Looks after sources and subscriptions until the app stops. Ends at once if no other process can delete them.
 pub async fn keep_bound(settings: UpkeepSettings) {
     let (tasks, name) = (settings.broker.tasks(), "upkeep of exchanges and bindings".to_owned());
     supervise(tasks, name, settings.stopping.cancelled(), async || look_after(settings.clone()).await).await;
@@ -69,9 +69,9 @@ async fn look_after(settings: UpkeepSettings) {
             Ok(false) => return,
             Err(error) => upkeep.failed(&error),
         }
-        // Half of it is chance, so that processes that start together do not look together.
+        // Half of the pause is random, so that processes that start together do not look together.
         let every = upkeep.settings.every;
-        // Anybody may say so, as often as they like; what is said meanwhile is one, and the looks go on.
+        // Other processes may report as often as they like. Reports within this time count as one, and the looks go on.
         let hears = upkeep.settings.states.bound_at().is_none_or(|at| at.elapsed() >= TOLD_EVERY);
         told = tokio::select! {
             () = upkeep.settings.stopping.cancelled() => return,
@@ -83,38 +83,39 @@ async fn look_after(settings: UpkeepSettings) {
 
 struct Upkeep {
     settings: UpkeepSettings,
-    /// What is missing and was not told yet.
+    /// Missing sources that were not reported yet.
     missing: Vec<String>,
-    /// How long the queue was that counts what was declared again.
+    /// Length of the generation queue at the last look.
     generation: Option<u64>,
-    /// Whether there may be such a queue.
+    /// Whether the generation queue exists or can be declared.
     has_generation: bool,
-    /// Whether the last try failed.
+    /// Whether everything is still to be declared again, because sources are missing or the last try failed.
     again: bool,
-    /// What others were told of last.
+    /// The missing sources that were last reported.
     told_of: String,
 }
 
 impl Upkeep {
-    /// One look; whether there will be another. Who was told that exchanges were deleted declares all again, whatever it sees.
+    /// Looks once. Returns whether to look again. If `told` says that sources were deleted, everything is declared again whatever
+    /// the look finds.
     async fn look(&mut self, told: bool) -> Result<bool, BrokerError> {
         let (broker, states) = (Arc::clone(&self.settings.broker), self.settings.states.clone());
-        // Look first for what is missing: after declaring it again nobody could report it.
+        // Look first for what is missing: once it is declared again, nobody can report it.
         let Some(missing) = broker.missing().await? else { return Ok(false) };
         self.missing.extend(missing);
         if states.bound_at().is_none() {
-            // The start has declared everything.
+            // The start of the app has declared everything.
             states.bound();
         }
         let first = self.generation.is_none();
-        // Read after the exchanges: a connection that declares one again has noted it here before.
+        // Read after the sources: a process that declares one again has added to this count before.
         let generation = self.generation().await?;
         let changed = !first && generation != self.generation;
         self.generation = generation;
         let due = states.bound_at().is_none_or(|at| at.elapsed() >= REBIND_AFTER);
         if !self.missing.is_empty() {
             let text = std::mem::take(&mut self.missing).join(", ");
-            // A user without the right to declare finds the same each time.
+            // A user without the right to declare finds the same sources missing each time.
             let is_known = self.again && self.told_of == text;
             if !is_known {
                 tracing::error!(
@@ -149,7 +150,7 @@ impl Upkeep {
     }
 
     fn failed(&self, error: &BrokerError) {
-        // The connection tells by itself when it is gone.
+        // The connection reports its own loss.
         let of_connection =
             matches!(error, BrokerError::Lost { .. } | BrokerError::TimedOut { .. } | BrokerError::Stopped);
         if self.again && !of_connection {
@@ -158,7 +159,7 @@ impl Upkeep {
         }
     }
 
-    /// How long the queue is that counts what was declared again.
+    /// Length of the generation queue; `None` if there can be none.
     async fn generation(&mut self) -> Result<Option<u64>, BrokerError> {
         let (broker, name) = (&self.settings.broker, self.settings.bus.identity.names.generation());
         if !self.has_generation {
@@ -176,13 +177,13 @@ impl Upkeep {
     }
 }
 
-/// The queue that counts how often deleted exchanges were declared again.
+/// The queue whose length counts how often deleted sources were declared again.
 #[must_use]
 pub fn generation_queue(names: &Names) -> Topology {
     Topology::of_queues([Queue::replicated(names.generation())])
 }
 
-/// Whether exchanges that stood before are gone, so that others are to be told when they stand again.
+/// Whether sources that existed before are gone, so that other processes must be told once they exist again.
 pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
     if !matches!(broker.inspect(&names.generation()).await, Ok(Some(_))) {
         return false;
@@ -196,7 +197,7 @@ pub async fn were_deleted(broker: &dyn Broker, names: &Names) -> bool {
     false
 }
 
-/// Tells all processes that exchanges were deleted, so that they declare them with what is bound to them.
+/// Tells all processes that sources were deleted, so that they declare them and their subscriptions again.
 pub async fn tell_others(outlet: &Outlet, names: &Names) {
     let (everybody, key) = BIND.split_once(':').unwrap_or_default();
     let sign = |to: To| {
@@ -206,7 +207,7 @@ pub async fn tell_others(outlet: &Outlet, names: &Names) {
         Addressed { to, delay: None, mandatory, bare: false, envelope: Arc::new(envelope) }
     };
     let deadline = Instant::now() + CONFIRM_TIMEOUT;
-    // First what cannot be deleted with the exchanges: who is told later looks at its length, and finds it so.
+    // First the queue, which is not deleted with the sources: a process that hears the message then reads the new length.
     if let Err(error) = outlet.forward(sign(To::Queue(names.generation().into())), deadline).await {
         tracing::warn!(%error, "other processes were not told; they bind again within a minute");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A pause between tries that doubles until it is as long as it may be.
+/// A pause between tries that doubles up to a longest one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -21,23 +21,23 @@ impl Backoff {
         self.pause
     }
 
-    /// The pause, of which half is chance, so that many who failed together do not come back at the same moment.
+    /// The pause, half of it random, so that parties that failed together do not come back at the same moment.
     pub(crate) fn random(&self) -> Duration {
         half_by_chance(self.pause)
     }
 
-    /// Another try has failed: the next pause is twice as long.
+    /// Doubles the next pause after another failure.
     pub(crate) fn grow(&mut self) {
         self.pause = (self.pause * 2).min(self.longest);
     }
 
-    /// Things went well for a while: the next pause is the first one.
+    /// Starts again with the first pause, after things went well for a while.
     pub(crate) fn reset(&mut self) {
         self.pause = self.first;
     }
 }
 
-/// Between half of a time and all of it.
+/// A random time between half of a time and all of it.
 pub(crate) fn half_by_chance(time: Duration) -> Duration {
     time / 2 + (time / 2).mul_f64(fastrand::f64())
 }

@@ -1,4 +1,4 @@
-//! Tasks that live as long as the app. One that panics is logged with its name, makes the app unready, and is started again.
+//! Tasks that live as long as the app. A task that panics is logged with its name, makes the app unready, and is started again.
 
 mod backoff;
 
@@ -18,7 +18,7 @@ pub(crate) use backoff::{Backoff, half_by_chance};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a task is started again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-/// A task that has run for so long since its last panic counts as healthy.
+/// A task that has run this long since its last panic counts as healthy.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// The tasks of an app that have panicked and are not healthy again. Clones share one list.
@@ -33,7 +33,7 @@ struct Problems {
 }
 
 impl Tasks {
-    /// What is wrong, one sentence for each task.
+    /// The problems, one sentence for each task.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         self.lock().by_task.values().cloned().collect()
@@ -44,7 +44,7 @@ impl Tasks {
     }
 }
 
-/// The entry of one task in the list. It is removed when the task ends, however it ends.
+/// The entry of one task in the list. It is removed when the task is healthy again or ends, however it ends.
 struct Entry<'a> {
     tasks: &'a Tasks,
     number: Option<u64>,
@@ -73,8 +73,8 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Runs a task until it ends by itself, and starts it again whenever it panics. Between two runs it ends as soon as `ended`
-/// does; the result is then `None`.
+/// Runs a task until it ends by itself, and starts it again whenever it panics. If `ended` completes between two runs, the task
+/// is not started again and the result is `None`.
 pub async fn supervise<T>(
     tasks: Tasks,
     name: String,
@@ -102,7 +102,7 @@ pub async fn supervise<T>(
     }
 }
 
-/// One run, until it ends or panics. After a while the panic before it is forgotten.
+/// One run, until it ends or panics. After [`HEALTHY_AFTER`] the panic before it is forgotten.
 async fn run_once<T>(run: &mut impl AsyncFnMut() -> T, entry: &mut Entry<'_>) -> Result<T, Box<dyn Any + Send>> {
     let running = AssertUnwindSafe(run()).catch_unwind();
     tokio::pin!(running);
@@ -116,7 +116,7 @@ async fn run_once<T>(run: &mut impl AsyncFnMut() -> T, entry: &mut Entry<'_>) ->
     running.await
 }
 
-/// What a panic says.
+/// The text of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")

@@ -1,4 +1,4 @@
-//! Tasks that panic, and the list of those that are not well.
+//! Tasks that panic, and the list of those that are not healthy.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -45,7 +45,7 @@ async fn pauses_double_and_are_bounded_and_are_short_again_after_a_healthy_run()
     let pauses = began.into_inner();
     let mut most = FIRST_PAUSE;
     for pause in &pauses[1..12] {
-        // A timer is a millisecond exact.
+        // A timer is exact to a millisecond.
         assert!(*pause >= most / 2 && *pause <= most + Duration::from_millis(1), "{pauses:?}");
         most = (most * 2).min(LAST_PAUSE);
     }

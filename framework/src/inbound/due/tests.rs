@@ -1,4 +1,4 @@
-//! The consumer of delayed messages is opened again when nothing comes.
+//! The consumer of delayed messages is opened again when its queue stalls.
 
 use std::sync::atomic::Ordering;
 

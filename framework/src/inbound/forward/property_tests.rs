@@ -1,4 +1,4 @@
-//! What holds for whatever is forwarded.
+//! What holds for every forwarded message.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::broker::{To, any, is_reserved_header, read_header, size};
 use crate::handler::FailureClass;
 use crate::message::Name;
 
-/// One of the three ways of a received message into a queue.
+/// The three ways in which a received message enters a queue again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Dead,
@@ -29,7 +29,7 @@ fn forward(way: Way, original: &Envelope) -> Addressed {
     }
 }
 
-/// What is shown of headers that are too large to be shown.
+/// Headers too large to print when a case fails: only their shape is shown.
 #[derive(Debug, Clone)]
 enum TooLarge {
     One { name: &'static str, in_list: bool },
@@ -101,7 +101,7 @@ proptest! {
     }
 }
 
-/// A command as it came from a stranger with these headers.
+/// A command received from a stranger, with these headers.
 fn received(headers: &Headers) -> Envelope {
     let mut envelope = any::command("it");
     for (name, value) in headers.iter() {

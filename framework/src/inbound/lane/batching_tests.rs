@@ -1,4 +1,4 @@
-//! What a lane does in one turn, when much has happened at once.
+//! What a lane does in one turn when much has happened at once.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use crate::host::{Arrival, End};
 use crate::inbound::lane::event::Event;
 use crate::message::Kind;
 
-/// More than enter the mailbox together.
+/// More deliveries than enter the mailbox together.
 const PREFETCH: u16 = 20;
 
 /// A consumer with deliveries that are ready.
@@ -42,7 +42,7 @@ impl Consumer for Script {
     }
 }
 
-/// A lane whose deliveries have their order as numbers and tags.
+/// A lane whose deliveries are numbered and tagged in their order.
 struct Turns {
     lane: LaneLoop,
     inbox: Arc<Mutex<Vec<Deliver>>>,
@@ -72,14 +72,14 @@ impl Turns {
         }
     }
 
-    /// One turn, without waiting for anything. What it handed over is in the mailbox then.
+    /// One turn, without waiting for events. Afterwards the mailbox has what was handed over.
     async fn turn(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
-        // As a lane that has used up its budget does.
+        // A lane that has used up its budget yields too.
         tokio::task::yield_now().await;
         self.lane.hand_over_buffered();
         let event = self.lane.at_once(consumer, None);
         self.lane.deliver();
-        // What has no outcome yet is in the mailbox, or was taken out of it.
+        // A delivery without an outcome is in the mailbox, or was taken out of it.
         while self.handled.len() < self.lane.deliveries.held.len() - self.lane.outcomes.len() {
             for deliver in self.inbox.lock().unwrap().drain(..) {
                 assert!(!deliver.arrivals.is_empty() && deliver.arrivals.len() <= 8, "{}", deliver.arrivals.len());
@@ -95,14 +95,14 @@ impl Turns {
         let outcome = class.map_or(Outcome::Done(None), |class| Outcome::failed(class, "code", "text"));
         let mut handled = handled(outcome, Asked::OneWay);
         if handled.settlement.end == End::DeadLetter {
-            // As the policy of an actor says that stops there.
+            // The policy of an actor that stops at poison says so.
             handled.settlement.end = End::Stop;
         }
         arrival.ticket.finish(handled, None);
     }
 }
 
-/// A number of deliveries come or are finished, and then there is a turn.
+/// In each step deliveries come or are finished, and then the lane takes a turn.
 async fn take_turns(steps: Vec<(bool, usize)>) -> Result<(), TestCaseError> {
     let mut turns = Turns::begin(|_| {}).await;
     let script = Script::default();
@@ -171,7 +171,7 @@ fn a_lane_that_leaves_is_not_woken_for_its_breaker() {
         let mut consumer: Box<dyn Consumer> = Box::new(Script::default());
         let leaving = turns.lane.next_event(&mut consumer, Some(Ended::Paused));
         tokio::pin!(leaving);
-        // The pause is over already: if somebody listened for its end, the next look would see it.
+        // The pause is over already: if the lane listened for its end, the next poll would see it.
         for _ in 0..20 {
             assert!(futures::poll!(&mut leaving).is_pending(), "there is nothing to do");
             tokio::task::yield_now().await;

@@ -10,21 +10,20 @@ use tokio::time::Instant;
 
 use crate::handler::{FailureClass, Outcome};
 
-/// When an actor pauses by itself: `50% of 20 in 30s, pause 1m`. After the pause one message is handled; if that
-/// succeeds, all are.
+/// When an actor pauses by itself: `50% of 20 in 30s, pause 1m`. Then one message is tried; if it succeeds, all are handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
     /// Percentage of outcomes that must be failures.
     pub percent: u32,
-    /// The fewest outcomes to judge by.
+    /// The fewest outcomes that the percentage is computed from.
     pub least: u32,
-    /// Within this time.
+    /// How far back outcomes count.
     pub window: Duration,
     /// How long it pauses.
     pub pause: Duration,
 }
 
-/// The most outcomes that are looked back at.
+/// The most outcomes that are remembered.
 const MOST_OUTCOMES: usize = 10_000;
 
 impl fmt::Display for Breaker {
@@ -58,9 +57,9 @@ impl FromStr for Breaker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Circuit {
     Closed,
-    /// Paused until then.
+    /// Paused until this time.
     Open(Instant),
-    /// One message is tried: the first one from this number on.
+    /// One message is tried: the first with this number or a higher one.
     HalfOpen(u64),
 }
 
@@ -68,7 +67,7 @@ enum Circuit {
 pub(super) struct BreakerState {
     breaker: Option<Breaker>,
     circuit: Circuit,
-    /// Outcomes by age: when, and whether it was a failure.
+    /// Outcomes, the oldest first: when, and whether it was a failure.
     outcomes: VecDeque<(Instant, bool)>,
 }
 
@@ -86,7 +85,7 @@ impl BreakerState {
                     true
                 }
                 FailureClass::Rejected => false,
-                // Not what the handler did.
+                // The handler did not cause it.
                 _ => return,
             },
             Outcome::Done(_) => false,
@@ -94,7 +93,7 @@ impl BreakerState {
         };
         let now = clock();
         match self.circuit {
-            // What began before the pause.
+            // It began before the pause.
             Circuit::HalfOpen(first) if number < first => {}
             Circuit::HalfOpen(_) if failed => self.open(now),
             Circuit::HalfOpen(_) => {
@@ -102,7 +101,7 @@ impl BreakerState {
                 self.circuit = Circuit::Closed;
                 self.outcomes.clear();
             }
-            // What began before the pause.
+            // It began before the pause.
             Circuit::Open(_) => {}
             Circuit::Closed => {
                 self.outcomes.push_back((now, failed));
@@ -125,7 +124,7 @@ impl BreakerState {
         self.outcomes.clear();
     }
 
-    /// How many deliveries may be held, of those that there are permits for. `next` is the number of the next one.
+    /// How many deliveries may be held, at most `permits`. `next` is the number of the next delivery.
     pub(super) fn permits(&mut self, permits: usize, next: u64, clock: impl FnOnce() -> Instant) -> usize {
         if let Circuit::Open(until) = self.circuit
             && clock() >= until
@@ -139,7 +138,7 @@ impl BreakerState {
         }
     }
 
-    /// When a pause ends.
+    /// When the pause ends, if there is one.
     pub(super) fn opens_at(&self) -> Option<Instant> {
         if let Circuit::Open(until) = self.circuit { Some(until) } else { None }
     }
@@ -181,7 +180,8 @@ mod tests {
             }
         }
 
-        /// Steps: how long it takes, and how the message ends: well, with a failure, or not at all yet.
+        /// Steps: the milliseconds that pass, and how the message ends: well, with a failure, with one that does not count, or
+        /// not at all yet.
         #[test]
         fn whatever_happens_it_lets_some_through_in_the_end(
             breaker in breaker(), steps in prop::collection::vec((0..40_000_u64, 0..4_u8), 0..60)

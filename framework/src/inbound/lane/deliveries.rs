@@ -1,4 +1,4 @@
-//! What is held: from the permit to the receipt.
+//! Held deliveries, from the permit to the receipt.
 
 use std::sync::Arc;
 
@@ -14,17 +14,16 @@ use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::message::{Envelope, MessageId, is_logged};
 
-/// The most deliveries that enter the mailbox together. More would save little, and need memory that is slower to come
-/// by.
+/// The most deliveries that enter the mailbox together. Larger batches gave no gain and missed the allocator's fast size class.
 const MOST_TOGETHER: usize = 8;
-/// The largest acknowledged message, in bytes, that is recognised when it comes again. Larger ones would keep too much
-/// memory, and run again.
+/// The largest payload, in bytes, of an acknowledged message that is recognised when it comes again. Larger messages would keep
+/// too much memory; they run again.
 const MOST_NOTED: usize = 64 * 1024;
-/// The most queries that are remembered as answered twice.
+/// The most queries remembered as answered twice.
 const MOST_ANSWERED_TWICE: usize = 256;
 
 impl LaneLoop {
-    /// Takes a permit for a delivery. A suspect has to be cleared before it goes to its handler.
+    /// Takes a permit for a delivery. A suspect must be cleared before it goes to its handler.
     pub(super) fn hand_over(&mut self, mut delivery: Delivery, suspect: bool) {
         let identity = &self.settings.settler.bus.identity;
         let redelivered = delivery.redelivered;
@@ -58,12 +57,12 @@ impl LaneLoop {
         if suspect { self.clear(number) } else { self.arrives(number, false) }
     }
 
-    /// A delivery goes to its handler.
+    /// Sends a delivery to its handler.
     pub(super) fn arrives(&mut self, number: u64, condemned: bool) {
         let Some(held) = self.deliveries.held.get(&number) else { return };
         let envelope = Arc::clone(&held.envelope);
         let epoch = (!self.settings.plan.ack_on_receipt).then(|| Arc::clone(&self.channel.epoch));
-        // Only a query is of no use when its caller has stopped waiting. Everything else is handled.
+        // Only a query is useless once its caller has stopped waiting. Everything else is handled.
         let patience = envelope.timeout.filter(|_| Asked::of(&envelope) == Asked::Query);
         let waited_for_until = patience.and_then(|timeout| Instant::now().checked_add(timeout));
         let skewed_for = skewed_for(&held.envelope);
@@ -85,7 +84,7 @@ impl LaneLoop {
         }
     }
 
-    /// What was handed over enters the mailbox.
+    /// Puts the deliveries that were handed over into the mailbox.
     pub(super) fn deliver(&mut self) {
         if !self.deliveries.arrivals.is_empty() {
             let (lane, arrivals) = (self.settings.plan.lane, std::mem::take(&mut self.deliveries.arrivals));
@@ -123,8 +122,8 @@ impl LaneLoop {
         self.settle(number, handled, turn);
     }
 
-    /// The broker may close the connection over the address of an answer. Then the acknowledgement would be lost with it, and the
-    /// query would come again for ever.
+    /// Acknowledges a redelivered query before its second answer. The broker may close the connection over the answer's address;
+    /// the acknowledgement would then be lost, and the query would come again forever.
     fn acknowledge_before_second_answer(&mut self, number: u64) {
         let is_query = self.settings.plan.lane == Lane::Query;
         let Some(held) = self.deliveries.held.get_mut(&number).filter(|held| is_query && held.redelivered) else {
@@ -140,8 +139,8 @@ impl LaneLoop {
         }
     }
 
-    /// Sends an answer on the channel on which its question came. Not for a second time: perhaps it was this answer that
-    /// cost the channel. Whether it is on its way.
+    /// Sends an answer on the channel of its query, and returns whether the channel took it. A redelivered query is not answered
+    /// here: perhaps its first answer cost the channel.
     fn answer_on_channel(&mut self, number: u64, outcome: &Outcome) -> bool {
         let Some(held) = self.deliveries.held.get(&number).filter(|held| !held.redelivered) else { return false };
         let Some(receipt) = held.receipt.as_ref().filter(|_| self.settings.plan.lane == Lane::Query) else {
@@ -158,7 +157,7 @@ impl LaneLoop {
         true
     }
 
-    /// The answer to a delivery has left, or will not.
+    /// The answer to a delivery was sent, or will not be.
     pub(super) fn answered(&mut self, number: u64, left: bool) {
         self.answers.answering.retain(|(_, answering)| *answering != number);
         if left {
@@ -167,7 +166,7 @@ impl LaneLoop {
         self.release(number, if left { Receive::Ack } else { Receive::GiveBack });
     }
 
-    /// An answer is not written for so long that nobody waits for it any more.
+    /// Gives up the oldest answer, which was not sent in time: its caller no longer waits.
     pub(super) fn unanswered(&mut self) {
         let Some((_, number)) = self.answers.answering.pop_front() else { return };
         if let Some(held) = self.deliveries.held.get(&number)
@@ -178,7 +177,7 @@ impl LaneLoop {
         self.release(number, Receive::Ack);
     }
 
-    /// The actor stops here: the message goes back to its place, and nothing after it is handled.
+    /// Stops the actor at this message: it returns to its place, and nothing after it is handled.
     fn stop_at(&mut self, number: u64, outcome: &Outcome) {
         let Some(held) = self.deliveries.held.get(&number) else { return };
         let error = if let Outcome::Failed(failed) = outcome { failed.in_short() } else { outcome.as_str().to_owned() };
@@ -189,16 +188,16 @@ impl LaneLoop {
             "an ordered actor has stopped, as its policy says"
         );
         self.poison = Some(problem);
-        // What follows it keeps its place too, also what ends before the lane begins to leave.
+        // Later messages keep their places too, even if they end before the lane begins to leave.
         self.deliveries.keeps_places = self.settings.ordered;
-        // Its receipt is kept until the channel closes, which puts it back where it was.
+        // The receipt is kept until the channel closes. Then the message returns to its place.
         let receipt = self.deliveries.held.get_mut(&number).and_then(|held| held.receipt.take());
         self.deliveries.parked.extend(receipt);
-        // Resuming says that the cause is mended, so counting starts again.
+        // `Ack` makes the message no longer a suspect: the operator mends the cause before resuming.
         self.settle_alone(number, Receive::Ack);
     }
 
-    /// Answers and forwards, and then uses the receipt. The run is under way until then: a redelivery waits for it.
+    /// Answers and forwards, then uses the receipt. The run is under way until then: a redelivery waits for it.
     fn settle(&mut self, number: u64, handled: Handled, turn: Option<Turn>) {
         let Some(held) = self.deliveries.held.get_mut(&number) else { return };
         let alone = held.alone.take();
@@ -212,7 +211,7 @@ impl LaneLoop {
             if let Some(run) = alone {
                 run.end(receive == Receive::Ack).await;
             }
-            // Never full, as there are not more deliveries than permits; a lane that is gone gave all back.
+            // Never full: it has room for every held delivery. A lane that is gone gave everything back.
             let _ = settle.try_send((number, receive));
         });
         if is_alone {
@@ -221,7 +220,7 @@ impl LaneLoop {
         }
     }
 
-    /// Uses the receipt of what needs nothing else. What was handled alone is no suspect any more before that.
+    /// Uses the receipt of a delivery that needs nothing published. If it was handled alone, its note is removed first.
     pub(super) fn settle_alone(&mut self, number: u64, receive: Receive) {
         let Some(run) = self.deliveries.held.get_mut(&number).and_then(|held| held.alone.take()) else {
             return self.release(number, receive);
@@ -255,13 +254,13 @@ impl LaneLoop {
             self.note_acknowledged(held.envelope);
         } else if let Some((turn, mut handled)) = handled {
             if receive == Receive::Ack {
-                // All is done but that the broker knows.
+                // Only the acknowledgement is left to do.
                 handled.settlement = Settlement { answer: false, end: End::Ack };
             }
             turn.pass_on(handled);
         }
         match receive {
-            // The broker takes back by itself what a closed channel had.
+            // The broker takes back the deliveries of a closed channel by itself.
             Receive::Ack if is_live => {
                 self.channel.unflushed = receipt.ack_with_next_flush();
                 self.forget(held.nameless, &id);
@@ -274,7 +273,7 @@ impl LaneLoop {
                     self.known_redeliveries.add(id.clone());
                     self.lose(held.nameless, &id);
                 }
-                // One by one they would lose their places. The host may hear of a stop before this lane does.
+                // One by one, messages would lose their places. The host may see a stop before this lane does.
                 if self.deliveries.keeps_places || self.settings.ordered {
                     self.deliveries.parked.push(receipt);
                     self.deliveries.returns = true;
@@ -285,8 +284,8 @@ impl LaneLoop {
         }
     }
 
-    /// An acknowledgement that the broker may not have got before the channel ends. Not more than the prefetch: with a later
-    /// delivery the broker shows that it has got the others.
+    /// Notes a message whose acknowledgement may not reach the broker before the channel ends. At most as many as the prefetch: a
+    /// later delivery shows that the broker got the earlier acknowledgements.
     fn note_acknowledged(&mut self, envelope: Arc<Envelope>) {
         if self.deliveries.acknowledged.len() >= usize::from(self.channel.prefetch).max(1) {
             self.deliveries.acknowledged.pop_front();
@@ -296,14 +295,14 @@ impl LaneLoop {
         }
     }
 
-    /// A delivery is settled.
+    /// Forgets the id that a settled delivery was given here.
     fn forget(&self, nameless: Option<Nameless>, id: &MessageId) {
         if let Some(nameless) = nameless {
             self.settings.running.settled(nameless, id);
         }
     }
 
-    /// A delivery goes back to its queue.
+    /// Remembers the id that a delivery was given here, for its redelivery.
     pub(super) fn lose(&self, nameless: Option<Nameless>, id: &MessageId) {
         if let Some(nameless) = nameless {
             self.settings.running.lose(nameless, id.clone());

@@ -20,7 +20,7 @@ impl LaneLoop {
     /// One channel epoch.
     pub(super) async fn consume(&mut self, mut consumer: Box<dyn Consumer>) -> Ended {
         self.begin();
-        // Why nothing is pulled any more, while what is held is finished.
+        // Set once the lane leaves: it pulls nothing more and finishes what it holds.
         let mut leaving = None;
         let ended = loop {
             if leaving.is_none()
@@ -30,7 +30,7 @@ impl LaneLoop {
             }
             let left = match leaving {
                 None => false,
-                // What runs from before is waited for too, when it is for good.
+                // A stop also waits for deliveries of earlier channels, whose handlers still run.
                 Some(Ended::Stopped) => self.deliveries.held.is_empty(),
                 Some(_) => self.deliveries.held.len() == self.deliveries.stale,
             };
@@ -67,7 +67,8 @@ impl LaneLoop {
                 Event::Probed(found) if self.stalls(&found) => break Ended::Lost,
                 Event::Probed(_) => {}
                 Event::Controlled if self.controlled() => {
-                    // Elsewhere what runs would begin a second time, or its answer would be lost.
+                    // If the channel closed now, another instance would run these messages a second time, or their answers would
+                    // be lost.
                     if !self.finishes_before_it_leaves() {
                         break Ended::Lost;
                     }
@@ -86,9 +87,9 @@ impl LaneLoop {
         ended
     }
 
-    /// Why the lane is to leave by itself, if it is.
+    /// Why the lane should leave by itself, if it should.
     fn wants_to_leave(&mut self) -> Option<Ended> {
-        // Somebody may have paused it while it was opened.
+        // It may have been paused while the consumer was opened.
         if self.poison.is_some() || self.control.borrow().paused {
             return Some(Ended::Paused);
         }
@@ -100,22 +101,22 @@ impl LaneLoop {
         returns.then_some(Ended::Lost)
     }
 
-    /// Begins to leave; what is held and has not begun does not begin any more.
+    /// Begins to leave: held deliveries that have not begun do not begin any more.
     async fn leave_for(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) -> Ended {
         self.channel.epoch.begin_nothing_more();
         self.leave(why, consumer).await;
         why
     }
 
-    /// Nothing more is wanted. An ordered actor's consumer stays until the channel closes: if it were cancelled, the next
-    /// instance would begin beside it, and what is given back one by one would lose its place.
+    /// Cancels the consumer. An ordered actor's consumer stays until the channel closes: after a cancel the next instance would
+    /// begin beside it, and messages given back one by one would lose their place.
     async fn leave(&mut self, why: Ended, consumer: &mut Box<dyn Consumer>) {
         self.deliveries.keeps_places = self.settings.ordered;
         if self.deliveries.keeps_places {
             return;
         }
         let (stop, mut cancelling) = (self.stop(Some(why)).clone(), consumer.cancel());
-        // A broker may take its time to answer. What ends meanwhile is settled, and a stop is not kept waiting.
+        // The broker may take its time to answer. Meanwhile outcomes are settled, and a stop does not wait.
         loop {
             tokio::select! {
                 biased;
@@ -128,18 +129,19 @@ impl LaneLoop {
         }
     }
 
-    /// Whether another instance would begin what runs here as soon as the channel closes, or nobody would answer it.
+    /// Whether handlers must finish before the channel closes: otherwise another instance would run the same messages, or their
+    /// answers would be lost.
     fn finishes_before_it_leaves(&self) -> bool {
         self.settings.ordered || self.settings.plan.lane == Lane::Query
     }
 
-    /// Whether the deliveries here would wait for the circuit breaker until the broker closes the channel.
+    /// Whether buffered deliveries would wait for the circuit breaker until the broker closes the channel.
     fn waits_too_long(&self) -> bool {
         let Some((until, since)) = self.breaker.opens_at().zip(self.deliveries.buffered_since) else { return false };
         Pace::is_too_long(until.duration_since(since), self.settings.consumer_timeout.get())
     }
 
-    /// If the broker's consumer time-out is shorter than it was said to be, less is held from now on.
+    /// Holds fewer deliveries from now on, if the broker's consumer timeout is shorter than believed.
     fn heed(&self, error: &BrokerError) {
         let BrokerError::Unsettled { limit } = error else { return };
         let Some(believed) = self.settings.consumer_timeout.shorten(*limit) else { return };
@@ -199,7 +201,7 @@ impl LaneLoop {
         }
         let mut acknowledged = std::mem::take(&mut self.deliveries.acknowledged);
         if ended == Ended::Lost {
-            // Of an id that came once more, which of the two comes again cannot be told: it is handled.
+            // If an id was delivered once more, nobody can tell which of the two comes again. So it is handled.
             let here = self.ids_of_channel();
             acknowledged.retain(|envelope| !here.contains(&envelope.id));
             self.settings.running.acknowledged(acknowledged);
@@ -209,9 +211,9 @@ impl LaneLoop {
         if self.settings.plan.lane == Lane::Durable {
             self.settings.running.set_active(false);
         }
-        // The channel closes first, so that all goes back to its place at once.
+        // The channel closes first, so that all messages return to their places at once.
         drop(consumer);
-        // Nobody else will say what became of these.
+        // No other event reports the end of these answers.
         for (_, number) in std::mem::take(&mut self.answers.answering) {
             self.release(number, Receive::Ack);
         }
@@ -222,15 +224,15 @@ impl LaneLoop {
         (self.deliveries.keeps_places, self.deliveries.returns) = (false, false);
     }
 
-    /// The ids of what the present channel delivered and is not settled.
+    /// The ids of unsettled deliveries of the present channel.
     fn ids_of_channel(&self) -> HashSet<MessageId> {
         let held = self.deliveries.held.iter().filter(|(number, _)| **number >= self.deliveries.epoch_began);
         let buffered = self.deliveries.buffer.iter().filter_map(id_of);
         held.map(|(_, held)| held.envelope.id.clone()).chain(buffered).collect()
     }
 
-    /// What was here and did not end this process is no suspect because it was delivered again, and is known then also
-    /// without an id.
+    /// Remembers that this process survived its unsettled deliveries: their redelivery raises no suspicion. Those without an id
+    /// keep the id they have here.
     fn lose_all(&mut self) {
         for delivery in &mut self.deliveries.buffer {
             let nameless = self.settings.running.name(delivery, self.settings.plan.lane);
@@ -241,7 +243,7 @@ impl LaneLoop {
         }
         let held = self.deliveries.held.iter().map(|(number, held)| (*number, held.nameless, held.envelope.id.clone()));
         for (number, nameless, id) in held.collect::<Vec<_>>() {
-            // Those of earlier channels were lost with them.
+            // Deliveries of earlier channels were lost with their channels.
             if number >= self.deliveries.epoch_began {
                 self.lose(nameless, &id);
             }
@@ -251,7 +253,7 @@ impl LaneLoop {
 
     /// Whether the queue has messages that are not delivered, although there is room.
     fn stalls(&mut self, found: &Found) -> bool {
-        // While the broker takes no messages it takes no answers, and delivers no more than the prefetch.
+        // While the broker takes no messages, it takes no answers and delivers no more than the prefetch.
         if self.settings.plan.lane == Lane::Query && self.settings.consumers.is_blocked() {
             return false;
         }
@@ -261,7 +263,7 @@ impl LaneLoop {
         true
     }
 
-    /// Somebody wants something of the actor. Whether the consumer is to be opened again.
+    /// Reads a new order. Returns whether the consumer must be opened again.
     fn controlled(&mut self) -> bool {
         let control = *self.control.borrow_and_update();
         let restart = control.restarts != self.restarts;

@@ -1,16 +1,16 @@
-//! What wakes a lane, and why its channel ends.
+//! The events that wake a lane, and why its channel ends.
 
 use crate::broker::{BrokerError, QueueState};
 use crate::host::Finished;
 use crate::inbound::settle::Receive;
 use crate::inbound::suspects::Cleared;
 
-/// What is known of a queue.
+/// The state of a queue, as the broker reports it.
 pub(super) type Found = Result<Option<QueueState>, BrokerError>;
 
-/// Everything that can wake a lane.
+/// The events that can wake a lane.
 pub(super) enum Event {
-    /// Something has happened and was seen to.
+    /// Something has happened and was dealt with.
     Progress,
     /// The consumer has ended: the broker has cancelled it, or there was an error.
     Ended(Option<BrokerError>),
@@ -18,16 +18,16 @@ pub(super) enum Event {
     Settled(u64, Receive),
     /// Whether a suspect may be handled; `None` when the app stops.
     Cleared(u64, Option<Cleared>),
-    /// The answer to a delivery has left, or will not.
+    /// The answer to a delivery was sent, or will not be.
     Answered(u64, bool),
-    /// The oldest answer was not written in time.
+    /// The oldest answer was not sent in time.
     Unanswered,
-    /// Nothing else is about to happen.
+    /// Nothing else is ready: acknowledgements are flushed.
     Quiet,
-    /// It is time to look whether the queue stalls.
+    /// It is time to check whether the queue stalls.
     Probe,
     Probed(Found),
-    /// Somebody wants something of the actor.
+    /// An order to the actor has changed.
     Controlled,
     Stop,
 }
@@ -37,8 +37,8 @@ pub(super) enum Event {
 pub(super) enum Ended {
     /// For good.
     Stopped,
-    /// Until somebody resumes it.
+    /// Until it is resumed, or the circuit breaker lets a message through.
     Paused,
-    /// The consumer is to be opened again.
+    /// A new consumer must be opened.
     Lost,
 }

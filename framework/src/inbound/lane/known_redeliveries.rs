@@ -1,19 +1,19 @@
-//! Redeliveries that this process itself has caused: it gave the message back, or lost its channel, and lives. They are no sign of a crash.
+//! Redeliveries that this process has caused by giving a message back or losing its channel. They are no sign of a crash.
 
 use std::collections::HashMap;
 
 use crate::broker::Delivery;
 use crate::message::MessageId;
 
-/// The most messages that are remembered per lane. Beyond it all are forgotten, and their deliveries count again.
+/// The most messages remembered per lane. Above this number all are forgotten, and their deliveries count again.
 const MOST_REMEMBERED: usize = 4_096;
 
-/// How often this process had each message.
+/// How often this process gave back or lost each message.
 #[derive(Default)]
 pub(super) struct KnownRedeliveries(HashMap<MessageId, u32>);
 
 impl KnownRedeliveries {
-    /// One more delivery that has ended without an end of this process.
+    /// Counts a delivery that was not settled although this process lives.
     pub(super) fn add(&mut self, id: MessageId) {
         if self.0.len() >= MOST_REMEMBERED && !self.0.contains_key(&id) {
             self.0.clear();
@@ -21,7 +21,7 @@ impl KnownRedeliveries {
         *self.0.entry(id).or_default() += 1;
     }
 
-    /// How often a message was delivered without an end, here not counted.
+    /// How often a message was delivered without being settled, apart from deliveries to this lane.
     pub(super) fn unexplained_deliveries(&self, delivery: &Delivery) -> u32 {
         let count = delivery.delivery_count.unwrap_or(0);
         if count == 0 || self.0.is_empty() {

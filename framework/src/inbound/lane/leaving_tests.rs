@@ -1,4 +1,4 @@
-//! What a lane does while the broker does not answer that it sends no more.
+//! What a lane does while it leaves and the broker is slow to answer its cancel or to confirm.
 
 use std::sync::Mutex;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::broker::{
 use crate::handler::{Asked, Outcome};
 use crate::message::Kind;
 
-/// A consumer with one delivery; whether it is ever told that it is cancelled.
+/// A consumer with one delivery, and whether its cancel is ever answered.
 struct One(Option<Delivery>, bool);
 
 impl Consumer for One {
@@ -42,7 +42,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A broker that confirms when it is told to, and counts how often somebody looked at a queue.
+/// A broker that confirms when told to, and counts publishes and inspections.
 #[derive(Clone)]
 struct Late {
     confirms: watch::Sender<bool>,

@@ -1,4 +1,4 @@
-//! One lane of a bridge: takes a permit, then pulls; hands over to the mailbox; settles what comes back.
+//! One lane of a bridge: takes a permit, pulls a delivery, hands it to the mailbox, and settles it by its outcome.
 
 #[cfg(test)]
 mod batching_tests;
@@ -46,12 +46,12 @@ pub use breaker::Breaker;
 pub use pace::{ConsumerTimeout, Pace};
 pub(super) use probe::Probe;
 
-/// What somebody wants of an actor's lanes.
+/// Orders to the lanes of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Control {
-    /// Whether nothing is consumed.
+    /// Whether the lanes pause: they consume nothing.
     pub paused: bool,
-    /// How often the consumers were to be opened again.
+    /// How often a restart, opening the consumers again, was ordered.
     pub restarts: u64,
 }
 
@@ -59,12 +59,12 @@ pub struct Control {
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a consumer is opened again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-/// What people see of a lane that handles a suspect.
+/// The state shown for a lane that handles a suspect.
 const ALONE: &str = "handles a message alone that may have ended the processes which handled it";
-/// A consumer that lasted so long is opened again after the first pause.
+/// A consumer that lasted this long is opened again after the first pause.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// What a lane needs.
+/// The settings of a lane.
 #[derive(Clone)]
 pub(super) struct LaneSettings {
     pub(super) consumers: Arc<dyn Consumers>,
@@ -72,15 +72,15 @@ pub(super) struct LaneSettings {
     pub(super) plan: LanePlan,
     pub(super) prefetch: u16,
     pub(super) ordered: bool,
-    /// What the actor handles right now.
+    /// The messages that the actor handles right now.
     pub(super) running: Running,
-    /// What is known of messages that may end their process.
+    /// Notes about messages that may end their process.
     pub(super) notes: Notes,
     pub(super) settler: Settler,
     pub(super) states: LaneStates,
-    /// Its place among the states.
+    /// Its index in `states`.
     pub(super) state: usize,
-    /// Fires when running handlers are dropped: nothing is waited for any more.
+    /// Fires when running handlers are dropped. From then on the lane waits for nothing.
     pub(super) abandon: CancellationToken,
     /// Pause, resume, restart.
     pub(super) control: watch::Receiver<Control>,
@@ -88,16 +88,16 @@ pub(super) struct LaneSettings {
     pub(super) stall_after: Duration,
     /// When the lane pauses by itself.
     pub(super) breaker: Option<Breaker>,
-    /// How long the broker lets a delivery be unsettled.
+    /// How long the broker lets a delivery stay unacknowledged.
     pub(super) consumer_timeout: ConsumerTimeout,
-    /// How fast the actor handles in the worst case.
+    /// How fast the actor handles messages in the worst case.
     pub(super) pace: Pace,
 }
 
 pub(super) struct LaneLoop {
     settings: LaneSettings,
     counters: Arc<Counters>,
-    /// Its place among the states.
+    /// Its index in `settings.states`.
     state: usize,
     deliveries: Deliveries,
     answers: Answers,
@@ -107,23 +107,23 @@ pub(super) struct LaneLoop {
     outcomes: mpsc::Receiver<Finished>,
     settle: mpsc::Sender<(u64, Receive)>,
     settled: mpsc::Receiver<(u64, Receive)>,
-    /// Whether there is no consumer while the circuit breaker pauses.
+    /// Whether the lane has no consumer because its circuit breaker pauses.
     rests: bool,
-    /// What was delivered here before.
+    /// Redeliveries that this process itself has caused.
     known_redeliveries: KnownRedeliveries,
     probe: Probe,
     breaker: BreakerState,
     control: watch::Receiver<Control>,
     /// The message that this lane stopped at, and why.
     poison: Option<String>,
-    /// How often a restart was asked for before this epoch.
+    /// The number of ordered restarts when this epoch began.
     restarts: u64,
     given_back: u64,
 }
 
 impl LaneLoop {
     pub(super) fn new(settings: LaneSettings) -> Self {
-        // For every permit, and for as many deliveries whose channel has closed.
+        // Room for one delivery per permit, and for as many deliveries whose channel has closed.
         let room = 2 * usize::from(settings.prefetch).max(1);
         let (done, outcomes) = mpsc::channel(room);
         let (settle, settled) = mpsc::channel(room);
@@ -155,13 +155,13 @@ impl LaneLoop {
         }
     }
 
-    /// Consumes until the app stops; each turn is one channel epoch. `started`, if there is one, hears of the first
-    /// consumer, or of the mistake that makes one impossible. Returns how many deliveries were given back at the end.
+    /// Consumes until the app stops; each turn is one channel epoch. `started`, if given, is told of the first consumer, or of
+    /// the mistake that makes one impossible. Returns how many deliveries this loop gave back.
     pub(super) async fn run(mut self, mut started: Option<Started>) -> u64 {
         let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
         let mut epoch = 0;
         let stopping = self.settings.settler.stopping.clone();
-        // Without limit of tries: a lane that gives up would look alive and consume nothing.
+        // The tries have no limit: a lane that gives up would look alive and consume nothing.
         loop {
             tokio::select! {
                 biased;
@@ -184,7 +184,7 @@ impl LaneLoop {
                     Counters::add(&self.counters.consumers_opened);
                     self.settings.states.set(self.state, true, None);
                     if let Some(started) = started.take() {
-                        // The caller has stopped waiting for the start; the stop token follows.
+                        // Fails only if the caller no longer waits for the start. The stop token follows.
                         let _ = started.send(Ok(()));
                     }
                     let opened = Instant::now();
@@ -217,7 +217,7 @@ impl LaneLoop {
         }
     }
 
-    /// Waits until a consumer is wanted.
+    /// Waits until the lane should open a consumer.
     async fn wanted(&mut self, starting: bool) {
         if self.is_paused() && !starting {
             let why = self.poison.clone().unwrap_or_else(|| "paused".into());
@@ -225,19 +225,19 @@ impl LaneLoop {
             resumed(&mut self.control).await;
             self.poison = None;
         } else if self.poison.take().is_some() {
-            // Somebody mends the cause, and then resumes or restarts the actor.
+            // The operator mends the cause, then resumes or restarts the actor.
             let _ = self.control.changed().await;
         } else if let Some(until) = self.breaker.opens_at().filter(|_| std::mem::take(&mut self.rests)) {
             tokio::select! {
                 biased;
-                // Whatever is wanted is seen to when there is a consumer.
+                // The order is carried out once there is a consumer.
                 Ok(()) = self.control.changed() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
         }
     }
 
-    /// The app stops while there is no consumer: what still runs is waited for, until running handlers are dropped.
+    /// The app stops while there is no consumer: waits for running handlers until they are dropped.
     async fn drained(&mut self) -> u64 {
         while !self.deliveries.held.is_empty() {
             tokio::select! {
@@ -259,7 +259,7 @@ impl LaneLoop {
 
 /// Waits until a lane may consume again.
 async fn resumed(control: &mut watch::Receiver<Control>) {
-    // Without anybody left who could resume it, it stays paused.
+    // A lane that nobody can resume any more stays paused.
     if control.wait_for(|control| !control.paused).await.is_err() {
         std::future::pending().await
     }
@@ -267,7 +267,7 @@ async fn resumed(control: &mut watch::Receiver<Control>) {
 
 impl Drop for LaneLoop {
     fn drop(&mut self) {
-        // An arbiter that ends before the lane has stopped, or a panic: receipts give back as they drop.
+        // The arbiter ended before the lane stopped, or the lane panicked. Receipts give back when they drop.
         self.channel.epoch.end();
         if self.channel.open {
             self.settings.states.set(self.state, false, Some("its task ended".into()));

@@ -1,4 +1,4 @@
-//! How many deliveries a lane may hold, so that the broker does not close its channel because one of them waits too long.
+//! Limits the deliveries of a lane, so that none waits until the broker closes the channel for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long the broker lets a delivery be unsettled, as far as this process knows. Clones share it.
+/// How long the broker lets a delivery stay unacknowledged, as far as this process knows. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ConsumerTimeout(Arc<AtomicU64>);
 
 impl ConsumerTimeout {
-    /// What the configuration says.
+    /// Starts with the configured time.
     #[must_use]
     pub fn new(configured: Duration) -> Self {
         Self(Arc::new(AtomicU64::new(millis(configured))))
     }
 
-    /// The time.
+    /// The time as known now.
     #[must_use]
     pub fn get(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 
-    /// The broker has shown that it is so short. What was believed before, if that was more.
+    /// Shortens the time to what the broker has shown. Returns the time before, if that was longer.
     pub(super) fn shorten(&self, to: Duration) -> Option<Duration> {
         let before = Duration::from_millis(self.0.fetch_min(millis(to), Ordering::Relaxed));
         (before > to).then_some(before)
@@ -34,22 +34,22 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How fast an actor handles in the worst case.
+/// How fast an actor handles messages in the worst case.
 #[derive(Debug, Clone)]
 pub struct Pace {
     /// How long a handler may run.
     pub timeout: Duration,
     /// Whether some handlers run alone.
     pub exclusive: bool,
-    /// How many of the others run at once.
+    /// How many of the other handlers run at once.
     pub concurrency: watch::Receiver<usize>,
     /// Whether deliveries may also wait for a circuit breaker.
     pub breaker: bool,
 }
 
 impl Pace {
-    /// The most deliveries that are all handled within the broker's time. Further attempts in place are not counted: they
-    /// rarely take the whole time, and a broker that takes the channel costs a redelivery.
+    /// The most deliveries that are all handled within the broker's time. Further attempts in place are not counted: they rarely
+    /// take the whole time, and a channel that the broker closes costs only a redelivery.
     #[must_use]
     pub fn most_prefetch(&self, consumer_timeout: Duration) -> u16 {
         let at_once = if self.exclusive { 1 } else { (*self.concurrency.borrow()).max(1) };
@@ -58,13 +58,13 @@ impl Pace {
         most.clamp(1.0, f64::from(u16::MAX)) as u16
     }
 
-    /// Whether a delivery that came so long before the end of a breaker's pause is to go back instead of waiting for it.
+    /// Whether a delivery that came this long before the end of a breaker's pause goes back instead of waiting for it.
     pub(super) fn is_too_long(wait: Duration, consumer_timeout: Duration) -> bool {
         wait >= consumer_timeout - consumer_timeout / BREAKER_SHARE
     }
 }
 
-/// The part of the broker's time that is left for handling, where deliveries may wait for a circuit breaker.
+/// Divides the broker's time where deliveries may wait for a circuit breaker. The quotient is left for handling.
 const BREAKER_SHARE: u32 = 2;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a lane knows, in four values: its deliveries, the answers on their way, its channel, its suspect.
+//! The state of a lane in four parts: its deliveries, the answers being sent, its channel, its suspect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,46 +20,46 @@ pub(super) struct Deliveries {
     /// By their numbers.
     pub(super) held: HashMap<u64, HeldDelivery>,
     pub(super) next_number: u64,
-    /// The first delivery of the present epoch; the channels of those before it have closed.
+    /// The number of the first delivery of the present epoch. The channels of earlier deliveries have closed.
     pub(super) epoch_began: u64,
-    /// How many of those are still held, because their handlers run.
+    /// How many deliveries of earlier epochs are still held, because their handlers run.
     pub(super) stale: usize,
-    /// What came while there was no permit: not more than the prefetch.
+    /// Deliveries that came while no permit was free: at most the prefetch.
     pub(super) buffer: VecDeque<Delivery>,
-    /// Since when something waits there.
+    /// Since when the buffer is not empty. Only a lane with a circuit breaker keeps this time.
     pub(super) buffered_since: Option<Instant>,
-    /// What enters the mailbox next, in one go.
+    /// Deliveries that enter the mailbox next, together.
     pub(super) arrivals: Vec<Arrival>,
-    /// What goes back to its place as the channel closes.
+    /// Receipts that are dropped when the channel closes, so that their messages return to their places.
     pub(super) parked: Vec<Receipt>,
-    /// What is given back goes back in one go, as the channel closes.
+    /// Whether receipts are parked instead of given back one by one.
     pub(super) keeps_places: bool,
-    /// Whether something was put there although nobody leaves: the channel is to be opened again.
+    /// Whether `release` has parked a receipt: the lane leaves, and its channel is opened again.
     pub(super) returns: bool,
-    /// What was acknowledged last on the present channel.
+    /// The messages acknowledged last on the present channel.
     pub(super) acknowledged: VecDeque<Arc<Envelope>>,
 }
 
-/// Answers that leave on the lane's channel.
+/// Answers that are sent on the lane's channel.
 #[derive(Default)]
 pub(super) struct Answers {
-    /// Deliveries whose answers are on their way, the oldest first, and until when that is waited for.
+    /// Deliveries whose answers are being sent, the oldest first, and how long to wait for that.
     pub(super) answering: VecDeque<(Instant, u64)>,
-    /// The queries that were answered for a second time, the newest last. A third answer would cost a connection once more.
+    /// The queries that were answered a second time, the newest last. A third answer would cost a connection once more.
     pub(super) answered_twice: VecDeque<MessageId>,
 }
 
 /// The channel of the present epoch.
 pub(super) struct ChannelState {
-    /// What its tickets see of it.
+    /// What its tickets see of the channel.
     pub(super) epoch: Arc<Epoch>,
     /// Whether there is a consumer, whose permits are counted.
     pub(super) open: bool,
-    /// The most deliveries held on it.
+    /// The most deliveries held on the channel.
     pub(super) prefetch: u16,
-    /// The queue's name; an instance's has another one in each epoch.
+    /// The queue's name in this epoch; an instance's queue has a new name in each.
     pub(super) queue_in_epoch: String,
-    /// The channel, if it has acknowledgements to send.
+    /// The channel, if it has acknowledgements to flush.
     pub(super) unflushed: Option<Arc<dyn DeliveryChannel>>,
 }
 
@@ -73,10 +73,10 @@ impl ChannelState {
 /// A message that may end its process.
 #[derive(Default)]
 pub(super) struct Suspect {
-    /// The one that is held, if one is: nothing else is handed over meanwhile.
+    /// The suspect that is held. Nothing else is handed over meanwhile.
     pub(super) alone: Option<u64>,
-    /// The one that waits to be cleared.
+    /// The suspect that waits to be cleared.
     pub(super) clearing: Option<Clearing>,
-    /// Notes that are being removed.
+    /// Tasks that remove notes.
     pub(super) removals: Vec<JoinHandle<()>>,
 }

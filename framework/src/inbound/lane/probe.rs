@@ -1,4 +1,4 @@
-//! Whether a queue stalls: it has messages, the consumer has room, and nothing comes. Connected and consuming proves nothing.
+//! Whether a queue stalls: it has messages, the consumer has room, and nothing comes. A connected consumer may still get nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::broker::{Broker, QueueState};
 use crate::inbound::lane::event::{Event, Found};
 
-/// How soon a queue that seems to stall is looked at again: a message may be on its way that was counted as ready.
+/// How soon a queue that seems to stall is inspected again: a message counted as ready may be on its way.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// Looks at a queue while nothing is delivered.
+/// Inspects a queue while nothing is delivered.
 pub(in crate::inbound) struct Probe {
     stall_after: Duration,
     /// Since when there has been room and nothing came.
@@ -23,9 +23,9 @@ pub(in crate::inbound) struct Probe {
     suspected: bool,
 }
 
-/// What a probe waited for.
+/// What ended a probe's wait.
 enum Looked {
-    /// It is time to look.
+    /// It is time to inspect the queue.
     Due,
     Found(Found),
 }
@@ -40,7 +40,7 @@ impl Probe {
         (self.idle_since, self.suspected) = (None, false);
     }
 
-    /// Says whether there is room.
+    /// Sets whether there is room for a delivery.
     pub(in crate::inbound) fn watch(&mut self, room: bool) {
         if !room {
             self.delivered();
@@ -49,7 +49,7 @@ impl Probe {
         }
     }
 
-    /// Waits for the next look, or for what it finds.
+    /// Waits for the time of the next look, or for its result.
     pub(super) async fn next(&mut self) -> Event {
         match self.look().await {
             Looked::Due => Event::Probe,
@@ -71,7 +71,7 @@ impl Probe {
         }
     }
 
-    /// Waits until the queue stalls; why the consumer is to be opened again. Cancel safe.
+    /// Waits until the queue stalls. Returns why the consumer must be opened again. Cancel safe.
     pub(in crate::inbound) async fn stalled(&mut self, broker: &Arc<dyn Broker>, queue: &str) -> &'static str {
         loop {
             match self.look().await {
@@ -92,7 +92,7 @@ impl Probe {
         self.idle_since.is_some_and(|since| since.elapsed() >= self.stall_after)
     }
 
-    /// Looks at the queue, if nothing has come for long enough.
+    /// Inspects the queue, if nothing has come for long enough.
     pub(super) fn ask(&mut self, look: impl FnOnce() -> BoxFuture<'static, Found>) {
         self.next = Instant::now() + self.stall_after / 2;
         if self.is_idle() {
@@ -100,7 +100,7 @@ impl Probe {
         }
     }
 
-    /// Why the consumer is to be opened again, if two looks in a row say so.
+    /// Why the consumer must be opened again, if two looks in a row say so.
     pub(super) fn judge(&mut self, found: &Found, ordered: bool) -> Option<&'static str> {
         let stall = self.seems(found, ordered);
         let seemed = std::mem::replace(&mut self.suspected, stall.is_some());
@@ -113,11 +113,11 @@ impl Probe {
     fn seems(&self, found: &Found, ordered: bool) -> Option<&'static str> {
         match found {
             _ if !self.is_idle() => None,
-            // The connection tells by itself when it is gone.
+            // The connection reports its own loss.
             Err(_) => None,
             Ok(None) => Some("its queue is gone"),
             Ok(Some(QueueState { consumers: 0, .. })) => Some("the broker knows of no consumer"),
-            // Another one may be the active one.
+            // Another consumer may be the active one.
             Ok(Some(QueueState { consumers, .. })) if ordered && *consumers > 1 => None,
             Ok(Some(QueueState { ready: 0, .. })) => None,
             Ok(Some(_)) => Some("messages are ready, and none is delivered"),
@@ -134,7 +134,7 @@ mod tests {
         Ok(Some(QueueState { ready, consumers }))
     }
 
-    /// What two looks say that find the same.
+    /// The result of two looks that find the same.
     fn twice(probe: &mut Probe, found: &Found, ordered: bool) -> Option<&'static str> {
         assert_eq!(probe.judge(found, ordered), None, "one look is not enough");
         let stall = probe.judge(found, ordered);

@@ -25,16 +25,16 @@ const PREFETCH: u16 = 4;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A channel begins, if there is none.
+    /// A channel begins, if none is open.
     Begin,
-    /// The broker delivers this number at once, as far as there are permits.
+    /// The broker delivers this many messages together, as far as there are permits.
     Deliver(usize),
-    /// A handler ends: well, with a failure of ours, or by being dropped.
+    /// A handler ends: well, with an infrastructure failure, or by being dropped.
     Finish {
         held: usize,
         how: u8,
     },
-    /// An answer has left, or will not.
+    /// An answer was sent, or will not be.
     Answered(bool),
     /// The channel is lost.
     End,
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A mailbox whose owner does what the test says.
+/// A mailbox that only collects: the test decides what happens to its deliveries.
 struct Mailbox(Arc<Mutex<Vec<Deliver>>>);
 
 impl Actor for Mailbox {
@@ -137,7 +137,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
     }
 }
 
-/// What the usual policy says of an outcome of the first attempt.
+/// What the default policy makes of an outcome of the first attempt.
 pub(super) fn handled(outcome: Outcome, asked: Asked) -> Handled {
     let (policy, skew) = (Policy::default(), SkewPolicy::default());
     let case = Case {
@@ -157,15 +157,15 @@ pub(super) fn handled(outcome: Outcome, asked: Asked) -> Handled {
     }
 }
 
-/// A lane, the channels it had, and the deliveries that are being handled: which channel and tag they came from.
+/// A lane, the channels it had, and the deliveries that are being handled, each with its channel and tag.
 struct Model {
     lane: LaneLoop,
-    /// Commands that nobody waits for, or queries.
+    /// Commands without a waiting caller, or queries.
     kind: Kind,
     inbox: Arc<Mutex<Vec<Deliver>>>,
     channels: Vec<Arc<Told>>,
     handled: Vec<(usize, u64, Arrival)>,
-    /// The tags of the present channel whose answers are on their way, the oldest first.
+    /// The tags of the present channel whose answers are being sent, the oldest first.
     answering: VecDeque<u64>,
     expected: Vec<Vec<u64>>,
     tags: u64,
@@ -217,7 +217,7 @@ impl Model {
         let (channel, tag, Arrival { ticket, envelope, .. }) = self.handled.remove(place);
         let asked = Asked::of(&envelope);
         assert_eq!(ticket.is_live(), self.is_live(channel), "what may begin is of the present channel");
-        // Also a query that failed is answered.
+        // A failed query is answered too.
         let ends_well = how == 0 || (how == 1 && self.kind == Kind::Query);
         match (ends_well && self.is_live(channel), self.kind) {
             (true, Kind::Query) => self.answering.push_back(tag),
@@ -246,7 +246,7 @@ impl Model {
                 let Some(tag) = self.answering.pop_front() else { return };
                 let channel = self.channels.last().unwrap();
                 let number = channel.answers.as_ref().unwrap().lock().unwrap().remove(0);
-                // One that will not leave is given back, and asked again elsewhere.
+                // A delivery whose answer will not be sent is given back, and handled again elsewhere.
                 if left {
                     self.expected[self.channels.len() - 1].push(tag);
                 }
@@ -266,7 +266,7 @@ impl Model {
         let stats = self.lane.counters.snapshot();
         let of_channel = self.handled.iter().filter(|(channel, ..)| self.is_live(*channel)).count();
         let of_channel = of_channel + self.answering.len();
-        // An answer keeps its permit until it has left, and no longer than its channel.
+        // An answer keeps its permit until it is sent, but no longer than its channel lives.
         let held = self.handled.len() + self.answering.len();
         prop_assert_eq!(self.lane.deliveries.held.len(), held);
         prop_assert_eq!(stats.in_flight, held as u64);
@@ -276,7 +276,7 @@ impl Model {
             prop_assert_eq!(self.lane.deliveries.held.len() - self.lane.deliveries.stale, of_channel);
         }
         for (channel, expected) in self.channels.iter().zip(&self.expected) {
-            // Nothing of a channel that has ended is acknowledged: neither there, nor on the next one.
+            // No delivery of an ended channel is acknowledged, neither there nor on the next channel.
             let (acked, back) = (channel.acked.lock().unwrap(), channel.given_back.lock().unwrap());
             prop_assert_eq!(&*acked, expected);
             prop_assert!(!acked.iter().any(|tag| back.contains(tag)), "settled twice");

@@ -1,4 +1,4 @@
-//! Suspects are handled alone: nothing else of their lane runs beside them, and the process notes that they began.
+//! Handles suspects alone: nothing else of their lane runs beside them, and the process notes that they begin.
 
 use tokio::sync::oneshot;
 
@@ -17,7 +17,7 @@ pub(super) struct Clearing {
     pub(super) cleared: oneshot::Receiver<Option<Cleared>>,
 }
 
-/// Whether the suspect that waits for it may be handled; for ever if none does.
+/// Waits until the suspect that is being cleared may be handled; forever if there is none.
 pub(super) async fn cleared(clearing: &mut Option<Clearing>) -> Event {
     let Some(Clearing { number, cleared }) = clearing else { return std::future::pending().await };
     let (number, cleared) = (*number, cleared.await.unwrap_or(None));
@@ -35,7 +35,7 @@ impl LaneLoop {
             && !id_of(delivery).is_some_and(|id| self.settings.running.has(&id))
     }
 
-    /// Asks whether a suspect may be handled.
+    /// Notes that a suspect begins, and asks whether it may be handled.
     pub(super) fn clear(&mut self, number: u64) {
         let Some(held) = self.deliveries.held.get(&number) else { return };
         let (tell, cleared) = oneshot::channel();
@@ -45,18 +45,18 @@ impl LaneLoop {
         self.settings.running.set_narrow(true);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
-        // It is waited for at the end as the removals are: its note is to be removed too.
+        // The end of the lane waits for this task as for the removals, because its note must be removed too.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
             let cleared = notes.begin(&name, &stopping).await;
-            // A lane that is gone gave its deliveries back: nothing begins.
+            // The lane is gone and gave its deliveries back, so nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false).await;
             }
         }));
     }
 
-    /// A suspect is handled now, unless the app stops or its channel has closed.
+    /// Sends a cleared suspect to its handler, unless the app stops or its channel has closed.
     pub(super) fn cleared(&mut self, number: u64, cleared: Option<Cleared>) {
         let Some(Cleared { run, condemned }) = cleared else { return self.release(number, Receive::GiveBack) };
         let Some(held) = self.deliveries.held.get_mut(&number) else { return self.end_alone_run(run, false, || {}) };
@@ -67,7 +67,7 @@ impl LaneLoop {
         self.arrives(number, condemned);
     }
 
-    /// What is held is settled; if it was a suspect, others may run again.
+    /// Called when a delivery is settled. If it was the suspect, others may run again.
     pub(super) fn is_through(&mut self, number: u64) {
         if self.suspect.alone == Some(number) {
             self.suspect.alone = None;
@@ -77,9 +77,9 @@ impl LaneLoop {
         }
     }
 
-    /// Removes the note of a suspect that did not end the process, and then does what is left to do.
+    /// Removes the note of a suspect that did not end the process, then calls `then`.
     pub(super) fn end_alone_run(&mut self, run: AloneRun, handled: bool, then: impl FnOnce() + 'static) {
-        // One at a time is handled.
+        // Only one suspect is handled at a time, so few removals are left.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
             run.end(handled).await;
@@ -87,7 +87,7 @@ impl LaneLoop {
         }));
     }
 
-    /// The channel is lost, and the process lives: what is handled alone is no sign of a death.
+    /// Removes the notes of held suspects when the channel is lost. The process lives, so they are no sign of a crash.
     pub(super) fn lose_alone_runs(&mut self) {
         let runs: Vec<AloneRun> = self.deliveries.held.values_mut().filter_map(|held| held.alone.take()).collect();
         for run in runs {
@@ -95,9 +95,9 @@ impl LaneLoop {
         }
     }
 
-    /// The notes of what did not come to an end here, although the process lives, are removed before it ends.
+    /// Before the process ends, removes the notes of suspects that were not handled to their end here.
     pub(super) async fn end_alone_runs(&mut self) {
-        // What is cleared from now on ends by itself.
+        // A suspect that is cleared from now on removes its note itself.
         if let Some(Clearing { mut cleared, .. }) = self.suspect.clearing.take() {
             cleared.close();
             if let Ok(Some(Cleared { run, .. })) = cleared.try_recv() {
@@ -106,19 +106,19 @@ impl LaneLoop {
         }
         self.lose_alone_runs();
         for removal in self.suspect.removals.drain(..) {
-            // One that panicked has removed nothing.
+            // A removal that panicked has removed nothing.
             let _ = removal.await;
         }
     }
 }
 
-/// The id of what is not opened yet, if its sender gave it one.
+/// The id of a delivery, if its sender gave it one.
 pub(super) fn id_of(delivery: &Delivery) -> Option<MessageId> {
     delivery.envelope.has_own_id().then(|| delivery.envelope.id.clone())
 }
 
-/// By what a message is known in all processes. Senders may use an id for several messages, and one without an id has one of
-/// this process here.
+/// The name by which all processes know a message. It includes the content, because senders may reuse an id. An id given by this
+/// process is left out.
 fn suspect_name(held: &HeldDelivery) -> String {
     let (envelope, key) = (&held.envelope, held.envelope.key.as_str());
     let id = if held.nameless.is_some() { "" } else { envelope.id.as_str() };

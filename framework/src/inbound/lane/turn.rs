@@ -12,14 +12,14 @@ use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::suspect::cleared;
 
-/// What a consumer has to say.
+/// The result of polling a consumer.
 enum Heard {
     Answered(u64, bool),
     Pulled(Option<Result<Delivery, BrokerError>>),
 }
 
-/// Whether a turn may have another step, which is taken off the task's budget: others have their turn as well, however
-/// much a lane has to do.
+/// Whether a turn may take another step. Each step uses the task's budget, so that other tasks get their turn however much a lane
+/// has to do.
 fn may_go_on() -> bool {
     let budget = tokio::task::coop::poll_proceed(&mut Context::from_waker(Waker::noop()));
     if let Poll::Ready(budget) = &budget {
@@ -28,7 +28,7 @@ fn may_go_on() -> bool {
     budget.is_ready()
 }
 
-/// Of a lane that leaves nothing more is pulled.
+/// Polls the consumer. A lane that leaves pulls nothing more.
 fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Context<'_>) -> Poll<Heard> {
     if let Poll::Ready((number, left)) = consumer.poll_answered(cx) {
         return Poll::Ready(Heard::Answered(number, left));
@@ -37,14 +37,14 @@ fn heard(consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>, cx: &mut Cont
 }
 
 impl LaneLoop {
-    /// Hands over deliveries as far as there are permits.
+    /// Hands over buffered deliveries while there are permits.
     pub(super) fn hand_over_buffered(&mut self) {
-        // Asked even if nothing has come: that is when a breaker's pause ends.
+        // Permits are checked even if the buffer is empty, because the check ends a breaker's pause.
         while self.has_permit() {
             let Some(delivery) = self.deliveries.buffer.pop_front() else { return };
             let suspect = self.is_suspect(&delivery);
             if suspect && !self.deliveries.held.is_empty() {
-                // It waits until it is alone, and keeps its place meanwhile.
+                // It waits until nothing else is held, and keeps its place meanwhile.
                 self.deliveries.buffer.push_front(delivery);
                 return;
             }
@@ -61,14 +61,14 @@ impl LaneLoop {
         if self.settings.plan.lane == Lane::Durable {
             self.settings.running.set_narrow(self.suspect.alone.is_some() || permits <= 1);
         }
-        // Those that are held from before take no permit of the new channel, but their number is limited too.
+        // Deliveries of earlier channels take no permit of the new channel, but their number is limited too.
         self.poison.is_none()
             && self.suspect.alone.is_none()
             && self.deliveries.held.len() - self.deliveries.stale < permits
             && self.deliveries.held.len() < 2 * most
     }
 
-    /// What has happened already, in the order in which it counts. Most of what a busy lane does needs nobody to be woken.
+    /// The events that are ready, most important first. A busy lane does most of its work here, without a wake-up.
     pub(super) fn at_once(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Option<Event> {
         let mut finishes = false;
         while may_go_on()
@@ -76,7 +76,7 @@ impl LaneLoop {
         {
             self.finished(finished);
             finishes = true;
-            // What it stopped at is seen to first.
+            // A poison message comes first: the lane must leave.
             if self.poison.is_some() && leaving.is_none() {
                 break;
             }
@@ -105,7 +105,7 @@ impl LaneLoop {
         self.channel.unflushed.is_some().then_some(Event::Quiet)
     }
 
-    /// Pulls what is there, as long as it can be handed over.
+    /// Pulls ready deliveries while they can be handed over.
     fn pull_at_once(&mut self, consumer: &mut Box<dyn Consumer>) -> Option<Event> {
         let mut progress = None;
         while may_go_on() {
@@ -126,7 +126,7 @@ impl LaneLoop {
         match pulled {
             Some(Ok(delivery)) => {
                 self.probe.delivered();
-                // Of a lane that pauses by itself it is to be known how long something has waited.
+                // A lane with a breaker must know how long a delivery has waited.
                 if self.settings.breaker.is_some() && self.deliveries.buffer.is_empty() {
                     self.deliveries.buffered_since = Some(Instant::now());
                 }
@@ -138,15 +138,15 @@ impl LaneLoop {
         }
     }
 
-    /// What ends the lane, or what it waits for while it ends.
+    /// The token that ends the lane. While it stops, this is the one that drops running handlers.
     pub(super) fn stop(&self, leaving: Option<Ended>) -> &CancellationToken {
         if leaving == Some(Ended::Stopped) { &self.settings.abandon } else { &self.settings.settler.stopping }
     }
 
     pub(super) async fn next_event(&mut self, consumer: &mut Box<dyn Consumer>, leaving: Option<Ended>) -> Event {
-        // A lane that always has something to do lets others have their turn.
+        // A lane that always has something to do lets other tasks have their turn.
         tokio::task::coop::consume_budget().await;
-        // What ends in this very moment makes no room for more.
+        // A permit that becomes free while the app stops takes no new delivery.
         if leaving.is_none() && !self.settings.settler.stopping.is_cancelled() {
             self.hand_over_buffered();
         }
@@ -156,7 +156,7 @@ impl LaneLoop {
             return event;
         }
         let stop = self.stop(leaving).clone();
-        // With a permit for each the broker sends no more; it is listened to all the same, for the end of the channel.
+        // With all permits taken the broker sends no more. The consumer is polled all the same, to see the channel end.
         let room =
             self.deliveries.buffer.is_empty() && self.deliveries.held.len() - self.deliveries.stale < self.permits();
         self.probe.watch(room && leaving.is_none());
@@ -173,11 +173,11 @@ impl LaneLoop {
                 Heard::Answered(number, left) => Event::Answered(number, left),
                 Heard::Pulled(pulled) => self.pulled(pulled),
             },
-            // What was woken for may have gone meanwhile.
+            // The lane never waits with unflushed acknowledgements.
             () = std::future::ready(()), if self.channel.unflushed.is_some() => Event::Quiet,
             found = self.probe.next() => found,
             () = tokio::time::sleep_until(unanswered.unwrap_or_else(Instant::now)), if unanswered.is_some() => Event::Unanswered,
-            // The breaker lets one through.
+            // The breaker's pause ends, and one delivery is let through.
             () = tokio::time::sleep_until(half_open.unwrap_or_else(Instant::now)), if half_open.is_some() => Event::Quiet,
         }
     }

@@ -1,4 +1,4 @@
-//! Deleted exchanges are found again after a panic of the task that looks for them.
+//! Deleted sources are found again after a panic of the task that looks for them.
 
 use std::sync::atomic::Ordering;
 

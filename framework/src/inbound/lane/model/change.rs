@@ -1,10 +1,10 @@
-//! What an action of one process changes, its queue and its dead letters included.
+//! What an action of one process changes, including the queue and the dead letters.
 
 use super::steps::{Attempt, Sent};
 use super::world::{Copy_, End, Receive, Stage, World, Wrong};
 
 impl World {
-    /// Writes a note, unless there are too many.
+    /// Writes a note, unless there are too many already.
     pub(super) fn begin_note(&mut self, p: usize, n: usize) {
         let message = self.processes[p].held[n].copy.index();
         let others = self.processes.iter().flat_map(|process| &process.held);
@@ -80,7 +80,7 @@ impl World {
             End::GiveBack => ends(Receive::GiveBack),
             End::DeadLetter { .. } | End::Retry => Stage::Settling(end),
         };
-        // What needs nothing else is released at once.
+        // A delivery that needs nothing published is released at once.
         if let Stage::Settled(_) = held.stage {
             self.release(p, n);
         } else if self.rules.broken == Some(Wrong::TurnEndsAtFinished) && std::mem::take(&mut held.turn) {
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// What goes back is in front, and was delivered once more.
+    /// Requeued copies go to the front of the queue, with one more delivery counted.
     fn take_back(&mut self, mut copies: Vec<Copy_>) {
         for copy in &mut copies {
             (copy.redelivered, copy.count) = (true, copy.count + 1);
@@ -172,7 +172,7 @@ impl World {
     }
 
     pub(super) fn stopped(&mut self, p: usize) {
-        // The acknowledgements are sent first.
+        // A stop sends its acknowledgements first.
         self.processes[p].unflushed.clear();
         let back = self.processes[p].unacknowledged();
         self.take_back(back.clone());

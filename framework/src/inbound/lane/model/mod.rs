@@ -1,5 +1,5 @@
-//! A small model of two lanes of one queue, each in its process, with everything that may happen to them: tests look at every
-//! state that it can reach, and random ways through it are gone on the real lane.
+//! A small model of two lanes of one queue, each in its own process, with everything that may happen to them. Tests search every
+//! state that it can reach, and take random paths through it on the real lane.
 
 mod change;
 mod process;

@@ -1,4 +1,4 @@
-//! What one process does by itself.
+//! The actions of one process that touch nothing outside it.
 
 use super::world::{Copy_, End, Held, Process, Stage};
 
@@ -25,10 +25,10 @@ impl Process {
         copy.count.saturating_sub(self.outlived[copy.index()]) >= suspected_after && !self.has(copy.message)
     }
 
-    /// A delivery runs, or waits for another one of the same message, or takes its outcome.
+    /// Runs a delivery, lets it wait for another one of the same message, or gives it the known outcome.
     pub(super) fn enter(&mut self, n: usize) {
         let Held { copy, stage, current, .. } = self.held[n];
-        // Of what was delivered while the app stops nothing enters; what waits for another one finds out by itself.
+        // While the app stops, no new delivery enters. One that waited for another one enters, and decides there.
         let stops = self.stopping && stage != Stage::Again;
         if stops || (!current && stage != (Stage::Arrived { condemned: true })) {
             return self.give_back(n);
@@ -54,7 +54,7 @@ impl Process {
         }
     }
 
-    /// It was not handled to its end.
+    /// Gives back a delivery that was not handled to its end.
     pub(super) fn give_back(&mut self, n: usize) {
         self.held[n].stage = Stage::Finished(End::GiveBack);
         if std::mem::take(&mut self.held[n].turn) {
@@ -63,7 +63,7 @@ impl Process {
         }
     }
 
-    /// Waiting deliveries ask again.
+    /// Deliveries that wait for this message enter again.
     pub(super) fn wake(&mut self, message: u8) {
         for held in self.held.iter_mut().filter(|held| held.copy.message == message) {
             if matches!(held.stage, Stage::Joined | Stage::After) {
@@ -72,7 +72,7 @@ impl Process {
         }
     }
 
-    /// It was handled and could not be settled: the redelivery does that.
+    /// A message was handled but could not be settled: its redelivery takes the outcome.
     pub(super) fn pass_on(&mut self, copy: Copy_, end: End) {
         let waits = |held: &&mut Held| held.stage == Stage::Joined && held.current && held.copy.message == copy.message;
         if let Some(next) = self.held.iter_mut().find(waits) {
@@ -84,12 +84,12 @@ impl Process {
         self.wake(copy.message);
     }
 
-    /// The channel is lost, and another one begins.
+    /// The channel is lost, and a new one begins.
     pub(super) fn lost(&mut self) {
         let held = self.held.iter().filter(|held| held.current).map(|held| held.copy.message);
         let others: Vec<_> = held.chain(self.buffer.iter().map(|copy| copy.message)).collect();
         for same in std::mem::take(&mut self.acknowledged) {
-            // Whether it, or another one that is the same, comes again cannot be told then.
+            // Then nobody can tell whether this message comes again, or another one that is the same.
             if others.contains(&same.0) {
                 continue;
             }
@@ -100,7 +100,7 @@ impl Process {
             self.outlived[copy.index()] += 1;
         }
         for held in &mut self.held {
-            // As the code does, also for those of channels before.
+            // Like the real lane, this also counts deliveries of earlier channels.
             self.outlived[held.copy.index()] += 1;
             held.current = false;
         }

@@ -1,4 +1,4 @@
-//! What holds in every state.
+//! The promises that hold in every state, and the searches that check them.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ fn what_is_done_has_sent(_: &World, _: Action, world: &World) -> Result<(), Stri
     (0..MESSAGES).find(lacks).map_or(Ok(()), |message| Err(format!("what message {message} sends never left")))
 }
 
-/// The highest attempt that is written anywhere.
+/// The highest attempt of a message anywhere.
 fn attempts(world: &World, message: usize) -> u8 {
     let held = world.processes.iter().flat_map(|process| process.held.iter().map(|held| held.copy));
     let buffered = world.processes.iter().flat_map(|process| process.buffer.iter().copied());
@@ -77,7 +77,7 @@ fn rules() -> Rules {
     }
 }
 
-/// Nobody is suspected.
+/// Nothing is suspected.
 fn calm() -> Rules {
     Rules { suspected_after: u8::MAX, fails: [true, false], ..rules() }
 }
@@ -86,7 +86,7 @@ fn killer() -> Rules {
     Rules { kills: [true, false], ..rules() }
 }
 
-/// One message, whose handler may fail, and then it is given up.
+/// One message whose handler may fail; it is then given up.
 fn one() -> Rules {
     Rules { messages: 1, attempts: 1, ..calm() }
 }
@@ -99,7 +99,7 @@ fn kept(rules: Rules) -> &'static Rules {
     Box::leak(Box::new(rules))
 }
 
-/// What is looked at: the more faults at once, the fewer messages.
+/// The searches: the more faults at once, the fewer messages.
 fn searches() -> Vec<(&'static str, Rules)> {
     let unconfirmed = Faults { unconfirmed: 1, ..faults(1, 1, 1) };
     let replayed = Faults { replays: 1, failures: 2, forgets: 1, ..faults(1, 1, 0) };
@@ -123,7 +123,7 @@ struct Searched {
     ends: Result<(), String>,
 }
 
-/// All of it, once for all tests.
+/// The results of all searches, which run once for all tests.
 static SEARCHED: LazyLock<Vec<Searched>> = LazyLock::new(|| {
     let search = |(name, rules): (&'static str, Rules)| match Space::search(kept(rules), &PROMISES) {
         Ok(space) => {
@@ -178,7 +178,7 @@ fn without_another_fault_every_message_can_come_to_its_end_from_everywhere() {
     }
 }
 
-/// What would be wrong is seen.
+/// The searches find each kind of wrong code.
 #[test]
 fn code_that_would_break_a_promise_is_found_out() {
     use Wrong::{
@@ -203,8 +203,8 @@ fn code_that_would_break_a_promise_is_found_out() {
     assert!(Space::search(never, &PROMISES).unwrap().ends().is_err());
 }
 
-/// A note tells of a process that handles a suspect, or died of it. A process that finds the note cannot tell which. So a process that
-/// lives and has lost its channel counts as one that died, as long as it handles the suspect.
+/// A note stands for a process that handles a suspect, or that died of it. A process that finds the note cannot tell which. So a
+/// living process that lost its channel counts as dead, as long as it handles the suspect.
 #[test]
 fn a_process_that_lost_its_channel_while_it_handles_a_suspect_counts_as_one_that_died() {
     let Err(found) = Space::search(kept(Rules { faults: faults(1, 0, 0), ..killer() }), &PROMISES) else {

@@ -1,4 +1,4 @@
-//! The real thing, one step at a time: a lane, the host with its handlers, and what the model says of them.
+//! The real lane and the real host with its handlers, driven one step at a time and compared with the model.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +23,12 @@ use crate::inbound::lane::{LaneLoop, LaneSettings};
 use crate::inbound::settle::Receive;
 use crate::message::{Kind, MessageId};
 
-/// So often everybody else has a turn after each step; then all that could happen has happened.
+/// How often each step yields to other tasks. After that, everything that could happen has happened.
 const TURNS: usize = 40;
 
 type Gates = Arc<Mutex<BTreeMap<String, oneshot::Sender<Attempt>>>>;
 
-/// The actor's state: its handlers wait at gates, each known by its message.
+/// The actor's state: its handlers wait at gates, one for each message.
 #[derive(Clone, Default)]
 struct Gated(Gates);
 
@@ -44,7 +44,7 @@ fn handle<'a>(state: &'a Gated, invocation: &'a mut Invocation) -> futures::futu
     })
 }
 
-/// A channel that keeps what is acknowledged until it is flushed.
+/// A channel that keeps acknowledgements until they are flushed.
 #[derive(Default)]
 struct Channel {
     closed: AtomicBool,
@@ -70,7 +70,7 @@ impl DeliveryChannel for Channel {
     }
 }
 
-/// A process: its lane, its host, and what is on its way between them, so that the test says when it arrives.
+/// A process: its lane, its host, and the messages between them, which arrive when the test says.
 pub(super) struct Real {
     lane: LaneLoop,
     host: Addr<Host<Gated>>,
@@ -79,7 +79,7 @@ pub(super) struct Real {
     stops: Stops,
     channel: Arc<Channel>,
     tags: u64,
-    /// The numbers of what the model holds, in its order.
+    /// The numbers of the deliveries that the model holds, in its order.
     numbers: Vec<u64>,
     handed_over: u64,
     arrived: BTreeMap<u64, Arrival>,
@@ -117,7 +117,7 @@ impl Real {
     }
 
     pub(super) fn enter(&mut self, n: usize) {
-        // What entered before does so again by itself.
+        // A delivery that entered before enters again by itself.
         let Some(arrival) = self.arrived.remove(&self.numbers[n]) else { return };
         self.host.do_send(Deliver { lane: Lane::Durable, arrivals: vec![arrival] });
     }
@@ -160,17 +160,17 @@ impl Real {
         self.lane.end(Ended::Stopped, Box::new(NoBroker)).await;
     }
 
-    /// What the model lets go of.
+    /// Drops a delivery that the model no longer holds.
     pub(super) fn forget(&mut self, n: usize) {
         self.numbers.remove(n);
     }
 
-    /// How often something went back on the present channel.
+    /// How many deliveries were given back on the present channel.
     pub(super) fn given_back(&self) -> usize {
         self.channel.given_back.lock().unwrap().len()
     }
 
-    /// Lets everything happen that needs nobody's word.
+    /// Lets everything happen that does not wait for the test.
     pub(super) async fn settle_down(&mut self, stopping: bool) {
         if !stopping {
             self.lane.hand_over_buffered();
@@ -192,7 +192,7 @@ impl Real {
         }
     }
 
-    /// The first difference to what the model says.
+    /// The first difference from the model.
     pub(super) fn differs(&self, process: &Process) -> Option<String> {
         let differs = |what: &str, real: String, model: String| {
             (real != model).then(|| format!("{what}: {real}, by the model {model}"))
@@ -243,7 +243,7 @@ fn stage(stage: Stage) -> String {
         Stage::Arrived { .. } => "arrived".into(),
         Stage::Finished(End::DeadLetter { .. }) => "finished DeadLetter".into(),
         Stage::Finished(end) => format!("finished {end:?}"),
-        // The broker of the test confirms at once.
+        // The test's broker confirms at once.
         Stage::Settling(_) => "settled Ack".into(),
         Stage::Settled(receive) => format!("settled {receive:?}"),
         _ => "under way".into(),

@@ -1,4 +1,4 @@
-//! Random ways through the model are gone on the real lane, with the real host behind it.
+//! Takes random paths through the model on the real lane, with the real host behind it.
 
 use std::cell::Cell;
 
@@ -6,9 +6,9 @@ use super::real::Real;
 use super::steps::{Action, Attempt, Sent};
 use super::world::{End, Faults, MESSAGES, PROCESSES, Rules, Stage, World};
 
-/// How many ways are tried.
+/// How many paths are tried.
 const WAYS: u64 = 300;
-/// The most steps of one.
+/// The most steps of one path.
 const STEPS: usize = 60;
 
 fn rules() -> Rules {
@@ -26,7 +26,7 @@ fn rules() -> Rules {
     }
 }
 
-/// What enters again does so by itself, before anything else happens.
+/// The next delivery that enters again. It does so by itself, before anything else happens.
 fn by_itself(world: &World) -> Option<Action> {
     let again = |p: usize| {
         world.processes[p].held.iter().position(|held| held.stage == Stage::Again).map(|n| Action::Enter(p, n))
@@ -55,7 +55,7 @@ async fn take(
             } else {
                 process.release(n)
             }
-            // What is to be written first is not released yet.
+            // A delivery whose dead letter must be written first is not released yet.
             let held = &before.processes[p].held[n];
             let writes = matches!(held.stage, Stage::Finished(End::DeadLetter { .. }));
             if !(writes && before.processes[p].is_live(held)) {
@@ -87,7 +87,7 @@ async fn take(
             process.closes();
         }
         Action::Start(p) => real[p] = Some(Real::start(before.rules.prefetch).await),
-        // The broker's part, and what the real lane has done with the outcome.
+        // The broker's part, or a step that the real lane has taken by itself.
         _ => {}
     }
     if let Some((p, n)) = released {
@@ -96,7 +96,7 @@ async fn take(
     Ok(())
 }
 
-/// Goes one way; what differs, and the steps to it.
+/// Takes one path. The error is the first difference, with the steps to it.
 async fn go(rules: &'static Rules, mut choose: impl FnMut(&World) -> Option<Action>) -> Result<(), String> {
     let mut world = World::begin(rules);
     let mut real: [Option<Real>; PROCESSES] =

@@ -1,4 +1,4 @@
-//! Looks at everything that can happen, the shortest ways first.
+//! Searches everything that can happen, the shortest paths first.
 
 use std::collections::VecDeque;
 
@@ -7,35 +7,35 @@ use foldhash::{HashMap, HashMapExt};
 use super::steps::Action;
 use super::world::{Rules, World};
 
-/// More states than this are too many for a test.
+/// A search with more states takes too long for a test.
 const MOST_STATES: usize = 600_000;
 
-/// What must hold after each step.
+/// A condition that must hold after each step.
 pub(super) type Promise = fn(before: &World, action: Action, after: &World) -> Result<(), String>;
 
-/// A promise that does not hold: its place among them, what is wrong, and the shortest way there.
+/// A promise that does not hold: its index, what is wrong, and the shortest path there.
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) promise: usize,
     pub(super) what: String,
 }
 
-/// Everything that can happen.
+/// Every state that can be reached.
 pub(super) struct Space {
     rules: &'static Rules,
-    /// Whence each state was reached first, and by which of the actions there.
+    /// The state from which each state was first reached, and the index of the action there.
     came_from: Vec<(u32, u8)>,
-    /// Steps that are no fault, from one state to another.
+    /// Steps that are no fault, as pairs of the state reached and the state before.
     steps: Vec<(u32, u32)>,
-    /// The states in which all has come to its end.
+    /// The states in which every message has come to its end.
     over: Vec<u32>,
 }
 
 impl Space {
-    /// Looks at every state once.
+    /// Visits every state once.
     ///
     /// # Errors
-    /// What does not hold, and the shortest way there.
+    /// The first promise that does not hold, and the shortest path there.
     pub(super) fn search(rules: &'static Rules, promises: &[Promise]) -> Result<Self, Broken> {
         let first = World::begin(rules);
         let mut known = HashMap::new();
@@ -73,10 +73,10 @@ impl Space {
         self.came_from.len()
     }
 
-    /// Whether all can come to its end from everywhere, without another fault.
+    /// Checks that from every state all messages can come to their end without another fault.
     ///
     /// # Errors
-    /// The shortest way to where it cannot.
+    /// The shortest path to a state from which they cannot.
     pub(super) fn ends(&self) -> Result<(), String> {
         let mut steps = self.steps.clone();
         steps.sort_unstable();
@@ -95,7 +95,7 @@ impl Space {
         }
     }
 
-    /// The actions that lead to a state.
+    /// The actions that lead to a state, one per line.
     fn way(&self, to: u32) -> String {
         let (mut places, mut at) = (Vec::new(), to);
         while at != 0 {

@@ -1,4 +1,4 @@
-//! What may happen, and what it changes. The actions are named after the functions that do it.
+//! The actions that may happen, and what they change. Each is named after the function that does it.
 
 use super::world::{Copy_, MESSAGES, PROCESSES, Process, Stage, World, Wrong};
 
@@ -7,33 +7,33 @@ use super::world::{Copy_, MESSAGES, PROCESSES, Process, Stage, World, Wrong};
 pub(super) enum Attempt {
     Ok,
     Fails,
-    /// It ends the process.
+    /// The handler ends the process.
     Kills,
 }
 
-/// What becomes of what was sent.
+/// What became of a message that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     Taken,
     Refused,
-    /// It arrived, and the sender does not know.
+    /// It arrived, but the sender does not know.
     Unknown,
 }
 
-/// The numbers are those of a process, and of what it holds.
+/// The first number is a process, the second the place of a delivery that it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// `LaneLoop::pulled`, and `hand_over_buffered` after it.
     Pulled(usize),
-    /// `Notes::begin` has written its note.
+    /// `Notes::begin` has written the note.
     Begin(usize, usize),
     /// `LaneLoop::cleared`.
     Cleared(usize, usize),
-    /// `Core::admit` and `Core::enter`; what may run begins.
+    /// `Core::admit` and `Core::enter`; a delivery that may run begins.
     Enter(usize, usize),
     /// `Core::attempt` and the verdict.
     Attempt(usize, usize, Attempt),
-    /// `Core::send`, and `Outlet::until_taken` if it is not.
+    /// `Core::send`, and `Outlet::until_taken` if the message is not taken.
     Send(usize, usize, Sent),
     /// `LaneLoop::finished`.
     Finished(usize, usize),
@@ -47,25 +47,25 @@ pub(super) enum Action {
     Flush(usize),
     /// `Unsettled::forget_old`.
     ForgetOld(usize),
-    /// The broker closes a channel and takes back what it had.
+    /// The broker closes a channel and requeues its unacknowledged messages.
     Closes(usize),
     /// `LaneLoop::end(Lost)`, and `begin` on a new channel.
     Lost(usize),
     /// The app begins to stop.
     Stop(usize),
-    /// `LaneLoop::end(Stopped)`, when nothing is held or what runs is dropped.
+    /// `LaneLoop::end(Stopped)`, when nothing is held or running handlers are dropped.
     Stopped(usize),
     Kill(usize),
-    /// A new process in the place of one that ended.
+    /// A new process replaces one that ended.
     Start(usize),
-    /// A sender sends a message for a second time.
+    /// A sender sends a message a second time.
     Publish(u8),
-    /// Somebody sends a dead letter back.
+    /// An operator sends a dead letter back.
     Replay(u8),
 }
 
 impl Action {
-    /// Whether it is something that need not happen.
+    /// Whether the action is a fault, which need not happen.
     pub(super) fn is_fault(self) -> bool {
         use Action::{Closes, ForgetOld, Kill, Publish, Replay, Send, Settle, Stop};
         match self {
@@ -217,7 +217,7 @@ impl World {
                 world.queue.push(Copy_::of(message, 1, life));
             }
         }
-        // As at the begin of every turn of a lane.
+        // As every turn of a lane begins.
         let rules = world.rules;
         world
             .processes
@@ -227,7 +227,7 @@ impl World {
         world
     }
 
-    /// What cannot come again need not be remembered: it would only make more states of what is the same.
+    /// Forgets what cannot come again. Remembering it would only multiply equivalent states.
     fn forget_what_does_not_matter(&mut self) {
         let left = self.left;
         for message in 0..MESSAGES {

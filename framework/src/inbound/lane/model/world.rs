@@ -1,4 +1,4 @@
-//! What there is: the queue, the dead letters, the notes of suspects, and two processes with one lane each.
+//! The world of the model: the queue, the dead letters, the notes about suspects, and two processes with one lane each.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,10 +7,10 @@ use foldhash::fast::FixedState;
 pub(super) const PROCESSES: usize = 2;
 pub(super) const MESSAGES: usize = 2;
 
-/// What one search is about. All numbers are small, so that everything that can happen is looked at.
+/// The setup of one search. All numbers are small, so that everything that can happen is visited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// How many messages there are in the beginning.
+    /// How many messages there are at the beginning.
     pub(super) messages: u8,
     /// Which messages end the process that handles them.
     pub(super) kills: [bool; MESSAGES],
@@ -18,60 +18,60 @@ pub(super) struct Rules {
     pub(super) fails: [bool; MESSAGES],
     /// Which handlers send a message.
     pub(super) sends: [bool; MESSAGES],
-    /// The attempts before a message is given up; each but the first is written for later.
+    /// The attempts before a message is given up. Each but the first is a message of its own in the queue.
     pub(super) attempts: u8,
     pub(super) prefetch: usize,
     pub(super) suspected_after: u8,
     pub(super) condemned_after: u8,
     pub(super) faults: Faults,
-    /// A fault of the code that the search is to find.
+    /// A fault in the code that the search must find.
     pub(super) broken: Option<Wrong>,
 }
 
-/// How often what may happen from outside still happens.
+/// How often each fault from outside may still happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Faults {
-    /// Channels that close alone.
+    /// Channels that close while their process lives.
     pub(super) losses: u8,
     pub(super) stops: u8,
     pub(super) kills: u8,
-    /// Messages that are not taken, or whose confirm is missing.
+    /// Messages that are refused, or whose confirm is missing.
     pub(super) unconfirmed: u8,
     /// Messages that are sent a second time with the same id.
     pub(super) duplicates: u8,
-    /// Dead letters that somebody sends back.
+    /// Dead letters that an operator sends back.
     pub(super) replays: u8,
     /// Handlers that fail.
     pub(super) failures: u8,
-    /// Outcomes that are remembered for too long.
+    /// Losses of remembered outcomes, because they became too old.
     pub(super) forgets: u8,
 }
 
-/// Code that would be wrong.
+/// Kinds of wrong code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// The right to handle ends when the handler does, and not when the delivery is settled.
+    /// The right to handle ends with the handler, not when the delivery is settled.
     TurnEndsAtFinished,
     /// The original is acknowledged although nobody knows whether its dead letter arrived.
     AcknowledgesUnconfirmed,
-    /// A stop keeps the note of the suspect that it found.
+    /// A stop keeps the note of a held suspect.
     StopKeepsNote,
-    /// What is given back by a stop is put off for another attempt.
+    /// A message that a stop gives back counts one more attempt.
     StopCountsAsAttempt,
-    /// A suspect that waits is never cleared.
+    /// A waiting suspect is never cleared.
     NeverClears,
-    /// What was replayed takes the outcome of the life before.
+    /// A replayed message takes the outcome of the life before.
     ReplayIsTheSame,
-    /// The broker's count of deliveries condemns.
+    /// The broker's delivery count condemns.
     CountCondemns,
 }
 
-/// A message as it lies in the queue.
+/// A message in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Copy_ {
     pub(super) message: u8,
     pub(super) attempt: u8,
-    /// How often somebody replayed it.
+    /// How often an operator replayed it.
     pub(super) life: u8,
     pub(super) redelivered: bool,
     pub(super) count: u8,
@@ -87,7 +87,7 @@ impl Copy_ {
         self.message.into()
     }
 
-    /// By what a process knows it again.
+    /// How a process recognises it.
     pub(super) fn same(self) -> (u8, u8, u8) {
         (self.message, self.attempt, self.life)
     }
@@ -107,12 +107,12 @@ pub(super) enum Receive {
     GiveBack,
 }
 
-/// How far a delivery is on its way through its process.
+/// How far a delivery has come in its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Stage {
     /// A suspect whose note is not written yet.
     Clearing,
-    /// The note is written, and the lane does not know yet.
+    /// The note is written, but the lane does not know yet.
     Noted {
         condemned: bool,
     },
@@ -120,21 +120,21 @@ pub(super) enum Stage {
     Arrived {
         condemned: bool,
     },
-    /// What it waited for did not take place, or is settled.
+    /// The delivery it waited for was not handled, or is settled.
     Again,
     Joined,
     After,
     /// The handler runs.
     Attempt,
-    /// The handler has succeeded, and what it sent is on its way.
+    /// The handler has succeeded, and its message is being sent.
     Sending,
     /// The outcome is on its way to the lane.
     Finished(End),
     /// Its dead letter, or its next attempt, is being written.
     Settling(End),
-    /// That it was handled alone is being forgotten.
+    /// Its note is being removed, because it was handled alone.
     EndingAlone(Receive),
-    /// What is left to do is on its way to the lane.
+    /// How to use the receipt is on its way to the lane.
     Settled(Receive),
 }
 
@@ -146,16 +146,16 @@ pub(super) struct Held {
     pub(super) current: bool,
     /// Whether it has the right to handle its message.
     pub(super) turn: bool,
-    /// How it was handled, if it was.
+    /// The outcome of its handling, if it has one.
     pub(super) handled: Option<End>,
     /// Whether it is handled alone.
     pub(super) suspect: bool,
-    /// Whether there is a note of it.
+    /// Whether it has a note.
     pub(super) note: bool,
 }
 
 impl Held {
-    /// Whether a run of it has begun and is not settled.
+    /// Whether its run has begun and is not settled.
     pub(super) fn runs(&self) -> bool {
         match self.stage {
             Stage::Attempt | Stage::Sending | Stage::Settling(_) => true,
@@ -169,15 +169,15 @@ impl Held {
 pub(super) struct Process {
     pub(super) up: bool,
     pub(super) stopping: bool,
-    /// Its channel has closed, and the lane does not know yet.
+    /// Its channel has closed, but the lane does not know yet.
     pub(super) closed: bool,
     pub(super) buffer: Vec<Copy_>,
     pub(super) held: Vec<Held>,
-    /// What is acknowledged, and the broker does not know yet.
+    /// Acknowledgements that the broker does not know yet.
     pub(super) unflushed: Vec<Copy_>,
-    /// What was acknowledged last on this channel.
+    /// The messages acknowledged last on this channel.
     pub(super) acknowledged: Vec<(u8, u8, u8)>,
-    /// What ended and could not be settled.
+    /// Outcomes of messages that could not be settled.
     pub(super) unsettled: Vec<((u8, u8, u8), End)>,
     pub(super) outlived: [u8; MESSAGES],
 }
@@ -200,7 +200,7 @@ impl Process {
         self.held.iter().any(|held| held.turn && held.copy.message == message)
     }
 
-    /// What the broker takes back if the channel closes now, in the order in which it came.
+    /// The messages that the broker requeues if the channel closes now, in the order in which they came.
     pub(super) fn unacknowledged(&self) -> Vec<Copy_> {
         if self.closed || !self.up {
             return Vec::new();
@@ -216,19 +216,19 @@ pub(super) struct World {
     pub(super) queue: Vec<Copy_>,
     /// How many dead letters there are of each message.
     pub(super) dead: [u8; MESSAGES],
-    /// Whether one of them says that it ended its process.
+    /// Whether a dead letter of it says that it ended its process.
     pub(super) condemned: [bool; MESSAGES],
     /// Notes of suspects whose processes died.
     pub(super) notes: [u8; MESSAGES],
-    /// Notes of suspects whose processes stopped in order: there should be none.
+    /// Notes of suspects whose processes stopped in order: there must be none.
     pub(super) left_by_stops: [u8; MESSAGES],
     pub(super) processes: [Process; PROCESSES],
     pub(super) left: Faults,
-    /// Whether a handler has succeeded, and what it sent was taken.
+    /// Whether its handler has succeeded, and the message it sends was taken.
     pub(super) done: [bool; MESSAGES],
-    /// Whether what its handler sends has arrived.
+    /// Whether the message that its handler sends has arrived.
     pub(super) sent: [bool; MESSAGES],
-    /// The processes that died while they handled it alone, or seemed to: their channel was lost and they live.
+    /// The number of processes that died while they handled it alone.
     pub(super) deaths: [u8; MESSAGES],
 }
 
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// The same for worlds that differ only in which process is which.
+    /// A hash that is the same for worlds that differ only in which process is which.
     pub(super) fn fingerprint(&self) -> u64 {
         let [first, second] = &self.processes;
         let processes = if first <= second { [first, second] } else { [second, first] };
@@ -265,7 +265,7 @@ impl World {
         self.queue.iter().any(of) || self.processes.iter().any(|process| process.unacknowledged().iter().any(of))
     }
 
-    /// Whether everything has come to its end.
+    /// Whether every message has come to its end.
     pub(super) fn is_over(&self) -> bool {
         let idle =
             |process: &Process| process.buffer.is_empty() && process.held.is_empty() && process.unflushed.is_empty();
