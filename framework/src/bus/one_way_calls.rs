@@ -1,14 +1,14 @@
-//! The calls that send one way. `Bus` and `Context` have the same ones: their names, their shape and their text are written here.
+//! The one-way calls that `Bus` and `Context` share. A macro writes their names, signatures and documentation.
 
 use crate::bus::Options;
 
-/// No options but the defaults.
+/// Leaves the options at their defaults.
 pub(crate) fn defaults(options: Options) -> Options {
     options
 }
 
-/// Writes the calls into the `impl` block of a type, whose name is given and whose methods `typed` and `by_key` send. `$found` says
-/// when somebody hears that nobody takes the message.
+/// Writes the calls into the `impl` block of the type `$This`, whose methods `typed` and `by_key` send. `$found` ends the
+/// sentence that tells when the caller learns that no service takes the message.
 macro_rules! one_way_calls {
     ($This:literal, $found:literal $(, $async:tt $await:tt)?) => {
         /// Sends a command to its owner.
@@ -31,7 +31,7 @@ macro_rules! one_way_calls {
             self.typed(command, options)$(.$await)?
         }
 
-        /// Publishes an event to its subscribers, however many there are.
+        /// Publishes an event to all its subscribers; there may be none.
         ///
         /// # Errors
         /// [`SendError`]; `NotOwner` when this service does not own the event's domain.
