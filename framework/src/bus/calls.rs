@@ -1,4 +1,4 @@
-//! `Bus`: sending from outside of handlers.
+//! `Bus` sends messages from outside handlers.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::bus::{Identity, Options, Origin, Outgoing, Outlet, Payload, RequestEr
 use crate::codec;
 use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, ReplyTo, Request};
 
-/// Sends messages, from any thread. A call completes when the broker has accepted the message; it fails with a
-/// typed error within its time-out (default 30 s).
+/// Sends messages, from any thread. A call completes when the broker has accepted the message. It fails with a typed error within
+/// its timeout (default 30 s).
 ///
 /// Every call has a twin that ends in `_with` and takes [`Options`]:
 /// `bus.publish_with(&event, |o| o.header("tenant", "acme"))`.
 ///
-/// Dropping the future of a call, or [`Options::cancellation`], stops waiting: a message that was not put on a channel to the
-/// broker by then never leaves, and none is sent again.
+/// Dropping a call's future, or [`Options::cancellation`], stops waiting. A message that is not yet on a channel to the broker
+/// never leaves, and none is sent again.
 #[derive(Clone)]
 pub struct Bus {
     pub(crate) outlet: Arc<Outlet>,
@@ -107,7 +107,7 @@ impl Bus {
         self.decode(self.await_reply(outgoing, None).await?)
     }
 
-    /// Sends a request of either kind by its key: a query if a service has such a query, else a command.
+    /// Sends a request by its key: as a query if a service handles such a query, else as a command.
     ///
     /// # Errors
     /// As [`Bus::request`].
@@ -128,7 +128,8 @@ impl Bus {
         self.decode(self.request_raw(key, payload, options, None).await?)
     }
 
-    /// Sends any envelope: one way, or, if its `reply_to` is [`ReplyTo::Caller`], waiting for the reply.
+    /// Sends any envelope. If its `reply_to` is [`ReplyTo::Caller`], the call waits for the reply; otherwise the message goes one
+    /// way.
     ///
     /// # Errors
     /// [`RequestError`]; `WrongKind` when a reply is asked for something that cannot be answered.
@@ -136,8 +137,8 @@ impl Bus {
         self.dispatch_with(envelope, defaults).await
     }
 
-    /// [`Bus::dispatch`] with options. Only time-out, cancellation, skipping the sender and `as_owner` count here;
-    /// all else is in the envelope.
+    /// [`Bus::dispatch`] with options. Only timeout, cancellation, skipping the sender and `as_owner` apply here; the envelope
+    /// carries the rest.
     ///
     /// # Errors
     /// As [`Bus::dispatch`].
@@ -156,7 +157,7 @@ impl Bus {
         Ok(None)
     }
 
-    /// Listens to copies of messages on their way: a wire tap. Nothing is taken from anybody.
+    /// Opens a wire tap, which receives copies of messages. Their receivers still get them.
     ///
     /// # Errors
     /// When the broker cannot be reached.
@@ -172,18 +173,18 @@ impl Bus {
         origin: Option<(&Origin, u32)>,
     ) -> Result<Envelope, RequestError> {
         let mut options = options(Options::default());
-        // One recipient is the service that is asked by name; more than one is refused further on.
+        // A single recipient becomes the target service. `as_request` refuses more than one.
         let service = if options.recipients.len() == 1 { options.recipients.pop() } else { None };
         let compose = |kind| {
             let address = Address { kind, key, service: service.as_deref() };
             self.identity.keyed(&address, payload.clone(), options.clone(), self.request_timeout())
         };
         let query = compose(Kind::Query)?;
-        // Both together have the time of one.
+        // The query and the command share one timeout.
         let deadline = Instant::now() + query.timeout;
         let query = self.await_reply_until(query, origin, deadline).await;
         match query {
-            // No service has such a query; a command of that key is the other thing that answers.
+            // No service handles such a query, so try the command of this key.
             Err(RequestError::Send(SendError::Unroutable { .. })) => {
                 self.await_reply_until(compose(Kind::Command)?, origin, deadline).await
             }

@@ -1,4 +1,4 @@
-//! From what the caller says to an envelope: encode, check, apply options. Nothing is sent here.
+//! Builds an envelope from a call: encodes the payload, checks it, applies the options. Nothing is sent here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::bus::{Options, Payload, SendError};
 use crate::codec::{self, Limits};
 use crate::message::{Contract, Envelope, Headers, Key, Kind, MediaType, Name, Problem, ReplyTo, Status};
 
-/// The longest time-out; more would overflow the clock.
+/// The longest timeout; a longer one would overflow the clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// The most recipients of one message.
 const MAX_RECIPIENTS: usize = 64;
@@ -20,7 +20,7 @@ const MAX_RECIPIENTS: usize = 64;
 /// Looks at every message before it is sent and may change or refuse it.
 pub type SendHook = Arc<dyn Fn(&mut Envelope) -> Result<(), Problem> + Send + Sync>;
 
-/// Who sends, and how it wants to be seen.
+/// A sender: its service and instance, what it may publish, and how it encodes.
 #[derive(Clone)]
 pub struct Identity {
     /// The service.
@@ -31,7 +31,7 @@ pub struct Identity {
     pub domains: Arc<[String]>,
     /// The namespace.
     pub names: Names,
-    /// The encoding of typed messages that ask for none.
+    /// The encoding of typed messages if neither call nor contract names one.
     pub media_type: MediaType,
     /// Limits on payloads.
     pub limits: Limits,
@@ -61,21 +61,21 @@ impl Identity {
     }
 }
 
-/// A message about to be sent: its envelope, not stamped yet, and what only the sender needs to know.
+/// A message about to be sent: its envelope, not stamped yet, and the options that only the sender needs.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// The envelope, in a box: it is large, and passes through many hands before it leaves.
+    /// The envelope, boxed: it is large and is moved often before it leaves.
     pub envelope: Box<Envelope>,
     pub(crate) timeout: Duration,
     pub(crate) cancellation: Option<CancellationToken>,
     pub(crate) as_owner: bool,
     pub(crate) skip_sender: bool,
     pub(crate) explicit_id: bool,
-    /// Whether the call, and not only the contract, says that it is fired.
+    /// Whether the call itself asks to fire it, not only its contract.
     pub(crate) explicit_fire: bool,
 }
 
-/// What a call names: kind, key and perhaps a service.
+/// The address of a call: kind, key and perhaps a service.
 pub(crate) struct Address<'a> {
     pub kind: Kind,
     pub key: &'a str,
@@ -158,7 +158,7 @@ impl Identity {
         Ok(())
     }
 
-    /// No delay at all is none; a longer one than the broker can keep is refused.
+    /// A zero delay becomes `None`. A delay longer than the broker can keep is refused.
     fn checked_delay(&self, delay: Option<Duration>) -> Result<Option<Duration>, SendError> {
         let Some(delay) = delay.filter(|delay| !delay.is_zero()) else { return Ok(None) };
         let refused = |reason| Err(SendError::Option { option: "delay", reason });
@@ -173,7 +173,7 @@ impl Identity {
     }
 }
 
-/// Headers that only Postrider writes, and those by which RabbitMQ would send copies past our routing
+/// Refuses headers that only Postrider writes, and those that make RabbitMQ send copies outside our routing
 /// (<https://www.rabbitmq.com/docs/sender-selected>).
 fn check_headers(headers: &Headers) -> Result<(), SendError> {
     let refused = |reason: String| Err(SendError::Option { option: "header", reason });
@@ -200,7 +200,7 @@ fn check_recipients(count: usize) -> Result<(), SendError> {
     Err(SendError::Option { option: "recipients", reason })
 }
 
-/// One that is longer than the broker takes would cost the channel.
+/// The broker closes the channel over an expiration longer than it accepts.
 fn checked_expiration(expiration: Option<Duration>) -> Result<Option<Duration>, SendError> {
     if let Some(long) = expiration.filter(|expiration| *expiration > MAX_EXPIRATION) {
         let reason = format!("{long:?} is too long; a message expires after 49 days at most, or never");
@@ -209,7 +209,7 @@ fn checked_expiration(expiration: Option<Duration>) -> Result<Option<Duration>, 
     Ok(expiration)
 }
 
-/// Makes a request of an outgoing message.
+/// Turns an outgoing message into a request.
 pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     let envelope = &mut outgoing.envelope;
     if !matches!(envelope.kind, Kind::Command | Kind::Query) {
@@ -232,7 +232,7 @@ pub(crate) fn as_request(outgoing: &mut Outgoing) -> Result<(), SendError> {
     envelope.fire = false;
     envelope.reply_to = Some(ReplyTo::Caller);
     if envelope.kind == Kind::Query {
-        // Nobody wants the answer to a query after its caller has given up; a command is still to be done.
+        // A query expires when its caller stops waiting. A command must still be done.
         envelope.timeout = Some(outgoing.timeout);
         let patience = outgoing.timeout.min(MAX_EXPIRATION);
         envelope.expiration = Some(envelope.expiration.map_or(patience, |given| given.min(patience)));
@@ -263,7 +263,7 @@ impl Identity {
 }
 
 impl Identity {
-    /// An envelope that the caller made, with the options that are not part of it.
+    /// Checks an envelope that the caller built, and adds the options that it does not carry.
     pub(crate) fn checked(
         &self,
         envelope: Envelope,
@@ -284,7 +284,7 @@ impl Identity {
         }
         let fired = envelope.fire;
         let mut envelope = Box::new(envelope);
-        // What a foreign sender wrote belongs to the message that it came with.
+        // `foreign` belongs to the message that a foreign sender wrote, not to this one.
         envelope.foreign = None;
         envelope.delay = self.checked_delay(envelope.delay)?;
         envelope.expiration = checked_expiration(envelope.expiration)?;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What happened since the app started, counted as it happens.
+        /// Counters since the app started, updated live.
         #[derive(Debug, Default)]
         pub struct Counters { $($(#[$doc])* pub $name: AtomicU64),* }
 
@@ -14,7 +14,7 @@ macro_rules! counters {
         pub struct Stats { $($(#[$doc])* pub $name: u64),* }
 
         impl Counters {
-            /// What has been counted so far.
+            /// A snapshot of the present values.
             #[must_use]
             pub fn snapshot(&self) -> Stats {
                 Stats { $($name: self.$name.load(Ordering::Relaxed)),* }
@@ -26,7 +26,7 @@ macro_rules! counters {
 counters! {
     /// Deliveries whose handler succeeded.
     handled,
-    /// Deliveries whose handler rejected them.
+    /// Attempts that rejected the message, and requests rejected because they would wait for themselves.
     rejected,
     /// Attempts that failed for good.
     failed_permanent,
@@ -36,45 +36,45 @@ counters! {
     panicked,
     /// Attempts that took too long.
     timed_out,
-    /// Attempts that did not count because something of ours failed.
+    /// Attempts that do not count, because Postrider or the broker failed.
     infrastructure,
     /// Deliveries whose payload could not be decoded.
     undecodable,
-    /// Deliveries with a key that no handler of this build takes.
+    /// Deliveries whose key no handler of this build takes.
     no_handler,
-    /// Attempts that followed a failed one.
+    /// Retries in place after a failed attempt.
     retried,
     /// Messages put into a dead-letter queue.
     dead_lettered,
     /// Messages put aside for a later attempt.
     delayed,
-    /// Messages dropped in the end, as their policy says.
+    /// Messages dropped because their policy discards the failure.
     discarded,
     /// Messages published when their delay was over.
     due,
     /// Events that no queue took.
     unrouted,
-    /// Replies that came when nobody waited any more, or twice.
+    /// Replies that arrived after the caller had stopped waiting, or a second time.
     late_replies,
-    /// Replies that could not be sent: the address was made up, say, or the broker was gone for too long.
+    /// Replies that could not be sent, for example because the address was made up or the broker was away too long.
     lost_replies,
-    /// Messages dropped because nobody waits for their answer any more.
+    /// Messages dropped because the caller no longer waits for the answer.
     expired,
-    /// Messages that were not for this service or instance.
+    /// Messages that were not for this service or instance, and redelivered queries that were already answered.
     skipped,
     /// Deliveries given back to their queue.
     given_back,
-    /// Deliveries dropped before their handler because their channel had closed; the broker sends them again.
+    /// Deliveries dropped before their handler ran, because their channel had closed; the broker sends them again.
     stale,
-    /// Deliveries that took the outcome of another delivery of the same message.
+    /// Redeliveries that took the outcome of another delivery of the same message, or waited for it.
     joined,
-    /// Times that what a handler sent was sent again, because it was refused or not known to have arrived.
+    /// Times a handler's message was sent again, because the broker rejected it or may not have it.
     resent,
     /// Messages sent and accepted by the broker.
     sent,
     /// Deliveries held right now.
     in_flight,
-    /// Deliveries that may still be taken right now.
+    /// Free permits: deliveries that may still be taken right now.
     permits,
     /// Times a consumer was opened again because its queue had messages that were not delivered.
     stalls,

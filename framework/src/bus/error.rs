@@ -8,7 +8,7 @@ use crate::broker::BrokerError;
 use crate::codec::{DecodeError, EncodeError};
 use crate::message::{Kind, MessageId, Problem};
 
-/// Why a message was not sent, or why nobody knows.
+/// Why a message was not sent, or why it is unknown whether the broker has it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -54,7 +54,7 @@ pub enum SendError {
     /// The key or a name is malformed.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// The kind does not go with the call.
+    /// The kind does not fit the call.
     #[error("{reason}")]
     WrongKind {
         /// What to call instead.
@@ -98,7 +98,7 @@ pub enum SendError {
         /// The limit in bytes.
         bytes: usize,
     },
-    /// The handler whose context is used has ended; what it held has left already.
+    /// The context's handler has ended; its held messages have already been sent or dropped.
     #[error(
         "the handler has ended and sends nothing more; work that outlives it sends through a bus, such as `setup.bus()`"
     )]
@@ -106,13 +106,13 @@ pub enum SendError {
     /// Middleware refused to send it.
     #[error("sending was refused: {0}")]
     Refused(Problem),
-    /// The caller cancelled it. If it had not been put on a channel to the broker by then, it never leaves; otherwise the broker
-    /// may have it, and it is not sent again.
+    /// The caller cancelled it. A message that is not yet on a channel to the broker never leaves. Otherwise the broker may have
+    /// it, and it is not sent again.
     #[error("sending was cancelled by the caller")]
     Cancelled,
 }
 
-/// An error that the other service answered.
+/// An error answer from the other service.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{service} answered {key:?} with an error: {problem}")]
 pub struct RemoteError {
@@ -124,11 +124,11 @@ pub struct RemoteError {
     pub problem: Problem,
 }
 
-/// Why a request brought no answer.
+/// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// It was not sent, or nobody knows.
+    /// It was not sent, or it is unknown whether the broker has it.
     #[error(transparent)]
     Send(#[from] SendError),
     /// No answer came in time. A command may still be handled.
@@ -142,7 +142,7 @@ pub enum RequestError {
     /// The other service answered with an error.
     #[error(transparent)]
     Remote(RemoteError),
-    /// The answer could only come from somebody who waits for it: the request is a circle.
+    /// Only an actor that already waits for this request could answer it: the calls form a circle.
     #[error("{key:?} would wait for itself: {text}")]
     WouldWaitForItself {
         /// The key.
@@ -150,14 +150,14 @@ pub enum RequestError {
         /// The circle.
         text: String,
     },
-    /// The channel on which it was sent broke while we waited; no answer will come. It is not sent again; a command that the
+    /// The channel that carried the request closed, so no answer will come. The request is not sent again. A command that the
     /// broker has may still be handled.
     #[error("connection lost while waiting for the answer to {key:?}")]
     ConnectionLost {
         /// The key.
         key: String,
     },
-    /// The answer is not what the caller expects.
+    /// The answer cannot be decoded as the type that the caller expects.
     #[error("the answer to {key:?} cannot be read: {error}")]
     Decode {
         /// The key.
@@ -171,7 +171,7 @@ pub enum RequestError {
         /// The limit.
         open: usize,
     },
-    /// The caller cancelled it; what left, as with [`SendError::Cancelled`].
+    /// The caller cancelled it. Whether it left is as for [`SendError::Cancelled`].
     #[error("the request was cancelled by the caller")]
     Cancelled,
 }
@@ -188,7 +188,7 @@ impl SendError {
     }
 }
 
-/// What may be the cause when nobody takes a message.
+/// A likely cause when no queue takes a message.
 fn looked_for(kind: Kind) -> &'static str {
     match kind {
         Kind::Command => {

@@ -1,4 +1,4 @@
-//! Why nobody takes a message, where the broker can tell.
+//! Explains why no queue takes a message: asks the broker whether the key belongs to a query.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use crate::broker::{Addressed, Publication, Publisher, To};
 use crate::bus::SendError;
 use crate::message::{Envelope, Key, Kind, MediaType, Name};
 
-/// A name that no service can have: a service that receives a message for it drops the message unread.
+/// A name that no service can have. A service that receives a message for it drops the message unread.
 pub(crate) const NOBODY: &str = "tap";
 /// How long the broker may take to say whether a query has an owner.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same error, or a better one: a key that nobody takes as a command, or as the message of a channel, may be a query.
+/// Returns the same error, or a better one: a key that no queue takes for a command or channel message may belong to a query.
 pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, deadline: Instant) -> SendError {
     let (kind, key) = match &error {
         SendError::Unroutable { kind: kind @ (Kind::Command | Kind::Channel), key, .. } => (*kind, key),
         _ => return error,
     };
     let asked = publisher.publish(question(key), deadline.min(Instant::now() + OWNER_TIMEOUT)).await;
-    // Only a confirm says that a queue takes it; anything else leaves the first error as it is.
+    // Only a confirm proves that a queue takes the query. Anything else keeps the first error.
     if !matches!(asked, Ok(Publication::Confirmed)) {
         return error;
     }
@@ -32,7 +32,7 @@ pub(super) async fn explained(error: SendError, publisher: &dyn Publisher, deadl
     SendError::WrongKind { reason }
 }
 
-/// A query that is for nobody and expires at once, with no payload: it comes back if no service owns the key.
+/// A query for nobody, with no payload, that expires at once. The broker returns it if no service owns the key.
 fn question(key: &str) -> Addressed {
     let plain = key.split_once(':').map_or(key, |(_, key)| key);
     let mut envelope = Envelope::new(Kind::Query, Key::from_wire(plain), MediaType::BYTES, Bytes::new());

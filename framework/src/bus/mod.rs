@@ -1,4 +1,4 @@
-//! Outbound flow: the calls, what they are stamped with, where they go, and the replies that come back.
+//! The outbound flow: the sending calls, how messages are stamped and addressed, and the replies that come back.
 
 mod calls;
 mod compose;

@@ -1,15 +1,15 @@
-//! The calls that send one way by a key. `Bus` and `Context` have the same ones: their names, their shape and their text are written
-//! here. Those that take a contract are not among them, because the compiler would tell of a wrong one inside this macro.
+//! The one-way calls by key that `Bus` and `Context` share. A macro writes their names, signatures and documentation. The calls
+//! that take a contract are not among them, because the compiler would report a wrong contract inside the macro.
 
 use crate::bus::Options;
 
-/// No options but the defaults.
+/// Leaves the options at their defaults.
 pub(crate) fn defaults(options: Options) -> Options {
     options
 }
 
-/// Writes the calls into the `impl` block of a type, whose name is given and whose method `by_key` sends. `$found` says when the
-/// sender hears that no service takes the message.
+/// Writes the calls into the `impl` block of the type `$This`, whose method `by_key` sends. `$found` ends the sentence that tells
+/// when the caller learns that no service takes the message.
 macro_rules! one_way_calls {
     ($This:literal, $found:literal $(, $async:tt $await:tt)?) => {
         /// Sends a command by its key.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{ContentEncoding, Headers, MediaType, MessageId, Secret, Value};
 
-/// What a call may say beside key and payload: `bus.send_with(&cmd, |o| o.priority(5).header("tenant", "acme"))`.
+/// The options of a call, beside key and payload: `bus.send_with(&cmd, |o| o.priority(5).header("tenant", "acme"))`.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Options {
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default for messages that are held: they leave with the time-out of the handler's outlet.
+    /// The default for held messages. It has no effect: they are sent with the actor's confirm timeout.
     pub(crate) const UNUSED_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// How long to wait for the broker and, with a request, for the answer. Default: 30 s. Zero is refused.
@@ -38,21 +38,22 @@ impl Options {
         self
     }
 
-    /// How long the broker keeps the message before it is routed: up to 38 days, never shorter than said and at most a
-    /// tenth of a second longer, without holding up others. What its handler sends is not delayed. A request cannot be.
-    /// If no service takes it when it is due, the sender is not told: it is tried again, and dead-lettered in the end.
+    /// How long the broker keeps the message before it routes it: up to 38 days. It is never early and at most a tenth of a
+    /// second late, and it holds up no other message. Messages that its handler sends are not delayed. A request cannot be
+    /// delayed. If no service takes the message when it is due, the sender is not told: the message is tried again, and
+    /// dead-lettered in the end.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self
     }
 
-    /// When the message is routed, as [`Options::delay`]. A time that has passed is now.
+    /// The time at which the message is routed, as [`Options::delay`]. A time in the past means now.
     pub fn deliver_at(self, time: SystemTime) -> Self {
         let delay = time.duration_since(SystemTime::now()).unwrap_or_default();
         self.delay(delay)
     }
 
-    /// How long the message may wait in a queue. Default: for ever; a query as long as its caller waits.
+    /// How long the message may wait in a queue. Default: for ever; for a query, as long as its caller waits.
     pub fn expiration(mut self, expiration: Duration) -> Self {
         self.expiration = Some(expiration);
         self
@@ -76,7 +77,7 @@ impl Options {
         self
     }
 
-    /// The sender does not handle it itself: its service on shared queues, its instance on instance queues.
+    /// The sender does not handle it: on shared queues its service, on instance queues its instance.
     pub fn skip_sender(mut self) -> Self {
         self.skip_sender = true;
         self
@@ -88,41 +89,42 @@ impl Options {
         self
     }
 
-    /// The message's id, so that sending it again is the same message.
+    /// The message's id. A message sent again with the same id is the same message.
     pub fn id(mut self, id: impl Into<MessageId>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// How a typed message is encoded. Default: what its contract says, then what the app says.
+    /// How a typed message is encoded. Default: the contract's media type, else the app's.
     pub fn media_type(mut self, media_type: MediaType) -> Self {
         self.media_type = Some(media_type);
         self
     }
 
-    /// How the payload is compressed. Default: what the message's contract says, or not at all. What its receiver cannot read
-    /// becomes a dead letter there.
+    /// How the payload is compressed. Default: what the message's contract says, or not at all. A receiver that cannot read it
+    /// dead-letters the message.
     pub fn encoding(mut self, encoding: ContentEncoding) -> Self {
         self.encoding = Some(encoding);
         self
     }
 
-    /// Whether a broker restart may lose it. Default: what the contract says; queries always.
+    /// Whether a broker restart may lose it. Default: what the contract says; queries may always be lost.
     pub fn transient(mut self, transient: bool) -> Self {
         self.transient = Some(transient);
         self
     }
 
-    /// Fires the message: it costs less to send, and says less. It carries its id, its encoding and what this call says, and nothing of
-    /// who sends it and when; where no service takes it the broker drops it, and nobody is told. It is confirmed like any other, so that
-    /// none is lost on its way to the broker. Default: what the contract says. A request cannot be fired, because somebody waits for it.
+    /// Fires the message: it costs less to send and carries less. It has its id, its encoding and what this call sets, but
+    /// neither sender nor time. If no service takes it, the broker drops it and nobody is told. The broker still confirms it, so
+    /// that none is lost on the way there. Default: what the contract says. A request cannot be fired, because the caller waits
+    /// for it.
     pub fn fire(mut self) -> Self {
         self.fire = true;
         self
     }
 
-    /// Cancels the call: before it is put on a channel nothing leaves, whenever the channel comes back; afterwards nobody waits any
-    /// more, and it is not sent again.
+    /// Cancels the call. A message that is not yet on a channel never leaves, even after a reconnect. Otherwise the call stops
+    /// waiting, and the message is not sent again.
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = Some(token);
         self

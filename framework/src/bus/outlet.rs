@@ -35,7 +35,7 @@ impl Default for PublishSettings {
     }
 }
 
-/// Publishes envelopes and awaits replies on one confirm channel. One per arbiter thread, one for the rest.
+/// Publishes envelopes and awaits replies on one confirm channel. Each arbiter thread has one; all other threads share one.
 pub struct Outlet {
     pub(super) publisher: Arc<dyn Publisher>,
     requests: Arc<Requests>,
@@ -66,7 +66,7 @@ impl Outlet {
     /// which the futures are first polled.
     ///
     /// # Errors
-    /// When nobody takes it, the broker refuses it, or the time is over.
+    /// When no queue takes it, the broker refuses it, or the deadline passes.
     pub fn publish(
         &self,
         envelope: Box<Envelope>,
@@ -79,7 +79,7 @@ impl Outlet {
         let mut publications =
             route(envelope).map(|message| (message.to.clone(), self.publisher.publish(message, deadline)));
         let (first, others) = (publications.next(), publications.collect::<Vec<_>>());
-        // The broker keeps it until it is due: if it does not take an event, that is a failure.
+        // The broker keeps a delayed message until it is due. If it does not take even an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         async move {
             let Some((to, publication)) = first else { return Ok(()) };
@@ -96,15 +96,15 @@ impl Outlet {
         .instrument(span)
     }
 
-    /// The error of a message that nobody takes, with what the broker knows of its key: one that is a query is not sent as a command.
+    /// Improves the error of a message that no queue takes: if its key belongs to a query, the error says so.
     pub(crate) async fn explained(&self, error: SendError, deadline: Instant) -> SendError {
         explained(error, &*self.publisher, deadline).await
     }
 
-    /// Publishes a message that was received before, straight into a queue.
+    /// Publishes a received message straight into a queue.
     ///
     /// # Errors
-    /// When the queue does not take it for certain.
+    /// When it is not certain that the queue took it.
     pub async fn forward(&self, mut addressed: Addressed, deadline: Instant) -> Result<(), SendError> {
         self.fit(&mut addressed);
         let id = addressed.envelope.id.clone();
@@ -113,7 +113,7 @@ impl Outlet {
         judge(publication, Kind::Command, &to, &id, &self.counters)
     }
 
-    /// The connection may have smaller frames than the one on which the message came.
+    /// Drops headers until the message fits: this connection may have smaller frames than the one on which the message came.
     fn fit(&self, addressed: &mut Addressed) {
         let most = self.publisher.max_properties_bytes();
         if size(&addressed.envelope) > most {
@@ -121,7 +121,7 @@ impl Outlet {
         }
     }
 
-    /// Publishes an answer for a second time, which may have been the reason why its first channel has ended.
+    /// Publishes an answer a second time. It may have been the answer that closed its first channel.
     ///
     /// # Errors
     /// As [`Outlet::publish`].
@@ -145,7 +145,7 @@ impl Outlet {
         judge(publication, kind, &to, &id, &self.counters)
     }
 
-    /// Publishes a message that was received before so that it arrives in a queue after a delay.
+    /// Publishes a received message so that it arrives in a queue after a delay.
     ///
     /// # Errors
     /// As [`Outlet::forward`].
@@ -158,10 +158,10 @@ impl Outlet {
         self.forward(Addressed { delay: Some(delay), ..addressed }, deadline).await
     }
 
-    /// Publishes a stamped request and waits for its reply until the deadline, which is the end of `patience`.
+    /// Publishes a stamped request and waits for its reply until the deadline. `patience` is the timeout that the error names.
     ///
     /// # Errors
-    /// When it is not sent, the other side answers with an error, the connection breaks, or the time is over.
+    /// When it is not sent, the other side answers with an error, the channel is lost, or the deadline passes.
     pub async fn request(
         &self,
         envelope: Box<Envelope>,
@@ -177,7 +177,7 @@ impl Outlet {
         self.answered(published, id.as_str(), key, deadline, patience).await
     }
 
-    /// Publishes a message that was received before straight into a queue, and waits for what its handler answers.
+    /// Publishes a received message straight into a queue, and waits for its handler's answer.
     ///
     /// # Errors
     /// As [`Outlet::request`].
@@ -195,11 +195,10 @@ impl Outlet {
         self.answered(self.forward(addressed, deadline), id, key.to_owned(), deadline, patience).await
     }
 
-    /// Publishes a stamped question and gathers the answers of all who hear it, for as long as `window`. Error answers
-    /// are among them.
+    /// Publishes a stamped question and collects all answers that arrive within `window`, error answers included.
     ///
     /// # Errors
-    /// When it is not sent, nobody hears it, or the connection breaks.
+    /// When it is not sent, no queue takes it, or the channel is lost.
     pub async fn ask_all(&self, envelope: Box<Envelope>, window: Duration) -> Result<Vec<Envelope>, RequestError> {
         let (key, id) = (envelope.key.to_string(), envelope.id.clone());
         let mut waiting =
@@ -230,13 +229,13 @@ impl Outlet {
     ) -> Result<Envelope, RequestError> {
         let mut waiting = self.requests.open(id).map_err(|refused| not_opened(refused, id))?;
         tokio::pin!(published);
-        // The first poll sends it, whatever the task's budget is: requests leave in the order of their calls.
+        // The first poll sends the request. It ignores the task's budget, so that requests leave in the order of their calls.
         let sent = match tokio::task::unconstrained(async { futures::poll!(&mut published) }).await {
             Poll::Ready(result) => result,
             Poll::Pending => tokio::select! {
                 biased;
-                // The reply may overtake the confirm; a request whose confirm fails still fails at once. With a lost channel
-                // both end, and what became of the answer counts.
+                // The reply may arrive before the confirm. A failed confirm still ends the request at once. A lost channel ends
+                // both; then the result of the reply counts.
                 waited = &mut waiting.answer => return self.read(waited.ok(), key),
                 result = &mut published => result,
             },
@@ -288,7 +287,7 @@ pub(super) fn judge(
 ) -> Result<(), SendError> {
     match publication {
         Publication::Confirmed => {}
-        // An event without a subscriber is nothing wrong; it is only counted.
+        // An event without a subscriber is no error; it is only counted.
         Publication::Returned if kind == Kind::Event => Counters::add(&counters.unrouted),
         Publication::Returned => {
             return Err(SendError::Unroutable { kind, key: to.name().to_string(), id: id.clone() });

@@ -41,7 +41,7 @@ impl Payload {
     /// A value in any media type that has a codec.
     #[must_use]
     pub fn encode<T: Serialize + ?Sized>(value: &T, media_type: MediaType) -> Self {
-        // The app's limits are checked by the call; here the value only becomes bytes.
+        // The call checks the app's limits; this only encodes the value.
         Self { encoded: codec::encode_unlimited(value, &media_type), media_type }
     }
 }

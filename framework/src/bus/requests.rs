@@ -1,4 +1,4 @@
-//! Requests that wait for their reply, by id.
+//! The open requests of one publisher, by id. Each waits for its reply.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::broker::ReplyEvent;
 use crate::bus::Counters;
 use crate::message::Envelope;
 
-/// How waiting ended.
+/// How the wait for a reply ended.
 pub(super) enum Waited {
     Reply(Box<Envelope>),
     Lost,
@@ -19,24 +19,24 @@ pub(super) enum Waited {
 /// Why a request is not opened.
 pub(super) enum Refused {
     TooMany(usize),
-    /// One with the same id is open already; their replies could not be told apart.
+    /// A request with the same id is open already; their replies could not be told apart.
     SameId,
 }
 
-/// The most answers to one question to many.
+/// The most answers to one question to many that may wait unread.
 const MAX_ANSWERS: usize = 1_000;
 
 enum Waiting {
-    /// For one answer.
+    /// Waits for one answer.
     One(oneshot::Sender<Waited>),
-    /// For the answers of as many as there are.
+    /// Waits for any number of answers.
     Many(mpsc::Sender<Waited>),
 }
 
 /// An open request in the table.
 struct Entry {
-    /// Which of those with the same id it is: the id is free as soon as the answer is there, also if its first caller has not
-    /// looked yet.
+    /// Tells requests with the same id apart. An id is free again as soon as the answer arrives, even if the first caller has not
+    /// read it yet.
     number: u64,
     /// Whether it was put on a channel.
     sent: bool,
@@ -46,7 +46,7 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<String, Entry>,
-    /// How many have been opened.
+    /// How many requests have been opened.
     opened: u64,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Requests {
     counters: Arc<Counters>,
 }
 
-/// An open request. Dropping it ends the waiting.
+/// An open request. Dropping it ends the wait.
 pub(super) struct OpenRequest<T = oneshot::Receiver<Waited>> {
     pub answer: T,
     id: String,
@@ -77,7 +77,7 @@ impl Requests {
         Ok(OpenRequest { answer, id: id.to_owned(), number, requests: Arc::clone(self) })
     }
 
-    /// Opens a question to many. What comes beyond the limit of answers is counted as late.
+    /// Opens a question to many. An answer for which there is no room counts as late.
     pub(super) fn open_for_many(self: &Arc<Self>, id: &str) -> Result<OpenRequest<mpsc::Receiver<Waited>>, Refused> {
         let (sender, answer) = mpsc::channel(MAX_ANSWERS);
         let number = self.insert(id, Waiting::Many(sender))?;
@@ -111,7 +111,7 @@ impl Requests {
                 }
             }
             ReplyEvent::Lost => {
-                // In the order of their ids, so that a seed of the fault script can repeat it.
+                // In the order of ids, so that the same seed of the fault script repeats it.
                 let lost: BTreeMap<_, _> = self.lock().entries.extract_if(|_, entry| entry.sent).collect();
                 for entry in lost.into_values() {
                     // The caller may have stopped waiting.
@@ -124,7 +124,7 @@ impl Requests {
         }
     }
 
-    /// Whether somebody waits for the reply.
+    /// Hands the reply to its caller. Returns whether a caller still waits.
     fn deliver(&self, reply: Box<Envelope>) -> bool {
         let Some(id) = reply.correlation_id.clone() else { return false };
         let entries = &mut self.lock().entries;

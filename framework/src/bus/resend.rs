@@ -1,4 +1,4 @@
-//! What a handler sent and nobody takes is sent again, alone: the handler, which has succeeded, does not run again for it.
+//! Sends a handler's message again if it was not taken. The handler has succeeded and does not run again for it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,14 @@ use crate::bus::{Counters, Outlet, SendError};
 use crate::message::{Envelope, Kind, MessageId, is_logged};
 use crate::supervise::Backoff;
 
-/// The pause before a message is sent again for the first time; it doubles up to the last.
+/// The first pause before a message is sent again. Each pause doubles, up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a message is sent again.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// For how long a message is sent again. Then the delivery goes back to its queue, and its handler runs again.
+/// How long a message is sent again. After that the delivery goes back to its queue, and its handler runs again.
 const RESEND_FOR: Duration = Duration::from_secs(300);
 
-/// What an actor's handlers sent and nobody takes, right now.
+/// The messages of an actor's handlers that are not taken right now.
 #[derive(Debug, Clone, Default)]
 pub struct Unsent(Arc<Mutex<(usize, String)>>);
 
@@ -36,7 +36,7 @@ impl Unsent {
         (*count > 0).then(|| format!("{count} {messages} not taken, and sent again: {why}"))
     }
 
-    /// One more, until what is returned is dropped.
+    /// Counts one more, until the returned guard is dropped.
     fn add(&self, why: String) -> Resent {
         let mut unsent = self.lock();
         *unsent = (unsent.0 + 1, why);
@@ -48,7 +48,7 @@ impl Unsent {
     }
 }
 
-/// One message that is sent again.
+/// Counts one message that is being sent again.
 struct Resent(Unsent);
 
 impl Drop for Resent {
@@ -62,9 +62,9 @@ impl Drop for Resent {
 pub struct Resend {
     /// The actor whose handlers send.
     pub actor: &'static str,
-    /// Fires when the app stops: nothing is sent again any more.
+    /// Fires when the app stops; then nothing is sent again.
     pub stopping: CancellationToken,
-    /// Where people see it.
+    /// Shows people what is not taken.
     pub unsent: Unsent,
 }
 
@@ -76,11 +76,11 @@ struct Sealed {
 }
 
 impl Outlet {
-    /// Publishes what a handler sent. With `resend`, what is refused, or not known to have arrived, is sent again with the same
-    /// id, until it is taken, the app stops, or five minutes are over.
+    /// Publishes a handler's message. With `resend`, a message that was rejected, or may not have arrived, is sent again with the
+    /// same id until it is taken, the app stops, or five minutes have passed.
     ///
     /// # Errors
-    /// As [`Outlet::publish`]: what the last try said.
+    /// As [`Outlet::publish`]: the error of the last try.
     pub fn publish_held(
         self: &Arc<Self>,
         envelope: Box<Envelope>,
@@ -112,7 +112,7 @@ impl Outlet {
 
     fn sealed(&self, envelope: Box<Envelope>) -> impl Iterator<Item = Sealed> {
         let (kind, id, delayed) = (envelope.kind, envelope.id.clone(), envelope.delay.is_some());
-        // The broker keeps it until it is due: if it does not take an event, that is a failure.
+        // The broker keeps a delayed message until it is due. If it does not take even an event, that is a failure.
         let kind = if delayed { Kind::Command } else { kind };
         route(envelope).map(move |message| Sealed { message, kind, id: id.clone() })
     }
@@ -156,7 +156,7 @@ impl Outlet {
     }
 }
 
-/// Whether nobody is at fault but the moment: a queue that is full, a broker that is away.
+/// Whether a later try may succeed: a queue is full, or the broker is away.
 fn may_be_taken_later(error: &SendError) -> bool {
     match error {
         SendError::Rejected { .. } | SendError::Unknown { .. } => true,

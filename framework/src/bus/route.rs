@@ -1,18 +1,18 @@
-//! Where an envelope goes: to the owner of its key, to a named service, or to whoever asked.
+//! Addresses an envelope: to the owner of its key, to a named service, or to the caller.
 
 use std::sync::Arc;
 
 use crate::broker::{Addressed, To};
 use crate::message::{Envelope, Kind, Name, ReplyTo};
 
-/// The routing key for a channel, a query or a command of a service by name.
+/// The key of a channel, query or command of a named service: `service:key`.
 #[must_use]
 pub fn channel_key(service: &str, key: &str) -> String {
     format!("{service}:{key}")
 }
 
-/// Where an envelope goes. More than one message only for a command or channel message with several recipients; such copies share
-/// their id.
+/// Addresses an envelope. A command, query or channel message with several recipients becomes one message for each; the copies
+/// share their id.
 pub fn route(mut envelope: Box<Envelope>) -> impl Iterator<Item = Addressed> {
     let (kind, delay, bare) = (envelope.kind, envelope.delay.take(), std::mem::take(&mut envelope.fire));
     let (last, others) = addresses(&mut envelope);
@@ -27,12 +27,12 @@ pub fn route(mut envelope: Box<Envelope>) -> impl Iterator<Item = Addressed> {
     others.into_iter().chain(last.map(|to| address(to, envelope)))
 }
 
-/// The last one, and those before it if there are several.
+/// The last address, and the others if there are several.
 fn addresses(envelope: &mut Envelope) -> (Option<To>, Vec<To>) {
     let kind = envelope.kind;
     let key = |service: Option<&Name>| To::Key { kind, service: service.map(Name::shared), key: envelope.key.shared() };
     let only = match (kind, &envelope.target) {
-        // Nobody answers a reply: where it goes is said once.
+        // A reply gets no reply: `reply_to` moves into the address.
         (Kind::Reply, _) => match envelope.reply_to.take() {
             Some(ReplyTo::Queue(queue)) => Some(To::Queue(queue)),
             Some(ReplyTo::Caller) | None => None,

@@ -1,4 +1,4 @@
-//! What everything sent carries: who, when, because of what, and within which conversation.
+//! Stamps outgoing messages with their sender, time, cause and conversation.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,36 +7,36 @@ use crate::broker::{MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, size};
 use crate::bus::{Identity, Outgoing, SendError, TraceContext};
 use crate::message::{ContentEncoding, Envelope, Kind, MessageId, Name, ReplyTo};
 
-/// What a message that is being handled hands on to everything its handler sends: itself as the cause, its conversation,
-/// the headers to pass on.
+/// What a handled message passes on to everything its handler sends: itself as the cause, its conversation, and some of its
+/// headers.
 #[derive(Debug, Clone)]
 pub struct Origin {
     message: Arc<Envelope>,
-    /// The step of the trace in which it is handled.
+    /// The trace step in which the message is handled.
     pub trace: TraceContext,
-    /// Who handles it, the same at every attempt: the ids of its requests follow from it.
+    /// The handling actor, the same at every attempt. The ids of its requests and sends are derived from it.
     seed: Arc<str>,
     /// How the handler appears in a call path.
     waiter: Arc<str>,
 }
 
 impl Origin {
-    /// What a delivery hands on. `waiter` is how its handler appears in a call path; the ids of requests follow from
-    /// `seed`.
+    /// The origin for a message. `waiter` is how its handler appears in a call path; the ids of requests and sends are derived
+    /// from `seed`.
     #[must_use]
     pub fn of(message: Arc<Envelope>, waiter: Arc<str>, seed: Arc<str>) -> Self {
         let trace = message.headers.text(TraceContext::TRACEPARENT).and_then(TraceContext::parse);
         Self { trace: trace.map_or_else(TraceContext::root, TraceContext::child), message, seed, waiter }
     }
 
-    /// The id of a handler's request, counted from 1; the same at every attempt.
+    /// The id of the handler's request with this number, counted from 1. It is the same at every attempt.
     #[must_use]
     pub fn request_id(&self, ordinal: u32) -> MessageId {
         self.message.id.derived(&self.seed, ordinal)
     }
 
-    /// What the reply to a handler's request will name: the same when the same is asked again, and something else otherwise. So an
-    /// answer that comes late is taken for that to its own question only.
+    /// The id that the reply to a handler's request names. It depends on what is asked: the same question has the same id,
+    /// another question another one. So a late answer is only taken for the answer to its own question.
     #[must_use]
     pub fn correlation_id(request: &Envelope) -> MessageId {
         match request.target.as_ref().or(request.recipients.first()) {
@@ -45,15 +45,15 @@ impl Origin {
         }
     }
 
-    /// The id of a message that a handler sends without waiting, counted from 1; the same at every attempt, so that whoever
-    /// receives it twice can tell.
+    /// The id of the handler's one-way message with this number, counted from 1. It is the same at every attempt, so that a
+    /// receiver can detect a duplicate.
     #[must_use]
     pub fn sent_id(&self, ordinal: u32) -> MessageId {
         self.message.id.followed_by(&[&self.seed, "sent"], ordinal)
     }
 }
 
-/// Completes an outgoing message: stamps it, lets the middleware see it, checks that it may leave.
+/// Completes an outgoing message: stamps it, runs the send middleware, checks that it may leave.
 ///
 /// # Errors
 /// When the sender does not own the event's domain, the middleware refuses, or a text or the headers are too large.
@@ -98,7 +98,7 @@ pub(crate) fn stamp(
     }
 }
 
-/// Times as exact as they travel over every broker, and nothing that says nothing.
+/// Cuts times to the precision that every broker carries, and clears fields that say nothing.
 fn as_it_travels(envelope: &mut Envelope) {
     let since = envelope.sent_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     envelope.sent_at = since.map(|since| UNIX_EPOCH + Duration::from_secs(since.as_secs()));
@@ -113,7 +113,7 @@ fn as_it_travels(envelope: &mut Envelope) {
     envelope.message_type.take_if(|given| **given == *key);
 }
 
-/// Ids, names and keys of every broker are short texts: what one of them would refuse is refused here for all.
+/// Refuses ids, names and keys that are too long for one of the brokers, whichever broker is used.
 fn check_texts(envelope: &Envelope) -> Result<(), SendError> {
     let services = envelope.target.iter().chain(&envelope.recipients);
     let service = services.map(|service| service.as_str().len() + 1).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Wire taps: copies of messages, for people who watch.
+//! Wire taps give observers copies of messages.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::broker::{
 };
 use crate::message::{Envelope, MessageId};
 
-/// The most messages that wait for a tap's reader; beyond it the oldest are dropped.
+/// The most messages that wait for a tap's reader; beyond that the oldest are dropped.
 const TAP_CAPACITY: u64 = 10_000;
 /// The most messages that are handed to a tap's reader at once.
 const TAP_PREFETCH: u16 = 256;

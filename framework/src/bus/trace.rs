@@ -1,19 +1,19 @@
-//! The W3C trace context (<https://www.w3.org/TR/trace-context/>), as far as passing it on goes.
+//! The W3C trace context (<https://www.w3.org/TR/trace-context/>), as much of it as passing it on needs.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::message::Value;
 
-/// Where in a distributed trace something happens: the whole trace, this step of it, and whether it is recorded. Kept as
-/// it is written, since nearly all of it is passed on as it came.
+/// One step of a distributed trace: the trace's id, the step's id, and whether it is recorded. Kept as header text, since nearly
+/// all of it is passed on unchanged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext([u8; LENGTH]);
 
 impl TraceContext {
     /// The header's name.
     pub const TRACEPARENT: &str = "traceparent";
-    /// The vendor's header beside it, passed on as it is.
+    /// The vendor's header beside it, passed on unchanged.
     pub const TRACESTATE: &str = "tracestate";
 
     /// A new trace.
@@ -38,7 +38,7 @@ impl TraceContext {
         let (first, later) = text.as_bytes().split_first_chunk::<LENGTH>()?;
         let mut text = *first;
         let dashes = [2, 35, 52].into_iter().all(|place| text[place] == b'-');
-        // A later version may say more behind another dash.
+        // A later version may append more after another dash.
         if !dashes || !matches!(later.first(), None | Some(b'-')) {
             return None;
         }
@@ -48,7 +48,7 @@ impl TraceContext {
         if !has_version || !has_flags || !is_id(&text[TRACE]) || !is_id(&text[SPAN]) {
             return None;
         }
-        // As our version writes it. Digits have the bit already that makes letters small ones.
+        // Written as version 00 does. Bit 0x20 makes letters lower case; digits have it already.
         text[..2].copy_from_slice(b"00");
         [TRACE, SPAN, FLAGS].into_iter().for_each(|part| text[part].iter_mut().for_each(|digit| *digit |= 0x20));
         Some(Self(text))
@@ -78,7 +78,7 @@ impl TraceContext {
     }
 
     fn as_str(&self) -> &str {
-        // All of it was looked at, or written here.
+        // Always ASCII: `parse` checked it, or it was written here.
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -95,14 +95,14 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// Where the parts of the header's value are.
+/// The positions of the parts in the header's value.
 const TRACE: Range<usize> = 3..35;
 const SPAN: Range<usize> = 36..52;
 const FLAGS: Range<usize> = 53..55;
-/// How long it is.
+/// The length of the header's value.
 const LENGTH: usize = 55;
 
-/// Whether these are hexadecimal digits, and not all zero; they come in eights.
+/// Whether these are hexadecimal digits, and not all zero. Their number must be a multiple of eight.
 fn is_id(digits: &[u8]) -> bool {
     let (mut wrong, mut set) = (0, 0);
     for eight in digits.as_chunks::<8>().0 {
@@ -112,15 +112,16 @@ fn is_id(digits: &[u8]) -> bool {
     wrong == 0 && set != 0
 }
 
-/// The same in each of eight bytes.
+/// The byte, eight times.
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// A bit for each of eight bytes that is no hexadecimal digit. They are looked at together: every message has 48 of them.
+/// Sets the high bit of each of the eight bytes that is not a hexadecimal digit. All eight are checked at once, because every
+/// message has 48 digits.
 fn no_hex(digits: [u8; 8]) -> u64 {
     let text = u64::from_ne_bytes(digits);
-    // The highest bit of a byte then says whether it is at least so large; nothing is carried into the next one.
+    // The high bit of each byte says whether the byte is at least `least`. No byte carries into the next.
     let at_least = |bytes: u64, least: u8| (bytes & each(0x7f)) + each(0x80 - least);
     let is_digit = at_least(text, b'0') & !at_least(text, b'9' + 1);
     let lower = text | each(0x20);
@@ -128,14 +129,14 @@ fn no_hex(digits: [u8; 8]) -> u64 {
     (!(is_digit | is_letter) | text) & each(0x80)
 }
 
-/// The number in the first 16 places.
+/// Writes the number as 16 hexadecimal digits into the first places.
 fn write_hex(number: u64, places: &mut [u8]) {
     for (eight, half) in places.as_chunks_mut::<8>().0.iter_mut().zip([number >> 32, number & 0xffff_ffff]) {
         *eight = eight_digits(half);
     }
 }
 
-/// The digits of a number of 32 bits.
+/// The hexadecimal digits of a 32-bit number.
 fn eight_digits(number: u64) -> [u8; 8] {
     let words = (number | number << 16) & 0x0000_ffff_0000_ffff;
     let bytes = (words | words << 8) & 0x00ff_00ff_00ff_00ff;
@@ -197,7 +198,7 @@ mod tests {
         }
     }
 
-    /// The same said plainly.
+    /// The same check, written plainly.
     fn is_trace(text: &str) -> bool {
         let parts: Vec<&str> = text.splitn(5, '-').collect();
         let hex = |part: &str, length: usize| part.len() == length && part.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -5,8 +5,8 @@ use futures::future::LocalBoxFuture;
 use crate::handler::{FailureClass, Invocation, Middleware, Next, Outcome};
 use crate::message::{Problem, Secret};
 
-/// Middleware that asks whether the sender may: for handlers with `permission = "…"`, the bearer token of the
-/// message and the permission go to a function, which says yes or a problem. Handlers without a permission pass.
+/// Middleware that checks whether the sender has the handler's permission. For a handler with `permission = "…"`, a function gets
+/// the message's bearer token and the permission, and returns `Ok` or a problem. Handlers without a permission are not checked.
 ///
 /// ```
 /// use postrider::{App, Authorization, Problem};
@@ -27,7 +27,7 @@ impl<F> Authorization<F>
 where
     F: Fn(Option<&Secret>, &str) -> Result<(), Problem> + Send + Sync + 'static,
 {
-    /// Asks `allows(token, permission)` before each handler that names a permission.
+    /// Calls `allows(token, permission)` before each handler that names a permission.
     pub const fn new(allows: F) -> Self {
         Self { allows }
     }

@@ -1,4 +1,4 @@
-//! `Context`: the message being handled, and sending because of it.
+//! `Context` gives a handler its message, and the calls to send and ask because of it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::message::{
     Request, Value,
 };
 
-/// The message being handled, and how to send because of it. What is sent here is held and leaves only if the
-/// handler succeeds; requests are sent at once. A message that cannot be encoded, or may not be sent, is an error at once. What goes
-/// wrong on the way to the broker is found after the handler; docs/guarantees.md says what happens then.
+/// The message being handled, and the calls to send because of it. Messages sent here are held and leave only if the handler
+/// succeeds; requests are sent at once. A message that cannot be encoded, or may not be sent, is an error at once. Errors on the
+/// way to the broker appear after the handler has ended; docs/guarantees.md says what happens then.
 ///
 /// Every sending call has a twin that ends in `_with` and takes [`Options`].
 #[derive(Clone)]
@@ -74,13 +74,13 @@ impl Context {
     /// Sends any one-way envelope.
     ///
     /// # Errors
-    /// As [`Context::send`]; `WrongKind` when the envelope asks for a reply, which `request` waits for.
+    /// As [`Context::send`]; `WrongKind` when the envelope asks for a reply: use `request` for that.
     pub fn dispatch(&self, envelope: Envelope) -> Result<MessageId, SendError> {
         self.dispatch_with(envelope, defaults)
     }
 
-    /// [`Context::dispatch`] with options. Only skipping the sender, cancellation and `as_owner` count here; all else is
-    /// in the envelope.
+    /// [`Context::dispatch`] with options. Only skipping the sender, cancellation and `as_owner` apply here; the envelope carries
+    /// the rest.
     ///
     /// # Errors
     /// As [`Context::dispatch`].
@@ -100,7 +100,7 @@ impl Context {
     /// the same id.
     ///
     /// # Errors
-    /// [`RequestError`]; `WouldWaitForItself` when the answer could only come from somebody who waits for this one.
+    /// [`RequestError`]; `WouldWaitForItself` when only a handler that waits for this one could answer.
     pub async fn request<M>(&self, message: &M) -> Result<M::Reply, RequestError>
     where
         M: Request + Serialize,
@@ -129,7 +129,7 @@ impl Context {
         bus.decode(bus.await_reply(outgoing, Some((self.work.origin(), self.next_ordinal()))).await?)
     }
 
-    /// Sends a request by its key at once and waits for its answer: a query if a service has such a query, else a
+    /// Sends a request by its key at once and waits for its answer. It is a query if a service handles such a query, else a
     /// command.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ impl Context {
         let Some(bus) = &self.work.environment.bus else { return self.canned(Kind::Query, key) };
         let options = options(Options::default());
         let service = options.recipients.first().map(String::as_str);
-        // As the request itself: a query, if there is one.
+        // In the order of the request itself: a query first, then a command.
         let _waits = self.work.ask(bus, &[Kind::Query, Kind::Command], (key, service)).await?;
         let origin = Some((self.work.origin(), self.next_ordinal()));
         bus.decode(bus.request_raw(key, payload, |_| options, origin).await?)
@@ -175,7 +175,7 @@ impl Context {
         &self.envelope.media_type
     }
 
-    /// How the payload was compressed. The handler's parameter is what it was before, if Postrider knows how to get it.
+    /// How the payload was compressed. The handler's parameter is the decompressed payload, if Postrider knows the encoding.
     #[must_use]
     pub fn content_encoding(&self) -> Option<&ContentEncoding> {
         self.envelope.content_encoding.as_ref()
@@ -187,7 +187,7 @@ impl Context {
         self.envelope.message_type.as_deref()
     }
 
-    /// All that came with the message.
+    /// The whole envelope of the message.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
@@ -223,13 +223,14 @@ impl Context {
         self.envelope.source.as_ref()
     }
 
-    /// Fires when this attempt will be dropped soon, because the app stops.
+    /// Fires when this attempt is to end: the app drops running handlers because it stops, or the channel of an ordered actor has
+    /// closed.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.work.cancellation()
     }
 
-    /// Asks the process to stop, in its orderly way, after this handler.
+    /// Asks the process to stop in an orderly way after this handler.
     pub fn stop_app(&self) {
         self.work.environment.stop_app.cancel();
     }
@@ -253,7 +254,7 @@ impl Context {
         self.hold(self.work.identity().keyed(&address, payload, options, Options::UNUSED_TIMEOUT)?)
     }
 
-    /// The options of a message that is held: its id follows from the message being handled, unless the handler gives one.
+    /// The options of a held message. Its id is derived from the message being handled, unless the handler gives one.
     fn held(&self, mut options: Options) -> Options {
         let ordinal = self.work.sent.get() + 1;
         self.work.sent.set(ordinal);

@@ -1,4 +1,4 @@
-//! What the expansion of the macros asks about the contract of a message, at compile time.
+//! Compile-time checks of message contracts, used by the code that the macros generate.
 #![doc(hidden)]
 
 use std::marker::PhantomData;
@@ -6,8 +6,7 @@ use std::marker::PhantomData;
 use crate::handler::returned::Returned;
 use crate::message::{Contract, Kind, Request};
 
-/// What is known of a message type at compile time: an inherent constant for contracts, the trait's default for
-/// all other types.
+/// The contract of a message type at compile time: an inherent constant for contracts, the trait's default for all other types.
 pub struct Probe<T>(PhantomData<T>);
 
 impl<T: Contract> Probe<T> {
@@ -20,7 +19,7 @@ pub trait NoContract {
 
 impl<T> NoContract for Probe<T> {}
 
-/// Whether a handler may return this.
+/// Whether a handler may return `R`.
 pub struct ReturnProbe<R>(PhantomData<R>);
 
 impl<R: Returned> ReturnProbe<R> {
@@ -94,7 +93,7 @@ impl Text {
     }
 }
 
-/// Says so if the contract is of another kind than its handler. `ours` begins the sentence.
+/// The error text if the contract has another kind than its handler. `ours` begins the sentence.
 #[must_use]
 pub const fn wrong_kind(kind: Kind, contract: Option<(Kind, &str)>, ours: &str) -> Option<Text> {
     match contract {
@@ -103,7 +102,7 @@ pub const fn wrong_kind(kind: Kind, contract: Option<(Kind, &str)>, ours: &str) 
     }
 }
 
-/// Says so if the contract is of the same kind and has another key.
+/// The error text if the contract has the same kind and another key.
 #[must_use]
 pub const fn wrong_key(kind: Kind, key: &str, contract: Option<(Kind, &str)>, ours: &str) -> Option<Text> {
     match contract {
@@ -119,7 +118,8 @@ const fn difference(ours: &str, kind: Kind, key: &str) -> Text {
     Text::of(&[ours, kind, " \"", key, "\"; write `", kind, " = \"", key, "\"` here, or change the contract"])
 }
 
-/// Whether the contract is of the handler's kind. One with an empty key has a mistake that is reported where it is.
+/// Whether the contract has the handler's kind. A contract with an empty key passes, because its mistake is reported where it is
+/// defined.
 #[must_use]
 pub const fn same_kind(kind: Kind, contract: Option<(Kind, &str)>) -> bool {
     match contract {

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::codec::{self, Codec, Limits};
 use crate::message::{Envelope, Problem};
 
-/// Reads a raw handler's parameter: what was sent. What is compressed in a way that we do not know stays as it came; the
-/// handler may know it.
+/// Reads a raw handler's parameter: the decompressed payload. If Postrider does not know the compression, the payload stays as it
+/// came; the handler may know it.
 pub(super) fn raw(envelope: &Envelope, limits: &Limits) -> Result<Bytes, Problem> {
     if envelope.content_encoding.as_ref().is_some_and(|encoding| !codec::is_known(encoding)) {
         return Ok(envelope.payload.clone());

@@ -9,11 +9,11 @@ use crate::message::Problem;
 /// What a handler's error means for the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It may succeed later: tried again.
+    /// It may succeed later, so it is tried again.
     Transient,
-    /// It will never succeed: to the dead letters.
+    /// It will never succeed, so it is dead-lettered.
     Permanent,
-    /// The service says no: the caller is told why.
+    /// The service refuses the message and tells the caller why.
     Rejected,
 }
 
@@ -30,12 +30,12 @@ pub trait HandlerError: fmt::Display {
     /// What it means for the message.
     fn class(&self) -> Class;
 
-    /// A word for programs; what `#[rejected(code = "…")]` and `#[permanent(code = "…")]` say.
+    /// A word for programs, set by `#[rejected(code = "…")]` and `#[permanent(code = "…")]`.
     fn code(&self) -> &str {
         Problem::FAILED
     }
 
-    /// The text for the caller. Of a rejection its `Display`; anything else is for the log only.
+    /// The text for the caller. A rejection shows its `Display`; any other error is for the log only.
     fn caller_text(&self) -> String {
         match self.class() {
             Class::Rejected => self.to_string(),
@@ -48,7 +48,7 @@ pub trait HandlerError: fmt::Display {
         self.to_string()
     }
 
-    /// More for programs, sent to the caller.
+    /// Further details for programs, sent to the caller.
     fn details(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -84,20 +84,20 @@ impl Failure {
         Self::new(Class::Permanent, error.into())
     }
 
-    /// It will never succeed, and programs are told why: the code goes to the caller and into the dead letter. The error is for the log, as that of
-    /// [`Failure::permanent`] is.
+    /// It will never succeed, and programs are told why: the code goes to the caller and into the dead letter. The error is for
+    /// the log only, as with [`Failure::permanent`].
     pub fn permanent_code(code: impl Into<String>, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let failure = Self::permanent(error);
         let text = failure.problem.text.clone();
         Self { problem: Problem::new(code, text), ..failure }
     }
 
-    /// The service says no; code and text go to the caller.
+    /// The service refuses the message; code and text go to the caller.
     pub fn rejected(code: impl Into<String>, text: impl Into<String>) -> Self {
         Self { class: Class::Rejected, problem: Problem::new(code, text), source: None }
     }
 
-    /// The same with one more detail for the caller.
+    /// This failure with one more detail for the caller.
     #[must_use]
     pub fn with_detail(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.problem = self.problem.with_detail(name, value);
@@ -139,7 +139,7 @@ impl fmt::Display for Failure {
         let Some(error) = &self.source else { return write!(f, "{}", self.problem) };
         write!(f, "{error}")?;
         let mut source = error.source();
-        // Chains of errors are short; a circle would be a bug of theirs, and eight are enough to see it.
+        // Chains of errors are short. The limit guards against a chain that runs in a circle.
         for _ in 0..8 {
             let Some(inner) = source else { break };
             write!(f, ": {inner}")?;

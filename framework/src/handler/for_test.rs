@@ -14,8 +14,8 @@ use crate::handler::{Context, Environment, HeldLimits, HoldsUp, Lane, OwnAnswers
 use crate::message::{Contract, Envelope, Key, Kind, MediaType};
 
 impl Context {
-    /// A context for calling a handler in a unit test. It holds what the handler sends, see [`Context::sent`], and
-    /// answers requests from what [`Context::answering`] was given.
+    /// A context for calling a handler in a unit test. It holds the messages that the handler sends, see [`Context::sent`], and
+    /// answers requests with what [`Context::answering`] has set.
     ///
     /// ```
     /// # use postrider::{Context, Payload};
@@ -29,7 +29,7 @@ impl Context {
         Self::for_test_with(message)
     }
 
-    /// [`Context::for_test`] with a message of your making.
+    /// [`Context::for_test`] with a message of your own.
     #[must_use]
     pub fn for_test_with(message: Envelope) -> Self {
         let environment = Environment {
@@ -49,7 +49,7 @@ impl Context {
         Self { envelope: message, work: Rc::new(work) }
     }
 
-    /// What a request for this key is answered in a unit test.
+    /// Sets the answer to requests for this key in a unit test.
     ///
     /// # Panics
     /// When the value cannot be encoded.
@@ -61,7 +61,7 @@ impl Context {
         self
     }
 
-    /// What is held so far.
+    /// The messages that are held so far.
     #[must_use]
     pub fn sent(&self) -> Vec<Envelope> {
         self.work.held.borrow().messages().cloned().collect()
@@ -70,7 +70,7 @@ impl Context {
     /// The messages of one type that are held so far.
     ///
     /// # Panics
-    /// When a held message with this type's key is not one of this type.
+    /// When a held message of this type's kind and key cannot be decoded as this type.
     #[must_use]
     pub fn sent_of<M: Contract + DeserializeOwned>(&self) -> Vec<M> {
         let limits = Limits::default();

@@ -22,9 +22,9 @@ pub struct Invocation {
 
 /// What all attempts of an actor share.
 pub struct Environment {
-    /// As whom it sends.
+    /// The sender.
     pub identity: Arc<Identity>,
-    /// How it sends; nothing is sent in a unit test.
+    /// How it sends; `None` in a unit test, which sends nothing.
     pub bus: Option<Bus>,
     /// Fires when running handlers are dropped.
     pub abandon: CancellationToken,
@@ -32,26 +32,26 @@ pub struct Environment {
     pub stop_app: CancellationToken,
     /// Limits on what a handler holds.
     pub held: HeldLimits,
-    /// The actor, the same in every instance: the ids of what it sends follow from it.
+    /// The actor's name, the same in every instance. The ids of the messages it sends are derived from it.
     pub name: Arc<str>,
-    /// How it appears in call paths.
+    /// The actor's name in call paths.
     pub waiter: Arc<str>,
-    /// What it answers itself.
+    /// The requests that this actor answers itself.
     pub own: OwnAnswers,
     /// Its handlers that wait for an answer.
     pub waiters: Waiters,
 }
 
-/// What an attempt may use and what it holds. What few handlers need is made when one asks for it.
+/// What an attempt may use, and the messages it holds. Parts that few handlers need are made on demand.
 pub struct Work {
     pub(super) environment: Rc<Environment>,
-    /// The message as it came.
+    /// The message as it came, before middleware changed it.
     message: Arc<Envelope>,
     /// How it holds up the actor while it waits.
     holds_up: HoldsUp,
-    /// Whether the handler is under way.
+    /// Whether the handler still runs.
     handling: Handling,
-    /// Fires when this attempt is to end, if that is not when all are.
+    /// Fires when this attempt is to end. `None` if it ends only with all others.
     ends: Option<CancellationToken>,
     origin: OnceCell<Origin>,
     cancellation: OnceCell<CancellationToken>,
@@ -62,7 +62,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// The work of an attempt at a message. It may end before all others do.
+    /// The work of an attempt at a message. `ends` may end it before all others.
     #[must_use]
     pub fn new(
         environment: Rc<Environment>,
@@ -89,18 +89,18 @@ impl Work {
         &self.environment.identity
     }
 
-    /// What the message hands on.
+    /// What the message passes on.
     pub fn origin(&self) -> &Origin {
         self.origin.get_or_init(|| {
             let Environment { name, waiter, .. } = &*self.environment;
-            // Other instances get the same message there.
+            // On this lane every instance gets the message, so each needs ids of its own.
             let seed = if self.holds_up.lane == Lane::Instance { waiter } else { name };
             Origin::of(Arc::clone(&self.message), Arc::clone(waiter), Arc::clone(seed))
         })
     }
 
-    /// Asks for something, unless nobody could answer before this handler has ended. The waiting ends as what is returned is
-    /// dropped.
+    /// Registers that this handler waits for an answer, until the result is dropped. Fails if the request could only be answered
+    /// after this handler has ended.
     pub(super) async fn ask(
         &self,
         bus: &Bus,
@@ -111,7 +111,7 @@ impl Work {
         let (key, service) = to;
         let asked = match service {
             Some(service) if service != identity.service.as_str() => None,
-            // What a handler left behind holds nobody up.
+            // A task that outlives its handler holds up nothing.
             _ if !self.handling.is_under_way() => None,
             _ => waiters.ask(bus, own, (self.holds_up, self.handling.clone()), kinds, key).await,
         };
@@ -156,19 +156,19 @@ impl Invocation {
         &self.spec
     }
 
-    /// What the attempt hands on and may use.
+    /// What the attempt passes on and may use.
     #[must_use]
     pub fn work(&self) -> &Work {
         &self.work
     }
 
-    /// What the handler gets.
+    /// The context that the handler gets.
     #[must_use]
     pub fn context(&self) -> Context {
         Context { envelope: Arc::clone(&self.envelope), work: Rc::clone(&self.work) }
     }
 
-    /// Takes what the handler wants to send.
+    /// Takes the held messages, and ends the handler: it can send nothing more.
     #[must_use]
     pub fn take_held(&self) -> Envelopes {
         self.work.handling.end();

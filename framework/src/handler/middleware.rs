@@ -7,9 +7,9 @@ use futures::future::LocalBoxFuture;
 use crate::handler::{Invocation, Outcome, Run};
 
 /// Runs around handlers: `app.middleware(async |invocation: &mut Invocation, next: Next<'_>| next.run(invocation).await)`.
-/// The first one added is the outermost. One that does not call `next` ends the attempt with its own outcome.
+/// The first one added is the outermost. A middleware that does not call `next` ends the attempt with its own outcome.
 pub trait Middleware: Send + Sync + 'static {
-    /// Handles the invocation, as a rule by calling `next`.
+    /// Handles the invocation, usually by calling `next`.
     fn handle<'a>(&'a self, invocation: &'a mut Invocation, next: Next<'a>) -> LocalBoxFuture<'a, Outcome>;
 }
 
@@ -22,7 +22,7 @@ where
     }
 }
 
-/// What comes after a middleware: the next one, at last the handler.
+/// The rest of the chain after a middleware: the other middleware, then the handler.
 pub struct Next<'a> {
     rest: &'a [Arc<dyn Middleware>],
     handler: Box<dyn Handle + 'a>,
@@ -37,7 +37,7 @@ impl<'a> Next<'a> {
         Self { rest, handler: Box::new(Exclusive { run, state }) }
     }
 
-    /// Goes on to the next middleware or the handler.
+    /// Runs the next middleware or the handler.
     pub async fn run(self, invocation: &mut Invocation) -> Outcome {
         match self.rest.split_first() {
             Some((first, rest)) => first.handle(invocation, Next { rest, handler: self.handler }).await,
@@ -65,7 +65,7 @@ impl<S> Handle for Shared<'_, S> {
     {
         match self.run {
             Run::Shared(run) => run(self.state, invocation),
-            // The lane takes the lock that the row asks for, so that the two cannot differ.
+            // The lane takes the lock that the row asks for, so the guard always fits.
             Run::Exclusive(_) => unreachable!("an exclusive handler was given shared state"),
         }
     }

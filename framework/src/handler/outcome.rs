@@ -9,9 +9,9 @@ use crate::message::{Envelope, Kind, MediaType, Problem};
 /// What the sender asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Asked {
-    /// Nothing back.
+    /// No reply.
     OneWay,
-    /// Nothing back that anybody waits for: an event has many subscribers. An answer is sent where it says all the same.
+    /// No reply that a caller waits for, because an event has many subscribers. An answer still goes to `reply_to`.
     Event,
     /// A reply.
     Reply,
@@ -38,9 +38,9 @@ impl Asked {
 pub enum Outcome {
     /// The handler succeeded; the answer, if the sender waits for one.
     Done(Option<Reply>),
-    /// It did not.
+    /// The handler failed, or could not run.
     Failed(Failed),
-    /// There was nothing to do any more: nobody waits for the answer.
+    /// The handler did not run, because the caller no longer waits for the answer.
     Expired,
 }
 
@@ -53,10 +53,10 @@ pub struct Reply {
     pub payload: Bytes,
 }
 
-/// Why handling did not end well.
+/// Why handling failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failed {
-    /// What decides whether it is tried again.
+    /// The class, which decides whether it is tried again.
     pub class: FailureClass,
     /// What the caller is told.
     pub problem: Problem,
@@ -77,7 +77,7 @@ impl Failed {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureClass {
-    /// The service says no.
+    /// The service refuses the message.
     Rejected,
     /// It will never succeed.
     Permanent,
@@ -87,7 +87,7 @@ pub enum FailureClass {
     Panic,
     /// The handler took too long.
     TimedOut,
-    /// Something of ours failed: a confirm, the broker. Counts no attempt.
+    /// Postrider or the broker failed, for example a confirm did not come. It does not count as an attempt.
     Infrastructure,
     /// The app stops.
     Shutdown,
@@ -95,7 +95,7 @@ pub enum FailureClass {
     Undecodable,
     /// No handler of this build takes the key.
     NoHandler,
-    /// It was delivered again and again without an end: it may end the process that handles it.
+    /// The process ended each time it handled this message, even alone in its lane: the message may be what ends it.
     CrashSuspected,
 }
 
@@ -119,13 +119,13 @@ impl FailureClass {
 }
 
 impl Outcome {
-    /// A failure whose caller and log are told the same.
+    /// A failure with the same text for caller and log.
     pub fn failed(class: FailureClass, code: &str, text: impl Into<String>) -> Self {
         let text = text.into();
         Self::Failed(Failed { class, problem: Problem::new(code, text.clone()), log: text })
     }
 
-    /// The failure that a handler's error is.
+    /// The failure for a handler's error.
     pub fn from_error<E: HandlerError>(error: &E) -> Self {
         let class = match error.class() {
             Class::Transient => FailureClass::Transient,

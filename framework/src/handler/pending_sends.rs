@@ -1,4 +1,4 @@
-//! Messages that a handler has sent; they leave when it succeeds.
+//! Holds the messages that a handler has sent. They leave when it succeeds.
 
 use crate::bus::SendError;
 use crate::message::Envelope;
@@ -22,7 +22,7 @@ impl Default for HeldLimits {
 #[allow(clippy::vec_box, reason = "a list that grows, or is taken, copies no envelope")]
 pub type Envelopes = Vec<Box<Envelope>>;
 
-/// What one handler has sent so far, in the order of the calls. It leaves only if the handler succeeds.
+/// The messages that one handler has sent so far, in the order of the calls. They leave only if it succeeds.
 #[derive(Debug, Default)]
 pub(super) struct PendingSends {
     messages: Envelopes,

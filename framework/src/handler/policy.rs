@@ -4,8 +4,7 @@ use postrider_grammar::{NextAttempt, Retry, RetryError};
 
 use crate::handler::FailureClass;
 
-/// What the attribute of an impl block or a method says about failures. Absent values are those of the block, then those
-/// of the app.
+/// What the attribute of an impl block or a method says about failures. Absent values come from the block, then from the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PolicyWords {
     /// When a failed message is tried again.
@@ -19,19 +18,19 @@ pub struct PolicyWords {
 /// What becomes of a message whose handler fails.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// When a message that failed in passing, panicked or took too long is tried again.
+    /// When a message that failed transiently, panicked or timed out is tried again.
     pub retry: Retry,
-    /// Of those failures the ones after which it is not tried again.
+    /// Which of these failures are not tried again.
     pub give_up: Vec<FailureClass>,
     /// Failures whose message is dropped in the end instead of dead-lettered.
     pub discard: Vec<FailureClass>,
 }
 
 impl Policy {
-    /// The same with what an attribute says.
+    /// This policy with the values of an attribute.
     ///
     /// # Errors
-    /// When the retry plan cannot be read; the macro lets none through.
+    /// When the retry plan cannot be parsed; the macro refuses such a plan at compile time.
     pub fn with(mut self, words: &PolicyWords) -> Result<Self, RetryError> {
         if let Some(retry) = words.retry {
             self.retry = Retry { pause: self.retry.pause, ..retry.parse()? };
@@ -45,7 +44,7 @@ impl Policy {
         Ok(self)
     }
 
-    /// What comes after an attempt, counted from 1, that failed like this.
+    /// What comes after a failed attempt. Attempts are counted from 1.
     #[must_use]
     pub fn after(&self, class: FailureClass, attempt: u32, chance: f64) -> NextAttempt {
         let passing = matches!(class, FailureClass::Transient | FailureClass::Panic | FailureClass::TimedOut);

@@ -1,4 +1,4 @@
-//! What a handler may return, and the answer that it is.
+//! What a handler may return, and how it becomes an answer.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::message::Problem;
     note = "return `()`, `Result<(), E>` or `Result<T, E>`, where `T` implements `serde::Serialize` and `E` implements `postrider::HandlerError`"
 )]
 pub trait Returned {
-    /// How handling has ended, with the answer if somebody waits for one.
+    /// The outcome, with the answer if the sender wants a reply.
     fn into_outcome(self, invocation: &mut Invocation) -> Outcome;
 }
 
@@ -44,7 +44,7 @@ pub trait Answer: Serialize {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> Answer for T {}
 
-/// The answer in the encoding of the question, if it has one that can carry any value.
+/// Encodes the answer in the media type of the request if that can carry any value, else in the app's.
 fn answer<T: Serialize>(value: &T, invocation: &Invocation) -> Outcome {
     if !invocation.envelope.wants_reply() {
         return Outcome::Done(None);

@@ -25,7 +25,7 @@ pub trait Actor: Sized + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {
-    /// A crash costs what was in the mailbox.
+    /// A crash loses the messages in the mailbox.
     AtMostOnce,
     /// Nothing is lost; a message may run twice.
     AtLeastOnce,
@@ -43,7 +43,7 @@ impl fmt::Display for Guarantee {
     }
 }
 
-/// What the attribute of an impl block says. Absent values have the app's defaults.
+/// What the attribute of an impl block says. Absent values come from the app.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes {
     /// The type's name.
@@ -54,11 +54,11 @@ pub struct Attributes {
     pub queue: Option<&'static str>,
     /// The domains that the service owns.
     pub domains: &'static [&'static str],
-    /// What is promised.
+    /// The delivery guarantee.
     pub guarantee: Guarantee,
     /// Whether the queue's order is kept across instances and retries.
     pub ordered: bool,
-    /// Whether the actor stops at a message that it would give up.
+    /// Whether the actor stops at a message that it would otherwise dead-letter.
     pub stops_at_poison: bool,
     /// The most deliveries held per lane.
     pub prefetch: Option<u16>,
@@ -112,12 +112,12 @@ impl fmt::Display for Lane {
     }
 }
 
-/// What the attribute of a method says, and where the method stands.
+/// What the attribute of a method says, and where the method is defined.
 #[derive(Debug, Clone, Copy)]
 pub struct HandlerSpec {
     /// Command, event, query or channel.
     pub kind: Kind,
-    /// The key; for an event perhaps a pattern.
+    /// The key; for an event it may be a pattern.
     pub key: &'static str,
     /// Who gets a copy.
     pub scope: Scope,

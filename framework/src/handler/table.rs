@@ -40,7 +40,7 @@ impl<S> Row<S> {
     }
 }
 
-/// What an actor handles. Keys are found by hash, patterns one after another.
+/// The handlers of an actor. Keys are found by hash, patterns by trying one after another.
 pub struct Table<S> {
     rows: Vec<Rc<Row<S>>>,
     exact: HashMap<(Lane, Kind, &'static str), usize>,
@@ -91,7 +91,7 @@ impl<S> Table<S> {
         &self.rows
     }
 
-    /// Two handlers that could both take a message, if there are any.
+    /// All pairs of handlers that could both take the same message.
     #[must_use]
     pub fn conflicts(&self) -> Vec<(HandlerSpec, HandlerSpec)> {
         let mut conflicts = Vec::new();

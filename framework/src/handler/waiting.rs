@@ -1,4 +1,4 @@
-//! Handlers that wait for the answer to a request, as their own actor sees them: it may be the one who is to answer.
+//! Tracks the handlers of an actor that wait for an answer, because this same actor may be the one to answer.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,24 +16,24 @@ use crate::message::{Envelope, Kind, MessageId};
 pub struct HoldsUp {
     /// The lane in which it runs.
     pub lane: Lane,
-    /// Whether it has the state to itself.
+    /// Whether it holds the state exclusively.
     pub exclusive: bool,
 }
 
-/// A handler of this actor, as far as requests are concerned.
+/// A handler of this actor that can answer requests.
 #[derive(Debug, Clone)]
 pub struct Answers {
-    /// Of what it handles.
+    /// The kind of message it handles.
     pub kind: Kind,
-    /// Key or pattern of that.
+    /// Its key or pattern.
     pub key: &'static str,
-    /// The lane on which it comes.
+    /// The lane on which its messages arrive.
     pub lane: Lane,
-    /// Whether it needs the state for itself.
+    /// Whether it needs the state exclusively.
     pub exclusive: bool,
 }
 
-/// What this actor answers, and by which queues it is asked.
+/// The requests that this actor answers, and the queues on which they arrive.
 #[derive(Debug, Clone, Default)]
 pub struct OwnAnswers {
     /// Its handlers for commands and queries.
@@ -46,20 +46,20 @@ pub struct OwnAnswers {
     pub concurrency: Option<watch::Receiver<usize>>,
     /// The most deliveries held per lane.
     pub prefetch: usize,
-    /// Whether its queue's lane hands over one message at a time right now.
+    /// Whether its durable lane hands over one message at a time right now.
     pub narrow: Arc<AtomicBool>,
-    /// Whether its queue has delivered something to this instance since it began to consume.
+    /// Whether its durable queue has delivered to this instance since the consumer was opened.
     pub active: Arc<AtomicBool>,
-    /// How many handlers wait to have the state for themselves. They hold up their lane until those that share it have ended.
+    /// How many handlers wait for exclusive state. They hold up their lane until the handlers that share the state have ended.
     pub writers: Rc<Cell<usize>>,
 }
 
-/// One run of a handler, until it has ended: what it has spawned may ask on, and holds nothing up.
+/// One run of a handler, and whether it has ended. Tasks that it spawned may still send requests, but hold up nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Handling(Rc<Cell<bool>>);
 
 impl Handling {
-    /// It has ended.
+    /// Marks the run as ended.
     pub(super) fn end(&self) {
         self.0.set(true);
     }
@@ -79,15 +79,15 @@ struct Waiter {
     holds_up: HoldsUp,
     handler: Handling,
     conversation: MessageId,
-    /// The lane of its own actor that is to answer, if one is.
+    /// The lane of the same actor that is to answer; `None` if another actor answers.
     own: Option<Lane>,
 }
 
-/// The handlers of one actor that wait for answers right now. Each waits for as many as it asks at once.
+/// The handlers of one actor that wait for answers right now. A handler has one entry for each open request.
 #[derive(Debug, Default)]
 pub struct Waiters(RefCell<Vec<Rc<Waiter>>>);
 
-/// Ends the waiting as it is dropped.
+/// Ends the wait when dropped.
 pub(super) struct Waits<'a> {
     waiters: &'a Waiters,
     waiter: Rc<Waiter>,
@@ -99,17 +99,17 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// What a request to the very actor that makes it comes to.
+/// Whether an actor can answer a request of its own waiting handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnRequest {
-    /// It can be answered beside the one that waits.
+    /// The request can be answered beside the waiting handler.
     Beside,
-    /// It can only be answered when the one that waits has ended.
+    /// The request can only be answered after the waiting handler has ended.
     Behind,
 }
 
 impl OwnAnswers {
-    /// Whether a message for a handler is answered while another one waits.
+    /// Whether a handler on `lane` can answer while another handler waits.
     fn judge(&self, waits: HoldsUp, lane: Lane, exclusive: bool) -> OwnRequest {
         let one_by_one = self.ordered && waits.lane == lane;
         if waits.exclusive || exclusive || one_by_one { OwnRequest::Behind } else { OwnRequest::Beside }
@@ -119,7 +119,7 @@ impl OwnAnswers {
         lane == Lane::Durable && self.narrow.load(Ordering::Relaxed)
     }
 
-    /// As a message finds its handler: by its key, or else by a pattern.
+    /// Finds the handler as the handler table does: by exact key, else by pattern.
     fn find(&self, kind: Kind, key: &str) -> Option<&Answers> {
         let exact = self.handlers.iter().find(|handler| handler.kind == kind && handler.key == key);
         let takes = |handler: &&Answers| handler.kind == kind && postrider_grammar::matches(handler.key, key);
@@ -132,7 +132,7 @@ impl OwnAnswers {
 }
 
 impl Waiters {
-    /// A handler waits for the answer to a request, until what is returned is dropped.
+    /// Records that a handler waits for an answer, until the returned guard is dropped.
     pub(super) fn wait(
         &self,
         (holds_up, handler): (HoldsUp, Handling),
@@ -144,7 +144,7 @@ impl Waiters {
         Waits { waiters: self, waiter }
     }
 
-    /// What a request comes to that arrives from a conversation in which handlers of this actor wait; `None` if none does.
+    /// Judges a request from a conversation in which handlers of this actor wait; `None` if none waits.
     pub fn judge(&self, request: &Envelope, lane: Lane, exclusive: bool, own: &OwnAnswers) -> Option<OwnRequest> {
         let conversation = request.conversation_id.as_ref()?;
         let waiters = self.0.borrow();
@@ -155,7 +155,7 @@ impl Waiters {
         Some(if judged.any(behind) { OwnRequest::Behind } else { first })
     }
 
-    /// How many other handlers of a lane wait for an answer of the same lane, each for one or more.
+    /// How many other handlers of a lane wait for an answer from the same lane. A handler with several requests counts once.
     fn of_lane(&self, lane: Lane, but: &Handling) -> usize {
         let waiters = self.0.borrow();
         let waits = |waiter: &&Rc<Waiter>| {
@@ -171,8 +171,8 @@ impl Waiters {
         handlers.len()
     }
 
-    /// The lane of its own actor that is to answer a request, and whether nobody can before the handler that asks has ended.
-    /// Of the kinds the first one is meant that somebody handles.
+    /// The lane of this actor that is to answer a request, and whether it can answer before the asking handler has ended. The
+    /// first of `kinds` that this actor handles counts. `None` if it handles none.
     pub(super) async fn ask(
         &self,
         bus: &Bus,
@@ -185,7 +185,8 @@ impl Waiters {
         let lane = answers.lane;
         let judged = own.judge(holds_up, lane, answers.exclusive);
         if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable {
-            // One instance of an ordered actor handles. If it is this one after all, the request is refused as it arrives.
+            // Only one instance of an ordered actor handles messages. If it turns out to be this one, the request is refused on
+            // arrival.
             let is_here = holds_up.lane == lane || own.active.load(Ordering::Relaxed);
             let nobody_is_there = !is_here
                 && matches!(bus.broker.inspect(own.queue(lane)?).await, Ok(Some(state)) if state.consumers == 0);
@@ -199,12 +200,13 @@ impl Waiters {
         if judged == OwnRequest::Beside && held_up < most && held_up < prefetch && goes_on {
             return Some((lane, OwnRequest::Beside));
         }
-        // Another instance, or another copy in this process, may answer. Where that cannot be learnt, it is tried.
+        // Another instance, or another copy in this process, may answer. If the broker does not tell, the request is sent.
         let Ok(Some(state)) = bus.broker.inspect(own.queue(lane)?).await else {
             return Some((lane, OwnRequest::Beside));
         };
         let alone = state.consumers <= 1;
-        // All that run wait for this lane: what waits in front of the request in the queue is not handled before it.
+        // All running handlers wait for this lane, so none ends before the request is answered. The request arrives only if the
+        // prefetch has room and no message is ahead of it in the queue.
         let is_seen = held_up < prefetch && state.ready == 0;
         let behind = alone && (judged == OwnRequest::Behind || !is_seen);
         Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }))

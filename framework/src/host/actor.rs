@@ -27,15 +27,15 @@ impl<S: 'static> Host<S> {
 }
 
 impl<S: 'static> Host<S> {
-    /// What a handler of this very actor waits for is seen to at once, and not when the lane has time: the lane may be waiting
-    /// for the handler that asks. It runs beside that one, or is refused. While the app stops it goes back like any other.
+    /// Handles at once a request that a handler of this same actor waits for. It must not wait for the lane, which may be waiting
+    /// for that handler. The request runs beside the handler or is refused. While the app stops it is given back like any other.
     fn see_to_circles(&self, deliver: &mut Deliver) {
         let (core, lane) = (&self.core, deliver.lane);
         let own_request = |arrival: &Arrival| {
             let goes_back = core.stopping.is_cancelled() && !arrival.ticket.is_acked();
             core.own_request(lane, &arrival.envelope).filter(|_| !goes_back && !arrival.condemned)
         };
-        // Nearly always there is none.
+        // Nearly always there is no such request.
         if !deliver.arrivals.iter().any(|arrival| own_request(arrival).is_some()) {
             return;
         }
@@ -61,8 +61,7 @@ impl<S: 'static> Actor for Host<S> {
 
     fn started(&mut self, _: &mut Self::Context) {
         for lane in Lane::ALL {
-            // Room for every delivery that can have a permit, and for as many whose channel has closed, should each come
-            // alone.
+            // Room for every delivery that can have a permit, and for as many from closed channels, even if each arrives alone.
             let (sender, queue) = mpsc::channel(2 * usize::from(self.core.settings.prefetch).max(1));
             self.lanes.push(sender);
             actix_rt::spawn(lane::run(Rc::clone(&self.core), lane, queue));

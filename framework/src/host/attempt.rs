@@ -26,7 +26,7 @@ use crate::host::state::Guard;
 use crate::host::verdict::{End, Settlement};
 use crate::message::{Envelope, Kind, MediaType, Problem, is_logged};
 
-/// The key of the query that every service answers: is it there?
+/// The key of the liveness query that every service answers.
 pub(super) const PING: &str = "ping";
 
 /// A delivery on its way through its attempts.
@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) waited_for_until: Option<Instant>,
     pub(super) skewed_for: Duration,
     pub(super) condemned: bool,
-    /// Whether a handler of this actor waits for its answer: it runs beside that one, and shares its state and its place.
+    /// Whether a handler of this actor waits for its answer. It runs beside that handler, shares its state and takes no slot.
     pub(super) nested: bool,
     pub(super) ticket: Ticket,
     /// The right to handle it.
@@ -63,32 +63,32 @@ impl Job {
         }
     }
 
-    /// It is handled; this becomes of the delivery.
+    /// Ends the handling and reports the settlement.
     pub(super) fn finish(self, outcome: Outcome, settlement: Settlement) {
         let Self { made, turn, ticket, .. } = self;
-        // What goes back was not handled to its end.
+        // A message that is given back was not handled to its end, so its turn ends here.
         let turn = turn.filter(|_| settlement.end != End::GiveBack);
         ticket.finish(Handled { outcome, made, settlement }, turn);
     }
 
-    /// It is not handled to its end.
+    /// Gives the delivery back: it was not handled to its end.
     pub(super) fn give_back(self, outcome: Outcome) {
         drop(self.turn);
         self.ticket.finish(Handled::given_back(outcome, self.made), None);
     }
 
-    /// Another delivery of the same message was handled, and this one is to be settled in its place.
+    /// Takes the outcome of another delivery of the same message, to settle this delivery with it.
     pub(super) fn take(self, turn: Turn, handled: Handled) {
         self.ticket.finish(handled, Some(turn));
     }
 
-    /// What is left of the time for which the sender waits, if it said.
+    /// How long the caller still waits, if it said.
     fn patience_left(&self) -> Option<Duration> {
         self.waited_for_until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 }
 
-/// The outcome of what does not begin, or is dropped, because the app stops.
+/// The outcome of a message that does not begin, or is dropped, because the app stops.
 pub(super) fn stopping() -> Outcome {
     Outcome::failed(FailureClass::Shutdown, "shutdown", "the app stops")
 }
@@ -110,9 +110,10 @@ impl<S: 'static> Core<S> {
         is_ping.then(|| self.pong(&envelope.media_type))
     }
 
-    /// What a message comes to for whose answer a handler of this very actor waits, over however many services.
+    /// How to treat a message whose answer a handler of this same actor waits for, directly or through other services; `None` if
+    /// none waits.
     pub(super) fn own_request(&self, lane: Lane, envelope: &Envelope) -> Option<OwnRequest> {
-        // Where nobody waits for an answer, a call path says nothing.
+        // Without a caller that waits, a call path means nothing.
         let waited_for = matches!(Asked::of(envelope), Asked::Reply | Asked::Query);
         if !waited_for || !envelope.call_path.contains(&self.settings.waiter) {
             return None;
@@ -120,8 +121,8 @@ impl<S: 'static> Core<S> {
         let exclusive = self.table.find(lane, envelope.kind, envelope.key.as_str())?.is_exclusive();
         let judged = self.environment.waiters.judge(envelope, lane, exclusive, &self.environment.own);
         match judged {
-            // An ordered actor answers it when its turn comes: the one that waits is in another lane. Unless what is in front of it
-            // waits for that one.
+            // An ordered actor answers the request when its turn comes, because the waiting handler is in another lane. If a
+            // handler waits for exclusive state, it waits for that handler too, and the turn would never come.
             Some(OwnRequest::Beside) if self.settings.ordered => {
                 (self.environment.own.writers.get() > 0).then_some(OwnRequest::Behind)
             }
@@ -129,7 +130,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// The outcome of such a message.
+    /// The outcome of a request that would wait for itself.
     pub(super) fn would_wait(&self, envelope: &Envelope) -> Outcome {
         let path = envelope.call_path.join(" → ");
         let text = format!("{} waits for the answer already: {path}", self.settings.waiter);
@@ -152,7 +153,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// Runs the handler once. What it wants to send comes back with the outcome, if it succeeded.
+    /// Runs the handler once. If it succeeds, its held messages come back with the outcome.
     pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
@@ -163,7 +164,8 @@ impl<S: 'static> Core<S> {
             Arc::make_mut(&mut envelope).attempt = job.made.attempt;
         }
         let epoch = job.ticket.epoch();
-        // After a partition another instance may handle the same message of an ordered actor: this one may stop.
+        // After a partition another instance may handle the same message of an ordered actor. The handler can stop when this
+        // token fires.
         let ends = epoch.filter(|_| self.settings.ordered).map(|epoch| epoch.ended().clone());
         let message = Arc::clone(&job.envelope);
         let holds_up = HoldsUp { lane: job.lane, exclusive: row.is_exclusive() };
@@ -171,7 +173,7 @@ impl<S: 'static> Core<S> {
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let span = self.span(row, job, &invocation);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
-        // Nobody gets the answer to a query whose channel has closed.
+        // A query whose channel has closed is delivered again, so its answer is of no use.
         let drop_when = epoch.filter(|_| job.lane == Lane::Query).map_or(&self.abandon, |epoch| epoch.ended());
         let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
@@ -202,7 +204,7 @@ impl<S: 'static> Core<S> {
         )
     }
 
-    /// Runs the handler with everything that can end it: a panic, the time, the app.
+    /// Runs the handler until it ends, panics, times out, or `drop_when` fires.
     async fn guarded(
         &self,
         row: &Row<S>,
@@ -220,7 +222,7 @@ impl<S: 'static> Core<S> {
             }
             stopping()
         };
-        // Most handlers end without waiting; those need neither a timer nor somebody who listens for the end.
+        // Most handlers end at the first poll. They need neither a timer nor a wait for `drop_when`.
         let at_once = if drop_when.is_cancelled() { Err(dropped()) } else { Ok(futures::poll!(&mut handler)) };
         let ended = match at_once {
             Err(outcome) => Err(outcome),
@@ -240,7 +242,7 @@ impl<S: 'static> Core<S> {
                 Outcome::Failed(Failed { class: FailureClass::Panic, problem, log })
             }
             Ok(None) => {
-                // What a dropped `&mut self` handler had half done cannot be trusted.
+                // A dropped `&mut self` handler may leave the state half changed.
                 if exclusive {
                     self.state.mark_broken();
                 }
@@ -248,7 +250,7 @@ impl<S: 'static> Core<S> {
                 Outcome::failed(FailureClass::TimedOut, Problem::TIMED_OUT, text)
             }
         };
-        // What the handler held may panic as it is dropped.
+        // Dropping the handler's values may panic.
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {
             self.state.mark_broken();
             if is_logged("dropping what the handler held panicked", self.settings.actor) {
@@ -280,7 +282,7 @@ impl<S: 'static> Core<S> {
     }
 }
 
-/// Cannot be reached: the lock is only handed out with a state. Should it be, the message is given back.
+/// Unreachable, since the lock is only handed out with a state. If it happens, the message is given back.
 fn no_state<'a>() -> LocalBoxFuture<'a, Outcome> {
     Box::pin(async { Outcome::failed(FailureClass::Infrastructure, Problem::FAILED, "the actor has no state") })
 }

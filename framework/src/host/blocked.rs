@@ -1,4 +1,4 @@
-//! Names the handler that blocks an arbiter. Blocking code cannot be interrupted, but nobody should have to guess.
+//! Logs the handler that blocks an arbiter. Blocking code cannot be interrupted, but it can be named.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 /// How often an arbiter shows that it is alive.
 const BEAT: Duration = Duration::from_millis(200);
 
-/// Where a handler stands.
+/// Where a handler is defined.
 #[derive(Clone, Copy)]
 struct Place {
     method: &'static str,
@@ -28,7 +28,7 @@ struct Place {
 pub struct ArbiterWatch {
     name: String,
     started: Instant,
-    /// Milliseconds since `started` of the last sign of life.
+    /// The last sign of life, in milliseconds since `started`.
     last_beat: AtomicU64,
     running: Mutex<Option<Place>>,
     reported: AtomicBool,
@@ -58,7 +58,7 @@ impl ArbiterWatch {
         }
     }
 
-    /// Remembers which handler runs whenever the future is polled.
+    /// Records the handler while its future is polled.
     pub(super) fn watched<F: Future + Unpin>(&self, spec: &HandlerSpec, future: F) -> Watched<'_, F> {
         let HandlerSpec { method, file, line, .. } = *spec;
         Watched { watch: self, place: Place { method, file, line }, future }
@@ -82,7 +82,7 @@ impl ArbiterWatch {
     }
 }
 
-/// A handler's future that is named while it is polled.
+/// A handler's future. The watch knows the handler while it is polled.
 pub(super) struct Watched<'a, F> {
     watch: &'a ArbiterWatch,
     place: Place,
@@ -100,7 +100,7 @@ impl<F: Future + Unpin> Future for Watched<'_, F> {
     }
 }
 
-/// The thread that looks at all arbiters of an app. It ends when it is dropped.
+/// The thread that watches all arbiters of an app. Dropping this ends it.
 pub struct Watchdog {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -110,7 +110,7 @@ impl Watchdog {
     /// Starts watching.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot start a thread.
     pub fn start(watches: Vec<Arc<ArbiterWatch>>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -130,7 +130,7 @@ impl Drop for Watchdog {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It holds no lock and runs no foreign code that could have panicked.
+            // The thread runs no foreign code that could have panicked, and holds no lock.
             let _ = thread.join();
         }
     }

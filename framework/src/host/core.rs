@@ -17,12 +17,12 @@ use crate::host::state::{Factory, StateCell};
 use crate::host::verdict::SkewPolicy;
 use crate::message::Kind;
 
-/// How an actor handles.
+/// How an actor handles messages.
 #[derive(Clone)]
 pub struct Settings {
     /// The actor's type.
     pub actor: &'static str,
-    /// The actor, the same in every instance: `service`, or `service.queue`.
+    /// The actor's name, the same in every instance: `service`, or `service.queue`.
     pub name: String,
     /// How the actor appears in call paths: `service.actor@instance`.
     pub waiter: String,
@@ -34,23 +34,23 @@ pub struct Settings {
     pub concurrency: watch::Receiver<usize>,
     /// The most deliveries held per lane.
     pub prefetch: u16,
-    /// Whether the lock is held until what a handler sent is confirmed.
+    /// Whether one message is finished, its sends confirmed, before the next begins.
     pub ordered: bool,
-    /// Whether nothing is handled after a message that the actor would give up.
+    /// Whether the actor stops at a message that it would otherwise dead-letter.
     pub stops_at_poison: bool,
     /// What happens when an attempt fails, by the handler's place in the table.
     pub policies: Rc<[Policy]>,
     /// The same for a message that no handler takes.
     pub policy: Policy,
-    /// What happens with keys that have no handler.
+    /// What happens to messages whose key has no handler.
     pub skew: SkewPolicy,
     /// Limits on what a handler holds.
     pub held: HeldLimits,
-    /// What this actor handles right now, in all its copies.
+    /// The messages that this actor handles right now, in all its copies.
     pub running: Running,
-    /// How long what a handler sent may take to be confirmed, before it is sent again.
+    /// How long a handler's message may wait for its confirm before it is sent again.
     pub confirm_timeout: Duration,
-    /// How what a handler sent is sent again.
+    /// How a handler's messages are sent again.
     pub resend: Resend,
 }
 
@@ -71,7 +71,7 @@ pub struct Core<S> {
     pub(super) stopping: CancellationToken,
 }
 
-/// The tokens by which an actor is stopped, and by which it asks to stop.
+/// The tokens that stop an actor, and the one by which it asks the process to stop.
 #[derive(Clone, Default)]
 pub struct Stops {
     /// Fires when nothing new is to be started.
@@ -83,7 +83,7 @@ pub struct Stops {
 }
 
 impl<S: 'static> Core<S> {
-    /// Puts an actor together.
+    /// Assembles an actor.
     #[must_use]
     #[allow(clippy::too_many_arguments, reason = "the parts of an actor, put together in one place only")]
     pub fn new(
@@ -124,7 +124,7 @@ impl<S: 'static> Core<S> {
     }
 }
 
-/// What a handler answers, if it answers.
+/// The requests that a handler answers; `None` if its kind has no answer.
 fn answers<S>(row: &Row<S>) -> Option<Answers> {
     let HandlerSpec { kind, key, .. } = row.spec;
     let (lane, exclusive) = (row.spec.lane(), row.is_exclusive());

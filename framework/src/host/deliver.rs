@@ -31,9 +31,9 @@ pub struct Arrival {
     pub redelivered: bool,
     /// Until when the caller waits for the answer, if it said so.
     pub waited_for_until: Option<Instant>,
-    /// How long ago a build without a handler for its key first met it.
+    /// How long ago a build without a handler for its key first got it.
     pub skewed_for: Duration,
-    /// Whether it has ended its process so often that it is given up unhandled.
+    /// Whether it is given up unhandled, because it has ended its process too often.
     pub condemned: bool,
     /// Where the outcome goes.
     pub ticket: Ticket,
@@ -43,7 +43,7 @@ impl Message for Deliver {
     type Result = ();
 }
 
-/// A delivery that is not handled any more, on its way back to its lane.
+/// The end of a delivery's handling, on its way back to the lane.
 #[derive(Debug)]
 pub struct Finished {
     /// The delivery's number on its lane.
@@ -54,36 +54,36 @@ pub struct Finished {
     pub turn: Option<Turn>,
 }
 
-/// Brings the outcome of one delivery back to its lane. One that is dropped says that the app stops.
+/// Reports one delivery's outcome to its lane. Dropping it reports `Shutdown`.
 #[derive(Debug)]
 pub struct Ticket {
     number: u64,
-    /// `None` for a delivery that was acknowledged on receipt: it is always to be handled.
+    /// `None` for a delivery that was acknowledged on receipt, which is always handled.
     epoch: Option<Arc<Epoch>>,
     /// Never full: it has room for as many outcomes as there are permits.
     done: Option<mpsc::Sender<Finished>>,
 }
 
 impl Ticket {
-    /// A ticket for the delivery with this number, of a channel; `None` for a delivery that was acknowledged on receipt.
+    /// A ticket for the delivery with this number. `epoch` is its channel, or `None` if the delivery was acknowledged on receipt.
     #[must_use]
     pub fn new(number: u64, epoch: Option<Arc<Epoch>>, done: mpsc::Sender<Finished>) -> Self {
         Self { number, epoch, done: Some(done) }
     }
 
-    /// Whether the delivery can still be settled.
+    /// Whether the delivery may still begin: its channel is open, and its lane has not been stopped.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.epoch.as_ref().is_none_or(|epoch| epoch.is_live())
     }
 
-    /// Whether the delivery was acknowledged on receipt, so that nobody else will get it.
+    /// Whether the delivery was acknowledged on receipt, so that the broker does not deliver it again.
     #[must_use]
     pub fn is_acked(&self) -> bool {
         self.epoch.is_none()
     }
 
-    /// Nothing that was delivered with this one is to begin any more; it goes back.
+    /// No other delivery of this channel begins any more; they go back.
     pub fn stop_lane(&self) {
         if let Some(epoch) = &self.epoch {
             epoch.begin_nothing_more();
@@ -96,12 +96,12 @@ impl Ticket {
         self.epoch.as_deref()
     }
 
-    /// [`Ticket::epoch`], to be kept.
+    /// [`Ticket::epoch`] as a shared handle.
     pub(super) fn shared_epoch(&self) -> Option<Arc<Epoch>> {
         self.epoch.clone()
     }
 
-    /// Brings the outcome back, with the right to handle the message if it was handled to its end.
+    /// Reports the outcome, with the right to handle the message if it was handled to its end.
     pub fn finish(mut self, handled: Handled, turn: Option<Turn>) {
         if let Some(done) = self.done.take() {
             self.report(&done, handled, turn);

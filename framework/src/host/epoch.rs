@@ -1,4 +1,4 @@
-//! Whether the channel of a delivery is still open.
+//! Tells deliveries whether their channel is still open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,24 +13,24 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// An epoch that ends at the latest when running handlers are dropped.
+    /// An epoch with an open channel. [`Epoch::ended`] fires at the latest when running handlers are dropped.
     #[must_use]
     pub fn begin(abandon: &CancellationToken) -> Arc<Self> {
         Arc::new(Self { live: AtomicBool::new(true), ended: abandon.child_token() })
     }
 
-    /// The channel has closed: what was not begun is not to begin, and who listens stops.
+    /// The channel has closed. Deliveries that have not begun do not begin, and [`Epoch::ended`] fires.
     pub fn end(&self) {
         self.live.store(false, Ordering::Release);
         self.ended.cancel();
     }
 
-    /// What was not begun is not to begin; what runs goes on.
+    /// Deliveries that have not begun do not begin; running ones go on.
     pub fn begin_nothing_more(&self) {
         self.live.store(false, Ordering::Release);
     }
 
-    /// Fires when the channel has closed.
+    /// Fires when the channel has closed, or when running handlers are dropped.
     #[must_use]
     pub fn ended(&self) -> &CancellationToken {
         &self.ended

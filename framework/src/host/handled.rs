@@ -15,7 +15,7 @@ pub struct Handled {
 }
 
 impl Handled {
-    /// It was not handled to its end and goes back.
+    /// The message was not handled to its end and is given back.
     #[must_use]
     pub fn given_back(outcome: Outcome, made: AttemptRecord) -> Self {
         Self { outcome, made, settlement: Settlement { answer: false, end: End::GiveBack } }
@@ -25,16 +25,16 @@ impl Handled {
 /// What is known of the attempts at one delivery.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptRecord {
-    /// The last one, counted from 1 over all deliveries of the message.
+    /// The last attempt, counted from 1 over all deliveries of the message.
     pub attempt: u32,
-    /// The handler's place in the table; `None` if the message got to none.
+    /// The handler's place in the table; `None` if no handler got the message.
     pub handler: Option<usize>,
     /// Why the first attempt at this delivery failed, if there was a later one.
     pub first_error: Option<Box<str>>,
 }
 
 impl AttemptRecord {
-    /// Another attempt follows one that ended like this.
+    /// Counts another attempt after one with this outcome.
     pub(super) fn next(&mut self, outcome: &Outcome) {
         self.attempt += 1;
         if let Outcome::Failed(failed) = outcome

@@ -19,22 +19,22 @@ use crate::host::state::Guard;
 use crate::host::verdict::{Case, End, Settlement, Verdict, verdict};
 use crate::message::{Problem, is_logged};
 
-/// What a handler has while it runs: the state, and its place among those that run at once.
+/// What a handler holds while it runs: the state, and its slot among the handlers that run at once.
 pub(super) struct Begun<S> {
     pub(super) guard: Guard<S>,
     pub(super) slot: Option<Slot>,
 }
 
-/// Whether a lane whose messages begin one after the other may begin the next one.
+/// Set when a lane that begins messages one after the other may begin the next one.
 #[derive(Clone, Default)]
 pub(super) struct LaneTurn(Rc<Cell<bool>>);
 
-/// Everything that a handler sent is on its way; the first error if one is not taken.
+/// Resolves when all of a handler's messages are taken, or else to the first error.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
 
 impl<S: 'static> Core<S> {
-    /// Handles a message and returns when the next one may begin: when it is done, or when what it sent is on its way in
-    /// order and only the confirms are awaited. An ordered actor awaits these too.
+    /// Handles a message and returns when the next one may begin: when it is done, or when its sends have their place on the
+    /// channel and only the confirms are missing. An ordered actor waits for the confirms too.
     pub(super) async fn handle_in_turn(self: &Rc<Self>, row: Rc<Row<S>>, job: Job) {
         let turn = LaneTurn::default();
         let mut handling = Box::pin(Rc::clone(self).handle_caught(row, job, None, None, turn.clone()));
@@ -48,7 +48,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// [`Core::handle`], with a panic of whatever it drops caught: a lane must not end while its mailbox lives.
+    /// [`Core::handle`], which also catches a panic outside the handler: a lane must not end while its mailbox lives.
     pub(super) async fn handle_caught(
         self: Rc<Self>,
         row: Rc<Row<S>>,
@@ -69,7 +69,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// All attempts in place: begin, run the handler, send what it wants to send, and ask the policy what comes next.
+    /// Makes all attempts in place: begins, runs the handler, sends its messages, and asks the policy what comes next.
     async fn handle(
         &self,
         row: &Row<S>,
@@ -84,7 +84,7 @@ impl<S: 'static> Core<S> {
                 Some(begun) => Some(begun),
                 None => self.begin(row, &job, slots.as_mut()).await,
             };
-            // Something may have stopped while it waited.
+            // The app may have stopped, or the channel closed, during the wait.
             let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
             let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
             held.slot = None;
@@ -95,7 +95,7 @@ impl<S: 'static> Core<S> {
                 Verdict::Again(pause) => {
                     Counters::add(&self.counters.retried);
                     if !self.pause(pause, &job).await {
-                        // Interrupted: the next consumer has the remaining attempts.
+                        // Interrupted: the next consumer makes the remaining attempts.
                         return job.give_back(outcome);
                     }
                     job.made.next(&outcome);
@@ -104,8 +104,8 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// The state first, then the place, here and everywhere: who has a place never waits for the state. `None` when it is
-    /// not to begin any more.
+    /// Lock order: the state before a slot, here and everywhere. A task that holds a slot must not wait for the state. `None`
+    /// when the message may no longer begin.
     async fn begin(&self, row: &Row<S>, job: &Job, slots: Option<&mut Slots>) -> Option<Begun<S>> {
         let guard = self.lock(row, job).await?;
         let slot = match slots {
@@ -115,17 +115,18 @@ impl<S: 'static> Core<S> {
         Some(Begun { guard, slot })
     }
 
-    /// The state for a row; `None` when the app stops, or drops what runs.
+    /// Locks the state for a row. `None` when the app stops, or, for an acknowledged delivery, when running handlers are dropped.
     pub(super) async fn lock(&self, row: &Row<S>, job: &Job) -> Option<Guard<S>> {
-        // The caller has the answer: other deliveries that wait for it do not come in between.
+        // The waiting handler shares the state already. The request takes the same guard, so that no waiting writer comes in
+        // between.
         if let Some(guard) = self.state.shared().filter(|_| job.nested && !row.is_exclusive()) {
             return Some(guard);
         }
-        // Mostly nobody has it; then nobody is to be woken either.
+        // The lock is mostly free. Taking it then wakes no task.
         if let Some(guard) = self.state.try_lock(row.is_exclusive()) {
             return Some(guard);
         }
-        // What is acknowledged already has no other place to be handled.
+        // An acknowledged message is not delivered again, so it must be handled here.
         let stops = if job.ticket.is_acked() { &self.abandon } else { &self.stopping };
         tokio::select! {
             biased;
@@ -134,7 +135,8 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// Whether an attempt may begin: not while the app stops, and not where nothing could be settled.
+    /// Whether an attempt may begin: not when the delivery can no longer be settled, and not while the app stops, unless the
+    /// delivery is acknowledged already.
     pub(super) fn may_begin(&self, job: &Job) -> bool {
         if !job.ticket.is_live() {
             Counters::add(&self.counters.stale);
@@ -143,13 +145,13 @@ impl<S: 'static> Core<S> {
         job.ticket.is_acked() || !self.stopping.is_cancelled()
     }
 
-    /// Sends what a handler that succeeded wants to send. If it is not taken in the end, the attempt has failed.
+    /// Sends the messages of a handler that succeeded. If one is not taken in the end, the attempt has failed.
     async fn send(&self, job: &Job, outcome: Outcome, sends: Envelopes, held: Begun<S>, turn: &LaneTurn) -> Outcome {
         if sends.is_empty() {
             return outcome;
         }
         let mut sends = self.publish(job, sends);
-        // The first poll puts them into the channel's order, whatever the task's budget is.
+        // The first poll puts the messages into the channel's order. It ignores the task's budget.
         let sent = match tokio::task::unconstrained(async { futures::poll!(&mut sends) }).await {
             Poll::Ready(sent) => sent,
             Poll::Pending if self.settings.ordered => sends.await,
@@ -163,11 +165,11 @@ impl<S: 'static> Core<S> {
     }
 
     fn publish(&self, job: &Job, mut held: Envelopes) -> Sends {
-        // The caller of a query waits for it: nothing is sent again.
+        // The caller of a query waits, so nothing is sent again.
         let repeats = Asked::of(&job.envelope) != Asked::Query;
         let mut again = repeats.then(|| self.settings.resend.clone());
         if let Some(again) = again.as_mut().filter(|_| job.ticket.is_acked()) {
-            // What is acknowledged already has no other place to be handled.
+            // An acknowledged message is not delivered again, so its sends must be finished here.
             again.stopping = self.abandon.clone();
         }
         let (outlet, timeout) = (&self.bus.outlet, self.settings.confirm_timeout);
@@ -181,7 +183,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// What comes after an attempt that ended like this.
+    /// What comes after an attempt with this outcome.
     pub(super) fn verdict(&self, outcome: &Outcome, job: &Job) -> Verdict {
         let settings = &self.settings;
         let policy = job.made.handler.and_then(|index| settings.policies.get(index)).unwrap_or(&settings.policy);
@@ -197,7 +199,7 @@ impl<S: 'static> Core<S> {
         })
     }
 
-    /// A delivery that no handler had anything to do with.
+    /// Settles a delivery that no handler ran for.
     pub(super) fn settle_unhandled(&self, job: Job, outcome: Outcome) {
         match self.verdict(&outcome, &job) {
             Verdict::Settle(settlement) => self.settle(job, outcome, settlement),
@@ -209,16 +211,16 @@ impl<S: 'static> Core<S> {
         if settlement.end == End::Stop {
             job.turn = None;
         }
-        // What comes after it is not to begin before it comes again.
+        // Messages behind it must not begin before it is delivered again.
         if settlement.end == End::Stop || settlement.end == End::GiveBack && self.settings.ordered {
             job.ticket.stop_lane();
         }
         job.finish(outcome, settlement);
     }
 
-    /// Whether there is another attempt after the pause.
+    /// Waits out the pause. Returns whether another attempt follows.
     async fn pause(&self, pause: std::time::Duration, job: &Job) -> bool {
-        // What is acknowledged already has no other place to be tried again.
+        // An acknowledged message is not delivered again, so it must be tried again here.
         let stops = if job.ticket.is_acked() { &self.abandon } else { &self.stopping };
         if !job.ticket.is_live() {
             return false;
@@ -251,11 +253,11 @@ impl<S: 'static> Core<S> {
     }
 }
 
-/// The outcome of an attempt whose messages were published: its own if all are accepted.
+/// The outcome of an attempt after its messages were published: unchanged if all were taken.
 fn judge(outcome: Outcome, sent: Result<(), SendError>) -> Outcome {
     let Err(error) = sent else { return outcome };
     let class = match &error {
-        // The owner may only not have started yet.
+        // The owner may not have started yet.
         SendError::Unroutable { .. } => FailureClass::Transient,
         SendError::Rejected { .. } | SendError::Unknown { .. } => FailureClass::Infrastructure,
         SendError::Broker(BrokerError::Stopped) => FailureClass::Shutdown,

@@ -31,7 +31,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
             batch.pass();
             continue;
         };
-        // An ordered actor finishes one message before it begins the next, whatever its handler takes.
+        // An ordered actor finishes one message before it begins the next, also with `&self` handlers.
         if row.is_exclusive() || core.settings.ordered {
             batch.end();
             core.handle_in_turn(row, job).await;
@@ -53,9 +53,9 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
                 }
             },
         };
-        // Lock first, then the place, here and at every retry: who has a place never waits for the lock.
+        // Lock order: the state before a slot, here and at every retry. A task that holds a slot must not wait for the state.
         let begun = Begun { guard, slot: Some(slots.take().await) };
-        // Here and not only where it begins: what goes back goes in its order.
+        // Checked here, and not only in the spawned task, so that deliveries go back in their order.
         if !core.may_begin(&job) {
             job.give_back(stopping());
             continue;
@@ -65,7 +65,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
     }
 }
 
-/// The outcome of what this build does not handle.
+/// The outcome of a message that this build does not handle.
 fn no_handler(job: &Job) -> Outcome {
     let (kind, key) = (job.envelope.kind, job.envelope.key.as_str());
     if kind == Kind::Reply {
@@ -79,14 +79,14 @@ fn no_handler(job: &Job) -> Outcome {
     Outcome::failed(FailureClass::NoHandler, Problem::NO_HANDLER, text)
 }
 
-/// The outcome of what has ended its process too often.
+/// The outcome of a message that has ended its process too often.
 fn condemned() -> Outcome {
     let text = "the process that handled it ended each time, also when nothing else of its lane was handled beside it";
     Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text)
 }
 
 impl<S: 'static> Core<S> {
-    /// Handles a message for whose answer a handler of this actor waits, beside that one.
+    /// Handles a request that a handler of this actor waits for, beside that handler.
     pub(super) fn handle_nested(self: &Rc<Self>, job: Job) {
         let slots = Slots::new(self.settings.concurrency.clone());
         if let Some((row, job)) = self.admit(job)
@@ -96,7 +96,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// What is to be handled, and by which handler. Everything else gets its outcome here.
+    /// The job and its handler, if it is to be handled. Any other job gets its outcome here.
     fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row<S>>, Job)> {
         if let Some(outcome) = self.answer_without_handler(&job) {
             self.settle_unhandled(job, outcome);
@@ -117,13 +117,13 @@ impl<S: 'static> Core<S> {
         Some((row, job))
     }
 
-    /// The job if it is to be handled now. Otherwise it has its outcome, or waits for another delivery of the same message.
+    /// Whether the job is handled now, has its outcome, or waits for another delivery of the same message.
     fn try_enter(&self, mut job: Job) -> Tried {
         // Queries have no effect that could happen twice, and an instance's events come once.
         if job.lane != Lane::Durable {
             return Tried::Runs(job);
         }
-        // It comes again, and what it would take here is for the one that can be settled.
+        // It is delivered again. The turn or outcome it would take here is for a delivery that can be settled.
         if !job.ticket.is_live() {
             Counters::add(&self.counters.stale);
             job.give_back(stopping());
@@ -147,8 +147,8 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// The job when the run that it waited for did not take place, or is settled. Of several that wait one runs, and the others wait
-    /// again.
+    /// Waits for the run of another delivery. Returns the job if that run did not take place or is settled, `None` if the job has
+    /// its outcome. Of several waiting jobs one runs, and the others wait again.
     async fn wait(&self, mut job: Job, mut waiting: Entered) -> Option<Job> {
         loop {
             match waiting {
@@ -158,7 +158,7 @@ impl<S: 'static> Core<S> {
                         return None;
                     }
                 }
-                // Nobody says anything: it only waits.
+                // Nothing is ever sent: the channel closes when the run ends.
                 Entered::After(end) => drop(end.await),
                 Entered::Run(_) | Entered::Ended(..) => {}
             }
@@ -170,7 +170,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// The job when it is to be handled. While it waits for another delivery of the same message nothing behind it begins.
+    /// The job if it is to be handled. While it waits for another delivery of the same message, no job behind it begins.
     async fn enter_in_order(&self, job: Job) -> Option<Job> {
         match self.try_enter(job) {
             Tried::Runs(job) => Some(job),
@@ -179,7 +179,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    /// The job if it is to be handled now. If it waits for another delivery of the same message, it does so beside the lane.
+    /// The job if it is to be handled now. If it must wait for another delivery of the same message, it waits beside the lane.
     fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, slots: &Slots) -> Option<Job> {
         match self.try_enter(job) {
             Tried::Runs(job) => return Some(job),
@@ -197,11 +197,11 @@ impl<S: 'static> Core<S> {
     }
 }
 
-/// What became of a job that was to be handled.
+/// What to do with a job that has its handler.
 enum Tried {
-    /// It is handled now.
+    /// It runs now.
     Runs(Job),
-    /// It has its outcome, or has gone back.
+    /// It has its outcome, or was given back.
     Done,
     /// It waits for another delivery of the same message.
     Waits(Job, Entered),

@@ -1,11 +1,11 @@
-//! How many handlers run at once on a lane. The limit can change while they do.
+//! Limits how many handlers run at once on a lane. The limit can change meanwhile.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::sync::{Notify, watch};
 
-/// The places of one lane. Whoever waits for one may hold the state's lock, so that nobody who has one may wait for it.
+/// The slots of one lane. Lock order: take the state lock before a slot. A task that holds a slot must not wait for the lock.
 #[derive(Clone)]
 pub(super) struct Slots {
     most: watch::Receiver<usize>,
@@ -17,7 +17,7 @@ struct Shared {
     freed: Notify,
 }
 
-/// One place; dropping it frees it.
+/// One slot; dropping it frees it.
 pub(super) struct Slot(Rc<Shared>);
 
 impl Slots {
@@ -25,7 +25,7 @@ impl Slots {
         Self { most, shared: Rc::new(Shared { running: Cell::new(0), freed: Notify::new() }) }
     }
 
-    /// Takes a place, waiting until there is one.
+    /// Takes a slot; waits until one is free.
     pub(super) async fn take(&mut self) -> Slot {
         loop {
             let running = self.shared.running.get();

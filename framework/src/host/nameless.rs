@@ -1,5 +1,5 @@
-//! Messages without an id, which foreign senders may leave out. What was lost with its channel gets the id again that it had
-//! here when it is delivered again, so that it is known by it like any other.
+//! Gives ids to messages that foreign senders left without one. A message that was lost with its channel gets the same id when it
+//! is delivered again, so that it is recognised like any other.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
@@ -17,17 +17,17 @@ use crate::handler::Lane;
 use crate::host::unsettled::REMEMBERED_FOR;
 use crate::message::{Envelope, MessageId};
 
-/// The most messages without an id that are remembered per actor. Beyond it the oldest are forgotten, and run again.
+/// The most lost messages without an id that are remembered per actor. Beyond that the oldest are forgotten, and run again.
 const MOST_REMEMBERED: usize = 4_096;
 
-/// What a message without an id is known by when it is delivered again: a number for everything that stays the same.
+/// Identifies a message without an id across redeliveries: a hash of everything that stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nameless(u64);
 
 /// An id, and the channel on which its message came.
 type HeldId = (MessageId, Option<Arc<dyn DeliveryChannel>>);
 
-/// The ids that messages without one have here, from their delivery until they are settled.
+/// The ids given to messages without one, from delivery until settlement.
 #[derive(Default)]
 pub(super) struct NamelessIds {
     held: HashMap<Nameless, SmallVec<[HeldId; 1]>>,
@@ -35,12 +35,12 @@ pub(super) struct NamelessIds {
 }
 
 impl NamelessIds {
-    /// A delivery is held, on this channel.
+    /// Notes a delivery that is held, and its channel.
     pub(super) fn hold(&mut self, nameless: Nameless, id: MessageId, channel: Option<Arc<dyn DeliveryChannel>>) {
         self.held.entry(nameless).or_default().push((id, channel));
     }
 
-    /// A delivery was lost, or given back. One whose redelivery has come already has been found.
+    /// Notes that a delivery was lost or given back. Does nothing if the redelivery has already taken its id.
     pub(super) fn lose(&mut self, nameless: Nameless, id: MessageId) {
         if self.let_go(nameless, |(held, _)| *held == id).is_some() {
             self.lost.add(nameless, id);
@@ -51,7 +51,8 @@ impl NamelessIds {
         self.let_go(nameless, |(held, _)| held == id);
     }
 
-    /// The id that a redelivery had. Its lane may be blocked and not know yet that its channel has closed.
+    /// The id that a redelivery had before. Held deliveries of a closed channel count as lost, because a blocked lane may not
+    /// know yet that the channel has closed.
     pub(super) fn find(&mut self, nameless: Nameless, runs: impl Fn(&MessageId) -> bool) -> Option<MessageId> {
         let has_closed = |(_, channel): &HeldId| channel.as_ref().is_some_and(|channel| !channel.is_live());
         self.lost.find(nameless, REMEMBERED_FOR, runs).or_else(|| self.let_go(nameless, has_closed))
@@ -68,8 +69,8 @@ impl NamelessIds {
     }
 }
 
-/// Deliveries that this process had, in the order in which they were lost. Each is found once: of two messages that are
-/// the same to the byte, each redelivery stands for one.
+/// Deliveries that this process lost, in the order of their loss. Each is found once: two identical messages have two
+/// redeliveries, and each of these takes one id.
 #[derive(Default)]
 struct Lost {
     ids: HashMap<Nameless, SmallVec<[(Instant, MessageId); 1]>>,
@@ -77,7 +78,7 @@ struct Lost {
 }
 
 impl Lost {
-    /// A delivery was lost, or given back.
+    /// Adds a delivery that was lost or given back.
     fn add(&mut self, number: Nameless, id: MessageId) {
         self.ids.entry(number).or_default().push((Instant::now(), id));
         self.order.push_back(number);
@@ -88,7 +89,8 @@ impl Lost {
         }
     }
 
-    /// The id that a redelivery had. One that was lost long ago has gone to somebody else, unless it still runs here.
+    /// The id that a redelivery had before. An id older than `young` is skipped unless it still runs here, because another
+    /// process has had the message meanwhile.
     fn find(&mut self, number: Nameless, young: Duration, runs: impl Fn(&MessageId) -> bool) -> Option<MessageId> {
         while let Some((at, id)) = self.take_first(number) {
             if let Some(place) = self.order.iter().position(|other| *other == number) {
@@ -111,7 +113,7 @@ impl Lost {
     }
 }
 
-/// What a delivery has in common with its redelivery, if it has no id.
+/// The hash that a delivery shares with its redeliveries; `None` if the message has its own id.
 pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -> Option<Nameless> {
     let envelope = &*delivery.envelope;
     if envelope.has_own_id() {
@@ -119,7 +121,7 @@ pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -
     }
     let mut all = Hashed(hasher.build_hasher());
     let Envelope { kind, key, target, message_type, correlation_id, reply_to, source, .. } = envelope;
-    // Writing to it never fails.
+    // Writing to the hasher never fails.
     let _ = write!(
         all,
         "{lane} {:?}",
@@ -135,7 +137,7 @@ pub(super) fn number_of(delivery: &Delivery, lane: Lane, hasher: &RandomState) -
     Some(Nameless(all.0.finish()))
 }
 
-/// Text that is only hashed.
+/// Hashes the text that is written to it.
 struct Hashed<H>(H);
 
 impl<H: Hasher> Write for Hashed<H> {
@@ -175,7 +177,7 @@ mod tests {
             let again = Arc::make_mut(&mut later.envelope);
             again.headers.set("x-delivery-count", count);
             if !again.has_own_id() {
-                // It is made anew each time.
+                // The id is made anew for each delivery.
                 again.id = MessageId::new();
                 if again.conversation_id.as_ref() == Some(&delivery.envelope.id) {
                     again.conversation_id = Some(again.id.clone());

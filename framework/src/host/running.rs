@@ -1,6 +1,6 @@
-//! A message that is being handled is not handled a second time beside it. The broker delivers again what was unsettled
-//! when a channel closed, also while its handler runs: such a redelivery takes the outcome of the run under way, or of
-//! one that has just ended. A message that was sent twice waits until the other one is settled, and is handled then.
+//! Keeps a message from being handled twice at once. When a channel closes, the broker redelivers the unacknowledged messages,
+//! even while their handlers run. Such a redelivery takes the outcome of the run under way, or of one that has just ended. A
+//! message that was sent twice waits until the first copy is settled, and is handled then.
 
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -25,16 +25,16 @@ use crate::message::{Envelope, MessageId};
 
 #[derive(Default)]
 struct Runs {
-    /// By the id; more than one only where a sender has used an id for several messages. Senders choose ids, but not so
-    /// many at once that a slow hash would be needed: these are the deliveries that are held.
+    /// By id. An id has more than one run only if a sender used it for several messages. Senders choose ids, but only held
+    /// deliveries are in this map, too few to need a slower hash.
     running: foldhash::HashMap<MessageId, SmallVec<[UnderWay; 1]>>,
-    /// What ended and could not be settled.
+    /// Outcomes that could not be settled.
     unsettled: Unsettled,
-    /// What came without an id.
+    /// Messages without an id.
     nameless: NamelessIds,
 }
 
-/// One message. Two deliveries are the same not by the id alone, which senders may use for several.
+/// One message. The id alone does not identify it, because senders may use an id for several messages.
 #[derive(Debug, Clone)]
 struct Same(Arc<Envelope>);
 
@@ -43,7 +43,7 @@ impl Same {
         &self.0.id
     }
 
-    /// A later attempt, or a replay, is another life: it takes no outcome.
+    /// The attempt and the replay. A later attempt or a replay is another life of the message: it takes no outcome of this one.
     fn life(&self) -> (u32, Option<&str>) {
         (self.0.attempt, self.0.headers.text(REPLAYED))
     }
@@ -55,7 +55,7 @@ impl Same {
 }
 
 impl PartialEq for Same {
-    /// Also of another attempt: one that was written for later does not run beside what it was written for.
+    /// The attempt does not count: a delayed attempt must not run beside the delivery that published it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
             || self.0.kind == other.0.kind
@@ -63,11 +63,12 @@ impl PartialEq for Same {
     }
 }
 
-/// A run under way, from its begin until its delivery is settled, and who waits for it.
+/// A run, from its begin until its delivery is settled, and the deliveries that wait for it.
 struct UnderWay {
     same: Same,
-    /// Redeliveries that take its outcome, and those that only wait for its end.
+    /// Redeliveries that take its outcome.
     joined: Vec<Redelivery>,
+    /// Deliveries that only wait for its end.
     after: Vec<oneshot::Sender<()>>,
 }
 
@@ -92,7 +93,7 @@ pub struct Running(Arc<Shared>);
 struct Shared {
     runs: Mutex<Runs>,
     hasher: RandomState,
-    /// Whether a lane hands over one message at a time right now.
+    /// Whether the durable lane hands over one message at a time right now.
     narrow: Arc<AtomicBool>,
     /// Whether the queue has delivered something to its present consumer.
     active: Arc<AtomicBool>,
@@ -102,11 +103,11 @@ struct Shared {
 pub(super) enum Entered {
     /// Yes.
     Run(Turn),
-    /// It is being handled already. The outcome follows; if none does, that run did not take place.
+    /// It is being handled already. The outcome follows; the channel closes if that run did not take place, or is settled.
     Joined(oneshot::Receiver<(Turn, Handled)>),
-    /// It was sent twice; its turn comes when the other one is settled.
+    /// It was sent twice. The channel closes when the other copy is settled; then it may run.
     After(oneshot::Receiver<()>),
-    /// It was handled, but the broker does not know.
+    /// It was handled, but the outcome could not be settled.
     Ended(Turn, Handled),
 }
 
@@ -117,7 +118,8 @@ impl Running {
         self.lock().running.contains_key(id)
     }
 
-    /// Names a delivery that has no id: as it was named when it was here before, if it was. Returns what it is known by.
+    /// Gives a delivery without an id one: the same as before if it is a redelivery and was here. Returns its hash; `None` if the
+    /// delivery has its own id.
     pub fn name(&self, delivery: &mut Delivery, lane: Lane) -> Option<Nameless> {
         let number = number_of(delivery, lane, &self.0.hasher)?;
         let mut runs = self.lock();
@@ -135,17 +137,18 @@ impl Running {
         Some(number)
     }
 
-    /// What came without an id goes back: its redelivery is known by this one.
+    /// A message without an id goes back. Its redelivery gets this id again.
     pub fn lose(&self, nameless: Nameless, id: MessageId) {
         self.lock().nameless.lose(nameless, id);
     }
 
-    /// What came without an id is settled.
+    /// A message without an id is settled.
     pub fn settled(&self, nameless: Nameless, id: &MessageId) {
         self.lock().nameless.settled(nameless, id);
     }
 
-    /// These were handled and acknowledged, and the channel was lost: should they come again, they are only acknowledged.
+    /// These messages were handled and acknowledged, but the channel was lost. If they are delivered again, they are only
+    /// acknowledged.
     pub fn acknowledged(&self, envelopes: impl IntoIterator<Item = Arc<Envelope>>) {
         let mut runs = self.lock();
         for envelope in envelopes {
@@ -156,27 +159,28 @@ impl Running {
         }
     }
 
-    /// Whether a lane hands over one message at a time right now.
+    /// Whether the durable lane hands over one message at a time right now.
     pub(super) fn narrow(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0.narrow)
     }
 
-    /// A lane hands over one message at a time, or as many as always.
+    /// Sets whether the durable lane hands over one message at a time.
     pub fn set_narrow(&self, narrow: bool) {
         self.0.narrow.store(narrow, Ordering::Relaxed);
     }
 
-    /// Whether the queue has delivered something to its present consumer: of several instances of an ordered actor one gets all.
+    /// Whether the queue has delivered something to its present consumer. Of several instances of an ordered actor only one gets
+    /// messages.
     pub(super) fn active(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0.active)
     }
 
-    /// The queue has a new consumer, or has delivered something to it.
+    /// Sets whether the queue has delivered something to its present consumer.
     pub fn set_active(&self, active: bool) {
         self.0.active.store(active, Ordering::Relaxed);
     }
 
-    /// Forgets outcomes that nobody will ask for any more.
+    /// Forgets outcomes that are too old to be asked for.
     pub fn forget_old(&self) {
         self.lock().unsettled.forget_old();
     }
@@ -196,7 +200,7 @@ impl Running {
                 None => Entered::Run(turn),
             };
         };
-        // One of another life waits all the same.
+        // A redelivery of another life waits too.
         if redelivered && run.same.life() == same.life() {
             let (tell, waiting) = oneshot::channel();
             run.joined.push(Redelivery { tell, epoch });
@@ -230,16 +234,15 @@ impl Runs {
     }
 }
 
-/// The right to handle a message, from its begin until its delivery is settled. Whoever comes with the same message
-/// meanwhile waits. Dropped, it says that the message is settled, or that it was not handled: then the next one runs.
+/// The right to handle a message, from its begin until its delivery is settled. Other deliveries of the message wait meanwhile.
+/// Dropping it says that the message is settled or was not handled; then the next delivery runs.
 pub struct Turn {
     running: Running,
     of: Option<Same>,
 }
 
 impl Turn {
-    /// The message was handled, and its delivery cannot be settled any more: the redelivery takes the outcome, and does the
-    /// settling.
+    /// The message was handled, but its delivery can no longer be settled. A redelivery takes the outcome and settles it.
     pub fn pass_on(mut self, handled: Handled) {
         let Some(same) = self.of.take() else { return };
         let mut runs = self.running.lock();
@@ -253,7 +256,7 @@ impl Turn {
                 Err(back) => (turn, handled) = back,
             }
         }
-        // None waits yet.
+        // No redelivery waits yet, so the outcome is kept.
         turn.of = None;
         let fingerprint = same.fingerprint(&self.running.0.hasher);
         runs.unsettled.add(fingerprint, handled);
@@ -272,7 +275,7 @@ impl fmt::Debug for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(same) = self.of.take() {
-            // Waiting deliveries ask again.
+            // This closes the channels of the waiting deliveries, which then ask again.
             let left = self.running.lock().take(&same);
             drop(left);
         }

@@ -17,12 +17,12 @@ use crate::supervise::Backoff;
 /// Makes the state of an actor: at the start, and again after a panic or a time-out of an exclusive handler.
 pub type Factory<S> = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<S, Failure>>>;
 
-/// The first pause after a factory failed; it doubles up to the last.
+/// The first pause after a factory failed. Each pause doubles, up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries of a factory.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The state, taken as a handler's receiver asks.
+/// The locked state: shared for `&self` handlers, exclusive for `&mut self`.
 pub(super) enum Guard<S> {
     /// Several handlers of one batch share it.
     Shared(Rc<OwnedRwLockReadGuard<Option<S>>>),
@@ -39,14 +39,14 @@ impl<S> Guard<S> {
     }
 }
 
-/// The state behind a fair lock: who asks first gets it first.
+/// The state behind a fair lock, which is granted in the order of the requests.
 pub(super) struct StateCell<S> {
-    /// An `Arc`, because owned guards ask for one; it never leaves its thread.
+    /// An `Arc`, because owned guards need one; it never leaves its thread.
     lock: Arc<RwLock<Option<S>>>,
-    /// The guards by which it is shared right now: not more than handlers run at once, and some that have gone.
+    /// The shared guards: at most one for each running handler, and some that are dropped already.
     shared: RefCell<Vec<Weak<OwnedRwLockReadGuard<Option<S>>>>>,
     broken: Cell<bool>,
-    /// How many wait to have it for themselves.
+    /// How many tasks wait for exclusive state.
     writers: Rc<Cell<usize>>,
     factory: Factory<S>,
     actor: &'static str,
@@ -75,7 +75,7 @@ impl<S> StateCell<S> {
         self.broken.get()
     }
 
-    /// The lock, if it need not be waited for and the state is whole.
+    /// The lock, if it is free and the state is not broken.
     pub(super) fn try_lock(&self, exclusive: bool) -> Option<Guard<S>> {
         if self.broken.get() {
             return None;
@@ -95,17 +95,17 @@ impl<S> StateCell<S> {
         Guard::Shared(guard)
     }
 
-    /// How many wait to have it for themselves.
+    /// How many tasks wait for exclusive state.
     pub(super) fn writers(&self) -> Rc<Cell<usize>> {
         Rc::clone(&self.writers)
     }
 
-    /// The state as somebody shares it right now, if anybody does.
+    /// The shared state, if a handler shares it right now.
     pub(super) fn shared(&self) -> Option<Guard<S>> {
         self.shared.borrow().iter().find_map(Weak::upgrade).map(Guard::Shared)
     }
 
-    /// Asks for the lock now, in the order of the calls, and makes the state again if it is broken.
+    /// Takes the lock, in the order of the calls. Rebuilds the state if it is broken.
     pub(super) async fn lock(&self, exclusive: bool) -> Guard<S> {
         if !exclusive && !self.broken.get() {
             let guard = Arc::clone(&self.lock).read_owned().await;
@@ -122,8 +122,8 @@ impl<S> StateCell<S> {
         if exclusive { Guard::Exclusive(guard) } else { self.share(guard.downgrade()) }
     }
 
-    /// Makes the state again, for as long as it takes: without state there is nothing an actor could do. The pause
-    /// between tries is bounded, and stopping the app drops this future.
+    /// Rebuilds the state, for as long as it takes: without state the actor can do nothing. The pause between tries is bounded,
+    /// and stopping the app drops this future.
     async fn rebuild(&self, slot: &mut Option<S>) {
         let old = slot.take();
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(old))).is_err()
@@ -154,7 +154,7 @@ impl<S> StateCell<S> {
     }
 }
 
-/// Somebody waits to have the state for themselves, as long as it lives.
+/// Counts one task that waits for exclusive state, until dropped.
 struct Writer(Rc<Cell<usize>>);
 
 impl Writer {

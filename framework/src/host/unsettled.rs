@@ -1,5 +1,5 @@
-//! Outcomes of messages that were handled and could not be settled, because their channel had closed: the redelivery takes
-//! them, so that the handler does not run again.
+//! Keeps outcomes of messages that were handled but could not be settled, because their channel had closed. The redelivery takes
+//! the outcome, so that the handler does not run again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,29 +9,29 @@ use tokio::time::Instant;
 use crate::handler::Outcome;
 use crate::host::handled::Handled;
 
-/// How long an outcome is remembered. The broker delivers such a message again at once, but perhaps to somebody else.
+/// How long an outcome is remembered. The broker delivers such a message again at once, but perhaps to another process.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-/// The most outcomes that are remembered per actor. Beyond it the oldest are forgotten, and those messages run again.
+/// The most outcomes that are remembered per actor. Beyond that the oldest are forgotten, and those messages run again.
 const MOST_REMEMBERED: usize = 4_096;
-/// The most bytes of their answers.
+/// The most bytes of answers in the remembered outcomes.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// Everything that makes a message the same when it is delivered again, as a number.
+/// A hash of everything that identifies a message across redeliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint(pub(super) u64);
 
-/// What ended and is not settled, and since when.
+/// The outcomes that are not settled, and since when.
 #[derive(Default)]
 pub(super) struct Unsettled {
     ended: HashMap<Fingerprint, (u64, Handled)>,
-    /// The same by age.
+    /// The fingerprints by age.
     ages: BTreeMap<u64, (Instant, Fingerprint)>,
     bytes: usize,
     next: u64,
 }
 
 impl Unsettled {
-    /// One more. What is too old, or too much, is forgotten.
+    /// Adds an outcome. Forgets outcomes that are too old or exceed a limit.
     pub(super) fn add(&mut self, of: Fingerprint, handled: Handled) {
         self.take(of);
         let (now, age) = (Instant::now(), self.next);
@@ -45,7 +45,7 @@ impl Unsettled {
         self.forget_old();
     }
 
-    /// The outcome of this message, once.
+    /// Removes and returns the outcome of this message.
     pub(super) fn take(&mut self, of: Fingerprint) -> Option<Handled> {
         let (age, handled) = self.ended.remove(&of)?;
         self.ages.remove(&age);
@@ -53,7 +53,7 @@ impl Unsettled {
         Some(handled)
     }
 
-    /// Forgets what nobody will ask for any more.
+    /// Forgets outcomes that are older than [`REMEMBERED_FOR`].
     pub(super) fn forget_old(&mut self) {
         while self.ages.first_key_value().is_some_and(|(_, (at, _))| at.elapsed() > REMEMBERED_FOR) {
             self.forget_oldest();

@@ -1,4 +1,4 @@
-//! What comes after an attempt: pure. It does no I/O and reads neither clock nor random source.
+//! Decides what comes after an attempt. It is pure: no I/O, no clock, no random source.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use postrider_grammar::NextAttempt;
 
 use crate::handler::{Asked, FailureClass, Outcome, Policy};
 
-/// How long a key without a handler is tried again: while a new version is rolled out, an old instance may
-/// receive what only the new one handles.
+/// How long a message whose key has no handler is tried again. During a rollout an old instance may receive messages that only
+/// the new version handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkewPolicy {
-    /// For how long, from the first time. Default: 10 min.
+    /// How long, from the first try. Default: 10 min.
     pub window: Duration,
     /// The pause between two tries. Default: 5 s.
     pub pause: Duration,
@@ -34,21 +34,21 @@ pub struct Settlement {
 /// How a delivery ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Done; the broker forgets it.
+    /// Acknowledged; the broker forgets it.
     Ack,
-    /// Done, if somebody takes the answer; else to the dead-letter queue.
+    /// Acknowledged if a caller takes the answer, else dead-lettered.
     AckIfAnswered,
-    /// To the dead-letter queue, then as done.
+    /// Dead-lettered, then acknowledged.
     DeadLetter,
-    /// Dropped, as the policy says; then as done.
+    /// Acknowledged and so dropped, as the policy says.
     Discard,
-    /// Back to its queue for somebody else.
+    /// Given back to its queue, for any consumer.
     GiveBack,
-    /// Back to its place, and the actor stops there.
+    /// Given back to its place in the queue, and the actor stops there.
     Stop,
-    /// Into its queue again after a delay, for the next attempt; then as done.
+    /// Published to its queue with a delay, for the next attempt, then acknowledged.
     Retry(Duration),
-    /// Into its queue again after a delay, for the same attempt; then as done.
+    /// Published to its queue with a delay, for the same attempt, then acknowledged.
     Later(Duration),
 }
 
@@ -57,7 +57,7 @@ pub enum End {
 pub enum Verdict {
     /// Another attempt in place, after this pause.
     Again(Duration),
-    /// This becomes of the delivery.
+    /// The delivery is settled like this.
     Settle(Settlement),
 }
 
@@ -72,17 +72,17 @@ pub struct Case<'a> {
     pub attempt: u32,
     /// What the handler's policy says.
     pub policy: &'a Policy,
-    /// How long ago the key first met a build without a handler for it.
+    /// How long ago a build without a handler for the key first got the message.
     pub skewed_for: Duration,
-    /// What is done about that.
+    /// How long and how often such a message is tried again.
     pub skew: &'a SkewPolicy,
-    /// Whether the actor stops at a message that it would give up.
+    /// Whether the actor stops at a message that it would otherwise dead-letter.
     pub stops: bool,
     /// From 0 to 1; spreads delays.
     pub chance: f64,
 }
 
-/// What comes after an attempt that ended like this. The policy is asked here and nowhere else.
+/// What comes after an attempt. Only this function asks the policy.
 #[must_use]
 pub fn verdict(case: &Case<'_>) -> Verdict {
     let Outcome::Failed(failed) = case.outcome else { return Verdict::Settle(settlement(case, NextAttempt::None)) };
@@ -105,7 +105,7 @@ fn settlement(case: &Case<'_>, next: NextAttempt) -> Settlement {
         _ if asked == Asked::Query => return settle(true, End::Ack),
         FailureClass::Infrastructure => return settle(false, End::GiveBack),
         FailureClass::Rejected if asked == Asked::Reply => {
-            // An actor that stops gives no message up; the answer is best effort there.
+            // An actor that stops dead-letters no message, so there the answer is best effort.
             let nobody_needs_to_hear = case.stops || policy.discard.contains(&FailureClass::Rejected);
             return settle(true, if nobody_needs_to_hear { End::Ack } else { End::AckIfAnswered });
         }
@@ -117,7 +117,7 @@ fn settlement(case: &Case<'_>, next: NextAttempt) -> Settlement {
     match next {
         NextAttempt::Delayed(delay) => settle(false, End::Retry(delay)),
         _ if policy.discard.contains(&failed.class) => settle(true, End::Discard),
-        // It is tried again when somebody has mended the cause.
+        // It is tried again when the cause is fixed.
         _ if case.stops => settle(false, End::Stop),
         _ => settle(true, End::DeadLetter),
     }

@@ -1,4 +1,4 @@
-//! What waits in a lane for its turn, and which of it takes the shared state together.
+//! The deliveries that wait in a lane for their turn, and the batches of them that share the state.
 
 use std::collections::VecDeque;
 
@@ -21,9 +21,9 @@ impl Waiting {
         Self { lane, arrivals: VecDeque::new(), queue }
     }
 
-    /// The next one; `None` when the mailbox is gone.
+    /// The next job; `None` when the mailbox is gone.
     pub(super) async fn next(&mut self) -> Option<Job> {
-        // Handlers that never wait let others have their turn.
+        // Gives other tasks their turn, even if no handler ever waits.
         tokio::task::coop::consume_budget().await;
         loop {
             if let Some(arrival) = self.arrivals.pop_front() {
@@ -33,7 +33,7 @@ impl Waiting {
         }
     }
 
-    /// How many wait.
+    /// How many deliveries wait.
     pub(super) fn count(&mut self) -> usize {
         while let Ok(more) = self.queue.try_recv() {
             self.arrivals.extend(more.arrivals);
@@ -42,8 +42,8 @@ impl Waiting {
     }
 }
 
-/// Messages that were waiting already when the lane got shared state take it together: otherwise each query would wait
-/// for one more of the commands that wait as well. Those that come later ask for the lock again, so that nobody starves.
+/// Messages that already wait when the lane gets shared state take it together. Otherwise each waiting query would wait for one
+/// more of the waiting commands. Later messages ask for the lock again, so that no writer starves.
 pub(super) struct Batch<S> {
     guard: Option<Guard<S>>,
     left: usize,
@@ -54,7 +54,7 @@ impl<S> Batch<S> {
         Self { guard: None, left: 0 }
     }
 
-    /// The shared state, for one more message. It is let go with the last one.
+    /// The shared state for one more message. The last one releases it.
     pub(super) fn take(&mut self, share: impl FnOnce(&Guard<S>) -> Option<Guard<S>>) -> Option<Guard<S>> {
         self.left = self.left.checked_sub(1)?;
         if self.left == 0 { self.guard.take() } else { self.guard.as_ref().and_then(share) }
@@ -68,7 +68,7 @@ impl<S> Batch<S> {
         *self = Self::none();
     }
 
-    /// A message of the batch that needs no state after all.
+    /// Counts off a message of the batch that needs no state.
     pub(super) fn pass(&mut self) {
         if self.left > 0 {
             self.left -= 1;

@@ -17,7 +17,7 @@ enum Step {
     End { run: usize },
     /// One of the runs was handled, and its delivery cannot be settled.
     PassOn { run: usize },
-    /// One of those that wait goes away with its channel.
+    /// A waiting delivery goes away with its channel.
     Leave { waiting: usize },
 }
 
@@ -41,7 +41,7 @@ enum Told {
 #[derive(Default)]
 struct Model {
     running: Running,
-    /// What runs or is being settled, and the number of the run.
+    /// Messages that run or are being settled, and the number of the run.
     runs: Vec<(Message, u32, Turn)>,
     waiting: Vec<(Message, Told)>,
     /// The number of the run whose outcome is remembered.
@@ -56,7 +56,7 @@ fn envelope((id, payload): Message) -> Arc<Envelope> {
     Arc::new(envelope)
 }
 
-/// A run, which carries its number.
+/// An outcome that carries the number of its run.
 fn handled(number: u32) -> Handled {
     Handled::given_back(Outcome::Done(None), AttemptRecord { attempt: number, ..AttemptRecord::default() })
 }
@@ -92,7 +92,7 @@ impl Model {
         Ok(())
     }
 
-    /// Deliveries that waited for a run are told of its end: at most one of them takes its outcome, and if none does all ask again.
+    /// Tells deliveries that waited for a run of its end: at most one takes the outcome, and if none does, all ask again.
     fn hear(&mut self, message: Message, passed: Option<u32>) -> Result<(), TestCaseError> {
         let (heard, rest): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|(of, _)| *of == message);
         self.waiting = rest;
@@ -162,7 +162,7 @@ proptest! {
         for step in steps {
             model.take(step)?;
         }
-        // Whatever happened, everything that runs can end, and leaves nothing behind.
+        // After any steps, all runs can end and leave nothing behind.
         for left in 0.. {
             if model.runs.is_empty() {
                 break;

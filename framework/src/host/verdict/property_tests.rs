@@ -1,4 +1,4 @@
-//! What holds whatever happens.
+//! What holds for every verdict.
 
 use postrider_grammar::{Delays, Retry};
 use proptest::prelude::*;
@@ -75,7 +75,7 @@ proptest! {
             Verdict::Settle(settlement) => settlement,
         };
 
-        // The caller is told exactly when the message ends, unless its time is over.
+        // The caller gets an answer exactly when the message ends, unless it has stopped waiting.
         let ends = matches!(end, End::Ack | End::AckIfAnswered | End::DeadLetter | End::Discard);
         prop_assert_eq!(answer, ends && asked != Asked::OneWay && outcome != Outcome::Expired);
         if asked == Asked::Query {
