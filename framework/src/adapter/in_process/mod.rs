@@ -90,7 +90,7 @@ impl InProcess {
         Self { inner: Arc::clone(&self.inner), faults: Some(Script::new(faults)), stops: Arc::default() }
     }
 
-    /// A handle to the same broker and script for another process. [`FaultKind::Stop`] stops one process at a time.
+    /// A handle to the same broker and script for another process. [`FaultKind::Stop`] stops only the process whose step it hits.
     #[must_use]
     pub fn for_another_process(&self) -> Self {
         Self { stops: Arc::default(), ..self.clone() }
