@@ -1,18 +1,18 @@
-//! What the broker writes when it gives a message up by itself: because it expired, a queue was too long, or it was
-//! given back too often.
+//! Reads the headers that the broker writes when it dead-letters a message by itself: the message expired, its queue was too
+//! long, or it was requeued too often.
 
 use crate::adapter::amqp::Origin;
 use crate::adapter::amqp::origin::split;
 use crate::broker::{DEAD, Names, strip};
 use crate::message::{Envelope, Headers, Kind, Value};
 
-/// Writes down in our own headers what the broker's say of the last time it gave the message up, and takes the broker's
-/// out. A message that we gave up has none of them.
+/// Copies the facts of the broker's latest dead-lettering into our own headers and removes the broker's headers. A dead
+/// letter that we published has no such headers.
 pub(in crate::adapter) fn note_broker_death(envelope: &mut Envelope, names: &Names) {
     let headers = &mut envelope.headers;
     let first = |headers: &Headers, name: &str| headers.text(&format!("x-first-death-{name}")).map(str::to_owned);
     let (first_reason, first_exchange) = (first(headers, "reason"), first(headers, "exchange"));
-    // The last time comes first.
+    // The broker puts the latest entry first.
     let entry = match headers.get("x-death") {
         Some(Value::List(entries)) => entries.iter().find_map(table).cloned(),
         _ => None,
@@ -20,7 +20,7 @@ pub(in crate::adapter) fn note_broker_death(envelope: &mut Envelope, names: &Nam
     if entry.is_some() || first_reason.is_some() {
         let entry = entry.unwrap_or_default();
         let text = |name: &str| entry.text(name).map(str::to_owned);
-        // Its sender cannot have known why it would be given up.
+        // The sender cannot know why the broker would dead-letter the message, so its own claims are removed.
         headers.retain(|name| !name.starts_with(DEAD));
         if let Some(reason) = text("reason").or(first_reason) {
             headers.set("postrider-dead-reason", reason);
@@ -35,7 +35,7 @@ pub(in crate::adapter) fn note_broker_death(envelope: &mut Envelope, names: &Nam
     strip(&mut envelope.headers);
 }
 
-/// The kind and the key, as a lane would have read them from what was delivered. What was moved before says them itself.
+/// Sets kind and key as a lane would have read them from the original delivery. A message that was moved before keeps its own.
 fn name_by(envelope: &mut Envelope, origin: &Origin) {
     let kind = match origin {
         Origin::Queue(_) | Origin::Delay(_) => return,
@@ -45,7 +45,7 @@ fn name_by(envelope: &mut Envelope, origin: &Origin) {
     };
     let (target, key) = split(kind, origin.name());
     let typeless = envelope.foreign.as_mut().is_some_and(|foreign| std::mem::take(&mut foreign.no_type));
-    // Where it was found its type stood for its key.
+    // In the dead-letter queue its type was read as its key.
     if !typeless && envelope.message_type.is_none() && envelope.key != key {
         envelope.message_type = Some(envelope.key.shared());
     }
@@ -82,7 +82,7 @@ mod tests {
         Value::Table(entry)
     }
 
-    /// A letter as it is found in a dead-letter queue.
+    /// A message read from a dead-letter queue.
     fn noted(message_type: Option<&str>, headers: &[(&str, Value)]) -> Envelope {
         let told = headers.iter().find(|(name, _)| *name == KIND).and_then(|(_, kind)| kind.as_text());
         let fields = Fields { message_type: message_type.map(Into::into), ..Fields::default() };

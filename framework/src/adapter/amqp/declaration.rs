@@ -1,4 +1,4 @@
-//! Exchanges, queues with their arguments, and bindings: what RabbitMQ declares for what the port says in its own words.
+//! Exchanges, queues with their arguments, and bindings as values: RabbitMQ's form of the port's topology.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::message::{Headers, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ExchangeKind {
-    /// To bindings with the same key.
+    /// To bindings whose key equals the routing key.
     Direct,
-    /// To bindings whose pattern matches the key.
+    /// To bindings whose pattern matches the routing key.
     Topic,
     /// To all bindings.
     Fanout,
 }
 
 impl ExchangeKind {
-    /// The word for it on the network.
+    /// Its name in the AMQP protocol.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -62,14 +62,14 @@ pub(crate) struct DeclaredQueue {
     pub(crate) name: String,
     /// Belongs to one connection and ends with it.
     pub(crate) exclusive: bool,
-    /// Is used as it stands and never declared, because its arguments are not known.
+    /// Already exists with unknown arguments, so it is used and never declared.
     pub(crate) standing: bool,
     /// Arguments such as `x-queue-type`, fixed when the queue is first declared.
     pub(crate) arguments: Headers,
 }
 
 impl DeclaredQueue {
-    /// The queue for what the port asks for.
+    /// RabbitMQ's form of the port's queue.
     pub(crate) fn of(queue: &Queue) -> Self {
         let mut declared = Self {
             name: queue.name.clone(),
@@ -96,7 +96,7 @@ impl DeclaredQueue {
         if let Some(limit) = queue.limit {
             declared = declared.with("x-max-length", number(limit.messages));
             match limit.when_full {
-                // What a queue does by itself; taps have always said it.
+                // `drop-head` is the broker's default. Only tap queues state it, as they always have.
                 WhenFull::DropOldest if declared.exclusive => declared = declared.with("x-overflow", "drop-head"),
                 WhenFull::DropOldest => {}
                 WhenFull::Refuse => declared = declared.with("x-overflow", "reject-publish"),
@@ -108,12 +108,12 @@ impl DeclaredQueue {
         declared
     }
 
-    /// A durable, replicated queue of the adapter's own.
+    /// A durable, replicated queue for the adapter's own use.
     pub(crate) fn replicated(name: impl Into<String>) -> Self {
         Self::of(&Queue::replicated(name))
     }
 
-    /// What the port would ask for to get a queue with these arguments.
+    /// The port's queue that would be declared with these arguments.
     pub(crate) fn asked(name: &str, arguments: &Headers) -> Queue {
         let number = |name: &str| arguments.get(name).and_then(Value::as_integer).and_then(|n| u64::try_from(n).ok());
         let mut queue = match arguments.text("x-queue-type") {
@@ -146,7 +146,7 @@ impl DeclaredQueue {
     }
 }
 
-/// A number in the type in which it always was: the broker does not mind, but who compares what was recorded does.
+/// An `i32` if it fits, else an `i64`. The broker accepts either, but a comparison with recorded arguments depends on the type.
 fn number(number: u64) -> Value {
     match i32::try_from(number) {
         Ok(number) => number.into(),
@@ -164,7 +164,7 @@ pub(crate) enum Destination {
     Exchange(String),
 }
 
-/// A way from an exchange to a queue or another exchange.
+/// A route from an exchange to a queue or to another exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Binding {
     /// The exchange it starts at.
@@ -208,7 +208,7 @@ pub(crate) struct Declaration {
 }
 
 impl Declaration {
-    /// Adds everything of another one that is not in this one.
+    /// Adds everything from `other` that is not in `self` yet.
     pub(crate) fn extend(&mut self, other: Self) {
         fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
             for one in more {
@@ -223,7 +223,7 @@ impl Declaration {
     }
 }
 
-/// The error for an exchange that stands with other arguments: a claim of somebody else, or a plain mistake.
+/// The error for an exchange that exists with other arguments: another service has claimed the domain, or it is a plain mistake.
 pub(crate) fn inequivalent_exchange(exchange: &Exchange, reason: impl Into<String>) -> BrokerError {
     let reason = reason.into();
     let claim = exchange.name.split_once(".domain.").zip(exchange.arguments.text("alternate-exchange"));
@@ -236,7 +236,7 @@ pub(crate) fn inequivalent_exchange(exchange: &Exchange, reason: impl Into<Strin
 }
 
 impl Declaration {
-    /// It as people see it.
+    /// The declaration in RabbitMQ's terms, for people to read.
     pub(crate) fn in_own_words(&self) -> OwnWords {
         let source = |exchange: &Exchange| OwnDeclaration {
             name: exchange.name.clone(),
@@ -250,7 +250,7 @@ impl Declaration {
         };
         let subscription = |binding: &Binding| OwnSubscription {
             line: binding.to_string(),
-            // Texts alone always can.
+            // Cannot fail: a binding consists of texts only.
             json: serde_json::to_string(binding).unwrap_or_default(),
         };
         OwnWords {

@@ -1,4 +1,4 @@
-//! The queues for delays are declared at the broker before the first message is delayed.
+//! Declares the delay queues at the broker before the first message is delayed.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,27 +11,27 @@ use crate::adapter::amqp::Routed;
 use crate::adapter::amqp::declaration::Declaration;
 use crate::broker::{Addressed, BrokerError, Names, Publication, Source, Subscription, Target, To, Topology};
 
-/// Declares something at the broker.
+/// Declares the given value at the broker.
 pub(in crate::adapter) type Declare =
     Box<dyn Fn(Declaration) -> BoxFuture<'static, Result<(), BrokerError>> + Send + Sync>;
 
-/// Declares what delays need, once per connection.
+/// Declares the delay levels and the bindings back to queues, each once per connection.
 pub(in crate::adapter) struct Delays {
     declare: Declare,
     names: Names,
-    /// Held while something is declared, so that it is declared once.
+    /// Held during a declaration, so that concurrent callers do not repeat it.
     declaring: AsyncMutex<()>,
-    /// Locked for moments only: a lane that forgets something must not wait for what is being declared.
+    /// Locked for moments only: a lane that calls [`Delays::forget`] must not wait for a declaration.
     standing: Mutex<Standing>,
 }
 
 #[derive(Default)]
 struct Standing {
-    /// What stands: the levels as the empty name, and the queues to which a way back leads.
+    /// Already declared: the levels, as the empty name, and the queues that have a binding back.
     declared: HashSet<String>,
-    /// What is being declared.
+    /// The name that is being declared.
     in_progress: Option<String>,
-    /// How often something was forgotten. What was being declared then may be gone already.
+    /// Counts the names forgotten. A declaration that was under way then may already be gone at the broker.
     forgotten: u64,
 }
 
@@ -49,10 +49,10 @@ impl Delays {
         Arc::new(Self { declare, names, declaring: AsyncMutex::default(), standing: Mutex::default() })
     }
 
-    /// Publishes a message into the levels. If somebody removed them, they are declared again, once.
+    /// Publishes a message into the levels. If they were deleted, declares them again and retries once.
     ///
     /// # Errors
-    /// As a publisher's; and when the levels cannot be declared until the deadline.
+    /// Those of a publisher, and those of declaring the levels; [`BrokerError::TimedOut`] if that takes longer than the deadline.
     pub(in crate::adapter) async fn publish(
         &self,
         message: Addressed,
@@ -79,7 +79,7 @@ impl Delays {
         })
     }
 
-    /// A queue may have been made anew: the way back to it is declared again before the next delay.
+    /// Call this when the queue may have been created anew: its binding back is declared again before the next delay.
     pub(in crate::adapter) fn forget(&self, queue: &str) {
         self.standing().forget(|name| name == queue);
     }
@@ -88,7 +88,7 @@ impl Delays {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the levels stand and, with a queue, the way back to it.
+    /// Declares the levels and, if a queue is given, the binding back to it, unless they are declared already.
     async fn stand(&self, queue: Option<&str>) -> Result<(), BrokerError> {
         if self.stands(queue) {
             return Ok(());
@@ -113,7 +113,7 @@ impl Delays {
         standing.declared.contains("") && queue.is_none_or(|queue| standing.declared.contains(queue))
     }
 
-    /// What was forgotten while it was declared is declared again before the next delay.
+    /// A name that is forgotten during its declaration stays undeclared, so the next delay declares it again.
     async fn declare_once(&self, name: &str, topology: &Topology) -> Result<(), BrokerError> {
         let forgotten = {
             let mut standing = self.standing();

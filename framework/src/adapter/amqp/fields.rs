@@ -1,5 +1,5 @@
-//! An envelope in the fields of AMQP 0-9-1, and one read from them. Nothing but the routing key and, for a payload that is not bytes,
-//! the content type is required; what a foreign sender leaves out gets its default. See `docs/wire.md`.
+//! Writes an envelope as AMQP 0-9-1 properties and headers, and reads one from them. Only the routing key is required, and the
+//! content type if the payload is not bytes; a field that a foreign sender leaves out gets its default. See `docs/wire.md`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::message::{
     ContentEncoding, Envelope, Foreign, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value, shared,
 };
 
-/// The type of a message that was moved: there the key is in its place.
+/// Header for the message type of a moved message, because its `type` property holds the key.
 const ORIGINAL_TYPE: &str = "postrider-original-type";
 
-/// The properties of a message, as they are on the network; headers come one by one.
+/// The properties of a message as sent over the network. Headers are passed separately, one by one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Fields<'a> {
     pub(crate) content_type: Option<&'a str>,
@@ -38,8 +38,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) user_id: Option<&'a str>,
 }
 
-/// The properties of an envelope, but for the address of a caller that waits, which the adapter knows. With `tells_address` it goes
-/// where its way tells neither kind nor key: straight into a queue, or into a delay.
+/// The properties of an envelope. The adapter adds the reply address of a waiting caller itself. Set `tells_address` if exchange and
+/// routing key tell neither kind nor key: the message goes straight to a queue or into a delay.
 pub(crate) fn write(envelope: &Envelope, tells_address: bool) -> Fields<'_> {
     let foreign = envelope.foreign.as_deref();
     let left_out = |is_left_out: fn(&Foreign) -> bool| foreign.is_some_and(is_left_out);
@@ -70,7 +70,7 @@ pub(crate) fn write(envelope: &Envelope, tells_address: bool) -> Fields<'_> {
     }
 }
 
-/// The headers of an envelope. Of two with the same name the later one counts.
+/// Passes each header of an envelope to `put`. If two have the same name, the later one counts.
 pub(crate) fn write_all_headers<'a>(
     envelope: &'a Envelope,
     tells_address: bool,
@@ -78,7 +78,7 @@ pub(crate) fn write_all_headers<'a>(
 ) {
     write_headers(envelope, &mut put);
     let said_none = envelope.foreign.as_ref().is_some_and(|foreign| foreign.no_kind);
-    // What goes straight to a queue and says nothing is a reply. One that was moved says it, in its headers.
+    // A message that arrives straight in a queue without this header is read as a reply. A moved message carries its kind here.
     if tells_address && !said_none && envelope.kind != Kind::Reply {
         put(KIND, HeaderValue::Text(envelope.kind.as_str()));
     }
@@ -88,20 +88,20 @@ pub(crate) fn write_all_headers<'a>(
 }
 
 impl Origin {
-    /// Whether the message is not where its sender has sent it, but was moved: its key is in its properties then.
+    /// Whether the message was routed by a queue's name or came out of a delay. Its key is then in its properties.
     pub(crate) fn is_moved(&self) -> bool {
         matches!(self, Self::Queue(_) | Self::Delay(_))
     }
 }
 
-/// An envelope that is being read: its properties have come, its headers come one by one.
+/// An envelope that is being read. Its properties are set; headers are added one by one.
 pub(crate) struct Reading<'o> {
     origin: &'o Origin,
     envelope: Envelope,
 }
 
 impl<'o> Reading<'o> {
-    /// `told_kind` is the header that tells the kind, if it is there.
+    /// Starts with the properties. `told_kind` is the value of the kind header, if present.
     pub(crate) fn begin(origin: &'o Origin, fields: &Fields<'_>, told_kind: Option<&str>, payload: Bytes) -> Self {
         let told = told_kind.and_then(Kind::from_word);
         let kind = match origin {
@@ -109,11 +109,11 @@ impl<'o> Reading<'o> {
             Origin::Queue(_) => told.unwrap_or(Kind::Reply),
             Origin::Delay(_) | Origin::Foreign(_) => told.unwrap_or(Kind::Event),
         };
-        // What did not come straight from its sender was routed by something else than its key.
+        // Moved messages were routed by queue name; their key is in `type`.
         let moved = origin.is_moved();
         let message_type = fields.message_type.as_deref().filter(|text| !text.is_empty()).map(shared);
         let (target, key) = address(kind, origin, message_type.as_ref().filter(|_| moved), moved);
-        // An empty id would make one message of all that have none.
+        // An empty id counts as none. Otherwise all such messages would share one id.
         let id = fields.message_id.filter(|id| !id.is_empty()).map(MessageId::from);
         let mut foreign = Foreign {
             no_id: id.is_none(),
@@ -154,7 +154,7 @@ impl<'o> Reading<'o> {
         let text = name.as_ref();
         let moved = self.origin.is_moved();
         if text == KIND || !moved && is_of_earlier_attempts(text) {
-            // The kind is known, and what comes straight from its sender was tried by nobody yet.
+            // The kind is already set. A message straight from its sender has had no attempt yet, whatever its headers claim.
             return;
         }
         if moved && text == ORIGINAL_TYPE && value.as_text().is_some_and(|given| given.len() <= MAX_TEXT_BYTES) {
@@ -164,15 +164,15 @@ impl<'o> Reading<'o> {
         }
     }
 
-    /// The envelope as a handler gets it.
+    /// The complete envelope.
     pub(crate) fn end(mut self) -> Envelope {
         self.envelope.conversation_id.get_or_insert_with(|| self.envelope.id.clone());
         self.envelope
     }
 }
 
-/// `invoice:ping` is `ping` for the service `invoice`. What was moved (a reply, a retry, a replay, a delay) was routed by
-/// its queue's name and has its key in `type`.
+/// The target service and the key: `invoice:ping` is `ping` for the service `invoice`. A moved message (a reply, a retry, a
+/// replay, a delayed message) was routed by its queue's name and has its key in `type`.
 fn address(kind: Kind, origin: &Origin, message_type: Option<&Arc<str>>, moved: bool) -> (Option<Name>, Key) {
     let routed_by = message_type.unwrap_or(origin.name());
     if moved && kind == Kind::Reply {

@@ -1,4 +1,4 @@
-//! What holds for whatever is written and read.
+//! Property tests: envelopes and foreign messages survive being written and read.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use super::foreign::ForeignMessage;
 use crate::broker::{MAX_PROPERTIES_BYTES, any as anything, is_of_earlier_attempts, is_reserved_header, size};
 use crate::message::{ContentEncoding, Envelope, Key, Kind, MediaType, MessageId, Name, ReplyTo, Status, Value};
 
-/// What of an envelope is on the network.
+/// The message that is sent over the network for an envelope.
 pub(in crate::adapter) fn written(envelope: &Envelope, tells_address: bool) -> ForeignMessage {
     let fields = write(envelope, tells_address);
     let mut message = ForeignMessage {
@@ -35,7 +35,7 @@ pub(in crate::adapter) fn written(envelope: &Envelope, tells_address: bool) -> F
     message
 }
 
-/// Properties of any content that fits into AMQP's short texts.
+/// A foreign message with any properties that fit into AMQP's short strings.
 pub(in crate::adapter) fn foreign() -> impl Strategy<Value = ForeignMessage> {
     let media_type = prop_oneof![
         prop::sample::select(vec!["application/json", "application/msgpack", "text/plain", "x/y+json; a=b", ";"])
@@ -69,7 +69,7 @@ pub(in crate::adapter) fn foreign() -> impl Strategy<Value = ForeignMessage> {
     })
 }
 
-/// Any way in which a message may have been addressed.
+/// Any origin of a message.
 pub(in crate::adapter) fn origin() -> impl Strategy<Value = Origin> {
     let kind = prop::sample::select(&[Kind::Command, Kind::Query, Kind::Event, Kind::Channel][..]);
     (0..6_u8, kind, anything::text()).prop_map(|(way, kind, name)| match way {
@@ -88,12 +88,12 @@ fn word() -> impl Strategy<Value = Name> {
     "[a-z][a-z0-9-]{0,8}".prop_map(Name::from_wire)
 }
 
-/// Milliseconds that survive the way: those of a signed number.
+/// Durations whose milliseconds fit into the signed number that is sent.
 fn whole_millis() -> impl Strategy<Value = Duration> {
     prop_oneof![0..100_000_u64, 0..=i64::MAX as u64].prop_map(Duration::from_millis)
 }
 
-/// What a sender of ours may send; replies and delays go other ways.
+/// Any envelope that Postrider itself may send to a key; replies and delays are tested separately.
 fn envelope() -> impl Strategy<Value = Envelope> {
     let kind = prop::sample::select(vec![Kind::Command, Kind::Query, Kind::Event, Kind::Channel]);
     let id = || prop::option::of("[ -~]{1,30}".prop_map(MessageId::from));
@@ -131,7 +131,7 @@ fn envelope() -> impl Strategy<Value = Envelope> {
     )
 }
 
-/// Everything that an envelope has, as text.
+/// All fields of an envelope, as text.
 fn all_of(envelope: &Envelope) -> String {
     let e = envelope;
     format!(
@@ -145,13 +145,13 @@ fn all_of(envelope: &Envelope) -> String {
     )
 }
 
-/// A message that names no conversation begins one.
+/// The envelope as read: a message without a conversation starts one.
 fn in_conversation(mut envelope: Envelope) -> Envelope {
     envelope.conversation_id.get_or_insert_with(|| envelope.id.clone());
     envelope
 }
 
-/// What of a stranger's message says nothing, or is said by the way that it came.
+/// Removes fields that are empty or default, and those that the origin replaces: they may differ when written again.
 fn without_what_says_nothing(mut message: ForeignMessage) -> ForeignMessage {
     let is_said = |text: &mut Arc<str>| !text.is_empty();
     message.message_id = message.message_id.take_if(is_said);

@@ -1,4 +1,4 @@
-//! A published message, for tests of adapters.
+//! Builds a routed message for tests of the adapters.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::adapter::amqp::{Routed, Way};
 use crate::message::{Envelope, Key, Kind, MediaType, ReplyTo};
 
 impl Routed {
-    /// A command without an id, on its way.
+    /// A command without an id, routed.
     pub(in crate::adapter) fn for_test(exchange: &str, routing_key: &str, awaits_reply: bool) -> Self {
         let mut envelope = Envelope::new(Kind::Command, Key::from_wire(routing_key), MediaType::BYTES, Bytes::new());
         envelope.reply_to = awaits_reply.then_some(ReplyTo::Caller);

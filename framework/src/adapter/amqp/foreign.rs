@@ -1,4 +1,4 @@
-//! A message as a client that is not Postrider writes it, for tests.
+//! A message from a client that does not use Postrider, for tests.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::broker::headers::KIND;
 use crate::broker::{Addressed, To};
 use crate::message::{Envelope, Headers};
 
-/// The properties of a message from a client that is not Postrider: what is not given is not sent. The names are those of AMQP 0-9-1.
+/// The properties of a message from a client that does not use Postrider. A property that is not set is not sent. The names are
+/// those of AMQP 0-9-1.
 ///
 /// ```
 /// use postrider::broker::To;
@@ -25,36 +26,36 @@ use crate::message::{Envelope, Headers};
 pub struct ForeignMessage {
     /// The media type of the payload.
     pub content_type: Option<Arc<str>>,
-    /// How the payload was compressed.
+    /// The compression of the payload.
     pub content_encoding: Option<Arc<str>>,
     /// The message's own id.
     pub message_id: Option<Arc<str>>,
     /// For a reply: the id of the request.
     pub correlation_id: Option<Arc<str>>,
-    /// The queue for the answer.
+    /// The queue for the reply.
     pub reply_to: Option<Arc<str>>,
-    /// For what goes straight to a queue, the key; else whatever the client means by it.
+    /// The key, if the message goes straight to a queue; else whatever the client uses it for.
     pub message_type: Option<Arc<str>>,
     /// The sending service.
     pub app_id: Option<Arc<str>>,
     /// Seconds since 1970.
     pub timestamp: Option<u64>,
-    /// Milliseconds that the message may wait in a queue, as text.
+    /// How many milliseconds the message may wait in a queue, as text.
     pub expiration: Option<Arc<str>>,
-    /// Whether the message survives a restart of the broker, in a queue that does.
+    /// Whether the message survives a broker restart, if its queue does.
     pub persistent: bool,
     /// 0 to 255.
     pub priority: Option<u8>,
     /// Whatever the client uses it for.
     pub cluster_id: Option<Arc<str>>,
-    /// The broker's user that sent it.
+    /// The broker user that sent the message.
     pub user_id: Option<Arc<str>>,
-    /// Headers, those of Postrider among them.
+    /// The headers, including Postrider's.
     pub headers: Headers,
 }
 
 impl ForeignMessage {
-    /// The message on its way there; it comes back if no queue takes it.
+    /// The message, addressed. The broker returns it if no queue takes it.
     #[must_use]
     pub fn addressed(&self, to: To, payload: impl Into<Bytes>) -> Addressed {
         let envelope = self.envelope(&to, payload.into());

@@ -1,4 +1,4 @@
-//! From what the port asks for to what RabbitMQ declares: pure.
+//! Translates the port's topology into RabbitMQ's declarations, and bindings back into subscriptions. Pure.
 
 use crate::adapter::amqp::declaration::{Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind};
 use crate::adapter::amqp::levels::{delay_levels, return_key};
@@ -6,7 +6,7 @@ use crate::broker::{Claim, Names, Source, Subscription, Target, Topology, due_to
 use crate::message::Kind;
 
 impl Declaration {
-    /// What is declared for what the port asks for.
+    /// RabbitMQ's declaration of a topology.
     pub(crate) fn of(topology: &Topology, names: &Names) -> Self {
         let mut declaration = Self {
             exchanges: topology.claims.iter().map(|claim| claiming(claim, names)).collect(),
@@ -27,7 +27,7 @@ impl Declaration {
     }
 }
 
-/// The claim of a domain is an exchange that only its owner can declare, because its arguments name the owner.
+/// The exchange that claims a domain. Only the owner can declare it, because its arguments name the owner.
 fn claiming(claim: &Claim, names: &Names) -> Exchange {
     Exchange::new(names.domain(&claim.domain), ExchangeKind::Fanout)
         .with("alternate-exchange", names.owner(&claim.service))
@@ -52,7 +52,7 @@ fn source_name(source: Source, names: &Names) -> String {
     }
 }
 
-/// The binding that a subscription is.
+/// RabbitMQ's binding for a subscription.
 pub(crate) fn binding(subscription: &Subscription, names: &Names) -> Binding {
     let routing_key = match subscription.source {
         Source::Delays => return_key(names, &subscription.pattern),
@@ -65,7 +65,7 @@ pub(crate) fn binding(subscription: &Subscription, names: &Names) -> Binding {
     Binding { source: source_name(subscription.source, names), routing_key, destination }
 }
 
-/// The subscription that a binding is, if it is one.
+/// The subscription that a binding stands for; `None` if it stands for none.
 pub(crate) fn subscription(binding: &Binding, names: &Names) -> Option<Subscription> {
     let source = match names.kind_of(&binding.source) {
         Some(kind) => Source::Kind(kind),

@@ -1,5 +1,5 @@
-//! Delays without a plugin: 25 levels, each a queue whose messages all live equally long, so that none waits behind a
-//! longer one. A message passes the levels whose bits are set in its delay. See `docs/wire.md`, "Delays".
+//! Delays without a plugin. There are 25 levels, each a queue with one TTL for all messages, so that no message waits behind a
+//! longer delay. A message waits in the levels whose bits are set in its delay. See `docs/wire.md`, "Delays".
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::broker::Names;
 
 /// How many levels there are.
 const LEVELS: u32 = 25;
-/// The delay of the lowest level; each further one lasts twice as long.
+/// The delay of the lowest level. Each higher level lasts twice as long as the one below.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest delay, a little over 38 days.
 pub(crate) const MAX_DELAY: Duration = TICK.saturating_mul((1 << LEVELS) - 1);
-/// The target of a message that is published when it is due.
+/// The last word of the routing key of a message that is published to its key when it is due.
 const DUE: &str = "due";
 
-/// Exchange and routing key for a delay, which is rounded up to the next tenth of a second and cut to [`MAX_DELAY`].
+/// Exchange and routing key for a delay. The delay is at most [`MAX_DELAY`] and is rounded up to a tenth of a second.
 fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
     let delay = delay.min(MAX_DELAY);
     let ticks = delay.as_nanos().div_ceil(TICK.as_nanos()).max(1);
@@ -29,12 +29,12 @@ fn address(names: &Names, delay: Duration, target: &str) -> (String, String) {
     (names.delay_level(highest), key)
 }
 
-/// Where a message goes that is to arrive in a queue after a delay.
+/// Exchange and routing key for a message that arrives in a queue after a delay.
 pub(crate) fn delayed_to_queue(names: &Names, delay: Duration, queue: &str) -> (String, String) {
     address(names, delay, &word_of(names, queue))
 }
 
-/// Where a message goes that is to be published after a delay.
+/// Exchange and routing key for a message that is published after a delay.
 pub(crate) fn delayed_publish(names: &Names, delay: Duration) -> (String, String) {
     address(names, delay, DUE)
 }
@@ -44,7 +44,7 @@ fn word_of(names: &Names, queue: &str) -> String {
     queue.strip_prefix(names.namespace()).map_or(queue, |rest| rest.trim_start_matches('.')).replace('.', ":")
 }
 
-/// The levels.
+/// The exchanges, queues and bindings of all levels.
 pub(crate) fn delay_levels(names: &Names) -> Declaration {
     let mut topology = Declaration::default();
     topology
@@ -69,7 +69,7 @@ pub(crate) fn delay_levels(names: &Names) -> Declaration {
     topology
 }
 
-/// The routing key of messages that come out of the levels for a queue.
+/// The pattern that matches messages that come out of the levels for a queue.
 pub(crate) fn return_key(names: &Names, queue: &str) -> String {
     format!("{}{}", "*.".repeat(LEVELS as usize), word_of(names, queue))
 }
@@ -82,7 +82,7 @@ mod tests {
     use crate::adapter::amqp::declaration::Destination;
     use crate::broker::matches;
 
-    /// Follows a message through the levels; how long it takes and where it comes out.
+    /// Follows a message through the levels. Returns how long it takes and the exchange where it comes out.
     fn travel(exchange: &str, key: &str, topology: &Declaration) -> (Duration, String) {
         let (mut at, mut waited) = (exchange.to_owned(), Duration::ZERO);
         for _ in 0..=2 * LEVELS {

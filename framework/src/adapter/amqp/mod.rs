@@ -1,5 +1,5 @@
-//! Exchanges and routing keys for what the port says in its own words. RabbitMQ routes by them, and the in-process broker has
-//! RabbitMQ's rules.
+//! Translates the broker port's terms into exchanges and routing keys. Both adapters use it, because the in-process broker
+//! routes by RabbitMQ's rules.
 
 mod death;
 mod declaration;
@@ -35,7 +35,7 @@ use crate::broker::{
 };
 use crate::message::{Envelope, Kind, Name};
 
-/// What RabbitMQ can do, and the in-process broker with its rules.
+/// The capabilities of RabbitMQ and of the in-process broker.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
     survives_restart: true,
     settles: Settles::Each,
@@ -56,15 +56,15 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
     ..Capabilities::none()
 };
 
-/// A message with exchange and routing key.
+/// A message with its exchange and routing key.
 #[derive(Debug, Clone)]
 pub(super) struct Routed {
     pub(super) way: Way,
     pub(super) mandatory: bool,
-    /// Whether its way tells neither kind nor key.
+    /// Whether the message must carry its kind and key itself, because exchange and routing key tell neither.
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
     pub(super) tells_address: bool,
-    /// Whether its type is left out where that is its key.
+    /// Whether `type` is left out if it is only the key. See [`Addressed::bare`].
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
     pub(super) bare: bool,
     pub(super) envelope: Arc<Envelope>,
@@ -79,7 +79,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// The way to where a message goes at once.
+    /// The way of a message without a delay.
     pub(super) fn to(to: &To, names: &Names) -> Self {
         match to {
             To::Key { kind, .. } => Self { exchange: names.exchange(*kind), routing_key: to.name() },
@@ -87,7 +87,7 @@ impl Way {
         }
     }
 
-    /// How a message was addressed that came by this way.
+    /// How the sender addressed a message that was published this way.
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process the envelope tells it"))]
     pub(super) fn origin(&self, names: &Names) -> Origin {
         Origin::of(names, &self.exchange, Arc::clone(&self.routing_key))
@@ -95,7 +95,7 @@ impl Way {
 }
 
 impl Routed {
-    /// A message that leaves at once, or into its delay.
+    /// Routes a message to its address, or into the delay levels first.
     pub(super) fn of(message: Addressed, names: &Names) -> Self {
         let Addressed { to, delay, mandatory, bare, mut envelope } = message;
         let way = match delay {
@@ -106,11 +106,12 @@ impl Routed {
     }
 }
 
-/// The way through the delays, and what the message must tell of itself when they are over. It does not expire before that.
+/// The way into the delay levels. Also sets what the message needs when its delay is over. The expiration of a message to a key
+/// is suspended until then.
 fn delayed(to: &To, delay: Duration, envelope: &mut Envelope, names: &Names) -> Way {
     let (exchange, routing_key) = match to {
         To::Queue(queue) => {
-            // Should the way back be gone when the delay is over, it is sent on from what is due.
+            // If the binding back to the queue is gone when the delay ends, the message is published to this queue from the due queue.
             if **queue != *names.due() {
                 envelope.headers.set(HOME, Arc::clone(queue));
             }
@@ -118,7 +119,7 @@ fn delayed(to: &To, delay: Duration, envelope: &mut Envelope, names: &Names) -> 
         }
         To::Key { service, .. } => {
             envelope.target = service.clone().map(Name::from_wire);
-            // A restart of the broker must not lose what waits for days.
+            // A delay can last for days, and a broker restart must not lose the message.
             envelope.transient = false;
             suspend_expiration(envelope);
             delayed_publish(names, delay)

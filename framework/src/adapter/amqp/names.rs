@@ -1,4 +1,4 @@
-//! RabbitMQ's own names in a namespace: of exchanges, and of the levels of delays. See `docs/wire.md`, "Names".
+//! Names that only RabbitMQ needs in a namespace: of exchanges and of delay levels. See `docs/wire.md`, "Names".
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ impl Names {
         Arc::clone(self.kind(kind))
     }
 
-    /// The kind that an exchange tells, if it is one of ours.
+    /// The kind of the messages in an exchange; `None` if no kind has such an exchange.
     #[must_use]
     pub fn kind_of(&self, exchange: &str) -> Option<Kind> {
         Kind::from_word(exchange.strip_prefix(self.namespace())?.strip_prefix('.')?).filter(|kind| *kind != Kind::Reply)
@@ -36,19 +36,19 @@ impl Names {
         self.of(&format!("owner.{service}"))
     }
 
-    /// The exchange and the queue of one level of delays.
+    /// The name of both the exchange and the queue of a delay level.
     #[must_use]
     pub fn delay_level(&self, level: u32) -> String {
         self.of(&format!("delay.{level}"))
     }
 
-    /// The exchange where all delays end.
+    /// The exchange that messages reach when their delay is over.
     #[must_use]
     pub fn delay_out(&self) -> String {
         self.of("delay.out")
     }
 
-    /// Whether a message that was published to this exchange comes from a delay.
+    /// Whether a delivery from this exchange comes out of a delay.
     #[must_use]
     pub fn is_delay(&self, exchange: &str) -> bool {
         let rest = exchange.strip_prefix(self.namespace()).and_then(|rest| rest.strip_prefix('.'));

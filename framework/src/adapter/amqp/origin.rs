@@ -1,14 +1,14 @@
-//! How a message was addressed that has arrived, as exchange and routing key tell.
+//! How the sender addressed a received message, derived from its exchange and routing key.
 
 use std::sync::Arc;
 
 use crate::broker::{Names, To};
 use crate::message::{Key, Kind, Name, shared};
 
-/// How a message was addressed that has arrived.
+/// How the sender addressed a received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// To a key; `service:` stands in front of it if the message was for one service by name.
+    /// To a key. The key starts with `service:` if the message is for one service by name.
     Key {
         /// The kind of the message.
         kind: Kind,
@@ -17,9 +17,9 @@ pub(crate) enum Origin {
     },
     /// Straight to this queue.
     Queue(Arc<str>),
-    /// It comes from a delay. What is here instead of its key says nothing; its properties say where it belongs.
+    /// Out of a delay. This routing key is the one of the delay levels; the message's own key is in its properties.
     Delay(Arc<str>),
-    /// By a way of its sender's own, with this key.
+    /// To an exchange that is not Postrider's, with this key.
     Foreign(Arc<str>),
 }
 
@@ -30,7 +30,7 @@ impl Default for Origin {
 }
 
 impl Origin {
-    /// How a message was addressed that was published to this exchange with this routing key.
+    /// The origin of a message that was published to this exchange with this routing key.
     pub(crate) fn of(names: &Names, exchange: &str, routing_key: Arc<str>) -> Self {
         match names.kind_of(exchange) {
             Some(kind) => Self::Key { kind, key: routing_key },
@@ -40,7 +40,7 @@ impl Origin {
         }
     }
 
-    /// The key or the queue.
+    /// The routing key; for a message sent straight to a queue, the queue's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         match self {
             Self::Key { key: name, .. } | Self::Queue(name) | Self::Delay(name) | Self::Foreign(name) => name,
@@ -57,7 +57,7 @@ impl From<&To> for Origin {
     }
 }
 
-/// The service, if a message is for one by name, and the key.
+/// Splits `service:key` into the service and the key. The service is `None` for a plain key and for events.
 pub(in crate::adapter) fn split(kind: Kind, address: &Arc<str>) -> (Option<Name>, Key) {
     match address.split_once(':') {
         Some((service, key)) if kind != Kind::Event => {

@@ -1,4 +1,4 @@
-//! What goes into a delay comes out of it as it would have gone at once.
+//! Tests that a delayed message comes out of its delay as if it had been sent without one.
 
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ proptest! {
         expiration in prop::option::of(any::<u32>()), given in prop::option::of("[A-Z]{1,8}")
     ) {
         let names = Names::default();
-        // What only we write is refused in what is sent, and what goes straight to a queue says what it is.
+        // Senders may not set reserved headers, and a message straight to a queue needs an id and a kind.
         message.headers.retain(|name| !is_reserved_header(name));
         strip(&mut message.headers);
         message.expiration = expiration.map(|millis| millis.to_string().into());

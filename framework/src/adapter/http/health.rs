@@ -1,4 +1,4 @@
-//! `/live` and `/ready` over HTTP, for those who watch over processes.
+//! Serves `/live` and `/ready` over HTTP, for whatever monitors the process.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Whether the app is ready, and why not, as JSON.
+/// Returns whether the app is ready, and a JSON report that says why not.
 pub type Readiness = Arc<dyn Fn() -> (bool, String) + Send + Sync>;
 
-/// Takes the address, so that a mistake in it is known at the start.
+/// Binds the address, so that a wrong one fails at startup.
 ///
 /// # Errors
-/// One sentence with the address.
+/// If the address cannot be bound; the text is one sentence with the address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
 }
 
-/// Answers until the token fires: `/live` with 200, `/ready` with 200 or 503 and what is known.
+/// Serves until the token is cancelled: `/live` with 200, `/ready` with 200 or 503 and the report.
 pub async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
     let ready = move || {
         let (ready, report) = readiness();

@@ -1,4 +1,4 @@
-//! The management API of RabbitMQ: what AMQP does not show. Asked by `postrider doctor` alone.
+//! A client for RabbitMQ's management API, which shows what AMQP does not. Only `postrider doctor` uses it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use ureq::Agent;
 use crate::adapter::amqp::{Binding, Destination};
 use crate::message::Secret;
 
-/// How long one answer may take.
+/// The timeout of one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The management API of one virtual host.
@@ -26,28 +26,28 @@ pub struct Management {
     vhost: String,
 }
 
-/// What the management API says of a queue.
+/// A queue as the management API describes it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct QueueInfo {
-    /// The policy that applies, if one does.
+    /// The name of the policy that applies, if any.
     #[serde(default)]
     pub policy: Option<String>,
-    /// What policies say of the queue in the end.
+    /// The merged settings of all policies that apply.
     #[serde(default)]
     pub effective_policy_definition: Json,
-    /// The nodes that have a copy; empty for a queue that is not replicated.
+    /// The nodes that have a replica; empty for a queue that is not replicated.
     #[serde(default)]
     pub members: Vec<String>,
-    /// Those of them that are up.
+    /// The members that are up.
     #[serde(default)]
     pub online: Vec<String>,
 }
 
 impl QueueInfo {
-    /// What policies say, by name.
+    /// The settings of the policies, by name.
     #[must_use]
     pub fn policies(&self) -> BTreeMap<String, Json> {
-        // An empty definition is written as a list.
+        // RabbitMQ writes an empty definition as a list.
         serde_json::from_value(self.effective_policy_definition.clone()).unwrap_or_default()
     }
 }
@@ -60,10 +60,10 @@ struct BindingInfo {
 }
 
 impl Management {
-    /// `http://user:password@host:15672/vhost`; without a virtual host it is `/`.
+    /// Parses `http://user:password@host:15672/vhost`. The default virtual host is `/`.
     ///
     /// # Errors
-    /// When the address cannot be used; the text has no password.
+    /// If the address cannot be used. The text does not contain the password.
     pub fn new(address: &Secret) -> Result<Self, String> {
         let wrong = || "--management: write it as http://user:password@host:15672/vhost".to_owned();
         let (scheme, rest) = address.reveal().split_once("://").ok_or_else(wrong)?;
@@ -83,15 +83,15 @@ impl Management {
         })
     }
 
-    /// What is said of a queue. Blocks.
+    /// Asks for a queue. Blocks.
     ///
     /// # Errors
-    /// When nobody answers, or not as expected.
+    /// If the request fails, or the answer is not as expected.
     pub fn queue(&self, name: &str) -> Result<QueueInfo, String> {
         self.get(&self.path(name))
     }
 
-    /// The bindings of a queue, as they are recorded, without the one that every queue has. Blocks.
+    /// The bindings of a queue, in the JSON form of recorded bindings, without the default exchange's. Blocks.
     ///
     /// # Errors
     /// As [`Management::queue`].
@@ -106,7 +106,7 @@ impl Management {
         Ok(bindings.filter_map(|binding| serde_json::to_value(binding).ok()).collect())
     }
 
-    /// The path of a queue, as a finding names it.
+    /// The API path of a queue. Findings quote it.
     #[must_use]
     pub fn path(&self, queue: &str) -> String {
         format!("/api/queues/{}/{}", self.vhost, escaped(queue))
@@ -122,12 +122,12 @@ impl Management {
     }
 }
 
-/// A part of a path.
+/// Percent-encodes a part of a path.
 fn escaped(part: &str) -> String {
     percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// What a percent-encoded user or password stands for.
+/// Decodes a percent-encoded user or password.
 fn plain(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -140,7 +140,7 @@ mod tls {
 
     pub(super) const AVAILABLE: bool = true;
 
-    /// Trusts whom the system trusts, as the connection to the broker does.
+    /// Trusts the system's root certificates, as the connection to the broker does.
     pub(super) fn configured(config: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
         config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
     }

@@ -1,4 +1,4 @@
-//! HTTP: health for those who watch over processes, and the management API of RabbitMQ.
+//! HTTP: the health endpoints of a process, and a client for RabbitMQ's management API.
 
 mod health;
 mod management;

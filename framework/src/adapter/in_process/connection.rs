@@ -1,4 +1,4 @@
-//! What the session, the publishers and the consumers of one app share.
+//! The connection of one app to the in-process broker: faults, disconnects and shutdown.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::adapter::in_process::faults::{FaultKind, Script, Step};
 use crate::adapter::in_process::replies::Replies;
 use crate::broker::{BrokerError, ConnectionState, Names};
 
-/// What a session shares with its publishers and consumers.
+/// The state that a session shares with its publishers and consumers.
 pub(super) struct Connection {
     pub(super) inner: Arc<Inner>,
-    /// Those of the app that is connected.
+    /// The names of the connected app's namespace.
     pub(super) names: Names,
     pub(super) id: u64,
     pub(super) state: watch::Sender<ConnectionState>,
     pub(super) replies: Replies,
     closed: AtomicBool,
     pub(super) faults: Option<Script>,
-    /// Hears that somebody stops the process.
+    /// Notified when the fault script stops the process.
     stops: Arc<Notify>,
     is_stopping: AtomicBool,
 }
@@ -51,7 +51,7 @@ impl Connection {
         if self.is_closed() { Err(BrokerError::Stopped) } else { Ok(()) }
     }
 
-    /// For good: also what a crash is.
+    /// Closes the connection for good. A crash fault does the same.
     pub(super) fn shut(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -63,7 +63,7 @@ impl Connection {
         self.inner.changed();
     }
 
-    /// All channels end, and new ones can be opened.
+    /// Ends all channels. New ones can be opened.
     fn disconnect(&self) {
         self.end_channels();
         self.state.send_modify(|state| state.epoch += 1);
@@ -71,10 +71,10 @@ impl Connection {
         self.inner.changed();
     }
 
-    /// What is exclusive goes, and what was unsettled goes back.
+    /// Deletes exclusive queues and requeues unacknowledged messages.
     fn end_channels(&self) {
         let mut state = self.inner.lock();
-        // In an order that a seed can repeat.
+        // Sorted, so that a seed can be repeated exactly.
         let exclusive: BTreeSet<String> = state
             .queues
             .values()
@@ -85,7 +85,7 @@ impl Connection {
         state.close_session(self.id);
     }
 
-    /// One of the consuming channels ends, and all else of the connection stays.
+    /// Ends one consuming channel. The rest of the connection stays.
     fn end_one_consumer(&self, script: &Script) {
         let mut state = self.inner.lock();
         let consumers = state.consumers_of(self.id);
@@ -96,7 +96,8 @@ impl Connection {
         self.inner.changed();
     }
 
-    /// The fault that the step itself has to make; what befalls the whole connection before it has happened already.
+    /// The fault for this step, if one happens. A disconnect, a crash before the step, a consumer channel's end, a stop and a delay
+    /// have already taken effect. The caller carries out the others.
     pub(super) fn fault(&self, step: Step, queue: Option<&str>) -> Option<FaultKind> {
         let script = self.faults.as_ref().filter(|_| !self.is_closed())?;
         let kind = script.at(step, self.is_stopping.load(Ordering::Acquire))?;
@@ -105,7 +106,7 @@ impl Connection {
             FaultKind::Disconnect => self.disconnect(),
             FaultKind::CrashBefore => self.shut(),
             FaultKind::ConsumerChannel => self.end_one_consumer(script),
-            // The caller learns the result later; the step itself still takes place.
+            // Only a request to stop; the step itself still takes place.
             FaultKind::Stop => {
                 self.is_stopping.store(true, Ordering::Release);
                 self.stops.notify_one();

@@ -56,7 +56,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
     Ok(Box::new(InProcessConsumer { channel }))
 }
 
-/// One consumer's channel.
+/// The channel of one consumer.
 struct Channel {
     connection: Arc<Connection>,
     queue: String,
@@ -64,7 +64,7 @@ struct Channel {
     id: u64,
     answers: bool,
     closed: AtomicBool,
-    /// What became of answers that were on their way.
+    /// Results for [`Consumer::poll_answered`]: the delivery's number, and whether its answer was sent.
     told: Mutex<VecDeque<(u64, bool)>>,
     wake: Arc<AtomicWaker>,
     itself: Weak<Channel>,
@@ -98,7 +98,7 @@ impl Channel {
 impl DeliveryChannel for Channel {
     fn ack(&self, tag: u64) {
         match self.connection.fault(Step::Ack, Some(&self.queue)) {
-            // The channel ends before the broker is told.
+            // The channel ends before the acknowledgement reaches the broker.
             Some(FaultKind::Redeliver) => self.shut(),
             Some(FaultKind::CrashAfter) => {
                 self.settle(tag, false);
@@ -108,7 +108,7 @@ impl DeliveryChannel for Channel {
         }
     }
 
-    /// The broker heard of everything as it happened.
+    /// Nothing to do: each settlement takes effect at once.
     fn flush(&self) {}
 
     fn give_back(&self, tag: u64) {
@@ -125,7 +125,7 @@ impl DeliveryChannel for Channel {
         }
         let fault = self.connection.fault(Step::Answer, None);
         match fault {
-            // It is swallowed, and nobody says so.
+            // The answer is lost but reported as sent.
             Some(FaultKind::DropMessage) => return Answered::Left,
             Some(FaultKind::FailedWrite) => {
                 self.tell(number, false);
@@ -137,11 +137,11 @@ impl DeliveryChannel for Channel {
             }
             _ => {}
         }
-        // The fault may have ended this channel, and what was on its way with it.
+        // The fault may have ended this channel. The answer is lost with it.
         if !self.is_open() {
             return Answered::Leaving;
         }
-        // An answer to somebody who is gone is dropped, as everywhere.
+        // An answer to a caller that is gone is dropped, as with any broker.
         let answer = Routed::of(answer, &self.connection.names);
         let _ = publish(&self.connection, answer, false);
         if fault == Some(FaultKind::CrashAfter) {
@@ -158,13 +158,13 @@ impl Channel {
         self.is_live() && state.queues.get_mut(&self.queue).is_some_and(|queue| queue.subscriber(self.id).is_some())
     }
 
-    /// Says what became of an answer that was on its way.
+    /// Reports whether the answer was sent.
     fn tell(&self, number: u64, left: bool) {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, left));
         self.wake.wake();
     }
 
-    /// The answer leaves after a while, unless its channel has ended by then.
+    /// Sends the answer after a pause, unless the channel has ended by then.
     fn leave_later(&self, number: u64, answer: Addressed) {
         let (Some(channel), Some(script)) = (self.itself.upgrade(), &self.connection.faults) else { return };
         let pause = script.silence();
@@ -185,7 +185,7 @@ struct InProcessConsumer {
 }
 
 impl InProcessConsumer {
-    /// What there is to say right now.
+    /// The next event, if there is one now. `Some(None)` means that the consumer was cancelled and has no delivery left.
     #[allow(clippy::panic, reason = "a fault that tests ask for")]
     fn poll_once(&mut self) -> Option<Option<Result<Delivery, BrokerError>>> {
         let lost = |reason: &str| Some(Some(Err(BrokerError::Lost { reason: reason.into() })));
@@ -223,7 +223,7 @@ impl InProcessConsumer {
 
 impl Consumer for InProcessConsumer {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, BrokerError>>> {
-        // Deliveries that are there already must not keep the thread to themselves.
+        // Ready deliveries use up tokio's budget, so that they do not starve the thread's other tasks.
         let budget = ready!(tokio::task::coop::poll_proceed(cx));
         self.channel.wake.register(cx.waker());
         match self.poll_once() {

@@ -1,5 +1,5 @@
-//! Faults of a broker and of the network to it, by chance; a seed decides, so that what failed once can be made to fail
-//! again.
+//! Random faults of a broker, of the network to it and of a process. A seed decides about them, so that a failure can be
+//! repeated.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,39 +8,39 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// A message arrives at the broker, and its confirm does not arrive at the sender.
+    /// A message arrives at the broker, but its confirm is lost.
     DropConfirm,
-    /// A message does not arrive at the broker, and nobody says so.
+    /// A message is lost on its way to the broker, and no error says so.
     DropMessage,
     /// A message arrives twice.
     Duplicate,
-    /// A channel ends in the moment in which something was to be acknowledged: it is delivered again.
+    /// A channel ends just before an acknowledgement on it. The message is delivered again.
     Redeliver,
-    /// A queue delivers nothing for a while, so that others overtake it.
+    /// A queue delivers nothing for a while, so that messages of other queues overtake its own.
     Delay,
     /// All channels of the connection end.
     Disconnect,
-    /// The process is gone before the step.
+    /// The process crashes before the step.
     CrashBefore,
-    /// The process is gone after the step.
+    /// The process crashes after the step.
     CrashAfter,
-    /// A queue confirms nothing and delivers nothing for a while, as one without its majority does. A publication that waits for it
-    /// beyond its deadline is unknown.
+    /// A queue confirms and delivers nothing for a while, like a quorum queue without a majority. If a publication's deadline passes
+    /// meanwhile, its outcome is unknown.
     NoConfirm,
-    /// A message arrives at once, and its confirm, its rejection or its return comes later, perhaps after the deadline.
+    /// A message arrives at once. Its confirm, rejection or return comes later, perhaps after the deadline.
     LateConfirm,
-    /// One consuming channel of the connection ends alone. What was unsettled on it is delivered again.
+    /// One consuming channel of the connection ends alone. Its unacknowledged messages are delivered again.
     ConsumerChannel,
-    /// The publishing channel ends alone. What was unconfirmed on it is unknown, and no reply to its requests comes.
+    /// The publishing channel ends alone. The outcome of its unconfirmed messages is unknown, and its requests get no reply.
     PublisherChannel,
-    /// A write fails. The message does not arrive, and the sender is told so.
+    /// A write fails. The message does not arrive, and the sender gets an error.
     FailedWrite,
-    /// The broker reads nothing for a while. The message leaves later, or not at all if its deadline is over; those behind it wait
-    /// too.
+    /// The broker reads nothing for a while. The message is sent later, or not at all if its deadline passes. Messages behind it
+    /// wait too.
     BlockedWrite,
-    /// A queue is full for a while and rejects what is sent to it. Other queues that the message goes to take it.
+    /// A queue is full for a while and rejects messages. The message's other queues take it.
     QueueFull,
-    /// Somebody stops the process in an orderly way and starts it again. Only a `FaultTest` does that; elsewhere nothing happens.
+    /// The process is stopped in an orderly way and started again. Only a `FaultTest` does that; elsewhere nothing happens.
     Stop,
 }
 
@@ -54,7 +54,7 @@ pub enum Step {
     Deliver,
     /// A delivery is acknowledged.
     Ack,
-    /// A query is answered on the channel on which it came.
+    /// A query is answered on the channel that delivered it.
     Answer,
 }
 
@@ -96,23 +96,23 @@ impl Step {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Faults {
-    /// What decides about place and kind of each fault.
+    /// Decides at which steps faults happen, and of which kind.
     pub seed: u64,
-    /// How likely a fault is at each step, from 0 to 1. Default: 0.05.
+    /// The probability of a fault at each step, from 0 to 1. Default: 0.05.
     pub rate: f64,
-    /// The most faults; afterwards nothing fails any more. Default: 200.
+    /// The maximum number of faults. After that nothing fails. Default: 200.
     pub most: usize,
     /// The longest delay of a queue. Default: 200 ms.
     pub longest_delay: Duration,
-    /// The longest time for which a queue confirms nothing or is full, a confirm is late, or nothing is written. Default: 40 s, which
-    /// is more than the deadline of a publication.
+    /// The longest time for which a queue confirms nothing or is full, a confirm is late, or nothing is written. Default: 40 s,
+    /// longer than the deadline of a publication.
     pub longest_silence: Duration,
     /// The kinds that may happen. Default: all.
     pub kinds: Vec<FaultKind>,
 }
 
 impl Faults {
-    /// All kinds of faults, as a seed decides.
+    /// All kinds of faults at the default rate, with this seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         let kinds = Step::ALL.iter().flat_map(|step| step.possible()).copied();
@@ -130,13 +130,13 @@ impl Faults {
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
-    /// At which step.
+    /// The step at which it happened.
     pub step: Step,
-    /// Which step it was, counted from 1 over all steps.
+    /// The number of that step, counted from 1 over all steps.
     pub number: u64,
 }
 
-/// The faults of some connections. Clones are the same script.
+/// The fault script of one or more connections. Clones share one script.
 #[derive(Clone)]
 pub(super) struct Script(Arc<Mutex<Progress>>);
 
@@ -153,7 +153,7 @@ impl Script {
         Self(Arc::new(Mutex::new(Progress { faults, random, steps: 0, happened: Vec::new() })))
     }
 
-    /// The fault that happens at this step, if one does. A process that was told to stop is not told again.
+    /// The fault at this step, if one happens. A process that is stopping gets no second [`FaultKind::Stop`].
     pub(super) fn at(&self, step: Step, is_stopping: bool) -> Option<FaultKind> {
         let mut progress = self.lock();
         progress.steps += 1;
@@ -163,7 +163,7 @@ impl Script {
             .copied()
             .filter(|kind| progress.faults.kinds.contains(kind) && !(is_stopping && *kind == FaultKind::Stop))
             .collect();
-        // Chance is asked at every step, so that what happened before changes nothing of what comes.
+        // Both numbers are drawn at every step, so that a step without a fault does not shift the sequence. Some faults draw more.
         let (chance, choice) = (progress.random.f64(), progress.random.usize(..possible.len().max(1)));
         if chance >= progress.faults.rate || progress.happened.len() >= progress.faults.most {
             return None;
@@ -188,7 +188,7 @@ impl Script {
         progress.faults.longest_silence.mul_f64(chance)
     }
 
-    /// A random number below this one.
+    /// A random number below `count`, or 0 if `count` is 0.
     pub(super) fn pick(&self, count: usize) -> usize {
         self.lock().random.usize(..count.max(1))
     }

@@ -31,23 +31,23 @@ use state::State;
 pub use faults::{Fault, FaultKind, Faults, Step};
 pub use session::Session;
 
-/// Looks at everything that is published.
+/// Called with every published message.
 pub type Observer = Arc<dyn Fn(Envelope) + Send + Sync>;
 
-/// The in-process broker. Clones are the same broker; apps that share one reach each other.
+/// The in-process broker. Clones share one broker, and apps that share a broker reach each other.
 #[derive(Clone, Default)]
 pub struct InProcess {
     pub(super) inner: Arc<Inner>,
     faults: Option<Script>,
-    /// Hears that a fault stops what connects through this handle.
+    /// Notified when the script stops the process that connects through this handle.
     stops: Arc<Notify>,
 }
 
 pub(super) struct Inner {
     state: Mutex<State>,
-    /// Tells those who wait for a confirm that a queue goes on.
+    /// Tells publications that wait for a confirm that a queue was resumed.
     resumed: watch::Sender<()>,
-    /// Counts changes, for those who wait for the broker to be quiet.
+    /// Counts changes. [`InProcess::quiet`] waits for them.
     changes: watch::Sender<u64>,
     observers: Mutex<Vec<Observer>>,
 }
@@ -64,62 +64,62 @@ impl Default for Inner {
 }
 
 impl InProcess {
-    /// What it can do: as much as RabbitMQ, for as long as the process lives.
+    /// RabbitMQ's capabilities, but nothing survives a restart, and payloads have no size limit.
     pub const CAPABILITIES: Capabilities = Capabilities {
         survives_restart: false,
         limits: MessageLimits { payload: usize::MAX, ..amqp::CAPABILITIES.limits },
         ..amqp::CAPABILITIES
     };
 
-    /// A broker with nothing in it.
+    /// An empty broker.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A connection to it, in a namespace. Messages expire, and delays end, on the tokio runtime on which it is made; without one
-    /// neither happens.
+    /// Connects to the broker in a namespace. A task on the current tokio runtime expires messages and ends delays on time. Without
+    /// a runtime that happens only when the queue is next used.
     #[must_use]
     pub fn connect(&self, names: &Names) -> Session {
         Session::new(Arc::clone(&self.inner), names.clone(), self.faults.clone(), Arc::clone(&self.stops))
     }
 
-    /// The same broker for those who are to suffer: what connects through this handle has these faults, all by one script.
+    /// A handle to the same broker with faults. All connections through it share one fault script.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
         Self { inner: Arc::clone(&self.inner), faults: Some(Script::new(faults)), stops: Arc::default() }
     }
 
-    /// The same broker and the same script, for another process: [`FaultKind::Stop`] stops each alone.
+    /// A handle to the same broker and script for another process. [`FaultKind::Stop`] stops only the process whose step it hits.
     #[must_use]
     pub fn for_another_process(&self) -> Self {
         Self { stops: Arc::default(), ..self.clone() }
     }
 
-    /// Waits until the script stops what connects through this handle, as [`FaultKind::Stop`]. Whoever calls it does so.
+    /// Waits until the script asks for [`FaultKind::Stop`] on this handle. The caller then has to stop the process.
     pub async fn told_to_stop(&self) {
         self.stops.notified().await;
     }
 
-    /// The faults that have happened to what connected through this handle, in their order.
+    /// The faults that the script of this handle has caused so far, in order.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         self.faults.as_ref().map(Script::happened).unwrap_or_default()
     }
 
-    /// Calls the observer with everything that is published from now on, on the publisher's thread.
+    /// Calls the observer with every message published from now on, on the publisher's thread.
     pub fn observe(&self, observer: Observer) {
         self.inner.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    /// A fault: the present consumers of a queue get nothing more, without hearing of it.
+    /// A fault: the present consumers of a queue get no more messages, and no error.
     pub fn mute(&self, queue: &str) {
         if let Some(queue) = self.inner.lock().queues.get_mut(queue) {
             queue.subscribers.iter_mut().for_each(|subscriber| subscriber.mute = true);
         }
     }
 
-    /// A fault: the consumers of a queue panic, as by a bug of the framework.
+    /// A fault: the present consumers of a queue panic, as a bug in the framework would make them.
     pub fn panic_in_consumers(&self, queue: &str) {
         if let Some(queue) = self.inner.lock().queues.get_mut(queue) {
             for subscriber in &mut queue.subscribers {
@@ -129,29 +129,29 @@ impl InProcess {
         }
     }
 
-    /// A fault: a queue stands still until [`InProcess::resume`], as one without its majority does. What is sent to it is neither
-    /// confirmed nor delivered; what it has delivered can be acknowledged.
+    /// A fault: a queue stops until [`InProcess::resume`], like a quorum queue without a majority. Messages sent to it are neither
+    /// confirmed nor delivered. Earlier deliveries can still be acknowledged.
     pub fn suspend(&self, queue: &str) {
         if let Some(troubles) = self.inner.lock().troubles(queue) {
             troubles.suspended = true;
         }
     }
 
-    /// A fault: a queue is full until [`InProcess::resume`], and refuses what is sent to it.
+    /// A fault: a queue is full until [`InProcess::resume`] and rejects messages sent to it.
     pub fn fill(&self, queue: &str) {
         if let Some(troubles) = self.inner.lock().troubles(queue) {
             troubles.filled = true;
         }
     }
 
-    /// A queue that was suspended or filled works again.
+    /// Makes a suspended or filled queue work again.
     pub fn resume(&self, queue: &str) {
         self.inner.lock().resume(queue);
         self.inner.resumed.send_replace(());
         self.inner.changed();
     }
 
-    /// A fault: the channels of a queue's present consumers end, each alone. What was unsettled on them is delivered again.
+    /// A fault: the channels of a queue's present consumers end, each alone. Their unacknowledged messages are delivered again.
     pub fn close_consumers(&self, queue: &str) {
         let mut state = self.inner.lock();
         let ids: Vec<u64> =
@@ -161,7 +161,7 @@ impl InProcess {
         self.inner.changed();
     }
 
-    /// Waits until nothing is on its way: no consumed queue has a message, and no delivery is unsettled.
+    /// Waits until no queue with a consumer has a message and no delivery is unacknowledged. Tap queues do not count.
     pub async fn quiet(&self) {
         let mut changes = self.inner.changes.subscribe();
         while !self.inner.lock().is_quiet() {
@@ -176,13 +176,13 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A queue delivers nothing for a while.
+    /// Stops a queue's deliveries for this time.
     fn hold(&self, queue: &str, time: Duration) {
         self.lock().hold(queue, Instant::now() + time);
     }
 
     fn changed(&self) {
-        // Who begins to wait now sees the change itself.
+        // Without waiters there is nobody to tell: a new waiter reads the state first.
         if self.changes.receiver_count() == 0 {
             return;
         }

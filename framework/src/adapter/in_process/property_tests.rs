@@ -1,4 +1,4 @@
-//! Consumers that come and go, against a simple model of a queue.
+//! Property test: consumers that open and close, compared with a simple model of a queue.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A delivery in somebody's hands: the message, the consumer it came from, and the right to settle it.
+/// An unsettled delivery: the message, its consumer, and the right to settle it.
 struct Held {
     message: u32,
     consumer: u64,
@@ -116,7 +116,7 @@ impl Model {
                 match how {
                     0 => {
                         receipt.ack();
-                        // Of a consumer that was closed it settles nothing: the message comes again.
+                        // The receipt of a closed consumer settles nothing: the message is delivered again.
                         self.acked.extend(Some(message).filter(|_| live));
                     }
                     1 => receipt.give_back(),
@@ -148,7 +148,7 @@ proptest! {
         for step in steps {
             model.take(step)?;
         }
-        // What old consumers held is there again as they close, and what they hold settles nothing any more.
+        // Closing the consumers requeues what they held. Their receipts settle nothing any more.
         model.consumers.clear();
         model.held.drain(..).for_each(|held| held.receipt.ack());
         model.open(u16::MAX);

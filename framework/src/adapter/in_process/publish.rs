@@ -1,11 +1,11 @@
-//! Puts one message into its queues, or hands it to the caller that waits for it.
+//! Puts one message into its queues, or hands a reply to the publisher that waits for it.
 
 use crate::adapter::amqp::Routed;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::replies::{is_reply, reply};
 use crate::broker::{BrokerError, Publication};
 
-/// Takes a message at once: to the caller that waits for it, or into its queues.
+/// Publishes a message at once. `is_duplicated` puts it into its queues twice.
 pub(super) fn publish(
     connection: &Connection,
     message: Routed,
@@ -18,7 +18,7 @@ pub(super) fn publish(
     } else {
         let mut state = connection.inner.lock();
         if is_duplicated {
-            // The same again is taken as the first was.
+            // Only the outcome of the second copy is reported.
             let _ = state.publish(message.clone());
         }
         state.publish(message)

@@ -1,4 +1,4 @@
-//! Publishes to the in-process broker, within the limits that every broker has.
+//! Publishes to the in-process broker, and gives each envelope the form in which any broker would deliver it.
 
 use std::sync::Arc;
 
@@ -60,7 +60,8 @@ impl Publisher for InProcessPublisher {
     }
 }
 
-/// The envelope as every broker hands it over.
+/// Changes an envelope as sending it through any broker would: a message to a key loses headers of earlier attempts, a message
+/// without a conversation starts one, and a reply gets a status.
 fn as_it_arrives(message: &mut Addressed) {
     let Addressed { to, envelope, .. } = message;
     let is_sent = matches!(to, To::Key { .. });

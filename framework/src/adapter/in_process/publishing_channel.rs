@@ -1,4 +1,4 @@
-//! One publisher's channel, with what the fault script does to it: what is not written, not confirmed, or confirmed late.
+//! The channel of one publisher. The fault script can make it lose messages, or confirm them late or never.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::broker::{BrokerError, ConnectionState, Publication};
 
 pub(super) struct PublishingChannel {
     pub(super) connection: Arc<Connection>,
-    /// Where replies come in.
+    /// The reply address of the publisher.
     pub(super) address: Arc<str>,
-    /// How often it has ended alone. The next one is there at once.
+    /// How often the channel has ended alone. A new one replaces it at once.
     pub(super) ends: watch::Sender<u64>,
-    /// Until when nothing is written. Waiting messages keep their order.
+    /// Until when writes are blocked. The lock is fair, so waiting messages keep their order.
     pub(super) entrance: Mutex<Option<Instant>>,
 }
 
-/// What a confirm waits for beside the message's arrival, and what may end before it.
+/// What a late confirm waits for, and what may end the wait early.
 struct Unconfirmed {
     queues: Arc<[Arc<str>]>,
     not_before: Option<Instant>,
@@ -62,7 +62,7 @@ impl PublishingChannel {
         }
     }
 
-    /// Waits in line while nothing is written; the fault that the message suffers then.
+    /// Waits in line while writes are blocked. Returns the fault for this message.
     async fn enter(&self, script: &Script, deadline: Instant) -> Result<Option<FaultKind>, BrokerError> {
         let mut state = self.connection.state.subscribe();
         let written = async {
@@ -82,14 +82,14 @@ impl PublishingChannel {
         let fault = tokio::select! {
             biased;
             fault = timeout_at(deadline, written) => fault,
-            // The process may end meanwhile.
+            // The connection may be closed meanwhile.
             _ = state.wait_for(|state| !state.up) => return Err(BrokerError::Stopped),
         };
         self.connection.open()?;
         fault.map_err(|_| not_sent("nothing was written until the deadline"))
     }
 
-    /// Begins what befalls the message's queues. What its confirm waits for, if that does not come at once.
+    /// Starts the fault of the message's queues. Returns what the confirm waits for, or `None` if it comes at once.
     fn unconfirmed(&self, message: &Routed, fault: Option<FaultKind>) -> Option<Unconfirmed> {
         let mut state = self.connection.inner.lock();
         if fault.is_none() && !state.troubled {
@@ -119,7 +119,7 @@ impl PublishingChannel {
         waits.then_some(Unconfirmed { queues, not_before, connection, channel })
     }
 
-    /// Waits for the confirm. `None` when it has come; else what is known without it.
+    /// Waits for the confirm. Returns `None` when it has come, else the outcome without it.
     async fn confirmed(&self, unconfirmed: Unconfirmed, deadline: Instant) -> Option<Result<Publication, BrokerError>> {
         let Unconfirmed { queues, not_before, mut connection, mut channel } = unconfirmed;
         let confirm = async {
@@ -142,7 +142,7 @@ impl PublishingChannel {
         }
     }
 
-    /// The channel ends as a message is put on it. Perhaps it has arrived; nobody says so.
+    /// Ends the channel during a publish. The message may have arrived, but its outcome is unknown.
     fn end_while_publishing(&self, message: Routed) -> Result<Publication, BrokerError> {
         if self.connection.faults.as_ref().is_some_and(|script| script.pick(2) == 0) {
             let _ = publish(&self.connection, message, false);

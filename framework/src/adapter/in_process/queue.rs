@@ -1,4 +1,4 @@
-//! One queue: what is ready, who consumes it, and what its arguments say.
+//! One queue of the in-process broker: its ready messages, its consumers, and the rules from its arguments.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct Message {
     pub(super) envelope: Arc<Envelope>,
     pub(super) redelivered: bool,
     pub(super) given_back: u32,
-    /// Its place in its queue.
+    /// Its position in its queue, kept when it is requeued.
     pub(super) place: u64,
     pub(super) expires: Option<Instant>,
 }
@@ -31,22 +31,22 @@ pub(super) struct Subscriber {
     pub(super) prefetch: usize,
     pub(super) next_tag: u64,
     pub(super) unsettled: HashMap<u64, Message>,
-    /// Tags that were assigned and not yet pulled.
+    /// Tags that were assigned but not yet pulled.
     pub(super) outbox: VecDeque<u64>,
     pub(super) wake: Arc<AtomicWaker>,
     pub(super) cancelled: bool,
-    /// Gets nothing, without hearing of it: a fault.
+    /// A fault: gets no more messages, and no error.
     pub(super) mute: bool,
-    /// Whether the next look for a delivery panics.
+    /// A fault: the next poll for a delivery panics.
     pub(super) panics: bool,
 }
 
-/// What a queue's arguments say.
+/// A queue's rules, read from its arguments.
 struct Rules {
     counts_deliveries: bool,
     delivery_limit: Option<usize>,
     max_length: Option<usize>,
-    /// Refuses what is too much, and does not drop the oldest.
+    /// Rejects new messages when full, instead of dropping the oldest.
     refuses: bool,
     ttl: Option<Duration>,
     single_active: bool,
@@ -68,12 +68,12 @@ impl Rules {
     }
 }
 
-/// The faults that a queue suffers right now.
+/// The present faults of a queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Troubles {
-    /// It confirms and delivers nothing until it is told to go on.
+    /// Confirms and delivers nothing until it is resumed.
     pub(super) suspended: bool,
-    /// It refuses what is sent to it until it is told to go on.
+    /// Rejects messages until it is resumed.
     pub(super) filled: bool,
     pub(super) silent_until: Option<Instant>,
     pub(super) full_until: Option<Instant>,
@@ -84,7 +84,7 @@ impl Troubles {
         self.filled || self.full_until.is_some_and(|until| until > Instant::now())
     }
 
-    /// How long it confirms nothing.
+    /// For how long the queue confirms nothing.
     pub(super) fn silence(&self) -> Silence {
         if self.suspended {
             return Silence::UntilResumed;
@@ -108,15 +108,15 @@ pub(super) struct QueueState {
     pub(super) owner: Option<u64>,
     pub(super) ready: VecDeque<Message>,
     pub(super) subscribers: Vec<Subscriber>,
-    /// A fault: nothing is handed out until then.
+    /// A fault: no deliveries until then.
     pub(super) held_until: Option<Instant>,
-    /// A fault: it stands still, or is full.
+    /// Faults: it is silent, suspended or full.
     pub(super) troubles: Troubles,
     next_subscriber: usize,
     next_place: u64,
 }
 
-/// What became of a message that left a queue without being consumed.
+/// A message that left a queue without being consumed, and why.
 pub(super) struct Evicted {
     pub(super) message: Message,
     pub(super) reason: &'static str,
@@ -142,18 +142,18 @@ impl QueueState {
         self.rules.counts_deliveries
     }
 
-    /// Whether there is nothing to hand out, now or later.
+    /// Whether no message is ready and no hold has to end.
     pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.held_until.is_none()
     }
 
-    /// Whether the queue refuses another message.
+    /// Whether the queue rejects another message.
     pub(super) fn is_full(&self) -> bool {
         self.troubles.is_full()
             || self.rules.refuses && self.rules.max_length.is_some_and(|most| self.ready.len() >= most)
     }
 
-    /// Puts a message at the end; the oldest leave when there are too many.
+    /// Appends a message. Returns the oldest messages if the queue is now too long.
     pub(super) fn push(&mut self, mut message: Message) -> Vec<Evicted> {
         let own = message.envelope.expiration;
         message.expires = own.into_iter().chain(self.rules.ttl).min().map(|ttl| Instant::now() + ttl);
@@ -168,7 +168,7 @@ impl QueueState {
         evicted
     }
 
-    /// Takes expired messages off the head.
+    /// Removes expired messages from the head.
     pub(super) fn expire(&mut self) -> Vec<Evicted> {
         let mut evicted = Vec::new();
         while self.ready.front().is_some_and(|message| message.expires.is_some_and(|at| at <= Instant::now())) {
@@ -178,7 +178,7 @@ impl QueueState {
         evicted
     }
 
-    /// When the message at the head expires, or the queue hands out again.
+    /// When the message at the head expires or the hold ends, whichever comes first.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.ready.front().and_then(|message| message.expires).into_iter().chain(self.held_until).min()
     }
@@ -220,7 +220,7 @@ impl QueueState {
         self.subscribers.iter_mut().find(|subscriber| subscriber.id == id)
     }
 
-    /// Puts a message back to its place; one that came back too often leaves.
+    /// Requeues a message. Returns it if it exceeds the delivery limit.
     pub(super) fn take_back(&mut self, mut message: Message) -> Option<Evicted> {
         message.redelivered = true;
         message.given_back += 1;
@@ -228,7 +228,7 @@ impl QueueState {
         if self.counts_deliveries() && self.rules.delivery_limit.is_some_and(too_often) {
             return Some(Evicted { message, reason: "delivery_limit" });
         }
-        // Like RabbitMQ: where it was, not in front of what came before it.
+        // Like RabbitMQ: at its old position, behind older messages.
         let place = self.ready.partition_point(|other| other.place < message.place);
         self.ready.insert(place, message);
         None
@@ -243,7 +243,7 @@ impl QueueState {
             .collect()
     }
 
-    /// Removes a subscriber; what it had not settled goes back in order.
+    /// Removes a subscriber and requeues its unacknowledged messages in order. Returns those that exceed the delivery limit.
     pub(super) fn remove_subscriber(&mut self, id: u64) -> Vec<Evicted> {
         let Some(index) = self.subscribers.iter().position(|subscriber| subscriber.id == id) else { return Vec::new() };
         let subscriber = self.subscribers.remove(index);

@@ -1,4 +1,4 @@
-//! Who waits for replies, and what is for them.
+//! Direct replies: registers publishers under reply addresses and hands replies to them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,8 +10,8 @@ use crate::broker::{Publication, ReplyEvent, ReplySink};
 
 const REPLY_PREFIX: &str = "in-process.reply.";
 
-/// Everybody in this process who waits for replies, by address. The key is the number of the publisher, unique in the
-/// process, so that apps on different in-process brokers do not meet.
+/// All publishers of this process that accept replies, by address. An address has the publisher's number and the pointer of its
+/// token. The pointer is unique in the process, so that apps on different in-process brokers do not meet.
 type Waiting = Mutex<HashMap<String, (Weak<()>, ReplySink)>>;
 
 static WAITING: Lazy<Waiting> = Lazy::new(Waiting::default);
@@ -31,7 +31,7 @@ impl Replies {
         address
     }
 
-    /// Those who wait for a reply will not get it; new requests may come.
+    /// Reports pending replies as lost at all addresses. The addresses stay valid for new requests.
     pub(super) fn interrupt(&self) {
         let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (address, _) in addresses {
@@ -39,7 +39,7 @@ impl Replies {
         }
     }
 
-    /// Those who wait for a reply at one address will not get it.
+    /// Reports pending replies as lost at one address, which stays valid.
     pub(super) fn interrupt_at(address: &str) {
         let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
         let sink = waiting.get(address).map(|(_, sink)| Arc::clone(sink));
@@ -60,12 +60,12 @@ impl Replies {
     }
 }
 
-/// Whether a message is for somebody who waits.
+/// Whether a message goes to a reply address.
 pub(super) fn is_reply(message: &Routed) -> bool {
     message.way.exchange.is_empty() && message.way.routing_key.starts_with(REPLY_PREFIX)
 }
 
-/// Hands a reply to the caller that waits for it.
+/// Hands a reply to the publisher at its address.
 pub(super) fn reply(message: Routed) -> Publication {
     let waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
     let sink = waiting

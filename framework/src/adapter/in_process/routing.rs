@@ -1,4 +1,4 @@
-//! From an exchange to queues, through other exchanges.
+//! Finds the queues for a message, from its exchange and through other exchanges.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use postrider_grammar::matches;
 
 use crate::adapter::amqp::{Destination, Exchange, ExchangeKind};
 
-/// By name.
+/// Exchanges by name.
 pub(super) type Exchanges = HashMap<String, ExchangeState>;
 
 pub(super) struct ExchangeState {
@@ -15,7 +15,7 @@ pub(super) struct ExchangeState {
     pub(super) bindings: BTreeSet<(String, Destination)>,
 }
 
-/// The queues that take a message, each once and in one order.
+/// The queues that take a message, sorted and without duplicates.
 pub(super) fn queues_for<'a>(exchanges: &'a Exchanges, exchange: &'a str, key: &str) -> Vec<&'a str> {
     let mut queues = Vec::new();
     // Each exchange is visited once, so that a circle of exchanges ends.

@@ -21,7 +21,7 @@ use crate::broker::{
 use crate::message::Headers;
 use crate::supervise::{Tasks, supervise};
 
-/// One app's connection to an in-process broker. What is exclusive to it ends when it is closed or dropped.
+/// One app's connection to an in-process broker. Its exclusive queues end when it is closed or dropped.
 pub struct Session {
     connection: Arc<Connection>,
     delays: Arc<Delays>,
@@ -41,7 +41,7 @@ impl Session {
             Box::pin(declare) as BoxFuture<'static, _>
         };
         let delays = Delays::new(names, Box::new(declare));
-        // Without a runtime there is nobody who could wait either.
+        // Without a runtime no task can expire messages on time.
         if let Ok(runtime) = Handle::try_current() {
             let expiring = Arc::downgrade(&connection);
             let expiring = async move || expire(Weak::clone(&expiring)).await;
@@ -57,11 +57,11 @@ impl Session {
     }
 }
 
-/// Expires messages at their time, also in queues that nobody consumes, for as long as the session is open.
+/// Expires messages on time while the session is open, also in queues without consumers.
 async fn expire(connection: Weak<Connection>) {
     while let Some(open) = connection.upgrade() {
         let earlier = Arc::clone(&open.inner.lock().earlier);
-        // From here on every call is heard.
+        // Enabled before the checks below, so that no notification is missed.
         let mut woken = std::pin::pin!(earlier.notified());
         woken.as_mut().enable();
         if open.is_closed() {
@@ -170,7 +170,7 @@ impl Broker for Session {
         Box::pin(async {
             self.connection.open()?;
             let consumer = consumer::open(&self.connection, spec)?;
-            // The queue may have been made anew, without the way back to it from a delay.
+            // The queue may have been created anew, without the binding back from its delays.
             self.delays.forget(&spec.queue.name);
             Ok(consumer)
         })

@@ -1,4 +1,4 @@
-//! All exchanges and queues. Every method leaves the state consistent; nothing here waits.
+//! The exchanges and queues of the in-process broker. Every method leaves the state consistent, and none waits.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -18,12 +18,12 @@ use crate::adapter::in_process::routing::{ExchangeState, Exchanges, queues_for};
 use crate::broker::{BrokerError, Publication};
 use crate::message::{Headers, Value, is_logged};
 
-/// How often a message may be dead-lettered in one go before a circle of queues is assumed.
+/// How often a message may be dead-lettered in one go. Beyond that, the queues are assumed to form a circle.
 const MAX_DEAD_LETTER_HOPS: usize = 16;
-/// The most ways through the exchanges that are remembered.
+/// The maximum number of cached routes.
 const MOST_ROUTES: usize = 4_096;
 
-/// Where a message goes that was published so.
+/// The queues for an exchange and a routing key.
 #[derive(Clone)]
 struct Route {
     way: Arc<Way>,
@@ -40,16 +40,16 @@ impl Route {
 #[derive(Default)]
 pub(super) struct State {
     exchanges: Exchanges,
-    /// Where messages went, by a hash of their exchange and routing key, until exchanges, queues or bindings change.
+    /// Cached routes, by a hash of exchange and routing key. Cleared when exchanges, queues or bindings change.
     routes: HashMap<u64, Route>,
     hasher: RandomState,
     pub(super) queues: HashMap<String, QueueState>,
     next_id: u64,
-    /// Whether a queue has ever been made to confirm nothing.
+    /// Set once a fault may have silenced a queue. Until then publications skip that check.
     pub(super) troubled: bool,
-    /// When a message may expire next.
+    /// When the next message may expire or the next hold may end.
     expiry: Option<Instant>,
-    /// Wakes those who wait for that.
+    /// Wakes the tasks that wait for `expiry` when it moves earlier.
     pub(super) earlier: Arc<Notify>,
 }
 
@@ -105,7 +105,7 @@ impl State {
             }
             let owner = queue.exclusive.then_some(session);
             self.queues.insert(queue.name.clone(), QueueState::new(queue.clone(), owner));
-            // Like RabbitMQ, every queue is bound to the default exchange by its name; that one is not stored.
+            // Like RabbitMQ, every queue is bound to the default exchange by its name. That binding is not stored.
             return Ok(());
         };
         let what = format!("queue {:?}", queue.name);
@@ -160,14 +160,14 @@ impl State {
         self.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, to)| *to != gone));
     }
 
-    /// In one order, so that the same happens when the same is done.
+    /// Sorted, so that a run can be repeated exactly.
     pub(super) fn queue_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.queues.keys().cloned().collect();
         names.sort_unstable();
         names
     }
 
-    /// Ends all consumers of a session; what they had not settled goes back.
+    /// Ends all consumers of a session and requeues their unacknowledged messages.
     pub(super) fn close_session(&mut self, session: u64) {
         for name in self.queue_names() {
             let Some(queue) = self.queues.get_mut(&name) else { continue };
@@ -197,7 +197,7 @@ impl State {
             }
             taken &= self.enqueue(last, message, 0, true);
         }
-        // Like RabbitMQ: one queue that is full is enough, and the others have the message all the same.
+        // Like RabbitMQ: one full queue rejects the message, although the other queues have taken it.
         Ok(if taken { Publication::Confirmed } else { Publication::Rejected })
     }
 
@@ -211,7 +211,7 @@ impl State {
         if way.exchange.is_empty() {
             return Route { way: Arc::new(way.clone()), queues: named(&way.routing_key).into_iter().collect() };
         }
-        // Of two ways with the same hash the later one is remembered.
+        // If two ways have the same hash, the later one replaces the earlier.
         let hash = self.hasher.hash_one(way);
         if let Some(route) = self.routes.get(&hash).filter(|route| route.is_of(way)) {
             return route.clone();
@@ -229,7 +229,7 @@ impl State {
         self.routes.clear();
     }
 
-    /// Whether the queue takes the message. One that is full does, unless it may refuse.
+    /// Puts a message into a queue. Returns `false` only if the queue is full and `may_refuse` is set.
     fn enqueue(&mut self, name: &str, message: Message, hops: usize, may_refuse: bool) -> bool {
         let Some(queue) = self.queues.get_mut(name) else { return true };
         if may_refuse && queue.is_full() {
@@ -250,7 +250,7 @@ impl State {
         true
     }
 
-    /// Drops what has expired and hands out what is ready.
+    /// Evicts expired messages and hands out ready ones.
     pub(super) fn dispatch(&mut self, name: &str) {
         let Some(queue) = self.queues.get_mut(name).filter(|queue| !queue.is_idle()) else { return };
         let expired = queue.expire();
@@ -258,7 +258,7 @@ impl State {
         self.settle_evicted(name, expired, 0);
     }
 
-    /// A queue hands out nothing until then.
+    /// Stops a queue's deliveries until then.
     pub(super) fn hold(&mut self, name: &str, until: Instant) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         queue.held_until = queue.held_until.max(Some(until));
@@ -268,7 +268,7 @@ impl State {
         }
     }
 
-    /// Drops or moves on what has expired; when to look again.
+    /// Drops or dead-letters expired messages. Returns when to check again.
     pub(super) fn expire(&mut self) -> Option<Instant> {
         if self.expiry.is_some_and(|expiry| expiry <= Instant::now()) {
             for name in self.queue_names() {
@@ -279,7 +279,7 @@ impl State {
         self.expiry
     }
 
-    /// What leaves a queue goes to its dead-letter exchange, if it has one.
+    /// Sends evicted messages to the queue's dead-letter exchange. Without one they are dropped.
     pub(super) fn settle_evicted(&mut self, name: &str, evicted: Vec<Evicted>, hops: usize) {
         if evicted.is_empty() {
             return;
@@ -319,7 +319,7 @@ impl State {
     }
 }
 
-/// Writes the headers that RabbitMQ writes: the last death first in `x-death`, the first one by itself.
+/// Writes RabbitMQ's headers: the latest death first in `x-death`, the first death in headers of its own.
 fn note_death(headers: &mut Headers, way: &Way, queue: &str, reason: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let death = [
@@ -333,7 +333,7 @@ fn note_death(headers: &mut Headers, way: &Way, queue: &str, reason: &str) {
     let mut deaths = vec![Value::Table(death.into_iter().collect())];
     let is_first = match headers.remove("x-death") {
         Some(Value::List(before)) => {
-            // Like RabbitMQ, once for each queue and reason.
+            // Like RabbitMQ: one entry per queue and reason.
             deaths.extend(before.into_iter().filter(|entry| !is_death_in(entry, queue, reason)));
             false
         }
@@ -351,17 +351,17 @@ fn is_death_in(entry: &Value, queue: &str, reason: &str) -> bool {
     matches!(entry, Value::Table(entry) if entry.text("queue") == Some(queue) && entry.text("reason") == Some(reason))
 }
 
-/// Something that is named and does not stand.
+/// The error for an exchange or a queue that does not exist.
 fn absent(reason: String) -> BrokerError {
     BrokerError::Absent { what: "an exchange or a queue".into(), reason }
 }
 
-/// A tap only listens; what it has not read yet is nobody's work.
+/// Whether the queue is a tap's. A tap only listens, so its unread messages are not pending work.
 fn is_tap(queue: &DeclaredQueue) -> bool {
     queue.exclusive && queue.arguments.get("x-max-length").is_some()
 }
 
-/// The first argument in which a declaration differs from what stands, in RabbitMQ's words.
+/// The first argument that differs between a declaration and the existing object, in RabbitMQ's words.
 fn difference(received: &Headers, current: &Headers) -> Option<String> {
     let names: BTreeSet<&str> = received.iter().chain(current.iter()).map(|(name, _)| name).collect();
     let same = |name: &str| match (received.get(name), current.get(name)) {

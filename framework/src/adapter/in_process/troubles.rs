@@ -1,4 +1,4 @@
-//! What a fault does to one queue: it confirms nothing for a while, or refuses what is sent to it.
+//! Faults of one queue: it confirms nothing for a while, rejects messages, or loses a consumer.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl State {
         self.hold(name, until);
     }
 
-    /// The queue refuses what is sent to it until then.
+    /// The queue rejects messages until then.
     pub(super) fn fill(&mut self, name: &str, until: Instant) {
         if let Some(queue) = self.queues.get_mut(name) {
             queue.troubles.full_until = queue.troubles.full_until.max(Some(until));
@@ -30,7 +30,7 @@ impl State {
         self.queues.get_mut(name).map(|queue| &mut queue.troubles)
     }
 
-    /// A queue has no trouble any more.
+    /// Ends the faults of a queue.
     pub(super) fn resume(&mut self, name: &str) {
         if let Some(queue) = self.queues.get_mut(name) {
             (queue.troubles, queue.held_until) = (Troubles::default(), None);
@@ -38,13 +38,13 @@ impl State {
         self.dispatch(name);
     }
 
-    /// The longest silence of these queues. One that was deleted says no more.
+    /// The longest silence of these queues. Deleted queues do not count.
     fn longest_silence(&self, queues: &[Arc<str>]) -> Silence {
         let silences = queues.iter().filter_map(|name| self.queues.get(&**name)).map(|queue| queue.troubles.silence());
         silences.max().unwrap_or(Silence::None)
     }
 
-    /// The consumers of a session, in an order that a seed can repeat.
+    /// The consumers of a session, sorted by queue, so that a seed can be repeated exactly.
     pub(super) fn consumers_of(&self, session: u64) -> Vec<(String, u64)> {
         let of = |name: String| {
             let ids = self.queues.get(&name).map(|queue| queue.subscribers_of(session)).unwrap_or_default();
@@ -53,13 +53,13 @@ impl State {
         self.queue_names().into_iter().flat_map(of).collect()
     }
 
-    /// A consumer's channel ends; what was unsettled on it goes back.
+    /// Ends a consumer's channel and requeues its unacknowledged messages.
     pub(super) fn end_consumer(&mut self, name: &str, id: u64) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         let evicted = queue.remove_subscriber(id);
         let ends = queue.declared.exclusive && queue.subscribers.is_empty();
         self.settle_evicted(name, evicted, 0);
-        // Like RabbitMQ's: an exclusive queue ends with its last consumer.
+        // Like RabbitMQ's auto-delete queues: an exclusive queue ends with its last consumer.
         if ends {
             self.delete_queue(name);
         }

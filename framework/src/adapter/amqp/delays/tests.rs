@@ -1,4 +1,4 @@
-//! Delay queues: declared when needed, forgotten, declared again.
+//! Tests that delay queues are declared when needed and declared again once forgotten.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn delays(broker: &Arc<Double>) -> Arc<Delays> {
     let broker = Arc::clone(broker);
     let declare = move |_: Declaration| {
         let broker = Arc::clone(&broker);
-        // What it is does not matter to it.
+        // The double does not look at what is declared.
         Box::pin(async move { broker.declare(&Topology::default()).await }) as BoxFuture<'static, _>
     };
     Delays::new(Names::default(), Box::new(declare))
@@ -31,7 +31,7 @@ async fn what_is_forgotten_while_it_is_declared_is_declared_again_and_nobody_wai
     while broker.declares.load(Ordering::Acquire) == 0 {
         tokio::task::yield_now().await;
     }
-    // The levels come first, and then the way back.
+    // First the levels are declared, then the binding back.
     broker.declaring.add_permits(1);
     while broker.declares.load(Ordering::Acquire) == 1 {
         tokio::task::yield_now().await;
