@@ -10,11 +10,11 @@ mod publish;
 mod publisher;
 mod publishing_channel;
 mod queue;
+mod queue_faults;
 mod replies;
 mod routing;
 mod session;
 mod state;
-mod troubles;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -24,8 +24,8 @@ pub(super) struct InProcessPublisher {
 impl InProcessPublisher {
     pub(super) fn new(connection: Arc<Connection>, delays: Arc<Delays>, address: String, replies: ReplySink) -> Self {
         let ends = watch::channel(0).0;
-        let (address, entrance) = (address.into(), FairMutex::default());
-        Self { channel: Arc::new(PublishingChannel { connection, address, ends, entrance }), delays, replies }
+        let (address, blocked_until) = (address.into(), FairMutex::default());
+        Self { channel: Arc::new(PublishingChannel { connection, address, ends, blocked_until }), delays, replies }
     }
 }
 

@@ -9,8 +9,8 @@ use crate::adapter::amqp::Routed;
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Script, Step};
 use crate::adapter::in_process::publish::publish;
+use crate::adapter::in_process::queue_faults::silence_ended;
 use crate::adapter::in_process::replies::Replies;
-use crate::adapter::in_process::troubles::silence_ended;
 use crate::broker::{BrokerError, ConnectionState, Publication};
 
 pub(super) struct PublishingChannel {
@@ -20,7 +20,7 @@ pub(super) struct PublishingChannel {
     /// How often the channel has ended alone. A new one replaces it at once.
     pub(super) ends: watch::Sender<u64>,
     /// Until when writes are blocked. The lock is fair, so waiting messages keep their order.
-    pub(super) entrance: Mutex<Option<Instant>>,
+    pub(super) blocked_until: Mutex<Option<Instant>>,
 }
 
 /// What a late confirm waits for, and what may end the wait early.
@@ -66,7 +66,7 @@ impl PublishingChannel {
     async fn enter(&self, script: &Script, deadline: Instant) -> Result<Option<FaultKind>, BrokerError> {
         let mut state = self.connection.state.subscribe();
         let written = async {
-            let mut blocked_until = self.entrance.lock().await;
+            let mut blocked_until = self.blocked_until.lock().await;
             if let Some(until) = *blocked_until {
                 sleep_until(until).await;
             }
