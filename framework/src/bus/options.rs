@@ -115,8 +115,8 @@ impl Options {
     }
 
     /// Fires the message: it costs less to send and carries less. It has its id, its encoding and what this call sets, but
-    /// neither sender nor time. If no service takes it, the broker drops it and nobody is told. The broker still confirms it, so
-    /// that none is lost on the way there. Default: what the contract says. A request cannot be fired, because the caller waits
+    /// neither sender nor time. If no service takes it, the broker drops it and nobody is told; with a delay it becomes a dead
+    /// letter then, as any delayed message. The broker still confirms it, so that none is lost on the way there. Default: what the contract says. A request cannot be fired, because the caller waits
     /// for it.
     pub fn fire(mut self) -> Self {
         self.fire = true;
