@@ -47,6 +47,18 @@ impl Meter {
     }
 }
 
+/// Hears events on every instance.
+#[derive(Clone, Default)]
+struct Bell(Seen<u64>);
+
+#[distributed(service = "bell")]
+impl Bell {
+    #[distributed(event = "bell.rings", scope = "instance")]
+    async fn rings(&self, number: u64) {
+        self.0.add(number);
+    }
+}
+
 on_both_brokers! {
     async fn a_fired_message_is_handled_tried_again_and_replayed_like_any_other(world: World) {
         let meter = Meter::default();
@@ -92,6 +104,31 @@ on_both_brokers! {
         let unrouted = client.stats().unrouted;
         bus.publish_with(&Moved(1), |o| o.as_owner()).await.unwrap();
         assert_eq!(client.stats().unrouted, unrouted, "nor is it counted");
+        client.stop().await;
+    }
+
+    async fn who_fires_an_event_may_skip_itself_and_no_other_instance(world: World) {
+        let (one, other) = (Bell::default(), Bell::default());
+        let (first, second) = (one.clone(), other.clone());
+        let sender = world.start(App::new("bell").actor(move || first.clone())).await;
+        let hears = world.start(App::new("bell").actor(move || second.clone())).await;
+        let bus = sender.bus();
+        bus.publish_key_with("bell.rings", Payload::json(&1_u64), |o| o.skip_sender().fire()).await.unwrap();
+        bus.publish_key_with("bell.rings", Payload::json(&2_u64), |o| o.fire()).await.unwrap();
+        assert_eq!(other.0.reach(2).await, [1, 2]);
+        assert_eq!(one.0.reach(1).await, [2]);
+        hears.stop().await;
+        sender.stop().await;
+    }
+
+    async fn a_hook_that_fires_a_request_changes_nothing(world: World) {
+        let app = App::new("client").before_send(|envelope| {
+            envelope.fire = true;
+            Ok(())
+        });
+        let client = world.start(app).await;
+        let nobody = client.bus().request_key::<u64>("nobody.there", Payload::json(&())).await;
+        assert!(matches!(nobody, Err(RequestError::Send(SendError::Unroutable { .. }))), "{nobody:?}");
         client.stop().await;
     }
 

@@ -227,6 +227,13 @@ fn levels_of_delays_that_are_deleted_stand_again() {
         alpha.seen.reach(3).await;
         broker.remove(&gone).await.unwrap();
         delete(&world, &[&*level]);
+        // Also for a message of which nobody is told.
+        let fired = Payload::text("four");
+        let delay = Duration::from_millis(900);
+        first.bus().send_channel_with("alpha", "inbox", fired, move |o| o.delay(delay).fire()).await.unwrap();
+        alpha.seen.reach(4).await;
+        broker.remove(&gone).await.unwrap();
+        delete(&world, &[&*level]);
         eventually_async("the level stands again also if nobody uses it", || async {
             broker.inspect(&level).await.unwrap().is_some()
         })

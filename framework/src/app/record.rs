@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::plans::combined;
-use crate::broker::{Broker, BrokerError, Names, Subscription, Topology};
+use crate::broker::{Broker, BrokerError, Claim, Names, Subscription, Topology};
 use crate::inbound::ActorPlan;
 
 /// The most attempts to write a note while other processes write it too.
@@ -75,13 +75,18 @@ pub(crate) fn stale(recorded: &Subscriptions, present: &Subscriptions) -> Vec<Su
     recorded.difference(present).cloned().collect()
 }
 
-/// Records the current subscriptions of each service. Stale ones stay in the record until they are removed.
+/// Lists the claims, and records the current subscriptions of each service. Stale ones stay in the record until they are
+/// removed.
 pub(crate) async fn write_record(
     broker: &dyn Broker,
     config: &Config,
     app: &App,
     plans: &[ActorPlan],
 ) -> Result<(), String> {
+    let claims: Vec<Claim> = plans.iter().flat_map(|plan| plan.topology.claims.iter().cloned()).collect();
+    if let Err(error) = broker.registry().list_claims(&claims).await {
+        tracing::warn!(%error, "the claims of this process are not listed; `postrider domain list` does not show them");
+    }
     for service in app.services() {
         write_record_of(broker, &config.namespace, service, &present(app, plans, service)).await?;
     }

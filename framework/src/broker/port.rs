@@ -129,7 +129,7 @@ pub trait Broker: Send + Sync + 'static {
     }
 
     /// Declares claims, sources, queues and subscriptions, in this order. Declaring what already exists changes
-    /// nothing. Claims are listed in the [registry](Broker::registry). Sources, and what connects them, are declared
+    /// nothing. Sources, and what connects them, are declared
     /// again after every reconnect.
     ///
     /// # Errors

@@ -64,17 +64,10 @@ impl<'a> QueueRegistry<'a> {
         Self { broker, names }
     }
 
-    /// Lists claims that have been declared. An unlisted claim is still valid, so a failure is only logged.
-    pub async fn list(&self, claims: &[Claim]) {
-        if claims.is_empty() {
-            return;
-        }
-        if let Err(error) = self.add_to_list(claims).await {
-            tracing::warn!(%error, "the claims of this process are not listed; `postrider domain list` does not show them");
-        }
-    }
-
     async fn add_to_list(&self, claims: &[Claim]) -> Result<(), BrokerError> {
+        if claims.is_empty() {
+            return Ok(());
+        }
         let queue = Queue::replicated(self.names.claims()).with_limit(MAX_CLAIMS.into(), WhenFull::DropOldest);
         self.broker.declare(&Topology::of_queues([queue])).await?;
         let listed = self.listed_claims().await?;
@@ -127,8 +120,11 @@ impl<'a> QueueRegistry<'a> {
         let started = Instant::now();
         loop {
             let Some(state) = self.broker.inspect(queue).await? else { return Ok(0) };
-            if state.ready > 0 || state.consumers == 0 || started.elapsed() > MESSAGE_TIMEOUT {
+            if state.ready > 0 || state.consumers == 0 {
                 return Ok(state.ready);
+            }
+            if started.elapsed() > MESSAGE_TIMEOUT {
+                return Err(held_by_others(queue));
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -147,7 +143,17 @@ impl<'a> QueueRegistry<'a> {
     }
 }
 
+/// Nobody knows what a note is that another process keeps to itself.
+fn held_by_others(queue: &str) -> BrokerError {
+    let what = format!("read queue {queue:?}, whose messages another process holds");
+    BrokerError::TimedOut { what, seconds: MESSAGE_TIMEOUT.as_secs() }
+}
+
 impl Registry for QueueRegistry<'_> {
+    fn list_claims<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(self.add_to_list(claims))
+    }
+
     fn claims(&self) -> BoxFuture<'_, Result<BTreeSet<Claim>, BrokerError>> {
         Box::pin(self.listed_claims())
     }
@@ -155,9 +161,9 @@ impl Registry for QueueRegistry<'_> {
     fn note<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Bytes>, BrokerError>> {
         Box::pin(async move {
             let Some(mut peeked) = self.peek(name, 1).await? else { return Ok(None) };
-            let note = peeked.payloads.pop();
+            let note = peeked.payloads.pop().ok_or_else(|| held_by_others(name));
             peeked.give_back().await;
-            Ok(note)
+            note.map(Some)
         })
     }
 
@@ -172,7 +178,10 @@ impl Registry for QueueRegistry<'_> {
             self.broker.declare(&Topology::of_queues([queue])).await?;
             // Only the process that holds the single message can replace it.
             let standing = self.peek(name, 1).await?;
-            let found = standing.as_ref().and_then(|peeked| peeked.payloads.first());
+            let found = match &standing {
+                Some(peeked) => Some(peeked.payloads.first().ok_or_else(|| held_by_others(name))?),
+                None => None,
+            };
             if found.map(|note| &note[..]) != expected {
                 if let Some(standing) = standing {
                     standing.give_back().await;
@@ -209,14 +218,12 @@ impl Registry for QueueRegistry<'_> {
                 return Ok(());
             }
             match self.peek(name, 1).await? {
-                Some(peeked) if !peeked.receipts.is_empty() => {
+                Some(peeked) if peeked.receipts.is_empty() => Err(held_by_others(name)),
+                Some(peeked) => {
                     peeked.take().await;
                     Ok(())
                 }
-                _ => Err(BrokerError::TimedOut {
-                    what: format!("read a message of queue {name:?}"),
-                    seconds: MESSAGE_TIMEOUT.as_secs(),
-                }),
+                None => Ok(()),
             }
         })
     }

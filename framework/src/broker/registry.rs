@@ -20,6 +20,12 @@ pub trait Registry: Send + Sync {
     /// When the broker cannot be reached, or does not let this user read.
     fn claims(&self) -> BoxFuture<'_, Result<BTreeSet<Claim>, BrokerError>>;
 
+    /// Adds claims that have been declared to those that [`Registry::claims`] gives.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached, or does not let this user write. An unlisted claim is still valid.
+    fn list_claims<'a>(&'a self, claims: &'a [Claim]) -> BoxFuture<'a, Result<(), BrokerError>>;
+
     /// The note under a name; `None` if there is none.
     ///
     /// # Errors

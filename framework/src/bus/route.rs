@@ -21,7 +21,9 @@ pub fn route(mut envelope: Box<Envelope>) -> impl Iterator<Item = Addressed> {
             // Each copy is for its own service.
             envelope.target = service.clone().map(Name::from_wire);
         }
-        Addressed { to, delay, mandatory: kind != Kind::Reply && !bare, bare, envelope: Arc::from(envelope) }
+        // A delay has to be there, whoever is at its end.
+        let mandatory = kind != Kind::Reply && (!bare || delay.is_some());
+        Addressed { to, delay, mandatory, bare, envelope: Arc::from(envelope) }
     };
     let others: Vec<Addressed> = others.into_iter().map(|to| address(to, envelope.clone())).collect();
     others.into_iter().chain(last.map(|to| address(to, envelope)))

@@ -63,13 +63,16 @@ pub(crate) fn stamp(
     origin: Option<&Origin>,
 ) -> Result<Box<Envelope>, SendError> {
     let Outgoing { mut envelope, as_owner, skip_sender, .. } = outgoing;
-    if !envelope.fire {
-        envelope.source = Some(identity.service.clone());
-        envelope.instance = Some(identity.instance.clone());
-        envelope.sent_at = Some(SystemTime::now());
-    }
     if skip_sender {
         envelope.skip = Some(identity.service.clone());
+    }
+    // Who skips its own service is known by its instance.
+    if !envelope.fire || envelope.skip.is_some() {
+        envelope.source = Some(identity.service.clone());
+        envelope.instance = Some(identity.instance.clone());
+    }
+    if !envelope.fire {
+        envelope.sent_at = Some(SystemTime::now());
     }
     match origin {
         Some(origin) => inherit(&mut envelope, origin, identity),
@@ -78,9 +81,12 @@ pub(crate) fn stamp(
     if envelope.wants_reply() && envelope.kind != Kind::Reply {
         envelope.correlation_id.get_or_insert_with(|| envelope.id.clone());
     }
+    let fire = envelope.fire;
     for hook in identity.hooks.iter() {
         hook(&mut envelope).map_err(SendError::Refused)?;
     }
+    // It is stamped for that already.
+    envelope.fire = fire;
     if envelope.kind == Kind::Event && !as_owner && !identity.owns(envelope.key.domain()) {
         return Err(SendError::NotOwner {
             service: identity.service.to_string(),

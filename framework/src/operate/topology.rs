@@ -121,7 +121,7 @@ async fn with_broker(
         if removed {
             broker.remove(&Topology { subscriptions: stale.clone(), ..Topology::default() }).await.map_err(text)?;
             if !record::replace(&**broker, &config.namespace, service, record, &present).await.map_err(text)? {
-                return Err(format!("another process has changed what {service} declared meanwhile; run this again"));
+                said.push(format!("{service}: another process has changed its record meanwhile; run this again"));
             }
         }
         let shown = |subscription| one_line(&record::shown(&**broker, subscription)).to_string();

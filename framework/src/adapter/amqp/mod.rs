@@ -64,7 +64,7 @@ pub(super) struct Routed {
     /// Whether the message must carry its kind and key itself, because exchange and routing key tell neither.
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
     pub(super) tells_address: bool,
-    /// Whether `type` is left out if it is only the key. See [`Addressed::bare`].
+    /// Whether `type` is left out if it is only the key, because its way tells that. See [`Addressed::bare`].
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process nothing is written"))]
     pub(super) bare: bool,
     pub(super) envelope: Arc<Envelope>,

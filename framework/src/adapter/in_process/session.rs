@@ -99,11 +99,7 @@ impl Broker for Session {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.connection.names);
-        Box::pin(async move {
-            self.state()?.declare(&declaration, self.connection.id)?;
-            QueueRegistry::new(self, &self.connection.names).list(&topology.claims).await;
-            Ok(())
-        })
+        Box::pin(async move { self.state()?.declare(&declaration, self.connection.id) })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {

@@ -188,11 +188,7 @@ impl Broker for RabbitMq {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.names);
-        Box::pin(async move {
-            declare_and_note(&self.consuming, &self.declared, &declaration).await?;
-            QueueRegistry::new(self, &self.names).list(&topology.claims).await;
-            Ok(())
-        })
+        Box::pin(async move { declare_and_note(&self.consuming, &self.declared, &declaration).await })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {

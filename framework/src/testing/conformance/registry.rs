@@ -61,8 +61,11 @@ pub(super) async fn claims_are_listed(bench: Bench) {
     let topology = |claims: &[Claim]| Topology { claims: claims.to_vec(), ..Topology::default() };
     assert!(bench.broker.registry().claims().await.expect("the broker answers").is_empty());
     bench.broker.declare(&topology(&all[..2])).await.expect("declared");
-    bench.other.declare(&topology(&all[2..])).await.expect("declared");
-    bench.other.declare(&topology(&all[2..])).await.expect("declared again");
+    bench.broker.registry().list_claims(&all[..2]).await.expect("listed");
+    for _ in 0..2 {
+        bench.other.declare(&topology(&all[2..])).await.expect("declared, also again");
+        bench.other.registry().list_claims(&all[2..]).await.expect("listed, also again");
+    }
     let refused = bench.other.declare(&topology(&[claim("parcels", "office")])).await;
     assert!(matches!(refused, Err(BrokerError::DomainOwned { .. })), "{refused:?}");
     for broker in [&bench.broker, &bench.other] {
