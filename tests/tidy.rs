@@ -226,7 +226,7 @@ fn features_are_asked_for_on_mod_lines_only() {
                 line.contains("cfg(feature") || line.contains("cfg(not(feature") || line.contains("cfg!(feature");
             let next = lines.get(number + 1).copied().unwrap_or_default().trim_start();
             if asks
-                && !(next.starts_with("mod ") || next.starts_with("pub mod ") || next.starts_with("pub(crate) mod "))
+                && !["mod ", "pub mod ", "pub(crate) mod ", "#[path", "pub use adapter"].iter().any(|it| next.starts_with(it))
             {
                 problems.push(format!("{}:{}: cfg(feature) beside a mod line", shown(&path), number + 1));
             }

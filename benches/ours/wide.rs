@@ -71,6 +71,7 @@ impl<const N: usize> Actor for Wide<N> {
                 kind: Kind::Command,
                 key: key(N, handler).leak(),
                 scope: Scope::Shared,
+                transaction: None,
                 permission: None,
                 policy: PolicyWords::default(),
                 method: "take",

@@ -49,7 +49,7 @@
 //! # The parts, in reading order
 //!
 //! [`supervise`] tasks that are restarted · [`message`] the values in a message · [`codec`] values to bytes ·
-//! [`broker`] the port · [`bus`] sending messages · [`handler`] what a handler receives and returns · [`host`] the
+//! [`broker`] the port to brokers · [`store`] the port to databases · [`bus`] sending messages · [`handler`] what a handler receives and returns · [`host`] the
 //! actor that owns the state · [`inbound`] the bridge · [`app`] the process · [`operate`] tools for operators ·
 //! [`adapter`] RabbitMQ and the in-process broker · `testing` for your tests.
 //!
@@ -59,6 +59,7 @@
 //! |---|---|---|
 //! | `compression` | yes | bodies in gzip and zstd |
 //! | `tls` | yes | `amqps://` through rustls |
+//! | `sqlite` | no | stores in SQLite files: `effectively_once`, [`Tx`] |
 //! | `testing` | no | [`testing`]: `TestApp`, `#[postrider::test]`, conformance suites |
 //!
 //! # What it is not
@@ -73,6 +74,8 @@ pub mod message;
 pub mod codec;
 
 pub mod broker;
+
+pub mod store;
 
 pub mod bus;
 
@@ -93,9 +96,11 @@ pub mod testing;
 
 pub use app::{App, Config, Running, Setup, StartError, WaitError};
 pub use broker::BrokerError;
+#[cfg(feature = "sqlite")]
+pub use adapter::sqlite::{Sqlite, sqlx};
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
 pub use handler::{
-    Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry,
+    Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry, Tx,
 };
 pub use message::{ContentEncoding, Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
 pub use operate::{main, print_line};

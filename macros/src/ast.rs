@@ -8,7 +8,7 @@ use syn::{
 use crate::attr::{ImplWords, MethodWords, PolicyWords};
 use crate::mistakes::Mistakes;
 use crate::parameters::check_parts;
-use crate::tokens::{borrows, mentions, ungrouped};
+use crate::tokens::{borrows, is_named, mentions, ungrouped};
 
 pub struct Actor {
     pub words: ImplWords,
@@ -33,9 +33,18 @@ pub struct Handler {
     pub mistaken: bool,
 }
 
+/// How a handler takes a parameter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Value,
+    Reference,
+    /// A transaction.
+    MutableReference,
+}
+
 pub struct Parameter {
     pub ty: Type,
-    pub by_reference: bool,
+    pub by: By,
 }
 
 impl Actor {
@@ -141,7 +150,10 @@ fn read_signature(method: &ImplItemFn, mistakes: &mut Mistakes) -> Option<Signat
     if !check_parts(&signature.ident, signature.inputs.iter().skip(1), mistakes) {
         check_message(message, mistakes);
     }
-    let parameters = rest.iter().map(|ty| read_parameter(ty, mistakes)).collect();
+    let parameters: Vec<Parameter> = rest.iter().map(|ty| read_parameter(ty, mistakes)).collect();
+    if let Some(second) = parameters.iter().filter(|parameter| parameter.by == By::MutableReference).nth(1) {
+        mistakes.at(&second.ty, "a handler has one transaction");
+    }
     let output = match &signature.output {
         ReturnType::Default => syn::parse_quote_spanned!(signature.span()=> ()),
         ReturnType::Type(_, ty) => (**ty).clone(),
@@ -174,9 +186,10 @@ fn check_message(message: &Type, mistakes: &mut Mistakes) {
 }
 
 fn read_parameter(ty: &Type, mistakes: &mut Mistakes) -> Parameter {
-    let Type::Reference(reference) = ty else { return Parameter { ty: ty.clone(), by_reference: false } };
-    if reference.mutability.is_some() {
-        mistakes.at(ty, "nothing but `self` is taken by `&mut`; write `&Context`");
+    let Type::Reference(reference) = ty else { return Parameter { ty: ty.clone(), by: By::Value } };
+    let (ty, mutable) = (ungrouped(&reference.elem).clone(), reference.mutability.is_some());
+    if mutable && is_named(&ty, "Context") {
+        mistakes.at(&ty, "nothing but `self` and a transaction is taken by `&mut`; write `&Context`");
     }
-    Parameter { ty: ungrouped(&reference.elem).clone(), by_reference: true }
+    Parameter { ty, by: if mutable { By::MutableReference } else { By::Reference } }
 }

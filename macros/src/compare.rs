@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 
-use crate::ast::{Handler, Parameter};
+use crate::ast::{By, Handler, Parameter};
 use crate::tokens::{is_named, mentions};
 
 /// Compares kind, key and answer with the contract of the message, if it has one. Only the first difference is reported. `kind` is the
@@ -74,7 +74,7 @@ pub fn context_checks(handler: &Handler, concrete: bool) -> TokenStream {
         syn::Type::Path(path) => concrete && !mentions(ty, "Self") || path.path.get_ident().is_some(),
         _ => false,
     };
-    let by_value = handler.parameters.iter().filter(|parameter| !parameter.by_reference);
+    let by_value = handler.parameters.iter().filter(|parameter| parameter.by == By::Value);
     let by_value = by_value.filter(|Parameter { ty, .. }| is_named(ty, "Context") && nameable(ty));
     let checks = by_value.map(|parameter| {
         let ty = &parameter.ty;

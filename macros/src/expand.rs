@@ -5,7 +5,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{ImplItemFn, Item, ItemImpl, Type};
 
-use crate::ast::{Actor, Handler};
+use crate::ast::{Actor, By, Handler, Parameter};
 use crate::attr::{ImplWords, PolicyWords};
 use crate::check::{check, conflict};
 use crate::compare::{context_checks, contract_checks};
@@ -167,21 +167,32 @@ fn row(handler: &Handler) -> TokenStream {
     let context = format_ident!("context");
     let parameters = handler.parameters.iter().zip(&names).map(|(parameter, name)| {
         let ty = &parameter.ty;
-        if parameter.by_reference {
+        if parameter.by == By::Reference {
             return quote_spanned!(ty.span()=> let #name = <#ty as ::postrider::private::ByReference>::by_reference(&#context););
         }
-        let from = if is_named(ty, "Context") {
+        let from = if parameter.by == By::MutableReference {
+            quote_spanned!(ty.span()=> async |context: &_| <#ty as ::postrider::private::ByMutableReference>::take(context))
+        } else if is_named(ty, "Context") {
             quote_spanned!(ty.span()=> { #[allow(unused_imports)] use ::postrider::private::FromOtherContext as _; ::postrider::private::ByValue::<#ty>::from_context })
         } else {
             quote_spanned!(ty.span()=> <#ty as ::postrider::private::FromContext>::from_context)
         };
         quote_spanned! {ty.span()=>
-            let #name = match (#from)(&#context).await {
+            #[allow(unused_mut)]
+            let mut #name = match (#from)(&#context).await {
                 ::core::result::Result::Ok(value) => value,
                 ::core::result::Result::Err(failure) => return ::postrider::private::not_extracted(&failure),
             };
         }
     });
+    let arguments = handler.parameters.iter().zip(&names).map(|(parameter, name)| match parameter.by {
+        By::MutableReference => quote_spanned!(parameter.ty.span()=> &mut #name),
+        By::Reference | By::Value => quote!(#name),
+    });
+    let transaction = handler.parameters.iter().find(|parameter| parameter.by == By::MutableReference);
+    let transaction = option(transaction.map(|Parameter { ty, .. }| {
+        quote_spanned!(ty.span()=> <#ty as ::postrider::private::ByMutableReference>::DATABASE)
+    }));
     let read = read_message(message);
     let returned = quote_spanned!(output.span()=> <#output as ::postrider::private::Returned>::into_outcome);
     quote! {
@@ -191,6 +202,7 @@ fn row(handler: &Handler) -> TokenStream {
                 kind: #kind,
                 key: #key,
                 scope: ::postrider::private::Scope::#scope,
+                transaction: #transaction,
                 permission: #permission,
                 policy: #policy,
                 method: #name,
@@ -205,7 +217,7 @@ fn row(handler: &Handler) -> TokenStream {
                 #[allow(unused_variables)]
                 let #context = invocation.context();
                 #(#parameters)*
-                let result = Self::#method(state, message, #(#names),*).await;
+                let result = Self::#method(state, message, #(#arguments),*).await;
                 #returned(result, invocation)
             }),
         );

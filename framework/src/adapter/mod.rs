@@ -5,3 +5,5 @@ pub mod http;
 pub mod in_process;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

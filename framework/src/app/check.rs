@@ -9,7 +9,8 @@ use crate::app::builder::App;
 use crate::app::config::Config;
 use crate::app::entry::Entry;
 use crate::app::read_config::nearest;
-use crate::handler::{Guarantee, HandlerSpec};
+use crate::app::stores::store_problems;
+use crate::handler::HandlerSpec;
 use crate::inbound::CONTROL;
 use crate::message::Kind;
 
@@ -25,6 +26,7 @@ pub(crate) fn check(app: &App, config: &Config) -> Vec<String> {
     for entry in &app.entries {
         check_entry(app, entry, config, &mut problems);
     }
+    problems.extend(store_problems(app, config));
     check_strangers(app, config, &mut problems);
     check_keys(app, &mut problems);
     check_domains(app, &mut problems);
@@ -86,12 +88,6 @@ fn check_entry(app: &App, entry: &Entry, config: &Config, problems: &mut Vec<Str
     let attributes = &entry.attributes;
     for (first, second) in &entry.conflicts {
         problems.push(conflict(first, second));
-    }
-    if attributes.guarantee == Guarantee::EffectivelyOnce {
-        problems.push(format!(
-            "{} promises effectively_once, which needs a store for its inbox; this version has none, so use at_least_once",
-            attributes.actor
-        ));
     }
     problems.extend(entry.policies(config).err());
     let effective = entry.effective(config);

@@ -64,6 +64,13 @@ pub struct Config {
     pub limits: Limits,
     /// Limits on the messages that one handler holds back until it succeeds.
     pub held: HeldLimits,
+    /// The address of the services' store, such as `sqlite:orders.db`; `service.<name>.store` gives one service its own. `None`:
+    /// no store.
+    pub store: Option<Secret>,
+    /// The stores of single services, by service.
+    pub stores: BTreeMap<String, Secret>,
+    /// How stores are used.
+    pub store_settings: StoreSettings,
     /// Settings of single actors, by `service` or `service.queue`.
     pub actors: BTreeMap<String, ActorOverrides>,
     /// The services' own settings, by service; see `Setup::config`.
@@ -72,6 +79,31 @@ pub struct Config {
     pub run: RunLimits,
     /// Where each setting was set.
     pub(crate) origins: Origins,
+}
+
+/// How a process uses its services' stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreSettings {
+    /// How long a transaction waits for a lock that another one holds. Default: 5 s.
+    pub lock_timeout: Duration,
+    /// How often the relay looks into the outbox although nobody has woken it. Default: 1 s.
+    pub publish_interval: Duration,
+    /// How long the inbox remembers a handled message. Default: 7 days.
+    pub inbox_retention: Duration,
+    /// How old the oldest message of the outbox may be before the app is not ready. Default: 5 min.
+    pub outbox_alarm: Duration,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_secs(5),
+            publish_interval: Duration::from_secs(1),
+            inbox_retention: Duration::from_secs(7 * 24 * 3_600),
+            outbox_alarm: Duration::from_secs(300),
+        }
+    }
 }
 
 /// What file and environment may set for one actor. They never change its guarantee or order.
@@ -129,6 +161,9 @@ impl Default for Config {
             publish: PublishSettings::default(),
             limits: Limits::default(),
             held: HeldLimits::default(),
+            store: None,
+            stores: BTreeMap::new(),
+            store_settings: StoreSettings::default(),
             actors: BTreeMap::new(),
             services: BTreeMap::new(),
             run: RunLimits::default(),

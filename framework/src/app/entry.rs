@@ -13,12 +13,13 @@ use crate::app::config::Config;
 use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters, Resend, Unsent};
-use crate::handler::{Actor, Attributes, Failure, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
-use crate::host::{ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
+use crate::handler::{Actor, Attributes, Failure, Guarantee, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
+use crate::host::{ActorStore, ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
     ActorPlan, Breaker, Bridge, BridgeSettings, ConsumerTimeout, Control, LaneStates, Pace, Suspects,
 };
 use crate::message::Name;
+use crate::store::StoreHandle;
 
 /// What a factory can use to make an actor's state.
 #[derive(Clone)]
@@ -116,6 +117,8 @@ pub(crate) struct Launch {
     pub(crate) watch: Arc<ArbiterWatch>,
     pub(crate) states: LaneStates,
     pub(crate) stops: Stops,
+    /// The service's store, if the actor needs it.
+    pub(crate) store: Option<StoreHandle>,
 }
 
 /// An actor's settings, from all sources combined.
@@ -160,6 +163,12 @@ impl Entry {
 
     pub(crate) fn specs(&self) -> Vec<HandlerSpec> {
         self.handlers.iter().map(|listed| listed.spec).collect()
+    }
+
+    /// Whether it promises or takes what only a store can give.
+    pub(crate) fn needs_store(&self) -> bool {
+        self.attributes.guarantee == Guarantee::EffectivelyOnce
+            || self.handlers.iter().any(|listed| listed.spec.transaction.is_some())
     }
 
     pub(crate) fn effective(&self, config: &Config) -> Effective {
@@ -243,6 +252,13 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
     let (stopping, unsent) = (launch.stops.stopping.clone(), launch.unsent.clone());
     let resend = Resend { actor: attributes.actor, stopping, unsent };
+    let store = match launch.store {
+        Some(handle) => {
+            let number = handle.store().actor(&name_of(&attributes)).await.map_err(|error| error.to_string())?;
+            Some(Rc::new(ActorStore::new(handle, number, attributes.guarantee)))
+        }
+        None => None,
+    };
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),
@@ -260,6 +276,7 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
         held: launch.config.held,
         confirm_timeout: launch.config.publish.confirm_timeout,
         resend,
+        store,
     };
     let core = Core::new(
         table,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adapter::http::{listen, serve};
 use crate::app::config::Config;
 use crate::app::launched::Launched;
+use crate::app::stores::Stores;
 use crate::broker::{BrokerError, ConnectionState};
 use crate::inbound::{LaneState, LaneStates};
 use crate::supervise::{Tasks, supervise};
@@ -33,6 +34,8 @@ pub struct Health {
     /// The tasks of the framework that panicked and are being restarted, one sentence each. This is a bug of the
     /// framework.
     pub panicked: Vec<String>,
+    /// Why stores do not do their work right now.
+    pub stores: Vec<String>,
     /// The lanes.
     pub lanes: Vec<LaneState>,
 }
@@ -45,6 +48,7 @@ pub(crate) struct HealthSource {
     stopping: CancellationToken,
     waits_for: watch::Receiver<Vec<String>>,
     tasks: Tasks,
+    stores: Stores,
 }
 
 impl HealthSource {
@@ -55,6 +59,7 @@ impl HealthSource {
             stopping: launched.stops.stopping.clone(),
             waits_for: launched.waits_for.subscribe(),
             tasks: launched.broker.tasks(),
+            stores: launched.stores.clone(),
         }
     }
 
@@ -72,9 +77,10 @@ impl HealthSource {
         let (lanes, connection) = (self.states.snapshot(), *self.connection.borrow());
         let consuming = lanes.iter().all(|lane| lane.consuming) && self.states.are_bound();
         let (waits_for, panicked) = (self.waits_for.borrow().clone(), self.tasks.problems());
-        let ready =
-            !self.stopping.is_cancelled() && connection.up && consuming && waits_for.is_empty() && panicked.is_empty();
-        Health { ready, connected: connection.up, blocked: connection.blocked, waits_for, panicked, lanes }
+        let stores = self.stores.problems();
+        let works = waits_for.is_empty() && panicked.is_empty() && stores.is_empty();
+        let ready = !self.stopping.is_cancelled() && connection.up && consuming && works;
+        Health { ready, connected: connection.up, blocked: connection.blocked, waits_for, panicked, stores, lanes }
     }
 }
 

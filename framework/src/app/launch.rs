@@ -27,6 +27,7 @@ use crate::app::record;
 use crate::app::running::Running;
 use crate::app::start_due::start_due;
 use crate::app::stop::stop;
+use crate::app::stores::Stores;
 use crate::app::threads::{Threads, open_outlet};
 use crate::app::upkeep;
 use crate::broker::Broker;
@@ -159,6 +160,9 @@ async fn launch_on(
         Arc::new(identity(app, &app.name, &instance, config, &*broker)),
         Arc::clone(&broker),
     );
+    let opening = async { Stores::open(app, config, deadline).await.map_err(StartError::from) };
+    let stores = unless(&app.give_up, opening).await?;
+    let store_tasks = unless(&app.give_up, stores.start(&broker, config, &instance, &counters)).await?;
     let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
     let mut launched = Launched {
         bus: bus.clone(),
@@ -180,6 +184,8 @@ async fn launch_on(
         listening: None,
         bind: Arc::default(),
         upkeep: None,
+        stores,
+        store_tasks,
         failure: Arc::default(),
         watchdog: threads.watchdog,
     };

@@ -120,7 +120,9 @@ fn actor_launch(
     }
     effective.prefetch = effective.prefetch.min(most);
     let middleware: Vec<Arc<dyn Middleware>> = app.middleware.iter().chain(&entry.middleware).cloned().collect();
+    let store = launched.stores.of(entry.attributes.service).filter(|_| entry.needs_store()).cloned();
     Ok(Launch {
+        store,
         policies: entry.policies(config)?,
         running,
         unsent: Unsent::default(),

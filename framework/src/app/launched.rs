@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::app::config::Config;
 use crate::app::control::Controls;
 use crate::app::own_settings::SettingsReads;
+use crate::app::stores::{StoreTasks, Stores};
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters};
 use crate::host::{Stops, Watchdog};
@@ -52,6 +53,9 @@ pub(super) struct Launched {
     pub(super) bind: Arc<Notify>,
     /// Checks and redeclares exchanges and bindings.
     pub(super) upkeep: Option<tokio::task::JoinHandle<()>>,
+    pub(super) stores: Stores,
+    /// Relays and clean-up of the stores.
+    pub(super) store_tasks: StoreTasks,
     pub(super) failure: Arc<Mutex<Option<String>>>,
     pub(super) watchdog: Option<Watchdog>,
 }

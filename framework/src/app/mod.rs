@@ -24,6 +24,7 @@ mod start_due;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;
+mod stores;
 mod threads;
 mod upkeep;
 

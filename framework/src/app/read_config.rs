@@ -71,7 +71,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, to suggest one for a misspelled name.
-const SETTINGS: [&str; 34] = [
+const SETTINGS: [&str; 39] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -104,6 +104,11 @@ const SETTINGS: [&str; 34] = [
     "run_memory_mib",
     "run_idle",
     "run_first_failure",
+    "store",
+    "lock_timeout",
+    "publish_interval",
+    "inbox_retention",
+    "outbox_alarm",
     "actor",
     "service",
 ];
@@ -188,7 +193,17 @@ impl Reader {
             "run_idle" => self.duration(name, &value, |d| config.run.idle = Some(d)),
             "run_first_failure" => self.flag(name, &value, |flag| config.run.first_failure = flag),
             "actor" => self.group(name, value, |reader, actor, table| reader.actor(config, actor, table)),
-            "service" => self.group(name, value, |_, service, table| {
+            "store" => config.store = self.text(name, value).map(Secret::new),
+            "lock_timeout" => self.duration(name, &value, |d| config.store_settings.lock_timeout = d),
+            "publish_interval" => self.duration(name, &value, |d| config.store_settings.publish_interval = d),
+            "inbox_retention" => self.duration(name, &value, |d| config.store_settings.inbox_retention = d),
+            "outbox_alarm" => self.duration(name, &value, |d| config.store_settings.outbox_alarm = d),
+            "service" => self.group(name, value, |reader, service, mut table| {
+                let setting = format!("service.{service}.store");
+                let store = table.remove("store").filter(|value| reader.has_value(&setting, value));
+                if let Some(address) = store.and_then(|value| reader.text(&setting, value)) {
+                    config.stores.insert(service.to_owned(), Secret::new(address));
+                }
                 merge(config.services.entry(service.to_owned()).or_default(), table);
             }),
             _ => self.unknown(name),

@@ -68,10 +68,16 @@ counters! {
     stale,
     /// Redeliveries that took the outcome of another delivery of the same message, or waited for it.
     joined,
+    /// Messages that the inbox knew: they were handled before, and were only answered again.
+    duplicates,
     /// Times a handler's message was sent again, because the broker rejected it or may not have it.
     resent,
     /// Messages sent and accepted by the broker.
     sent,
+    /// Messages that the relay sent from the outbox.
+    relayed,
+    /// Messages of the outbox that were put aside because they cannot be sent.
+    parked,
     /// Deliveries held right now.
     in_flight,
     /// Free permits: deliveries that may still be taken right now.

@@ -150,6 +150,14 @@ pub enum RequestError {
         /// The circle.
         text: String,
     },
+    /// The handler has a transaction for which others would wait as long as the request takes.
+    #[error(
+        "{key:?} cannot be asked while the handler's transaction is open, since others would wait for its locks; ask in a handler without `Tx`, or before its first use of a PostgreSQL transaction"
+    )]
+    InTransaction {
+        /// The key.
+        key: String,
+    },
     /// The channel that carried the request closed, so no answer will come. The request is not sent again. A command that the
     /// broker has may still be handled.
     #[error("connection lost while waiting for the answer to {key:?}")]

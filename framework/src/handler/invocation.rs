@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, Identity, Origin, RequestError};
 use crate::handler::pending_sends::{Envelopes, PendingSends};
 use crate::handler::waiting::{Handling, Waits};
-use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
+use crate::handler::{
+    Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, TransactionUse, Waiters,
+};
 use crate::message::{Envelope, Kind, MediaType};
+use crate::store::Session;
 
 /// One attempt at handling one message: what middleware sees around a handler.
 pub struct Invocation {
@@ -59,6 +62,9 @@ pub struct Work {
     pub(super) requests: Cell<u32>,
     pub(super) sent: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
+    /// The open transaction, while neither the handler nor its caller holds it.
+    pub(super) session: RefCell<Option<Box<dyn Session>>>,
+    pub(super) transaction: Cell<TransactionUse>,
 }
 
 impl Work {
@@ -82,7 +88,21 @@ impl Work {
             requests: Cell::new(0),
             sent: Cell::new(0),
             answers: RefCell::default(),
+            session: RefCell::default(),
+            transaction: Cell::default(),
         }
+    }
+
+    /// Gives the handler an open transaction. `alone` says that others wait for it from the beginning.
+    pub fn lend(&self, session: Box<dyn Session>, alone: bool) {
+        *self.session.borrow_mut() = Some(session);
+        self.transaction.set(if alone { TransactionUse::OpenAlone } else { TransactionUse::Open });
+    }
+
+    /// Takes the open transaction back.
+    #[must_use]
+    pub fn take_back(&self) -> Option<Box<dyn Session>> {
+        self.session.borrow_mut().take()
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -109,6 +129,9 @@ impl Work {
     ) -> Result<Waits<'_>, RequestError> {
         let Environment { own, waiters, waiter, identity, .. } = &*self.environment;
         let (key, service) = to;
+        if matches!(self.transaction.get(), TransactionUse::OpenAlone | TransactionUse::Touched) {
+            return Err(RequestError::InTransaction { key: key.to_owned() });
+        }
         let asked = match service {
             Some(service) if service != identity.service.as_str() => None,
             // A task that outlives its handler holds up nothing.

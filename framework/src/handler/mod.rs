@@ -15,6 +15,7 @@ mod policy;
 mod returned;
 mod spec;
 mod table;
+mod transaction;
 mod waiting;
 
 pub mod private;
@@ -31,4 +32,5 @@ pub use policy::{Policy, PolicyWords};
 pub use postrider_grammar::{Delays, Retry};
 pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};
 pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};
+pub use transaction::{TransactionUse, Tx};
 pub use waiting::{Answers, HoldsUp, OwnAnswers, OwnRequest, Waiters};

@@ -95,6 +95,10 @@ pub enum FailureClass {
     Undecodable,
     /// No handler of this build takes the key.
     NoHandler,
+    /// The message has no id by which the inbox could know it again.
+    NoId,
+    /// The inbox knows another message under the same id.
+    IdReused,
     /// The process ended each time it handled this message, even alone in its lane: the message may be what ends it.
     CrashSuspected,
 }
@@ -113,6 +117,8 @@ impl FailureClass {
             Self::Shutdown => "shutdown",
             Self::Undecodable => "undecodable",
             Self::NoHandler => "no_handler",
+            Self::NoId => "no_id",
+            Self::IdReused => "id_reused",
             Self::CrashSuspected => "crash_suspected",
         }
     }

@@ -15,8 +15,9 @@ pub use crate::message::{Command, ContentEncoding, Contract, Event, Kind, MediaT
 pub use bytes::Bytes;
 
 use crate::handler::spec::Actor;
-use crate::handler::{Failed, Failure, decode};
+use crate::handler::{Failed, Failure, Tx, decode};
 use crate::message::Problem;
+use crate::store::Database;
 
 /// A parameter that carries the message.
 #[diagnostic::on_unimplemented(
@@ -80,6 +81,28 @@ pub trait ByReference {
 impl ByReference for Context {
     fn by_reference(context: &Context) -> &Self {
         context
+    }
+}
+
+/// A parameter that is taken by `&mut`.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot take `&mut {Self}`",
+    label = "no transaction",
+    note = "by `&mut` a handler takes `self` and its transaction: `tx: &mut Tx<Sqlite>`"
+)]
+pub trait ByMutableReference: Sized {
+    /// The database whose transaction it is.
+    const DATABASE: &'static str;
+
+    fn take(context: &Context) -> Result<Self, Failure>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Db: Database> ByMutableReference for Tx<Db> {
+    const DATABASE: &'static str = Db::NAME;
+
+    fn take(context: &Context) -> Result<Self, Failure> {
+        Tx::take(context)
     }
 }
 

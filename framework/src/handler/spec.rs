@@ -121,6 +121,8 @@ pub struct HandlerSpec {
     pub key: &'static str,
     /// Who gets a copy.
     pub scope: Scope,
+    /// The database whose transaction it takes.
+    pub transaction: Option<&'static str>,
     /// The permission that the sender must have.
     pub permission: Option<&'static str>,
     /// What becomes of a message whose handler fails.

@@ -25,6 +25,7 @@ use crate::host::running::Turn;
 use crate::host::state::Guard;
 use crate::host::verdict::{End, Settlement};
 use crate::message::{Envelope, Kind, MediaType, Problem, is_logged};
+use crate::store::Session;
 
 /// The key of the liveness query that every service answers.
 pub(super) const PING: &str = "ping";
@@ -155,9 +156,22 @@ impl<S: 'static> Core<S> {
 
     /// Runs the handler once. If it succeeds, its held messages come back with the outcome.
     pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
+        let (outcome, held, _) = self.attempt_with(row, guard, job, None).await;
+        (outcome, held)
+    }
+
+    /// [`Core::attempt`] with an open transaction, which comes back with the outcome. The flag says that others wait for it from the
+    /// beginning.
+    pub(super) async fn attempt_with(
+        &self,
+        row: &Row<S>,
+        guard: &mut Guard<S>,
+        job: &Job,
+        transaction: Option<(Box<dyn Session>, bool)>,
+    ) -> (Outcome, Envelopes, Option<Box<dyn Session>>) {
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
-            return (Outcome::Expired, Vec::new());
+            return (Outcome::Expired, Vec::new(), transaction.map(|(session, _)| session));
         }
         let mut envelope = Arc::clone(&job.envelope);
         if envelope.attempt != job.made.attempt {
@@ -170,6 +184,9 @@ impl<S: 'static> Core<S> {
         let message = Arc::clone(&job.envelope);
         let holds_up = HoldsUp { lane: job.lane, exclusive: row.is_exclusive() };
         let work = Work::new(Rc::clone(&self.environment), message, holds_up, ends);
+        if let Some((session, alone)) = transaction {
+            work.lend(session, alone);
+        }
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let span = self.span(row, job, &invocation);
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
@@ -185,7 +202,8 @@ impl<S: 'static> Core<S> {
         }
         let held = invocation.take_held();
         let held = if outcome.is_done() { held } else { Vec::new() };
-        (outcome, held)
+        let session = invocation.work().take_back();
+        (outcome, held, session)
     }
 
     fn span(&self, row: &Row<S>, job: &Job, invocation: &Invocation) -> tracing::Span {

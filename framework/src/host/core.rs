@@ -12,6 +12,7 @@ use crate::handler::{
     Answers, Environment, HandlerSpec, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, Table, Waiters,
 };
 use crate::host::blocked::ArbiterWatch;
+use crate::host::once::ActorStore;
 use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
 use crate::host::verdict::SkewPolicy;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub confirm_timeout: Duration,
     /// How a handler's messages are sent again.
     pub resend: Resend,
+    /// Where effects, sends and handled messages are committed together.
+    pub store: Option<Rc<ActorStore>>,
 }
 
 /// What all lanes of one actor share.

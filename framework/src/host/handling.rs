@@ -15,6 +15,7 @@ use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row}
 use crate::host::attempt::{Job, stopping};
 use crate::host::core::Core;
 use crate::host::limit::{Slot, Slots};
+use crate::host::once::{StoreTrouble, Unit};
 use crate::host::state::Guard;
 use crate::host::verdict::{Case, End, Settlement, Verdict, verdict};
 use crate::message::{Problem, is_logged};
@@ -78,7 +79,9 @@ impl<S: 'static> Core<S> {
         mut slots: Option<Slots>,
         turn: &LaneTurn,
     ) {
-        // Bounded by the retry policy.
+        let unit = self.unit(row, &job);
+        let mut trouble = StoreTrouble::default();
+        // Bounded by the retry policy, and by how long a message waits for its store.
         loop {
             let held = match begun.take() {
                 Some(begun) => Some(begun),
@@ -86,9 +89,17 @@ impl<S: 'static> Core<S> {
             };
             // The app may have stopped, or the channel closed, during the wait.
             let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
-            let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
-            held.slot = None;
-            let outcome = self.send(&job, outcome, sends, held, turn).await;
+            let outcome = match unit {
+                None => {
+                    let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
+                    held.slot = None;
+                    self.send(&job, outcome, sends, held, turn).await
+                }
+                Some(unit) => match self.commit_attempt(row, held, &job, unit, &mut trouble).await {
+                    Some(outcome) => outcome,
+                    None => continue,
+                },
+            };
             self.count(&outcome);
             match self.verdict(&outcome, &job) {
                 Verdict::Settle(settlement) => return self.settle(job, outcome, settlement),
@@ -101,6 +112,33 @@ impl<S: 'static> Core<S> {
                     job.made.next(&outcome);
                 }
             }
+        }
+    }
+
+    /// One attempt with a store, up to its commit. `None` if the store did not do its work and the attempt is made again.
+    async fn commit_attempt(
+        &self,
+        row: &Row<S>,
+        mut held: Begun<S>,
+        job: &Job,
+        unit: Unit,
+        trouble: &mut StoreTrouble,
+    ) -> Option<Outcome> {
+        let committed = self.attempt_once(row, &mut held.guard, job, unit).await;
+        let committed = match committed {
+            Ok(outcome) => match self.note_refusal(unit, job, &outcome).await {
+                Ok(()) => Ok(outcome),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        drop(held);
+        match committed {
+            Ok(outcome) => {
+                self.store_works();
+                Some(outcome)
+            }
+            Err(error) => self.wait_for_store(trouble, error, job).await.err(),
         }
     }
 
@@ -219,7 +257,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Waits out the pause. Returns whether another attempt follows.
-    async fn pause(&self, pause: std::time::Duration, job: &Job) -> bool {
+    pub(super) async fn pause(&self, pause: std::time::Duration, job: &Job) -> bool {
         // An acknowledged message is not delivered again, so it must be tried again here.
         let stops = if job.ticket.is_acked() { &self.abandon } else { &self.stopping };
         if !job.ticket.is_live() {
@@ -247,6 +285,7 @@ impl<S: 'static> Core<S> {
             FailureClass::Infrastructure => &counters.infrastructure,
             FailureClass::Undecodable => &counters.undecodable,
             FailureClass::NoHandler => &counters.no_handler,
+            FailureClass::NoId | FailureClass::IdReused => &counters.undecodable,
             // Not the outcome of an attempt.
             FailureClass::Shutdown | FailureClass::CrashSuspected => return,
         });

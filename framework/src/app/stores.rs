@@ -1,0 +1,240 @@
+//! The services' stores: opened at the start, their relays and clean-up as long as the app lives.
+
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[path = "stores/no_sqlite.rs"]
+#[cfg(not(feature = "sqlite"))]
+mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::builder::App;
+use crate::app::config::Config;
+use crate::app::entry::Entry;
+use crate::broker::{Broker, BrokerError};
+use crate::bus::{Counters, Outlet, RelaySettings, run_relay};
+use crate::handler::Guarantee;
+use crate::message::Secret;
+use crate::store::{Store, StoreError, StoreHandle};
+use crate::supervise::supervise;
+
+/// The pause between two attempts to open a store at the start.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// How often the inbox is cleaned up.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
+/// The most messages that the inbox forgets in one transaction.
+const FORGET_AT_ONCE: usize = 1_000;
+/// How long the relay may take to send what is left when the app stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The open stores of an app.
+#[derive(Clone, Default)]
+pub(super) struct Stores {
+    by_service: BTreeMap<String, StoreHandle>,
+    /// Each store once, though several services may share it.
+    all: Vec<StoreHandle>,
+}
+
+/// The tasks of the stores.
+#[derive(Default)]
+pub(super) struct StoreTasks {
+    relays: Vec<tokio::task::JoinHandle<()>>,
+    cleaning: Vec<tokio::task::JoinHandle<()>>,
+    stop_relays: CancellationToken,
+}
+
+/// The address of a service's store: its own, or else that of the process.
+fn address<'a>(config: &'a Config, service: &str) -> Option<(&'a Secret, String)> {
+    let own = config.stores.get(service).map(|address| (address, format!("service.{service}.store")));
+    own.or_else(|| config.store.as_ref().map(|address| (address, "store".to_owned())))
+}
+
+/// Why the app cannot keep its promises with the configured stores, seen before anything starts.
+pub(super) fn store_problems(app: &App, config: &Config) -> Vec<String> {
+    app.entries.iter().flat_map(|entry| problems_of(entry, config)).collect()
+}
+
+fn problems_of(entry: &Entry, config: &Config) -> Vec<String> {
+    let (actor, service) = (entry.attributes.actor, entry.attributes.service);
+    let promises = entry.attributes.guarantee == Guarantee::EffectivelyOnce;
+    let with_tx = entry.handlers.iter().filter_map(|listed| Some((listed.spec, listed.spec.transaction?)));
+    let Some((address, setting)) = address(config, service) else {
+        let write = format!("set POSTRIDER_STORE=sqlite:{service}.db, or in the file [service.{service}] store = \"sqlite:{service}.db\"");
+        let mut problems = Vec::new();
+        if promises {
+            problems.push(format!("{actor} promises effectively_once, which needs a store for its inbox; {write}"));
+        }
+        problems.extend(with_tx.take(1).map(|(spec, _)| format!("{spec} takes a transaction, which needs a store; {write}")));
+        return problems;
+    };
+    let scheme = scheme(address.reveal());
+    with_tx
+        .filter(|(_, database)| *database != scheme)
+        .map(|(spec, database)| {
+            let shown = config.origins.shown(&setting);
+            format!("{spec} takes a transaction of {database}, and the store of service {service:?} is of {scheme}; change the address ({shown}) or the type")
+        })
+        .collect()
+}
+
+/// The database that an address names.
+fn scheme(address: &str) -> &str {
+    let scheme = address.split(':').next().unwrap_or_default();
+    if scheme == "postgresql" { "postgres" } else { scheme }
+}
+
+impl Stores {
+    /// Opens the stores of the app's services, and tries again until the deadline while they are not there.
+    ///
+    /// # Errors
+    /// The first store that cannot be opened, and where its address was set.
+    pub(super) async fn open(app: &App, config: &Config, deadline: Instant) -> Result<Self, String> {
+        let mut stores = Self::default();
+        let mut open: BTreeMap<&str, StoreHandle> = BTreeMap::new();
+        for service in app.services() {
+            let Some((address, setting)) = address(config, service) else { continue };
+            let handle = match open.get(address.reveal()) {
+                Some(handle) => handle.clone(),
+                None => {
+                    let opened = open_patiently(config, address, deadline).await;
+                    let store = opened.map_err(|error| match config.origins.origin(&setting) {
+                        Some(origin) => format!("{error} (set by {origin})"),
+                        None => error.to_string(),
+                    })?;
+                    tracing::info!(service, store = store.describe(), "the store is open");
+                    let handle = StoreHandle::new(store, config.store_settings.lock_timeout);
+                    stores.all.push(handle.clone());
+                    open.insert(address.reveal(), handle.clone());
+                    handle
+                }
+            };
+            stores.by_service.insert(service.to_owned(), handle);
+        }
+        Ok(stores)
+    }
+
+    /// The store of a service.
+    pub(super) fn of(&self, service: &str) -> Option<&StoreHandle> {
+        self.by_service.get(service)
+    }
+
+    /// Why stores do not do their work right now.
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.all.iter().filter_map(StoreHandle::problem).collect()
+    }
+
+    /// Starts a relay and the clean-up for each store.
+    pub(super) async fn start(
+        &self,
+        broker: &Arc<dyn Broker>,
+        config: &Arc<Config>,
+        instance: &str,
+        counters: &Arc<Counters>,
+    ) -> Result<StoreTasks, BrokerError> {
+        let mut tasks = StoreTasks::default();
+        for store in &self.all {
+            // A confirm channel of its own: a full outbox holds up nobody's sends.
+            let outlet = super::threads::open_outlet(broker, config, counters).await?;
+            let (store, counters, broker) = (store.clone(), Arc::clone(counters), Arc::clone(broker));
+            let (holder, interval) = (instance.to_owned(), config.store_settings.publish_interval);
+            let (stopping, name) = (tasks.stop_relays.clone(), format!("relay of {}", store.store().describe()));
+            let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
+            let relay = async move || run_relay(relay_settings(&store, &outlet, &holder, interval, &counters, &stopping)).await;
+            let ended = tasks.stop_relays.clone();
+            tasks.relays.push(actix_rt::spawn(async move {
+                supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
+            }));
+            tasks.cleaning.push(actix_rt::spawn(async move {
+                until.run_until_cancelled(clean_up(cleaned, retention)).await;
+            }));
+        }
+        Ok(tasks)
+    }
+
+    /// Closes the stores.
+    pub(super) async fn close(&self) {
+        for store in &self.all {
+            store.store().close().await;
+        }
+    }
+}
+
+fn relay_settings(
+    store: &StoreHandle,
+    outlet: &Arc<Outlet>,
+    holder: &str,
+    interval: Duration,
+    counters: &Arc<Counters>,
+    stopping: &CancellationToken,
+) -> RelaySettings {
+    RelaySettings {
+        store: store.clone(),
+        outlet: Arc::clone(outlet),
+        holder: holder.to_owned(),
+        interval,
+        counters: Arc::clone(counters),
+        stopping: stopping.clone(),
+    }
+}
+
+impl StoreTasks {
+    /// Lets the relays send what the last handlers committed, and ends them.
+    pub(super) async fn stop(self) {
+        self.stop_relays.cancel();
+        self.cleaning.iter().for_each(tokio::task::JoinHandle::abort);
+        for relay in self.relays {
+            if timeout(GRACE, relay).await.is_err() {
+                tracing::warn!("messages are left in the outbox; another process or the next start sends them");
+            }
+        }
+    }
+}
+
+/// Opens a store, and tries again until the deadline while it is not there.
+async fn open_patiently(
+    config: &Config,
+    address: &Secret,
+    deadline: Instant,
+) -> Result<Arc<dyn Store>, StoreError> {
+    loop {
+        let error = match open_once(config, address).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if error.is_permanent() || Instant::now() + RETRY_DELAY >= deadline {
+            return Err(error);
+        }
+        tracing::warn!(%error, "trying again");
+        sleep(RETRY_DELAY).await;
+    }
+}
+
+async fn open_once(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
+    let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
+    match scheme(address.reveal()) {
+        "sqlite" => sqlite::open(address.reveal(), namespace, lock).await,
+        other => Err(StoreError::Address {
+            store: format!("{other}:…"),
+            reason: "there are no such stores; write sqlite:path/to/file.db".into(),
+        }),
+    }
+}
+
+/// Forgets messages whose retention is over, in small portions.
+async fn clean_up(store: StoreHandle, retention: Duration) {
+    loop {
+        match store.store().forget_handled(retention, FORGET_AT_ONCE).await {
+            Ok(FORGET_AT_ONCE) => tokio::task::yield_now().await,
+            Ok(_) => sleep(CLEAN_UP_EVERY).await,
+            Err(error) => {
+                tracing::debug!(%error, "the inbox was not cleaned up; trying again later");
+                sleep(CLEAN_UP_EVERY).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The relay: sends the messages of committed transactions from the outbox, in their order, and removes each once it is confirmed.
+//!
+//! Of all processes one sends at a time: the holder of a lease in the store. If it is frozen for longer than its lease, another one
+//! sends the same messages again, with the same ids.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::BrokerError;
+use crate::bus::{Counters, Outlet, SendError};
+use crate::message::is_logged;
+use crate::store::{FaultPoint, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
+use crate::supervise::Backoff;
+
+/// How long the right to send lasts, by the database's clock.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long before its end the right to send is prolonged.
+const RENEW_BEFORE: Duration = Duration::from_secs(6);
+/// The most rows that are read and sent together.
+const ROWS: usize = 1_000;
+/// The most bytes that are read and sent together.
+const BYTES: usize = 4 * 1024 * 1024;
+/// How long a message may find no queue before its row is put aside. Its receiver may not have started yet.
+const UNROUTABLE_FOR: Duration = Duration::from_secs(600);
+/// The first pause before a held-up address is tried again. Each pause doubles, up to `LAST_PAUSE`.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause before a held-up address is tried again.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// The most addresses that are held up at once; beyond that everything waits.
+const MOST_HELD_UP: usize = 1_000;
+
+/// What the relay of a store needs.
+pub struct RelaySettings {
+    /// The store.
+    pub store: StoreHandle,
+    /// What it sends through: a confirm channel of its own.
+    pub outlet: Arc<Outlet>,
+    /// The name of this process among those that use the store.
+    pub holder: String,
+    /// How often it looks into the outbox although nobody has woken it. Default: 1 s.
+    pub interval: Duration,
+    /// Counts what it does.
+    pub counters: Arc<Counters>,
+    /// Fires when the process stops.
+    pub stopping: CancellationToken,
+}
+
+/// An address whose messages are not taken right now.
+struct HeldUp {
+    since: Instant,
+    next: Instant,
+    backoff: Backoff,
+}
+
+/// What the relay knows between two looks.
+#[derive(Default)]
+struct Relay {
+    outbox: Option<Box<dyn Outbox>>,
+    leased_until: Option<Instant>,
+    held_up: BTreeMap<String, HeldUp>,
+}
+
+/// What became of a row.
+enum Sent {
+    Confirmed,
+    /// No queue takes it.
+    Unroutable(String),
+    /// Its queue is full, or it is not known whether the broker has it.
+    NotTaken(String),
+    /// The broker is away.
+    Away(String),
+    /// It can never be sent.
+    Poison(String),
+}
+
+/// Sends what stands in the outbox until the process stops.
+pub async fn run_relay(settings: RelaySettings) {
+    let (mut relay, mut backoff) = (Relay::default(), Backoff::new(FIRST_PAUSE, LAST_PAUSE));
+    let mut last = false;
+    while !last {
+        last = tokio::select! {
+            biased;
+            () = settings.stopping.cancelled() => true,
+            () = settings.store.woken() => false,
+            () = sleep(settings.interval) => false,
+        };
+        match relay.look(&settings).await {
+            Ok(true) => backoff.reset(),
+            Ok(false) => {
+                // The broker is away: nothing is read again and again meanwhile.
+                tokio::select! {
+                    () = settings.stopping.cancelled() => {}
+                    () = sleep(backoff.random()) => backoff.grow(),
+                }
+            }
+            Err(error) => {
+                relay.outbox = None;
+                settings.store.note(Some(&error));
+                if is_logged("the outbox cannot be read", settings.store.store().describe()) {
+                    tracing::warn!(%error, pause = ?backoff.pause(), "the outbox cannot be read; its messages wait");
+                }
+                tokio::select! {
+                    () = settings.stopping.cancelled() => {}
+                    () = sleep(backoff.random()) => backoff.grow(),
+                }
+            }
+        }
+    }
+    relay.give_up(&settings).await;
+}
+
+impl Relay {
+    async fn open<'a>(&'a mut self, settings: &RelaySettings) -> Result<&'a mut Box<dyn Outbox>, StoreError> {
+        let outbox = match self.outbox.take() {
+            Some(outbox) => outbox,
+            None => {
+                let outbox = settings.store.store().outbox().await?;
+                settings.store.note(None);
+                outbox
+            }
+        };
+        Ok(self.outbox.insert(outbox))
+    }
+
+    /// Sends all that waits and may be sent. Returns whether the broker took part.
+    async fn look(&mut self, settings: &RelaySettings) -> Result<bool, StoreError> {
+        let outbox = self.open(settings).await?;
+        if !outbox.has_rows().await? {
+            return Ok(true);
+        }
+        let parked = outbox.parked_addresses().await?;
+        let mut after = 0;
+        while !settings.stopping.is_cancelled() || after == 0 {
+            if !self.has_lease(settings).await? {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            let waiting = self.held_up.iter().filter(|(_, held)| held.next > now);
+            let without: Vec<String> = waiting.map(|(address, _)| address.clone()).chain(parked.clone()).collect();
+            let page = Page { after, without: &without, rows: ROWS, bytes: BYTES };
+            let rows = self.open(settings).await?.page(&page).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.number;
+            reach(FaultPoint::Read);
+            if !self.send(settings, rows).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether this process has the right to send for long enough to send one page.
+    async fn has_lease(&mut self, settings: &RelaySettings) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        if self.leased_until.is_some_and(|until| now + RENEW_BEFORE < until) {
+            return Ok(true);
+        }
+        let taken = self.open(settings).await?.take_lease(&settings.holder, LEASE).await?;
+        self.leased_until = taken.then_some(now + LEASE);
+        Ok(taken)
+    }
+
+    /// Sends rows together and removes those that are confirmed. Returns whether the broker took part.
+    async fn send(&mut self, settings: &RelaySettings, rows: Vec<StoredRow>) -> Result<bool, StoreError> {
+        let deadline = Instant::now() + settings.outlet.settings.confirm_timeout;
+        let sends: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let message = row.message().map_err(|error| Sent::Poison(error.to_string()));
+                message.map(|envelope| settings.outlet.publish(Box::new(envelope), deadline))
+            })
+            .collect();
+        // The first poll of each puts it on the channel, in this order.
+        let sends = sends.into_iter().map(|send| async {
+            match send {
+                Ok(sent) => outcome_of(sent.await),
+                Err(poison) => poison,
+            }
+        });
+        let mut sends = std::pin::pin!(join_all(sends));
+        let first = futures::poll!(&mut sends);
+        reach(FaultPoint::Published);
+        let sent = match first {
+            std::task::Poll::Ready(sent) => sent,
+            std::task::Poll::Pending => sends.await,
+        };
+        reach(FaultPoint::Confirmed);
+        let confirmed: Vec<i64> =
+            rows.iter().zip(&sent).filter(|(_, sent)| matches!(sent, Sent::Confirmed)).map(|(row, _)| row.number).collect();
+        if !confirmed.is_empty() {
+            self.open(settings).await?.remove(&confirmed).await?;
+            reach(FaultPoint::Removed);
+            settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        let mut is_there = true;
+        for (row, sent) in rows.iter().zip(sent) {
+            match sent {
+                Sent::Confirmed => drop(self.held_up.remove(&row.row.address)),
+                Sent::Poison(reason) => self.park(settings, row, &reason).await?,
+                Sent::Unroutable(reason) => self.hold_up(settings, row, &reason, true).await?,
+                Sent::NotTaken(reason) => self.hold_up(settings, row, &reason, false).await?,
+                Sent::Away(reason) => {
+                    is_there = false;
+                    if is_logged("the outbox waits for the broker", settings.store.store().describe()) {
+                        tracing::warn!(reason, "the outbox waits for the broker");
+                    }
+                }
+            }
+        }
+        Ok(is_there && self.held_up.len() < MOST_HELD_UP)
+    }
+
+    /// Tries the row's address again later. Later rows of the address wait behind it.
+    async fn hold_up(
+        &mut self,
+        settings: &RelaySettings,
+        row: &StoredRow,
+        reason: &str,
+        unroutable: bool,
+    ) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let fresh = || HeldUp { since: now, next: now, backoff: Backoff::new(FIRST_PAUSE, LAST_PAUSE) };
+        let held = self.held_up.entry(row.row.address.clone()).or_insert_with(fresh);
+        if unroutable && now.duration_since(held.since) >= UNROUTABLE_FOR {
+            self.held_up.remove(&row.row.address);
+            return self.park(settings, row, reason).await;
+        }
+        // Several rows of one page may have failed together; that is one try.
+        if held.next <= now {
+            held.next = now + held.backoff.random();
+            held.backoff.grow();
+        }
+        if is_logged("a message of the outbox is not taken", &row.row.address) {
+            tracing::warn!(address = row.row.address, reason, "a message of the outbox is not taken; those of its address wait");
+        }
+        Ok(())
+    }
+
+    async fn park(&mut self, settings: &RelaySettings, row: &StoredRow, reason: &str) -> Result<(), StoreError> {
+        Counters::add(&settings.counters.parked);
+        if is_logged("a message of the outbox was put aside", &row.row.address) {
+            tracing::error!(address = row.row.address, row = row.number, reason, "a message of the outbox cannot be sent and was put aside");
+        }
+        self.open(settings).await?.park(row.number, reason).await
+    }
+
+    async fn give_up(&mut self, settings: &RelaySettings) {
+        if self.leased_until.is_none() {
+            return;
+        }
+        let given_up = match self.open(settings).await {
+            Ok(outbox) => outbox.give_up_lease(&settings.holder).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = given_up {
+            tracing::debug!(%error, "the relay's lease was not given up; it ends by itself");
+        }
+    }
+}
+
+fn outcome_of(sent: Result<(), SendError>) -> Sent {
+    let Err(error) = sent else { return Sent::Confirmed };
+    let text = error.to_string();
+    match error {
+        SendError::Unroutable { .. } => Sent::Unroutable(text),
+        SendError::Rejected { .. } => Sent::NotTaken(text),
+        SendError::Unknown { .. } => Sent::Away(text),
+        SendError::Broker(error) if !error.is_permanent() || error == BrokerError::Stopped => Sent::Away(text),
+        _ => Sent::Poison(text),
+    }
+}

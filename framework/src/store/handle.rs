@@ -1,0 +1,62 @@
+//! A store as the actors of a process share it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::store::{Store, StoreError};
+
+/// A service's store, and what its users in this process tell each other. Clones share it.
+#[derive(Clone)]
+pub struct StoreHandle {
+    store: Arc<dyn Store>,
+    wake: Arc<Notify>,
+    problem: Arc<Mutex<Option<String>>>,
+    lock_timeout: Duration,
+}
+
+impl StoreHandle {
+    /// A handle on an open store. `lock_timeout` is how long a transaction waits for another one.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, lock_timeout: Duration) -> Self {
+        Self { store, wake: Arc::default(), problem: Arc::default(), lock_timeout }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// How long a transaction waits for another one.
+    #[must_use]
+    pub fn lock_timeout(&self) -> Duration {
+        self.lock_timeout
+    }
+
+    /// Tells the relay that rows were committed.
+    pub fn wake_relay(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until [`StoreHandle::wake_relay`] was called since the last wait.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Notes that the store does not do its work, or does it again. Shown to people until it does.
+    pub fn note(&self, error: Option<&StoreError>) {
+        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nearly always there is none, before and after.
+        if problem.is_some() || error.is_some() {
+            *problem = error.map(ToString::to_string);
+        }
+    }
+
+    /// Why the store does not do its work right now.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

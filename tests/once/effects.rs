@@ -1,0 +1,403 @@
+//! What a handler with a store may count on, on both brokers.
+
+use std::sync::Arc;
+
+use postrider::sqlx::{self, Connection};
+use postrider::message::Key;
+use postrider::{App, Context, Envelope, Failure, Kind, MediaType, Payload, RequestError, Sqlite, Tx, distributed};
+use postrider_tests::bank::{Book, File, audit, bank};
+use postrider_tests::world::{Seen, World, assert_same, eventually_async, run};
+
+/// An app with its store.
+fn with(app: App, file: &File) -> App {
+    let address = file.address();
+    app.configure(move |config| config.store = Some(postrider::Secret::new(address)))
+}
+
+fn booking(id: &str, amount: i64) -> Envelope {
+    let payload = serde_json::to_vec(&Book { amount }).unwrap();
+    Envelope::with_id(Kind::Command, Key::new("bank.book").unwrap(), id.into(), MediaType::JSON, payload.into())
+}
+
+macro_rules! on_both_brokers {
+    ($($name:ident),* $(,)?) => {
+        mod in_process { $(#[test] fn $name() { super::run(super::$name(super::World::in_process())); })* }
+        mod rabbitmq { $(#[test] fn $name() { super::run(super::$name(super::World::rabbitmq())); })* }
+    };
+}
+
+on_both_brokers! {
+    a_message_that_comes_again_has_no_second_effect_and_the_first_answer,
+    what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers,
+    a_handler_that_fails_leaves_nothing_and_its_retry_runs,
+    an_id_with_other_content_is_a_dead_letter,
+    a_message_without_an_id_is_a_dead_letter,
+    a_refusal_is_remembered_and_its_replay_runs,
+    the_same_id_is_handled_once_by_each_actor,
+    a_handler_without_a_transaction_has_its_effect_once,
+    a_swallowed_database_error_commits_nothing,
+    a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody,
+    a_transaction_inside_the_handlers_own_may_fail_alone,
+    a_begin_that_is_dropped_half_way_commits_all_or_nothing,
+    a_request_while_the_only_writer_is_held_is_refused_at_once,
+    many_bookings_are_each_booked_and_heard_of_once_and_in_order,
+}
+
+async fn a_message_that_comes_again_has_no_second_effect_and_the_first_answer(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(bank(), &file)).await;
+    let client = world.client().await;
+    let ask = async |id: &str, amount: i64| -> i64 {
+        let options = |o: postrider::Options| o.id(id);
+        client.bus().request_key_with("bank.book", Payload::json(&Book { amount }), options).await.unwrap()
+    };
+    assert_eq!(ask("one", 5).await, 5);
+    assert_eq!(ask("two", 7).await, 12);
+    assert_eq!(ask("one", 5).await, 5, "the answer of the first delivery");
+    assert_eq!(file.amounts().await, [5, 7]);
+    assert_eq!(_bank.stats().duplicates, 1);
+}
+
+async fn what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers(world: World) {
+    let file = File::new().with_bookings().await;
+    let heard = Arc::new(Seen::default());
+    let _listener = world.start(listener(&heard)).await;
+    let _bank = world.start(with(bank(), &file).propagate(["tenant"])).await;
+    let mut message = booking("one", 5);
+    message.headers.set("tenant", "acme");
+    world.client().await.bus().dispatch(message).await.unwrap();
+    let heard = heard.reach(1).await.remove(0);
+    assert_eq!(heard.headers.text("tenant"), Some("acme"));
+    assert_eq!(heard.causation_id.as_ref().map(|id| id.as_str()), Some("one"));
+    assert_eq!(heard.source.as_ref().map(|name| name.as_str()), Some("bank"));
+    assert!(heard.headers.text("traceparent").is_some(), "the trace goes on: {heard:?}");
+    eventually_async("the row is gone", || async { file.number("SELECT count(*) FROM postrider_outbox").await == 0 }).await;
+}
+
+struct Listener(Arc<Seen<Envelope>>);
+
+#[distributed(service = "listener")]
+impl Listener {
+    #[distributed(event = "bank.booked")]
+    async fn booked(&self, _: i64, cx: &Context) {
+        self.0.add(cx.envelope().clone());
+    }
+}
+
+fn listener(heard: &Arc<Seen<Envelope>>) -> App {
+    let heard = Arc::clone(heard);
+    App::new("listener").actor(move || Listener(Arc::clone(&heard)))
+}
+
+/// Fails at first, each time in another way, after it has written and sent.
+struct Clumsy {
+    attempts: Arc<Seen<u32>>,
+}
+
+#[distributed(service = "bank", guarantee = "effectively_once")]
+impl Clumsy {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        self.attempts.add(cx.attempt());
+        write(tx, cx, book.amount).await?;
+        cx.publish_key("bank.booked", Payload::json(&book.amount))?;
+        match cx.attempt() {
+            1 => Err(Failure::transient("the first attempt fails")),
+            2 => panic!("the second one panics"),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn write(tx: &mut Tx<Sqlite>, cx: &Context, amount: i64) -> Result<(), Failure> {
+    let insert = sqlx::query("INSERT INTO bookings (message, amount) VALUES (?, ?)");
+    let written = insert.bind(cx.id().as_str()).bind(amount).execute(tx.conn()).await;
+    written.map(drop).map_err(|error| Failure::transient(error.to_string()))
+}
+
+async fn a_handler_that_fails_leaves_nothing_and_its_retry_runs(world: World) {
+    let file = File::new().with_bookings().await;
+    let (attempts, heard) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+    let _listener = world.start(listener(&heard)).await;
+    let made = Arc::clone(&attempts);
+    let _bank = world.start(with(App::new("bank").actor(move || Clumsy { attempts: Arc::clone(&made) }), &file)).await;
+    world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
+    heard.reach(1).await;
+    assert_eq!(attempts.all(), [1, 2, 3]);
+    assert_eq!(file.amounts().await, [5]);
+    assert_eq!(heard.count(), 1);
+}
+
+async fn an_id_with_other_content_is_a_dead_letter(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(bank(), &file)).await;
+    let client = world.client().await;
+    client.bus().dispatch(booking("one", 5)).await.unwrap();
+    eventually_async("it is booked", || async { file.amounts().await == [5] }).await;
+    client.bus().dispatch(booking("one", 6)).await.unwrap();
+    let letter = world.dead_letters("bank", 1).await.remove(0);
+    assert_eq!(letter.headers.text("postrider-dead-reason"), Some("id_reused"), "{letter:?}");
+    assert_eq!(file.amounts().await, [5]);
+}
+
+async fn a_message_without_an_id_is_a_dead_letter(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(bank(), &file)).await;
+    let message = postrider::testing::ForeignMessage {
+        content_type: Some("application/json".into()),
+        ..Default::default()
+    };
+    let payload = serde_json::to_vec(&Book { amount: 5 }).unwrap();
+    world.publish_foreign(&world.names.exchange(Kind::Command), "bank.book", message, payload).await;
+    let letter = world.dead_letters("bank", 1).await.remove(0);
+    assert_eq!(letter.headers.text("postrider-dead-reason"), Some("no_id"), "{letter:?}");
+    assert_eq!(file.amounts().await, [0_i64; 0]);
+}
+
+async fn a_refusal_is_remembered_and_its_replay_runs(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(bank(), &file)).await;
+    let client = world.client().await;
+    let refused = async || {
+        let asked = client.bus().request_key_with::<i64>("bank.book", Payload::json(&Book { amount: 0 }), |o| o.id("zero")).await;
+        match asked.unwrap_err() {
+            RequestError::Remote(remote) => remote.problem.code,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(refused().await, "nothing");
+    assert_eq!(refused().await, "nothing");
+    assert_eq!(_bank.stats().duplicates, 1, "the second time it was not asked");
+    assert_eq!(_bank.stats().rejected, 2);
+    // One-way, a refusal is a dead letter, which leaves no note.
+    client.bus().dispatch(booking("one-way", 0)).await.unwrap();
+    world.dead_letters("bank", 1).await;
+    assert_eq!(file.number("SELECT count(*) FROM postrider_inbox").await, 1);
+}
+
+struct Other;
+
+#[distributed(service = "bank", queue = "other", guarantee = "effectively_once")]
+impl Other {
+    #[distributed(event = "bank.done")]
+    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, amount).await
+    }
+}
+
+struct Another;
+
+#[distributed(service = "bank", queue = "another", guarantee = "effectively_once")]
+impl Another {
+    #[distributed(event = "bank.done")]
+    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, amount + 1).await
+    }
+}
+
+async fn the_same_id_is_handled_once_by_each_actor(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(App::new("bank").actor(|| Other).actor(|| Another), &file)).await;
+    let client = world.client().await;
+    for _ in 0..2 {
+        client.bus().publish_key_with("bank.done", Payload::json(&1), |o| o.id("one").as_owner()).await.unwrap();
+    }
+    eventually_async("both have it twice", || async { _bank.stats().duplicates == 2 }).await;
+    let mut amounts = file.amounts().await;
+    amounts.sort_unstable();
+    assert_eq!(amounts, [1, 2]);
+}
+
+struct Plain {
+    seen: Arc<Seen<i64>>,
+}
+
+#[distributed(service = "bank", guarantee = "effectively_once")]
+impl Plain {
+    #[distributed(command = "bank.book")]
+    async fn book(&self, book: Book, cx: &Context) -> Result<i64, Failure> {
+        self.seen.add(book.amount);
+        cx.publish_key("bank.booked", Payload::json(&book.amount))?;
+        Ok(book.amount * 2)
+    }
+}
+
+async fn a_handler_without_a_transaction_has_its_effect_once(world: World) {
+    let file = File::new();
+    let (seen, heard) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+    let _listener = world.start(listener(&heard)).await;
+    let made = Arc::clone(&seen);
+    let _bank = world.start(with(App::new("bank").actor(move || Plain { seen: Arc::clone(&made) }), &file)).await;
+    let client = world.client().await;
+    for amount in [3, 3, 4] {
+        let options = |o: postrider::Options| o.id(format!("id-{amount}"));
+        let answer: i64 = client.bus().request_key_with("bank.book", Payload::json(&Book { amount }), options).await.unwrap();
+        assert_eq!(answer, amount * 2);
+    }
+    let heard = heard.reach(2).await;
+    let heard: Vec<String> = heard.iter().map(|it| String::from_utf8_lossy(&it.payload).into_owned()).collect();
+    assert_same(["3", "4"].map(str::to_owned).to_vec(), heard);
+    assert_eq!(_bank.stats().duplicates, 1);
+}
+
+struct Swallows;
+
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
+impl Swallows {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await?;
+        // SQLite rolls the whole transaction back; the handler goes on as if nothing had happened.
+        let _ = sqlx::raw_sql("INSERT OR ROLLBACK INTO bookings (id, message, amount) SELECT id, message, amount FROM bookings")
+            .execute(tx.conn())
+            .await;
+        let _ = write(tx, cx, 100).await;
+        cx.publish_key("bank.booked", Payload::json(&book.amount))?;
+        Ok(())
+    }
+}
+
+async fn a_swallowed_database_error_commits_nothing(world: World) {
+    let file = File::new().with_bookings().await;
+    let heard = Arc::new(Seen::default());
+    let _listener = world.start(listener(&heard)).await;
+    let _bank = world.start(with(App::new("bank").actor(|| Swallows), &file)).await;
+    world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
+    let letter = world.dead_letters("bank", 1).await.remove(0);
+    let error = letter.headers.text("postrider-dead-error").unwrap_or_default().to_owned();
+    assert!(error.contains("rolled it back"), "{error}");
+    assert_eq!(file.number("SELECT count(*) FROM postrider_inbox").await, 0);
+    assert_eq!(file.number("SELECT count(*) FROM postrider_outbox").await, 0);
+    assert_eq!(heard.count(), 0);
+}
+
+struct Slow;
+
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none", timeout = "300ms")]
+impl Slow {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await?;
+        if book.amount < 0 {
+            let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+            let _ = sqlx::raw_sql(endless).execute(tx.conn()).await;
+        }
+        Ok(())
+    }
+}
+
+async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(App::new("bank").actor(|| Slow), &file)).await;
+    let client = world.client().await;
+    client.bus().dispatch(booking("endless", -1)).await.unwrap();
+    client.bus().dispatch(booking("behind", 5)).await.unwrap();
+    let letter = world.dead_letters("bank", 1).await.remove(0);
+    assert_eq!(letter.headers.text("postrider-dead-reason"), Some("timed_out"), "{letter:?}");
+    eventually_async("the next one is booked", || async { file.amounts().await == [5] }).await;
+}
+
+struct Nested;
+
+#[distributed(service = "bank", guarantee = "effectively_once")]
+impl Nested {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await?;
+        let database = |error: sqlx::Error| Failure::transient(error.to_string());
+        let mut inner = tx.conn().begin().await.map_err(database)?;
+        let insert = "INSERT INTO bookings (message, amount) VALUES ('inner', 100)";
+        sqlx::raw_sql(insert).execute(&mut *inner).await.map_err(database)?;
+        if book.amount == 5 {
+            inner.rollback().await.map_err(database)?;
+        } else {
+            inner.commit().await.map_err(database)?;
+        }
+        Ok(())
+    }
+}
+
+async fn a_transaction_inside_the_handlers_own_may_fail_alone(world: World) {
+    let file = File::new().with_bookings().await;
+    let _bank = world.start(with(App::new("bank").actor(|| Nested), &file)).await;
+    let client = world.client().await;
+    for amount in [5, 6] {
+        client.bus().dispatch(booking(&format!("id-{amount}"), amount)).await.unwrap();
+    }
+    eventually_async("both are booked", || async { file.amounts().await == [5, 6, 100] }).await;
+}
+
+struct Drops;
+
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
+impl Drops {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await?;
+        cx.publish_key("bank.booked", Payload::json(&book.amount))?;
+        // The database client then ends the handler's own transaction as well.
+        drop(futures::poll!(Box::pin(tx.conn().begin())));
+        Ok(())
+    }
+}
+
+async fn a_begin_that_is_dropped_half_way_commits_all_or_nothing(world: World) {
+    let file = File::new().with_bookings().await;
+    let heard = Arc::new(Seen::default());
+    let _listener = world.start(listener(&heard)).await;
+    let _bank = world.start(with(App::new("bank").actor(|| Drops), &file)).await;
+    let client = world.client().await;
+    for number in 0..20 {
+        client.bus().dispatch(booking(&format!("id-{number}"), 5)).await.unwrap();
+    }
+    // Whether the begin, its rollback, or both took place when it was dropped depends on the moment.
+    let ended = || async { _bank.stats().handled + _bank.stats().dead_lettered == 20 };
+    eventually_async("each is handled or given up", ended).await;
+    let dead = usize::try_from(_bank.stats().dead_lettered).unwrap();
+    for letter in world.dead_letters("bank", dead).await {
+        let error = letter.headers.text("postrider-dead-error").unwrap_or_default().to_owned();
+        assert!(error.contains("was over before its commit"), "{error}");
+    }
+    heard.reach(20 - dead).await;
+    eventually_async("the outbox is empty", || async { file.number("SELECT count(*) FROM postrider_outbox").await == 0 }).await;
+    assert_eq!((file.amounts().await.len(), heard.count()), (20 - dead, 20 - dead));
+    assert_eq!(usize::try_from(file.number("SELECT count(*) FROM postrider_inbox").await).unwrap(), 20 - dead);
+}
+
+struct Asks;
+
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
+impl Asks {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, _: Book, cx: &Context, _tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+        let asked = cx.request_key::<i64>("audit.look", Payload::json(&())).await;
+        asked.map(drop).map_err(|error| Failure::permanent(error.to_string()))
+    }
+}
+
+async fn a_request_while_the_only_writer_is_held_is_refused_at_once(world: World) {
+    let file = File::new();
+    let _bank = world.start(with(App::new("bank").actor(|| Asks), &file)).await;
+    world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
+    let letter = world.dead_letters("bank", 1).await.remove(0);
+    let error = letter.headers.text("postrider-dead-error").unwrap_or_default().to_owned();
+    assert!(error.contains("while the handler's transaction is open"), "{error}");
+}
+
+async fn many_bookings_are_each_booked_and_heard_of_once_and_in_order(world: World) {
+    let (books, audits) = (File::new().with_bookings().await, File::new().with_bookings().await);
+    let _audit = world.start(with(audit(), &audits)).await;
+    let _bank = world.start(with(bank(), &books)).await;
+    let client = world.client().await;
+    let amounts: Vec<i64> = (1..=300).collect();
+    for amount in &amounts {
+        for _ in 0..2 {
+            client.bus().dispatch(booking(&format!("id-{amount}"), *amount)).await.unwrap();
+        }
+    }
+    eventually_async("all are heard of", || async { audits.amounts().await.len() == amounts.len() }).await;
+    eventually_async("the second ones are known", || async { _bank.stats().duplicates == 300 }).await;
+    assert_eq!(books.amounts().await, amounts);
+    assert_eq!(audits.amounts().await, amounts, "in the order of their commits");
+    assert_eq!(audits.number("SELECT count(*) FROM postrider_inbox").await, 300);
+}

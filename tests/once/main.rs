@@ -1,0 +1,6 @@
+//! Effects that happen once: transactions of handlers, the inbox, the outbox and its relay. Needs `AMQP_URL`; run
+//! `cargo xtask test --only once`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod effects;
+mod killed;
