@@ -40,6 +40,11 @@ pub(super) fn is_refused_commit(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| code == REFUSED_BY_THE_COMMIT_HOOK)
 }
 
+/// Whether a commit found no transaction.
+pub(super) fn is_without_transaction(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains("no transaction is active"))
+}
+
 /// The error with what to do about it.
 pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);

@@ -11,7 +11,9 @@ use sqlx_core::transaction::TransactionManager;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use crate::adapter::sqlite::errors::{Failed, failed, is_refused_commit, is_there_already};
+use crate::adapter::sqlite::errors::{
+    Failed, failed, is_refused_commit, is_there_already, is_without_transaction,
+};
 use crate::adapter::sqlite::writer::Writer;
 use crate::store::{
     Access, Begun, FaultPoint, InboxEntry, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits, reach,
@@ -92,7 +94,7 @@ impl SqliteSession {
         writer.connection().await?;
         writer.begins();
         let connection = writer.connection().await?;
-        let Err(error) = Transactions::begin(connection, Some(statement)).await else {
+        let Err(error) = raw_sql(statement).execute(&mut *connection).await else {
             self.held = Some(Held::Writer(writer));
             self.entry = entry.cloned();
             return Ok(Begun::New);
@@ -124,25 +126,48 @@ impl SqliteSession {
         answer: &StoredAnswer,
         rows: &[OutboxRow],
     ) -> Result<(), StoreError> {
-        let ended = |reason: &str| StoreError::Ended { reason: reason.to_owned() };
-        let connection = writer.open().ok_or_else(|| ended("its connection was closed"))?;
-        if Transactions::get_transaction_depth(connection) != 1 {
-            return Err(ended("a transaction that was begun inside it is still open"));
-        }
-        let failed_to_write = |error| {
-            if is_refused_commit(&error) { ended(ROLLED_BACK) } else { self.failed(Failed::Working, &error) }
-        };
-        if let (Some(entry), Some(bytes)) = (&self.entry, answer.encode()) {
-            let statement = "UPDATE postrider_inbox SET answer = ? WHERE actor = ? AND id = ?";
-            let update = sqlx::query(statement).bind(bytes).bind(entry.actor.0).bind(&entry.id[..]);
-            update.execute(&mut *connection).await.map_err(failed_to_write)?;
-        }
-        self.write_rows(connection, rows).await.map_err(failed_to_write)?;
+        let ended = || StoreError::Ended { reason: ROLLED_BACK.into() };
         reach(FaultPoint::Written);
         writer.commits();
-        let connection = writer.open().ok_or_else(|| ended("its connection was closed"))?;
-        Transactions::commit(connection).await.map_err(|error| self.failed(Failed::Committing, &error))?;
-        if writer.ends() { Ok(()) } else { Err(ended(ROLLED_BACK)) }
+        let connection = writer.open().ok_or_else(ended)?;
+        let committed = self.finish(connection, answer, rows).await;
+        let is_committed = writer.ends();
+        match committed {
+            Ok(()) if is_committed && writer.is_in_order() => Ok(()),
+            Ok(()) if is_committed => {
+                writer.close();
+                Ok(())
+            }
+            Ok(()) => Err(ended()),
+            Err(error) if is_refused_commit(&error) || is_without_transaction(&error) => Err(ended()),
+            Err(error) => Err(self.failed(Failed::Committing, &error)),
+        }
+    }
+
+    /// Answer, rows and commit in one text: each text costs two changes of thread.
+    async fn finish(
+        &self,
+        connection: &mut SqliteConnection,
+        answer: &StoredAnswer,
+        rows: &[OutboxRow],
+    ) -> Result<(), sqlx::Error> {
+        let mut statements = String::new();
+        let answer = self.entry.as_ref().zip(answer.encode());
+        if answer.is_some() {
+            statements.push_str("UPDATE postrider_inbox SET answer = ? WHERE actor = ? AND id = ?;");
+        }
+        let (now, before) = if rows.len() > ROWS_AT_ONCE { (&[][..], rows) } else { (rows, &[][..]) };
+        self.write_rows(&mut *connection, before).await?;
+        if !now.is_empty() {
+            statements.push_str(&insert_rows(now.len()));
+            statements.push(';');
+        }
+        statements.push_str("COMMIT");
+        let mut query = sqlx::query(AssertSqlSafe(statements)).persistent(now.len() <= 1);
+        if let Some((entry, bytes)) = answer {
+            query = query.bind(bytes).bind(entry.actor.0).bind(&entry.id[..]);
+        }
+        bind_rows(query, &self.namespace, now).execute(connection).await.map(drop)
     }
 
     async fn write_rows(&self, connection: &mut SqliteConnection, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
@@ -284,12 +309,12 @@ impl Session for SqliteSession {
                     // A statement of a handler that was dropped may still run.
                     writer.interrupt(true);
                     let rolled_back = match writer.open() {
-                        Some(connection) => all_the_way_back(connection).await,
+                        Some(connection) => raw_sql("ROLLBACK").execute(connection).await.map(drop),
                         None => Ok(()),
                     };
                     writer.interrupt(false);
                     writer.ends();
-                    if rolled_back.is_err() {
+                    if rolled_back.is_err() || !writer.is_in_order() {
                         writer.close();
                     }
                     Ok(())

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Sqlite, SqliteConnection, raw_sql};
+use sqlx_core::transaction::TransactionManager;
 
 use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::store::StoreError;
@@ -14,12 +15,16 @@ const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
 /// Whose transaction is open: nobody's that must be watched.
 const NOBODY: u8 = 0;
-/// A handler's. Whatever commits now would commit a part of its work: a statement after a rollback, or the handler itself.
+/// A handler's. Whatever commits now would commit a part of its work: the handler itself, or a statement after a rollback.
 const HANDLER: u8 = 1;
 /// A handler's, which is being committed.
 const COMMITTING: u8 = 2;
 /// A handler's, which was committed.
 const COMMITTED: u8 = 3;
+/// A handler's, which was rolled back: by SQLite after an error, or by the handler.
+const ROLLED_BACK: u8 = 4;
+
+type Transactions = <Sqlite as sqlx::Database>::TransactionManager;
 
 /// The writing connection. It is opened when it is needed, and again after a transaction whose end is not certain.
 pub(super) struct Writer {
@@ -51,11 +56,20 @@ impl Writer {
         let turn = Arc::clone(&self.turn);
         handle.set_commit_hook(move || {
             let taken = turn.compare_exchange(COMMITTING, COMMITTED, Ordering::AcqRel, Ordering::Acquire);
-            taken != Err(HANDLER)
+            !matches!(taken, Err(HANDLER | ROLLED_BACK))
+        });
+        let turn = Arc::clone(&self.turn);
+        handle.set_rollback_hook(move || {
+            let watched = |now| [HANDLER, COMMITTING].contains(&now).then_some(ROLLED_BACK);
+            let _ = turn.fetch_update(Ordering::AcqRel, Ordering::Acquire, watched);
         });
         let interrupt = Arc::clone(&self.interrupt);
         handle.set_progress_handler(STEPS_BETWEEN_LOOKS, move || !interrupt.load(Ordering::Acquire));
         drop(handle);
+        // From now on the client counts one open transaction, so that a `begin` of a handler makes a savepoint. We begin and commit
+        // with statements of our own, since they can do more in one change of thread.
+        Transactions::begin(&mut connection, None).await?;
+        raw_sql("ROLLBACK").execute(&mut connection).await?;
         Ok(connection)
     }
 
@@ -69,14 +83,19 @@ impl Writer {
         self.turn.store(HANDLER, Ordering::Release);
     }
 
-    /// The handler's transaction may be committed now.
+    /// The handler's transaction may be committed now, unless it was rolled back.
     pub(super) fn commits(&self) {
-        self.turn.store(COMMITTING, Ordering::Release);
+        let _ = self.turn.compare_exchange(HANDLER, COMMITTING, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// The handler's transaction has ended. Whether it was committed: SQLite reports success as well if it was rolled back before.
+    /// The handler's transaction has ended. Returns whether it was committed.
     pub(super) fn ends(&self) -> bool {
         self.turn.swap(NOBODY, Ordering::AcqRel) == COMMITTED
+    }
+
+    /// Whether the client still counts one open transaction. If not, the handler has left one open, or ended ours.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.open.as_ref().is_some_and(|connection| Transactions::get_transaction_depth(connection) == 1)
     }
 
     /// Whether a running statement is to end.
