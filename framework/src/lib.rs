@@ -59,6 +59,7 @@
 //! |---|---|---|
 //! | `compression` | yes | bodies in gzip and zstd |
 //! | `tls` | yes | `amqps://` through rustls |
+//! | `postgres` | no | stores in PostgreSQL databases |
 //! | `sqlite` | no | stores in SQLite files: `effectively_once`, [`Tx`] |
 //! | `testing` | no | [`testing`]: `TestApp`, `#[postrider::test]`, conformance suites |
 //!
@@ -96,11 +97,15 @@ pub mod testing;
 
 pub use app::{App, Config, Running, Setup, StartError, WaitError};
 pub use broker::BrokerError;
+#[cfg(feature = "postgres")]
+pub use adapter::postgres::Postgres;
+#[cfg(feature = "sql")]
+pub use adapter::sql::sqlx;
 #[cfg(feature = "sqlite")]
-pub use adapter::sqlite::{Sqlite, sqlx};
+pub use adapter::sqlite::Sqlite;
 pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
 pub use handler::{
-    Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry, Tx,
+    AnyTx, Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry, Tx,
 };
 pub use message::{ContentEncoding, Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
 pub use operate::{main, print_line};

@@ -2,31 +2,33 @@
 
 use std::sync::Arc;
 
-use postrider::sqlx::{self, Connection};
 use postrider::message::Key;
-use postrider::{App, Context, Envelope, Failure, Kind, MediaType, Payload, RequestError, Sqlite, Tx, distributed};
-use postrider_tests::bank::{Book, File, audit, bank};
+use postrider::sqlx::{self, Connection};
+use postrider::{AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, RequestError, Sqlite, distributed};
+use postrider_tests::bank::{self, Book, audit, bank};
+use postrider_tests::database::{self, Database};
 use postrider_tests::world::{Seen, World, assert_same, eventually_async, run};
-
-/// An app with its store.
-fn with(app: App, file: &File) -> App {
-    let address = file.address();
-    app.configure(move |config| config.store = Some(postrider::Secret::new(address)))
-}
 
 fn booking(id: &str, amount: i64) -> Envelope {
     let payload = serde_json::to_vec(&Book { amount }).unwrap();
     Envelope::with_id(Kind::Command, Key::new("bank.book").unwrap(), id.into(), MediaType::JSON, payload.into())
 }
 
-macro_rules! on_both_brokers {
+macro_rules! everywhere {
     ($($name:ident),* $(,)?) => {
-        mod in_process { $(#[test] fn $name() { super::run(super::$name(super::World::in_process())); })* }
-        mod rabbitmq { $(#[test] fn $name() { super::run(super::$name(super::World::rabbitmq())); })* }
+        everywhere! { @ in_process_sqlite, in_process, Sqlite: $($name),* }
+        everywhere! { @ rabbitmq_sqlite, rabbitmq, Sqlite: $($name),* }
+        everywhere! { @ in_process_postgres, in_process, Postgres: $($name),* }
+        everywhere! { @ rabbitmq_postgres, rabbitmq, Postgres: $($name),* }
+    };
+    (@ $module:ident, $world:ident, $kind:ident: $($name:ident),*) => {
+        mod $module {
+            $(#[test] fn $name() { super::run(super::$name(super::World::$world(), super::database::Kind::$kind)); })*
+        }
     };
 }
 
-on_both_brokers! {
+everywhere! {
     a_message_that_comes_again_has_no_second_effect_and_the_first_answer,
     what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers,
     a_handler_that_fails_leaves_nothing_and_its_retry_runs,
@@ -39,13 +41,13 @@ on_both_brokers! {
     a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody,
     a_transaction_inside_the_handlers_own_may_fail_alone,
     a_begin_that_is_dropped_half_way_commits_all_or_nothing,
-    a_request_while_the_only_writer_is_held_is_refused_at_once,
+    a_request_that_others_would_wait_for_is_refused_at_once,
     many_bookings_are_each_booked_and_heard_of_once_and_in_order,
 }
 
-async fn a_message_that_comes_again_has_no_second_effect_and_the_first_answer(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(bank(), &file)).await;
+async fn a_message_that_comes_again_has_no_second_effect_and_the_first_answer(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(bank())).await;
     let client = world.client().await;
     let ask = async |id: &str, amount: i64| -> i64 {
         let options = |o: postrider::Options| o.id(id);
@@ -58,11 +60,11 @@ async fn a_message_that_comes_again_has_no_second_effect_and_the_first_answer(wo
     assert_eq!(_bank.stats().duplicates, 1);
 }
 
-async fn what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers(world: World) {
-    let file = File::new().with_bookings().await;
+async fn what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
     let heard = Arc::new(Seen::default());
     let _listener = world.start(listener(&heard)).await;
-    let _bank = world.start(with(bank(), &file).propagate(["tenant"])).await;
+    let _bank = world.start(file.of(bank()).propagate(["tenant"])).await;
     let mut message = booking("one", 5);
     message.headers.set("tenant", "acme");
     world.client().await.bus().dispatch(message).await.unwrap();
@@ -71,7 +73,7 @@ async fn what_a_handler_sends_leaves_after_its_commit_with_ids_and_headers(world
     assert_eq!(heard.causation_id.as_ref().map(|id| id.as_str()), Some("one"));
     assert_eq!(heard.source.as_ref().map(|name| name.as_str()), Some("bank"));
     assert!(heard.headers.text("traceparent").is_some(), "the trace goes on: {heard:?}");
-    eventually_async("the row is gone", || async { file.number("SELECT count(*) FROM postrider_outbox").await == 0 }).await;
+    eventually_async("the row is gone", || async { file.count("outbox").await == 0 }).await;
 }
 
 struct Listener(Arc<Seen<Envelope>>);
@@ -97,7 +99,7 @@ struct Clumsy {
 #[distributed(service = "bank", guarantee = "effectively_once")]
 impl Clumsy {
     #[distributed(command = "bank.book")]
-    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         self.attempts.add(cx.attempt());
         write(tx, cx, book.amount).await?;
         cx.publish_key("bank.booked", Payload::json(&book.amount))?;
@@ -109,18 +111,16 @@ impl Clumsy {
     }
 }
 
-async fn write(tx: &mut Tx<Sqlite>, cx: &Context, amount: i64) -> Result<(), Failure> {
-    let insert = sqlx::query("INSERT INTO bookings (message, amount) VALUES (?, ?)");
-    let written = insert.bind(cx.id().as_str()).bind(amount).execute(tx.conn()).await;
-    written.map(drop).map_err(|error| Failure::transient(error.to_string()))
+async fn write(tx: &mut AnyTx, cx: &Context, amount: i64) -> Result<(), Failure> {
+    bank::book(tx, cx.id().as_str(), amount).await.map_err(|error| Failure::transient(error.to_string()))
 }
 
-async fn a_handler_that_fails_leaves_nothing_and_its_retry_runs(world: World) {
-    let file = File::new().with_bookings().await;
+async fn a_handler_that_fails_leaves_nothing_and_its_retry_runs(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
     let (attempts, heard) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
     let _listener = world.start(listener(&heard)).await;
     let made = Arc::clone(&attempts);
-    let _bank = world.start(with(App::new("bank").actor(move || Clumsy { attempts: Arc::clone(&made) }), &file)).await;
+    let _bank = world.start(file.of(App::new("bank").actor(move || Clumsy { attempts: Arc::clone(&made) }))).await;
     world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
     heard.reach(1).await;
     assert_eq!(attempts.all(), [1, 2, 3]);
@@ -128,9 +128,9 @@ async fn a_handler_that_fails_leaves_nothing_and_its_retry_runs(world: World) {
     assert_eq!(heard.count(), 1);
 }
 
-async fn an_id_with_other_content_is_a_dead_letter(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(bank(), &file)).await;
+async fn an_id_with_other_content_is_a_dead_letter(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(bank())).await;
     let client = world.client().await;
     client.bus().dispatch(booking("one", 5)).await.unwrap();
     eventually_async("it is booked", || async { file.amounts().await == [5] }).await;
@@ -140,9 +140,9 @@ async fn an_id_with_other_content_is_a_dead_letter(world: World) {
     assert_eq!(file.amounts().await, [5]);
 }
 
-async fn a_message_without_an_id_is_a_dead_letter(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(bank(), &file)).await;
+async fn a_message_without_an_id_is_a_dead_letter(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(bank())).await;
     let message = postrider::testing::ForeignMessage {
         content_type: Some("application/json".into()),
         ..Default::default()
@@ -154,9 +154,9 @@ async fn a_message_without_an_id_is_a_dead_letter(world: World) {
     assert_eq!(file.amounts().await, [0_i64; 0]);
 }
 
-async fn a_refusal_is_remembered_and_its_replay_runs(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(bank(), &file)).await;
+async fn a_refusal_is_remembered_and_its_replay_runs(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(bank())).await;
     let client = world.client().await;
     let refused = async || {
         let asked = client.bus().request_key_with::<i64>("bank.book", Payload::json(&Book { amount: 0 }), |o| o.id("zero")).await;
@@ -172,7 +172,7 @@ async fn a_refusal_is_remembered_and_its_replay_runs(world: World) {
     // One-way, a refusal is a dead letter, which leaves no note.
     client.bus().dispatch(booking("one-way", 0)).await.unwrap();
     world.dead_letters("bank", 1).await;
-    assert_eq!(file.number("SELECT count(*) FROM postrider_inbox").await, 1);
+    assert_eq!(file.count("inbox").await, 1);
 }
 
 struct Other;
@@ -180,7 +180,7 @@ struct Other;
 #[distributed(service = "bank", queue = "other", guarantee = "effectively_once")]
 impl Other {
     #[distributed(event = "bank.done")]
-    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         write(tx, cx, amount).await
     }
 }
@@ -190,14 +190,14 @@ struct Another;
 #[distributed(service = "bank", queue = "another", guarantee = "effectively_once")]
 impl Another {
     #[distributed(event = "bank.done")]
-    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn done(&mut self, amount: i64, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         write(tx, cx, amount + 1).await
     }
 }
 
-async fn the_same_id_is_handled_once_by_each_actor(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(App::new("bank").actor(|| Other).actor(|| Another), &file)).await;
+async fn the_same_id_is_handled_once_by_each_actor(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Other).actor(|| Another))).await;
     let client = world.client().await;
     for _ in 0..2 {
         client.bus().publish_key_with("bank.done", Payload::json(&1), |o| o.id("one").as_owner()).await.unwrap();
@@ -222,12 +222,12 @@ impl Plain {
     }
 }
 
-async fn a_handler_without_a_transaction_has_its_effect_once(world: World) {
-    let file = File::new();
+async fn a_handler_without_a_transaction_has_its_effect_once(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
     let (seen, heard) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
     let _listener = world.start(listener(&heard)).await;
     let made = Arc::clone(&seen);
-    let _bank = world.start(with(App::new("bank").actor(move || Plain { seen: Arc::clone(&made) }), &file)).await;
+    let _bank = world.start(file.of(App::new("bank").actor(move || Plain { seen: Arc::clone(&made) }))).await;
     let client = world.client().await;
     for amount in [3, 3, 4] {
         let options = |o: postrider::Options| o.id(format!("id-{amount}"));
@@ -245,29 +245,32 @@ struct Swallows;
 #[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
 impl Swallows {
     #[distributed(command = "bank.book")]
-    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         write(tx, cx, book.amount).await?;
-        // SQLite rolls the whole transaction back; the handler goes on as if nothing had happened.
-        let _ = sqlx::raw_sql("INSERT OR ROLLBACK INTO bookings (id, message, amount) SELECT id, message, amount FROM bookings")
-            .execute(tx.conn())
-            .await;
+        // The database rolls the whole transaction back; the handler goes on as if nothing had happened.
+        if let Some(conn) = tx.conn_of::<Sqlite>() {
+            let twice = "INSERT OR ROLLBACK INTO bookings (id, message, amount) SELECT id, message, amount FROM bookings";
+            let _ = sqlx::raw_sql(twice).execute(conn).await;
+        } else if let Some(conn) = tx.conn_of::<Postgres>() {
+            let _ = sqlx::raw_sql("SELECT 1 / 0").execute(conn).await;
+        }
         let _ = write(tx, cx, 100).await;
         cx.publish_key("bank.booked", Payload::json(&book.amount))?;
         Ok(())
     }
 }
 
-async fn a_swallowed_database_error_commits_nothing(world: World) {
-    let file = File::new().with_bookings().await;
+async fn a_swallowed_database_error_commits_nothing(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
     let heard = Arc::new(Seen::default());
     let _listener = world.start(listener(&heard)).await;
-    let _bank = world.start(with(App::new("bank").actor(|| Swallows), &file)).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Swallows))).await;
     world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
     let letter = world.dead_letters("bank", 1).await.remove(0);
     let error = letter.headers.text("postrider-dead-error").unwrap_or_default().to_owned();
-    assert!(error.contains("rolled it back"), "{error}");
-    assert_eq!(file.number("SELECT count(*) FROM postrider_inbox").await, 0);
-    assert_eq!(file.number("SELECT count(*) FROM postrider_outbox").await, 0);
+    assert!(error.contains("nothing it wrote was kept"), "{error}");
+    assert_eq!(file.count("inbox").await, 0);
+    assert_eq!(file.count("outbox").await, 0);
     assert_eq!(heard.count(), 0);
 }
 
@@ -276,19 +279,23 @@ struct Slow;
 #[distributed(service = "bank", guarantee = "effectively_once", retry = "none", timeout = "300ms")]
 impl Slow {
     #[distributed(command = "bank.book")]
-    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         write(tx, cx, book.amount).await?;
         if book.amount < 0 {
-            let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
-            let _ = sqlx::raw_sql(endless).execute(tx.conn()).await;
+            if let Some(conn) = tx.conn_of::<Sqlite>() {
+                let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+                let _ = sqlx::raw_sql(endless).execute(conn).await;
+            } else if let Some(conn) = tx.conn_of::<Postgres>() {
+                let _ = sqlx::raw_sql("SELECT pg_sleep(3600)").execute(conn).await;
+            }
         }
         Ok(())
     }
 }
 
-async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(App::new("bank").actor(|| Slow), &file)).await;
+async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Slow))).await;
     let client = world.client().await;
     client.bus().dispatch(booking("endless", -1)).await.unwrap();
     client.bus().dispatch(booking("behind", 5)).await.unwrap();
@@ -299,27 +306,37 @@ async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nob
 
 struct Nested;
 
-#[distributed(service = "bank", guarantee = "effectively_once")]
-impl Nested {
-    #[distributed(command = "bank.book")]
-    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
-        write(tx, cx, book.amount).await?;
-        let database = |error: sqlx::Error| Failure::transient(error.to_string());
-        let mut inner = tx.conn().begin().await.map_err(database)?;
+macro_rules! book_inside {
+    ($conn:expr, $keeps:expr) => {{
+        let mut inner = $conn.begin().await?;
         let insert = "INSERT INTO bookings (message, amount) VALUES ('inner', 100)";
-        sqlx::raw_sql(insert).execute(&mut *inner).await.map_err(database)?;
-        if book.amount == 5 {
-            inner.rollback().await.map_err(database)?;
-        } else {
-            inner.commit().await.map_err(database)?;
-        }
+        sqlx::raw_sql(insert).execute(&mut *inner).await?;
+        if $keeps { inner.commit().await } else { inner.rollback().await }
+    }};
+}
+
+async fn book_inside(tx: &mut AnyTx, keeps: bool) -> Result<(), sqlx::Error> {
+    if let Some(conn) = tx.conn_of::<Sqlite>() {
+        book_inside!(conn, keeps)
+    } else if let Some(conn) = tx.conn_of::<Postgres>() {
+        book_inside!(conn, keeps)
+    } else {
         Ok(())
     }
 }
 
-async fn a_transaction_inside_the_handlers_own_may_fail_alone(world: World) {
-    let file = File::new().with_bookings().await;
-    let _bank = world.start(with(App::new("bank").actor(|| Nested), &file)).await;
+#[distributed(service = "bank", guarantee = "effectively_once")]
+impl Nested {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await?;
+        book_inside(tx, book.amount != 5).await.map_err(|error| Failure::transient(error.to_string()))
+    }
+}
+
+async fn a_transaction_inside_the_handlers_own_may_fail_alone(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Nested))).await;
     let client = world.client().await;
     for amount in [5, 6] {
         client.bus().dispatch(booking(&format!("id-{amount}"), amount)).await.unwrap();
@@ -332,20 +349,24 @@ struct Drops;
 #[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
 impl Drops {
     #[distributed(command = "bank.book")]
-    async fn book(&mut self, book: Book, cx: &Context, tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
         write(tx, cx, book.amount).await?;
         cx.publish_key("bank.booked", Payload::json(&book.amount))?;
         // The database client then ends the handler's own transaction as well.
-        drop(futures::poll!(Box::pin(tx.conn().begin())));
+        if let Some(conn) = tx.conn_of::<Sqlite>() {
+            drop(futures::poll!(Box::pin(conn.begin())));
+        } else if let Some(conn) = tx.conn_of::<Postgres>() {
+            drop(futures::poll!(Box::pin(conn.begin())));
+        }
         Ok(())
     }
 }
 
-async fn a_begin_that_is_dropped_half_way_commits_all_or_nothing(world: World) {
-    let file = File::new().with_bookings().await;
+async fn a_begin_that_is_dropped_half_way_commits_all_or_nothing(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
     let heard = Arc::new(Seen::default());
     let _listener = world.start(listener(&heard)).await;
-    let _bank = world.start(with(App::new("bank").actor(|| Drops), &file)).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Drops))).await;
     let client = world.client().await;
     for number in 0..20 {
         client.bus().dispatch(booking(&format!("id-{number}"), 5)).await.unwrap();
@@ -359,9 +380,9 @@ async fn a_begin_that_is_dropped_half_way_commits_all_or_nothing(world: World) {
         assert!(error.contains("was over before its commit"), "{error}");
     }
     heard.reach(20 - dead).await;
-    eventually_async("the outbox is empty", || async { file.number("SELECT count(*) FROM postrider_outbox").await == 0 }).await;
+    eventually_async("the outbox is empty", || async { file.count("outbox").await == 0 }).await;
     assert_eq!((file.amounts().await.len(), heard.count()), (20 - dead, 20 - dead));
-    assert_eq!(usize::try_from(file.number("SELECT count(*) FROM postrider_inbox").await).unwrap(), 20 - dead);
+    assert_eq!(usize::try_from(file.count("inbox").await).unwrap(), 20 - dead);
 }
 
 struct Asks;
@@ -369,25 +390,28 @@ struct Asks;
 #[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
 impl Asks {
     #[distributed(command = "bank.book")]
-    async fn book(&mut self, _: Book, cx: &Context, _tx: &mut Tx<Sqlite>) -> Result<(), Failure> {
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        if tx.conn_of::<Postgres>().is_some() {
+            write(tx, cx, book.amount).await?;
+        }
         let asked = cx.request_key::<i64>("audit.look", Payload::json(&())).await;
         asked.map(drop).map_err(|error| Failure::permanent(error.to_string()))
     }
 }
 
-async fn a_request_while_the_only_writer_is_held_is_refused_at_once(world: World) {
-    let file = File::new();
-    let _bank = world.start(with(App::new("bank").actor(|| Asks), &file)).await;
+async fn a_request_that_others_would_wait_for_is_refused_at_once(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let _bank = world.start(file.of(App::new("bank").actor(|| Asks))).await;
     world.client().await.bus().dispatch(booking("one", 5)).await.unwrap();
     let letter = world.dead_letters("bank", 1).await.remove(0);
     let error = letter.headers.text("postrider-dead-error").unwrap_or_default().to_owned();
     assert!(error.contains("while the handler's transaction is open"), "{error}");
 }
 
-async fn many_bookings_are_each_booked_and_heard_of_once_and_in_order(world: World) {
-    let (books, audits) = (File::new().with_bookings().await, File::new().with_bookings().await);
-    let _audit = world.start(with(audit(), &audits)).await;
-    let _bank = world.start(with(bank(), &books)).await;
+async fn many_bookings_are_each_booked_and_heard_of_once_and_in_order(world: World, kind: database::Kind) {
+    let (books, audits) = (Database::new(kind).await, Database::new(kind).await);
+    let _audit = world.start(audits.of(audit())).await;
+    let _bank = world.start(books.of(bank())).await;
     let client = world.client().await;
     let amounts: Vec<i64> = (1..=300).collect();
     for amount in &amounts {
@@ -399,5 +423,5 @@ async fn many_bookings_are_each_booked_and_heard_of_once_and_in_order(world: Wor
     eventually_async("the second ones are known", || async { _bank.stats().duplicates == 300 }).await;
     assert_eq!(books.amounts().await, amounts);
     assert_eq!(audits.amounts().await, amounts, "in the order of their commits");
-    assert_eq!(audits.number("SELECT count(*) FROM postrider_inbox").await, 300);
+    assert_eq!(audits.count("inbox").await, 300);
 }

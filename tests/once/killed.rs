@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use postrider::message::Key;
 use postrider::store::{FAULT_VARIABLE, FaultPoint};
 use postrider::{Envelope, Kind, MediaType, Running};
-use postrider_tests::bank::{Book, File, audit};
+use postrider_tests::bank::{Book, audit};
+use postrider_tests::database::{Database, Kind as In};
 use postrider_tests::program::program;
 use postrider_tests::world::{World, amqp_url, eventually_async, run_within};
 
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Life(Child);
 
 impl Life {
-    fn start(world: &World, file: &File, fault: Option<String>) -> Self {
+    fn start(world: &World, file: &Database, fault: Option<String>) -> Self {
         let mut command = program("bank");
         command.env("POSTRIDER_BROKER", amqp_url()).env("POSTRIDER_NAMESPACE", world.names.namespace());
         command.env("POSTRIDER_STORE", file.address()).env("POSTRIDER_PUBLISH_INTERVAL", "50ms");
@@ -54,14 +55,14 @@ async fn ask_for_all(client: &Running) {
 }
 
 /// What must hold in the end: in the bank's database, and at whoever hears of the bookings.
-async fn is_balanced(world: &World, books: &File, audits: &File) {
+async fn is_balanced(world: &World, books: &Database, audits: &Database) {
     let expected: Vec<i64> = (1..=BOOKINGS).collect();
     eventually_async("all are booked and heard of", || async {
         books.amounts().await.len() >= expected.len() && audits.amounts().await.len() >= expected.len()
     })
     .await;
     eventually_async("the outbox is empty", || async {
-        books.number("SELECT count(*) FROM postrider_outbox").await == 0
+        books.count("outbox").await == 0
     })
     .await;
     eventually_async("the queues are empty", || async {
@@ -75,16 +76,14 @@ async fn is_balanced(world: &World, books: &File, audits: &File) {
     };
     assert_eq!(sorted(books.amounts().await), expected, "booked: missing or twice");
     assert_eq!(sorted(audits.amounts().await), expected, "heard of: missing or twice");
-    assert_eq!(books.number("SELECT count(*) FROM postrider_inbox").await, BOOKINGS);
+    assert_eq!(books.count("inbox").await, BOOKINGS);
 }
 
-fn dies_at(point: FaultPoint) {
+fn dies_at(point: FaultPoint, kind: In) {
     run_within(Duration::from_secs(180), async move {
         let world = World::rabbitmq();
-        let (books, audits) = (File::new().with_bookings().await, File::new().with_bookings().await);
-        let address = audits.address();
-        let listening = audit().configure(move |config| config.store = Some(postrider::Secret::new(address)));
-        let _audit = world.start(listening).await;
+        let (books, audits) = (Database::new(kind).await, Database::new(kind).await);
+        let _audit = world.start(audits.of(audit())).await;
         // A first life declares the queues.
         let first = Life::start(&world, &books, None);
         let queue = world.names.queue("bank", None);
@@ -111,9 +110,11 @@ fn dies_at(point: FaultPoint) {
 }
 
 #[test]
-fn a_process_may_die_at_every_fault_point() {
-    for &point in FaultPoint::ALL {
-        println!("{point:?}");
-        dies_at(point);
-    }
+fn a_process_may_die_at_every_fault_point_on_sqlite() {
+    FaultPoint::ALL.iter().for_each(|point| dies_at(*point, In::Sqlite));
+}
+
+#[test]
+fn a_process_may_die_at_every_fault_point_on_postgres() {
+    FaultPoint::ALL.iter().for_each(|point| dies_at(*point, In::Postgres));
 }

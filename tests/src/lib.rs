@@ -3,8 +3,10 @@
 
 pub mod bank;
 pub mod cluster;
+pub mod database;
 pub mod ledger;
 pub mod node;
+pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod raw;

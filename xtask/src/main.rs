@@ -14,6 +14,9 @@ mod debian;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/src/node.rs"]
 mod node;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/src/postgres.rs"]
+mod postgres;
 mod program;
 mod report;
 mod suites;

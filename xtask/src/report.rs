@@ -9,6 +9,7 @@ use std::{
 use crate::{
     apt,
     broker::{self, Broker, URL_VARIABLE},
+    postgres::{self, Postgres},
     program::{command, run, succeeds},
     suites::{Needs, Suite},
 };
@@ -25,6 +26,8 @@ const PYTHON_VARIABLE: &str = "PYTHON_WITH_PIKA";
 struct Session {
     /// Found when the first suite needs it. A failure is not tried again.
     broker: Option<Result<Broker, String>>,
+    /// The same for PostgreSQL.
+    postgres: Option<Result<Postgres, String>>,
 }
 
 /// Prints every suite with its command lines.
@@ -71,6 +74,11 @@ impl Session {
             Needs::CargoDeny => install_cargo_deny()?,
             Needs::OwnNodes => broker::installed()?,
             Needs::Broker => variables.push((URL_VARIABLE, self.broker_url()?)),
+            Needs::BrokerAndDatabase => {
+                variables.push((URL_VARIABLE, self.broker_url()?));
+                // Without a PostgreSQL its tests fail and say how to get one; those of SQLite run.
+                variables.extend(self.postgres_address().map(|address| (postgres::ADDRESS_VARIABLE, address)));
+            }
             Needs::BrokerAndPython => {
                 variables.push((URL_VARIABLE, self.broker_url()?));
                 variables.extend(python_with_pika().map(|python| (PYTHON_VARIABLE, python)));
@@ -86,12 +94,34 @@ impl Session {
         Ok(())
     }
 
+    /// The address of a PostgreSQL: the one that the environment names, or one of our own.
+    fn postgres_address(&mut self) -> Option<String> {
+        if let Some(address) = env::var(postgres::ADDRESS_VARIABLE).ok().filter(|address| !address.is_empty()) {
+            return Some(address);
+        }
+        match self.postgres.get_or_insert_with(start_postgres) {
+            Ok(postgres) => Some(postgres.address("postgres")),
+            Err(reason) => {
+                println!("{reason}");
+                None
+            }
+        }
+    }
+
     fn broker_url(&mut self) -> Result<String, String> {
         match self.broker.get_or_insert_with(Broker::find) {
             Ok(broker) => Ok(broker.url()),
             Err(reason) => Err(reason.clone()),
         }
     }
+}
+
+/// Starts the PostgreSQL of the tests, installing it where that is possible.
+fn start_postgres() -> Result<Postgres, String> {
+    if postgres::programs().is_none() && apt::usable() {
+        apt::install("postgresql")?;
+    }
+    Postgres::start()
 }
 
 fn install_cargo_deny() -> Result<(), String> {

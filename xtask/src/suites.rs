@@ -10,6 +10,8 @@ pub enum Needs {
     Broker,
     /// RabbitMQ installed here, for nodes of its own.
     OwnNodes,
+    /// A RabbitMQ and a PostgreSQL.
+    BrokerAndDatabase,
     /// A RabbitMQ, and a Python that has pika.
     BrokerAndPython,
     /// `docker-compose` or docker's plugin; its words stand before those of the suite.
@@ -99,6 +101,14 @@ pub const SUITES: &[Suite] = &[
         only_with_all: false,
     },
     Suite {
+        name: "once",
+        about: "effects that happen once: transactions, inbox and outbox, on SQLite and PostgreSQL",
+        needs: Needs::BrokerAndDatabase,
+        runs: &["cargo build --workspace --bins --examples", "cargo test -p postrider-tests --test once"],
+        environment: &[],
+        only_with_all: false,
+    },
+    Suite {
         name: "surroundings",
         about: "strangers' messages, brokers that others set up, processes and shells, a newcomer's first hour",
         needs: Needs::BrokerAndPython,
@@ -151,7 +161,7 @@ impl Suite {
 
 /// The names of the suites that need a RabbitMQ.
 pub fn with_broker() -> Vec<String> {
-    let needs = |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndPython);
+    let needs = |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndDatabase | Needs::BrokerAndPython);
     SUITES.iter().filter(needs).map(|suite| suite.name.to_owned()).collect()
 }
 

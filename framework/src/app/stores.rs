@@ -1,5 +1,10 @@
 //! The services' stores: opened at the start, their relays and clean-up as long as the app lives.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[path = "stores/no_postgres.rs"]
+#[cfg(not(feature = "postgres"))]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[path = "stores/no_sqlite.rs"]
@@ -18,7 +23,7 @@ use crate::app::config::Config;
 use crate::app::entry::Entry;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, Outlet, RelaySettings, run_relay};
-use crate::handler::Guarantee;
+use crate::handler::{Guarantee, HandlerSpec};
 use crate::message::Secret;
 use crate::store::{Store, StoreError, StoreHandle};
 use crate::supervise::supervise;
@@ -74,7 +79,7 @@ fn problems_of(entry: &Entry, config: &Config) -> Vec<String> {
     };
     let scheme = scheme(address.reveal());
     with_tx
-        .filter(|(_, database)| *database != scheme)
+        .filter(|(_, database)| ![scheme, HandlerSpec::ANY_DATABASE].contains(database))
         .map(|(spec, database)| {
             let shown = config.origins.shown(&setting);
             format!("{spec} takes a transaction of {database}, and the store of service {service:?} is of {scheme}; change the address ({shown}) or the type")
@@ -217,10 +222,11 @@ async fn open_patiently(
 async fn open_once(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
     let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
     match scheme(address.reveal()) {
+        "postgres" => postgres::open(address.reveal(), namespace).await,
         "sqlite" => sqlite::open(address.reveal(), namespace, lock).await,
         other => Err(StoreError::Address {
             store: format!("{other}:…"),
-            reason: "there are no such stores; write sqlite:path/to/file.db".into(),
+            reason: "there are no such stores; write sqlite:path/to/file.db, or postgres://user:password@host/database".into(),
         }),
     }
 }

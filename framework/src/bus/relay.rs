@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::BrokerError;
 use crate::bus::{Counters, Outlet, SendError};
 use crate::message::is_logged;
-use crate::store::{FaultPoint, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
+use crate::store::{FaultPoint, News, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
 use crate::supervise::Backoff;
 
+/// The name of the right to send.
+const LEASE_NAME: &str = "relay";
 /// How long the right to send lasts, by the database's clock.
 const LEASE: Duration = Duration::from_secs(10);
 /// How long before its end the right to send is prolonged.
@@ -61,6 +63,7 @@ struct HeldUp {
 #[derive(Default)]
 struct Relay {
     outbox: Option<Box<dyn Outbox>>,
+    news: Option<Box<dyn News>>,
     leased_until: Option<Instant>,
     held_up: BTreeMap<String, HeldUp>,
 }
@@ -81,15 +84,16 @@ enum Sent {
 /// Sends what stands in the outbox until the process stops.
 pub async fn run_relay(settings: RelaySettings) {
     let (mut relay, mut backoff) = (Relay::default(), Backoff::new(FIRST_PAUSE, LAST_PAUSE));
-    let mut last = false;
+    let (mut last, mut own_rows) = (false, false);
     while !last {
-        last = tokio::select! {
+        tokio::select! {
             biased;
-            () = settings.stopping.cancelled() => true,
-            () = settings.store.woken() => false,
-            () = sleep(settings.interval) => false,
+            () = settings.stopping.cancelled() => last = true,
+            () = settings.store.woken() => own_rows = true,
+            () = relay.hear() => {}
+            () = sleep(settings.interval) => {}
         };
-        match relay.look(&settings).await {
+        match relay.look(&settings, std::mem::take(&mut own_rows)).await {
             Ok(true) => backoff.reset(),
             Ok(false) => {
                 // The broker is away: nothing is read again and again meanwhile.
@@ -127,8 +131,20 @@ impl Relay {
         Ok(self.outbox.insert(outbox))
     }
 
-    /// Sends all that waits and may be sent. Returns whether the broker took part.
-    async fn look(&mut self, settings: &RelaySettings) -> Result<bool, StoreError> {
+    /// Waits until another process has told of rows. Without news it waits for ever, and the relay looks by itself.
+    async fn hear(&mut self) {
+        let Some(news) = &mut self.news else { return std::future::pending().await };
+        if news.next().await.is_err() {
+            self.news = None;
+        }
+    }
+
+    /// Sends all that waits and may be sent. If another process has the right to send, it is told of rows that this one has committed.
+    /// Returns whether the broker took part.
+    async fn look(&mut self, settings: &RelaySettings, own_rows: bool) -> Result<bool, StoreError> {
+        if self.news.is_none() {
+            self.news = settings.store.store().news().await.ok();
+        }
         let outbox = self.open(settings).await?;
         if !outbox.has_rows().await? {
             return Ok(true);
@@ -137,6 +153,9 @@ impl Relay {
         let mut after = 0;
         while !settings.stopping.is_cancelled() || after == 0 {
             if !self.has_lease(settings).await? {
+                if own_rows {
+                    self.open(settings).await?.tell_others().await?;
+                }
                 return Ok(true);
             }
             let now = Instant::now();
@@ -160,7 +179,7 @@ impl Relay {
         if self.leased_until.is_some_and(|until| now + RENEW_BEFORE < until) {
             return Ok(true);
         }
-        let taken = self.open(settings).await?.take_lease(&settings.holder, LEASE).await?;
+        let taken = self.open(settings).await?.take_lease(LEASE_NAME, &settings.holder, LEASE).await?;
         self.leased_until = taken.then_some(now + LEASE);
         Ok(taken)
     }
@@ -254,7 +273,7 @@ impl Relay {
             return;
         }
         let given_up = match self.open(settings).await {
-            Ok(outbox) => outbox.give_up_lease(&settings.holder).await,
+            Ok(outbox) => outbox.give_up_lease(LEASE_NAME, &settings.holder).await,
             Err(error) => Err(error),
         };
         if let Err(error) = given_up {

@@ -15,7 +15,7 @@ pub use crate::message::{Command, ContentEncoding, Contract, Event, Kind, MediaT
 pub use bytes::Bytes;
 
 use crate::handler::spec::Actor;
-use crate::handler::{Failed, Failure, Tx, decode};
+use crate::handler::{AnyTx, Failed, Failure, Tx, decode};
 use crate::message::Problem;
 use crate::store::Database;
 
@@ -103,6 +103,15 @@ impl<Db: Database> ByMutableReference for Tx<Db> {
 
     fn take(context: &Context) -> Result<Self, Failure> {
         Tx::take(context)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl ByMutableReference for AnyTx {
+    const DATABASE: &'static str = HandlerSpec::ANY_DATABASE;
+
+    fn take(context: &Context) -> Result<Self, Failure> {
+        AnyTx::take(context)
     }
 }
 

@@ -121,7 +121,7 @@ pub struct HandlerSpec {
     pub key: &'static str,
     /// Who gets a copy.
     pub scope: Scope,
-    /// The database whose transaction it takes.
+    /// The database whose transaction it takes, or [`HandlerSpec::ANY_DATABASE`].
     pub transaction: Option<&'static str>,
     /// The permission that the sender must have.
     pub permission: Option<&'static str>,
@@ -136,6 +136,9 @@ pub struct HandlerSpec {
 }
 
 impl HandlerSpec {
+    /// [`HandlerSpec::transaction`] of a handler that takes the transaction of any database.
+    pub const ANY_DATABASE: &str = "any";
+
     /// The lane its messages arrive on.
     #[must_use]
     pub fn lane(&self) -> Lane {

@@ -1,6 +1,5 @@
 //! `Tx` gives a handler the transaction in which its message is handled.
 
-use std::any::Any;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -12,8 +11,7 @@ use crate::store::{Database, Session};
 /// What the handler writes on [`Tx::conn`], what it sends, and that the message was handled are committed together when it
 /// succeeds, or not at all. The handler cannot end the transaction; it may begin further ones inside of it.
 pub struct Tx<Db: Database> {
-    session: Option<Box<dyn Session>>,
-    work: Rc<Work>,
+    any: AnyTx,
     database: PhantomData<Db>,
 }
 
@@ -26,27 +24,48 @@ impl<Db: Database> Tx<Db> {
     /// # Panics
     /// Never: a `Tx` is only made from a session of this database.
     pub fn conn(&mut self) -> &mut Db::Connection {
-        self.work.transaction.set(TransactionUse::Touched);
-        let connection = self.session.as_mut().and_then(|session| session.connection());
-        let connection = connection.and_then(<dyn Any>::downcast_mut);
         #[allow(clippy::expect_used, reason = "the type of the connection was looked at when the value was made")]
-        connection.expect("a session of this database")
+        self.any.conn_of::<Db>().expect("a session of this database")
     }
 
     pub(super) fn take(context: &Context) -> Result<Self, Failure> {
-        let work = &context.work;
-        let session = work.session.borrow_mut().take();
-        let mut tx = Self { session, work: Rc::clone(work), database: PhantomData };
-        let connection = tx.session.as_mut().and_then(|session| session.connection());
-        if connection.is_some_and(|connection| connection.is::<Db::Connection>()) {
-            return Ok(tx);
+        let mut any = AnyTx::take(context)?;
+        if any.connection::<Db>().is_some() {
+            return Ok(Self { any, database: PhantomData });
         }
         // The app checks stores before it starts, so this is a handler that is called in another way.
         Err(Failure::permanent(format!("there is no transaction of {} here", Db::NAME)))
     }
 }
 
-impl<Db: Database> Drop for Tx<Db> {
+/// [`Tx`] for a service that runs on several databases: its store decides which one it is.
+pub struct AnyTx {
+    session: Option<Box<dyn Session>>,
+    work: Rc<Work>,
+}
+
+impl AnyTx {
+    /// The database client's connection, if the service's store is of this database. See [`Tx::conn`].
+    pub fn conn_of<Db: Database>(&mut self) -> Option<&mut Db::Connection> {
+        self.work.transaction.set(TransactionUse::Touched);
+        self.connection::<Db>()
+    }
+
+    fn connection<Db: Database>(&mut self) -> Option<&mut Db::Connection> {
+        self.session.as_mut()?.connection()?.downcast_mut()
+    }
+
+    pub(super) fn take(context: &Context) -> Result<Self, Failure> {
+        let work = &context.work;
+        match work.session.borrow_mut().take() {
+            Some(session) => Ok(Self { session: Some(session), work: Rc::clone(work) }),
+            // The app checks stores before it starts, so this is a handler that is called in another way.
+            None => Err(Failure::permanent("there is no transaction here")),
+        }
+    }
+}
+
+impl Drop for AnyTx {
     fn drop(&mut self) {
         // Also when the handler is dropped: whoever began the transaction ends it.
         *self.work.session.borrow_mut() = self.session.take();

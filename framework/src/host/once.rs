@@ -131,7 +131,7 @@ impl<S: 'static> Core<S> {
         let (outcome, rows, lent) = if unit.lent {
             let mut session = store.session().await?;
             let begun = session.begin(unit.access, entry.as_ref(), limits).await?;
-            if let Some(known) = self.known(begun, store, &mut *session, entry.as_ref(), job).await? {
+            if let Some(known) = self.known(begun, &mut *session, entry.as_ref(), job).await? {
                 store.keep(session);
                 return Ok(known);
             }
@@ -147,7 +147,7 @@ impl<S: 'static> Core<S> {
         };
         reach(FaultPoint::Handled);
         if !outcome.is_done() {
-            self.undo(guard, lent, store).await?;
+            self.undo(&outcome, guard, lent, store).await?;
             return Ok(outcome);
         }
         let finished = self.commit(store, &outcome, &rows, lent, entry.as_ref(), limits).await;
@@ -220,12 +220,10 @@ impl<S: 'static> Core<S> {
     async fn known(
         &self,
         begun: Begun,
-        store: &ActorStore,
         session: &mut dyn Session,
         entry: Option<&InboxEntry>,
         job: &Job,
     ) -> Result<Option<Outcome>, StoreError> {
-        let _ = store;
         if let (Begun::Known(StoredAnswer::Refusal(_)), Some(entry)) = (&begun, entry)
             && job.envelope.headers.get(crate::broker::REPLAYED).is_some()
         {
@@ -264,11 +262,15 @@ impl<S: 'static> Core<S> {
     /// Ends a transaction without its effects.
     async fn undo(
         &self,
+        outcome: &Outcome,
         guard: &Guard<S>,
         lent: Option<Box<dyn Session>>,
         store: &ActorStore,
     ) -> Result<(), StoreError> {
-        self.mark_broken_if_changed(guard);
+        let ran = !matches!(outcome, Outcome::Failed(Failed { class: FailureClass::Undecodable, .. }));
+        if ran {
+            self.mark_broken_if_changed(guard);
+        }
         if let Some(mut session) = lent {
             session.roll_back().await?;
             store.keep(session);
@@ -322,7 +324,7 @@ impl<S: 'static> Core<S> {
             tokio::time::sleep(trouble.backoff.random()).await;
             return Ok(());
         }
-        if let Some(handle) = handle {
+        if let (Some(handle), false) = (handle, matches!(error, StoreError::Locked { .. })) {
             handle.note(Some(&error));
         }
         if is_logged("the store does not do its work", self.settings.actor) {

@@ -36,6 +36,14 @@ pub enum StoreError {
         /// What the database says.
         reason: String,
     },
+    /// Another transaction held a lock for longer than the limit. It may handle the same message.
+    #[error("store {store}: another transaction holds the lock: {reason}")]
+    Locked {
+        /// The store.
+        store: String,
+        /// What the database says.
+        reason: String,
+    },
     /// The database refused at the commit what the handler wrote, for example because of a deferred constraint.
     #[error("the commit failed: {reason}")]
     Constraint {

@@ -28,6 +28,6 @@ pub use fault_points::{FAULT_VARIABLE, FaultPoint};
 pub(crate) use fault_points::FaultPoint;
 pub use handle::StoreHandle;
 pub use outbox_row::{OutboxRow, StoredRow};
-pub use port::{Access, ActorNumber, Begun, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits};
+pub use port::{Access, ActorNumber, Begun, News, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;

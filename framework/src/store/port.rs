@@ -67,6 +67,9 @@ pub trait Store: Send + Sync {
     /// The outbox, for the relay.
     fn outbox(&self) -> BoxFuture<'_, Result<Box<dyn Outbox>, StoreError>>;
 
+    /// Hears when other processes have committed rows.
+    fn news(&self) -> BoxFuture<'_, Result<Box<dyn News>, StoreError>>;
+
     /// Forgets at most `most` messages that were handled longer ago than `older`. Returns how many there were.
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
@@ -140,16 +143,27 @@ pub struct OutboxStatus {
     pub parked: u64,
 }
 
+/// Hears when other processes have committed rows.
+pub trait News: Send {
+    /// Waits for the next news. On a database that tells none it waits for ever.
+    fn next(&mut self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
 /// The messages that committed transactions want to send.
 pub trait Outbox: Send {
     /// Whether a row waits. Writes nothing.
     fn has_rows(&mut self) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// Takes the right to send, or prolongs it, by the database's clock. Whether this holder has it now.
-    fn take_lease<'a>(&'a mut self, holder: &'a str, lasts: Duration) -> BoxFuture<'a, Result<bool, StoreError>>;
+    /// Takes a right that one process has at a time, or prolongs it, by the database's clock. Returns whether this holder has it.
+    fn take_lease<'a>(
+        &'a mut self,
+        name: &'a str,
+        holder: &'a str,
+        lasts: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
 
-    /// Gives the right up, if this holder has it.
-    fn give_up_lease<'a>(&'a mut self, holder: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Gives a right up, if this holder has it.
+    fn give_up_lease<'a>(&'a mut self, name: &'a str, holder: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// The next rows that wait, in their order.
     fn page<'a>(&'a mut self, page: &'a Page<'a>) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>>;
@@ -165,4 +179,7 @@ pub trait Outbox: Send {
 
     /// What stands in it.
     fn status(&mut self) -> BoxFuture<'_, Result<OutboxStatus, StoreError>>;
+
+    /// Tells the other processes that there are rows. Those that hear nothing look by themselves.
+    fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-pub use sqlx::{self, Sqlite};
+pub use sqlx::Sqlite;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -25,7 +25,7 @@ use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::adapter::sqlite::outbox::SqliteOutbox;
 use crate::adapter::sqlite::session::SqliteSession;
 use crate::adapter::sqlite::writer::Writer;
-use crate::store::{ActorNumber, Database, Outbox, Session, Store, StoreError};
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError};
 
 impl Database for Sqlite {
     type Connection = SqliteConnection;
@@ -79,6 +79,15 @@ impl SqliteStore {
     }
 }
 
+/// SQLite does not tell of other processes' rows.
+struct NoNews;
+
+impl News for NoNews {
+    fn next(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
 impl Store for SqliteStore {
     fn database(&self) -> &'static str {
         Sqlite::NAME
@@ -127,6 +136,10 @@ impl Store for SqliteStore {
             let outbox = SqliteOutbox { store, namespace, writer: Arc::clone(&self.writer), reader };
             Ok(Box::new(outbox) as Box<dyn Outbox>)
         })
+    }
+
+    fn news(&self) -> BoxFuture<'_, Result<Box<dyn News>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Box::new(NoNews) as Box<dyn News>)))
     }
 
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {

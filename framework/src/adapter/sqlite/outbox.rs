@@ -24,8 +24,8 @@ impl SqliteOutbox {
         failed(&self.store, Failed::Working, error)
     }
 
-    fn lease(&self) -> String {
-        format!("relay of {}", self.namespace)
+    fn lease(&self, name: &str) -> String {
+        format!("{name} of {}", self.namespace)
     }
 }
 
@@ -38,23 +38,28 @@ impl Outbox for SqliteOutbox {
         })
     }
 
-    fn take_lease<'a>(&'a mut self, holder: &'a str, lasts: Duration) -> BoxFuture<'a, Result<bool, StoreError>> {
+    fn take_lease<'a>(
+        &'a mut self,
+        name: &'a str,
+        holder: &'a str,
+        lasts: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(async move {
             let take = "INSERT INTO postrider_leases (name, holder, until) VALUES (?1, ?2, unixepoch('subsec') + ?3)
                 ON CONFLICT (name) DO UPDATE SET holder = ?2, until = unixepoch('subsec') + ?3
                 WHERE holder = ?2 OR until < unixepoch('subsec')";
             let mut writer = self.writer.lock().await;
-            let take = sqlx::query(take).bind(self.lease()).bind(holder).bind(lasts.as_secs_f64());
+            let take = sqlx::query(take).bind(self.lease(name)).bind(holder).bind(lasts.as_secs_f64());
             let taken = take.execute(writer.connection().await?).await.map_err(|error| self.failed(&error))?;
             Ok(taken.rows_affected() == 1)
         })
     }
 
-    fn give_up_lease<'a>(&'a mut self, holder: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn give_up_lease<'a>(&'a mut self, name: &'a str, holder: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
             let give_up = sqlx::query("DELETE FROM postrider_leases WHERE name = ? AND holder = ?");
-            let given_up = give_up.bind(self.lease()).bind(holder).execute(writer.connection().await?).await;
+            let given_up = give_up.bind(self.lease(name)).bind(holder).execute(writer.connection().await?).await;
             given_up.map(drop).map_err(|error| self.failed(&error))
         })
     }
@@ -124,6 +129,11 @@ impl Outbox for SqliteOutbox {
             });
             read.map_err(|error| self.failed(&error))
         })
+    }
+
+    fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
+        // SQLite has no way to; the others look by themselves.
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

@@ -1,0 +1,164 @@
+//! The store in a PostgreSQL database.
+//!
+//! Each lane's sessions are connections of their own, opened on the thread that uses them. Several statements travel in one text, so that
+//! a message costs two round trips beside those of its handler.
+
+mod errors;
+mod news;
+mod outbox;
+mod schema;
+mod session;
+mod text;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+pub use sqlx::Postgres;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::timeout;
+
+use crate::adapter::postgres::errors::{Failed, failed};
+use crate::adapter::postgres::news::PgNews;
+use crate::adapter::postgres::outbox::PgOutbox;
+use crate::adapter::postgres::session::PgSession;
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError};
+
+impl Database for Postgres {
+    type Connection = PgConnection;
+    const NAME: &'static str = "postgres";
+}
+
+/// How long opening a connection may take.
+const CONNECT_FOR: Duration = Duration::from_secs(10);
+
+/// A store in a PostgreSQL database.
+pub struct PgStore {
+    shown: Arc<str>,
+    namespace: Arc<str>,
+    options: PgConnectOptions,
+}
+
+impl PgStore {
+    /// Connects, and brings Postrider's tables to this release's version.
+    ///
+    /// # Errors
+    /// When the address is not one, or the server refuses or does not answer.
+    pub async fn open(address: &str, namespace: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(address).map_err(|error| StoreError::Address {
+            store: "postgres://…".into(),
+            reason: format!("{error}; write postgres://user:password@host:5432/database"),
+        })?;
+        let shown: Arc<str> = shown(&options).into();
+        let options = options.application_name("postrider").disable_statement_logging();
+        let store = Self { shown, namespace: namespace.into(), options };
+        let mut connection = store.connect().await?;
+        schema::migrate(&mut connection, &store.shown).await?;
+        connection.close().await.map_err(|error| store.failed(&error))?;
+        Ok(store)
+    }
+
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
+        match timeout(CONNECT_FOR, PgConnection::connect_with(&self.options)).await {
+            Ok(connected) => connected.map_err(|error| failed(&self.shown, Failed::Opening, &error)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> StoreError {
+        StoreError::Unavailable {
+            store: self.shown.to_string(),
+            reason: format!("no answer within {CONNECT_FOR:?}; is the server up, and does the address name it?"),
+        }
+    }
+
+    fn failed(&self, error: &sqlx::Error) -> StoreError {
+        failed(&self.shown, Failed::Working, error)
+    }
+}
+
+/// The address without its password.
+fn shown(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or(options.get_username());
+    format!("postgres://{}@{}:{}/{database}", options.get_username(), options.get_host(), options.get_port())
+}
+
+impl Store for PgStore {
+    fn database(&self) -> &'static str {
+        Postgres::NAME
+    }
+
+    fn describe(&self) -> &str {
+        &self.shown
+    }
+
+    fn has_one_writer(&self) -> bool {
+        false
+    }
+
+    fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>> {
+        Box::pin(async move {
+            let (store, namespace) = (Arc::clone(&self.shown), Arc::clone(&self.namespace));
+            let opening = PgSession::open(store, namespace, self.options.clone());
+            let session = timeout(CONNECT_FOR, opening).await.map_err(|_| self.late())??;
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+
+    fn actor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ActorNumber, StoreError>> {
+        Box::pin(async move {
+            let name = format!("{}:{name}", self.namespace);
+            let mut connection = self.connect().await?;
+            let number = async {
+                let look = "SELECT number FROM postrider_actors WHERE name = $1";
+                // Mostly it is there; an insert that finds it would use up a number.
+                let found: Option<i16> =
+                    sqlx::query_scalar(look).bind(&name).fetch_optional(&mut connection).await?;
+                if let Some(number) = found {
+                    return Ok(number);
+                }
+                let insert = "INSERT INTO postrider_actors (name) VALUES ($1) ON CONFLICT DO NOTHING";
+                sqlx::query(insert).bind(&name).execute(&mut connection).await?;
+                sqlx::query_scalar(look).bind(&name).fetch_one(&mut connection).await
+            };
+            let number = number.await.map(ActorNumber).map_err(|error| self.failed(&error))?;
+            connection.close().await.map_err(|error| self.failed(&error))?;
+            Ok(number)
+        })
+    }
+
+    fn outbox(&self) -> BoxFuture<'_, Result<Box<dyn Outbox>, StoreError>> {
+        Box::pin(async move {
+            let connection = self.connect().await?;
+            let outbox = PgOutbox::new(Arc::clone(&self.shown), Arc::clone(&self.namespace), connection);
+            Ok(Box::new(outbox) as Box<dyn Outbox>)
+        })
+    }
+
+    fn news(&self) -> BoxFuture<'_, Result<Box<dyn News>, StoreError>> {
+        Box::pin(async move {
+            let opening = PgNews::open(Arc::clone(&self.shown), &self.namespace, &self.options);
+            let news = timeout(CONNECT_FOR, opening).await.map_err(|_| self.late())??;
+            Ok(Box::new(news) as Box<dyn News>)
+        })
+    }
+
+    fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move {
+            let forget = "DELETE FROM postrider_inbox WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM postrider_inbox WHERE handled_at < clock_timestamp() - make_interval(secs => $1) LIMIT $2))";
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut connection = self.connect().await?;
+            let forgotten = sqlx::query(forget).bind(older.as_secs_f64()).bind(most).execute(&mut connection).await;
+            let forgotten = forgotten.map_err(|error| self.failed(&error))?;
+            connection.close().await.map_err(|error| self.failed(&error))?;
+            Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

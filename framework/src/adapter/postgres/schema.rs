@@ -1,0 +1,82 @@
+//! Postrider's tables in a PostgreSQL database, and how they come there.
+
+use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
+
+use crate::adapter::postgres::errors::{Failed, failed};
+use crate::store::StoreError;
+
+/// What each version of the tables adds to the one before it. The position, counted from 1, is the version.
+const VERSIONS: [&str; 1] = [FIRST];
+
+/// The order of the inbox's columns leaves no gaps in its rows. Its times have an index that takes a few bytes for a thousand rows.
+const FIRST: &str = "
+CREATE TABLE postrider_actors (number smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE);
+CREATE TABLE postrider_inbox (
+    content bigint NOT NULL,
+    handled_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor smallint NOT NULL,
+    id bytea NOT NULL,
+    answer bytea,
+    PRIMARY KEY (actor, id)
+);
+CREATE INDEX postrider_inbox_by_time ON postrider_inbox USING brin (handled_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE TABLE postrider_outbox (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    version smallint NOT NULL,
+    namespace text NOT NULL,
+    address text NOT NULL,
+    envelope bytea NOT NULL,
+    parked_because text
+);
+CREATE INDEX postrider_outbox_parked ON postrider_outbox (namespace, address) WHERE parked_because IS NOT NULL;
+CREATE TABLE postrider_leases (name text PRIMARY KEY, holder text NOT NULL, until timestamptz NOT NULL);
+";
+
+/// The newest version of the tables that this release knows.
+pub(super) const VERSION: i32 = VERSIONS.len() as i32;
+
+/// Any number that others hardly use: whoever migrates holds this advisory lock.
+const LOCK: i64 = 0x706f_7374_7269_6465;
+
+/// Brings the tables to this release's version. Of several processes one does it, and the others wait.
+pub(super) async fn migrate(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {
+    let failed = |error| failed(store, Failed::Migrating, &error);
+    let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK})");
+    raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await.map_err(failed)?;
+    let migrated = migrate_locked(connection, store).await;
+    let end = if migrated.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let ended = raw_sql(end).execute(&mut *connection).await;
+    migrated?;
+    ended.map(drop).map_err(failed)
+}
+
+async fn migrate_locked(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {
+    let failed = |error| failed(store, Failed::Migrating, &error);
+    // Looking needs no right to create tables.
+    let look = "SELECT to_regclass('postrider_schema') IS NOT NULL";
+    let stands: bool = sqlx::query_scalar(look).fetch_one(&mut *connection).await.map_err(failed)?;
+    let version: Option<i32> = if stands {
+        let look = "SELECT max(version) FROM postrider_schema";
+        sqlx::query_scalar(look).fetch_one(&mut *connection).await.map_err(failed)?
+    } else {
+        let create = "CREATE TABLE postrider_schema (version integer NOT NULL)";
+        raw_sql(create).execute(&mut *connection).await.map_err(failed)?;
+        None
+    };
+    let version = version.unwrap_or(0);
+    if version > VERSION {
+        return Err(StoreError::Refused {
+            store: store.to_owned(),
+            reason: format!(
+                "its tables have version {version} and this release knows up to {VERSION}: a newer release uses this database; start that one"
+            ),
+        });
+    }
+    let missing = VERSIONS.iter().zip(1_i32..).filter(|(_, added)| *added > version);
+    for (statements, added) in missing {
+        let all = format!("{statements}; INSERT INTO postrider_schema (version) VALUES ({added})");
+        raw_sql(AssertSqlSafe(all)).execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}

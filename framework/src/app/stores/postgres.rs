@@ -1,0 +1,10 @@
+//! Opens stores in PostgreSQL databases.
+
+use std::sync::Arc;
+
+use crate::adapter::postgres::PgStore;
+use crate::store::{Store, StoreError};
+
+pub(super) async fn open(address: &str, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(PgStore::open(address, namespace).await?))
+}
