@@ -95,20 +95,22 @@ pub mod adapter;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use app::{App, Config, Running, Setup, StartError, WaitError};
-pub use broker::BrokerError;
 #[cfg(feature = "postgres")]
 pub use adapter::postgres::Postgres;
 #[cfg(feature = "sql")]
 pub use adapter::sql::sqlx;
 #[cfg(feature = "sqlite")]
 pub use adapter::sqlite::Sqlite;
-pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter};
+pub use app::{App, Config, Running, Setup, StartError, WaitError};
+pub use broker::BrokerError;
+pub use bus::{Bus, Options, Payload, RemoteError, RequestError, SendError, Stats, TapFilter, Transaction};
 pub use handler::{
-    AnyTx, Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome, Retry, Tx,
+    AnyTx, Authorization, Context, Delays, Failure, FromContext, HandlerError, Invocation, Middleware, Next, Outcome,
+    Retry, Tx,
 };
 pub use message::{ContentEncoding, Envelope, Headers, Kind, MediaType, MessageId, Problem, Secret, Value};
 pub use operate::{main, print_line};
+pub use store::StoreError;
 
 pub use postrider_macros::{Command, Event, HandlerError, Query, distributed, test};
 

@@ -190,9 +190,9 @@ fn row(handler: &Handler) -> TokenStream {
         By::Reference | By::Value => quote!(#name),
     });
     let transaction = handler.parameters.iter().find(|parameter| parameter.by == By::MutableReference);
-    let transaction = option(transaction.map(|Parameter { ty, .. }| {
-        quote_spanned!(ty.span()=> <#ty as ::postrider::private::ByMutableReference>::DATABASE)
-    }));
+    let transaction = option(transaction.map(
+        |Parameter { ty, .. }| quote_spanned!(ty.span()=> <#ty as ::postrider::private::ByMutableReference>::DATABASE),
+    ));
     let read = read_message(message);
     let returned = quote_spanned!(output.span()=> <#output as ::postrider::private::Returned>::into_outcome);
     quote! {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use postrider::message::Key;
 use postrider::sqlx::{self, Connection};
-use postrider::{AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, RequestError, Sqlite, distributed};
+use postrider::{
+    AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, RequestError, Sqlite, distributed,
+};
 use postrider_tests::bank::{self, Book, audit, bank};
 use postrider_tests::database::{self, Database};
 use postrider_tests::world::{Seen, World, assert_same, eventually_async, run};
@@ -143,10 +145,8 @@ async fn an_id_with_other_content_is_a_dead_letter(world: World, kind: database:
 async fn a_message_without_an_id_is_a_dead_letter(world: World, kind: database::Kind) {
     let file = Database::new(kind).await;
     let _bank = world.start(file.of(bank())).await;
-    let message = postrider::testing::ForeignMessage {
-        content_type: Some("application/json".into()),
-        ..Default::default()
-    };
+    let message =
+        postrider::testing::ForeignMessage { content_type: Some("application/json".into()), ..Default::default() };
     let payload = serde_json::to_vec(&Book { amount: 5 }).unwrap();
     world.publish_foreign(&world.names.exchange(Kind::Command), "bank.book", message, payload).await;
     let letter = world.dead_letters("bank", 1).await.remove(0);
@@ -159,7 +159,10 @@ async fn a_refusal_is_remembered_and_its_replay_runs(world: World, kind: databas
     let _bank = world.start(file.of(bank())).await;
     let client = world.client().await;
     let refused = async || {
-        let asked = client.bus().request_key_with::<i64>("bank.book", Payload::json(&Book { amount: 0 }), |o| o.id("zero")).await;
+        let asked = client
+            .bus()
+            .request_key_with::<i64>("bank.book", Payload::json(&Book { amount: 0 }), |o| o.id("zero"))
+            .await;
         match asked.unwrap_err() {
             RequestError::Remote(remote) => remote.problem.code,
             other => panic!("{other}"),
@@ -231,7 +234,8 @@ async fn a_handler_without_a_transaction_has_its_effect_once(world: World, kind:
     let client = world.client().await;
     for amount in [3, 3, 4] {
         let options = |o: postrider::Options| o.id(format!("id-{amount}"));
-        let answer: i64 = client.bus().request_key_with("bank.book", Payload::json(&Book { amount }), options).await.unwrap();
+        let answer: i64 =
+            client.bus().request_key_with("bank.book", Payload::json(&Book { amount }), options).await.unwrap();
         assert_eq!(answer, amount * 2);
     }
     let heard = heard.reach(2).await;
@@ -249,7 +253,8 @@ impl Swallows {
         write(tx, cx, book.amount).await?;
         // The database rolls the whole transaction back; the handler goes on as if nothing had happened.
         if let Some(conn) = tx.conn_of::<Sqlite>() {
-            let twice = "INSERT OR ROLLBACK INTO bookings (id, message, amount) SELECT id, message, amount FROM bookings";
+            let twice =
+                "INSERT OR ROLLBACK INTO bookings (id, message, amount) SELECT id, message, amount FROM bookings";
             let _ = sqlx::raw_sql(twice).execute(conn).await;
         } else if let Some(conn) = tx.conn_of::<Postgres>() {
             let _ = sqlx::raw_sql("SELECT 1 / 0").execute(conn).await;
@@ -293,7 +298,10 @@ impl Slow {
     }
 }
 
-async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody(world: World, kind: database::Kind) {
+async fn a_handler_that_times_out_in_a_statement_leaves_nothing_and_holds_up_nobody(
+    world: World,
+    kind: database::Kind,
+) {
     let file = Database::new(kind).await;
     let _bank = world.start(file.of(App::new("bank").actor(|| Slow))).await;
     let client = world.client().await;

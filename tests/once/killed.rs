@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use postrider::message::Key;
-use postrider::store::{FAULT_VARIABLE, FaultPoint};
+use postrider::store::fault_points::{FAULT_VARIABLE, FaultPoint};
 use postrider::{Envelope, Kind, MediaType, Running};
 use postrider_tests::bank::{Book, audit};
 use postrider_tests::database::{Database, Kind as In};
@@ -61,10 +61,7 @@ async fn is_balanced(world: &World, books: &Database, audits: &Database) {
         books.amounts().await.len() >= expected.len() && audits.amounts().await.len() >= expected.len()
     })
     .await;
-    eventually_async("the outbox is empty", || async {
-        books.count("outbox").await == 0
-    })
-    .await;
+    eventually_async("the outbox is empty", || async { books.count("outbox").await == 0 }).await;
     eventually_async("the queues are empty", || async {
         let (bank, audit) = (world.names.queue("bank", None), world.names.queue("audit", None));
         world.ready(&bank).await == Some(0) && world.ready(&audit).await == Some(0)

@@ -4,3 +4,4 @@
 
 mod effects;
 mod killed;
+mod outside;

@@ -75,13 +75,11 @@ impl Auditor {
 }
 
 /// The bank as an app. Its table must be there.
-#[must_use]
 pub fn bank() -> App {
     App::new("bank").actor(Bank::default)
 }
 
 /// The auditor as an app.
-#[must_use]
 pub fn audit() -> App {
     App::new("audit").actor(|| Auditor)
 }

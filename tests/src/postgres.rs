@@ -60,8 +60,7 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL is not installed, or the server did not come up; the text has its log.
     pub fn start() -> Result<Self, String> {
-        let programs =
-            programs().ok_or("PostgreSQL is not installed; on Debian: apt-get install postgresql")?;
+        let programs = programs().ok_or("PostgreSQL is not installed; on Debian: apt-get install postgresql")?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("postrider-postgres-{}-{number}", process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;

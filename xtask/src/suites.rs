@@ -161,7 +161,8 @@ impl Suite {
 
 /// The names of the suites that need a RabbitMQ.
 pub fn with_broker() -> Vec<String> {
-    let needs = |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndDatabase | Needs::BrokerAndPython);
+    let needs =
+        |suite: &&Suite| matches!(suite.needs, Needs::Broker | Needs::BrokerAndDatabase | Needs::BrokerAndPython);
     SUITES.iter().filter(needs).map(|suite| suite.name.to_owned()).collect()
 }
 

@@ -91,6 +91,8 @@ pub struct StoreSettings {
     pub publish_interval: Duration,
     /// How long the inbox remembers a handled message. Default: 7 days.
     pub inbox_retention: Duration,
+    /// The most transactions outside of handlers at once. Default: 16.
+    pub connections: usize,
     /// How old the oldest message of the outbox may be before the app is not ready. Default: 5 min.
     pub outbox_alarm: Duration,
 }
@@ -101,6 +103,7 @@ impl Default for StoreSettings {
             lock_timeout: Duration::from_secs(5),
             publish_interval: Duration::from_secs(1),
             inbox_retention: Duration::from_secs(7 * 24 * 3_600),
+            connections: 16,
             outbox_alarm: Duration::from_secs(300),
         }
     }

@@ -236,29 +236,31 @@ fn name_of(attributes: &Attributes) -> String {
     }
 }
 
+fn cannot_be_made(attributes: &Attributes, failure: &Failure) -> String {
+    format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service)
+}
+
+/// The store as the actor uses it.
+async fn store_of(attributes: &Attributes, store: Option<StoreHandle>) -> Result<Option<Rc<ActorStore>>, String> {
+    let Some(handle) = store else { return Ok(None) };
+    let number = handle.store().actor(&name_of(attributes)).await.map_err(|error| error.to_string())?;
+    Ok(Some(Rc::new(ActorStore::new(handle, number, attributes.guarantee))))
+}
+
 async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
     let attributes = S::attributes();
     let identity = Arc::clone(&launch.bus.identity);
     let setup = Setup::of(&launch);
     let factory: Factory<S> = Rc::new(move || make(setup.clone()));
-    let failed = |failure: Failure| {
-        format!("actor {} of service {:?} cannot be made: {failure}", attributes.actor, attributes.service)
-    };
-    let state = factory().await.map_err(failed)?;
+    let state = factory().await.map_err(|failure| cannot_be_made(&attributes, &failure))?;
     let mut table = Table::default();
     S::handlers(&mut table);
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
     let Effective { prefetch, timeout, .. } = launch.effective;
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
-    let (stopping, unsent) = (launch.stops.stopping.clone(), launch.unsent.clone());
-    let resend = Resend { actor: attributes.actor, stopping, unsent };
-    let store = match launch.store {
-        Some(handle) => {
-            let number = handle.store().actor(&name_of(&attributes)).await.map_err(|error| error.to_string())?;
-            Some(Rc::new(ActorStore::new(handle, number, attributes.guarantee)))
-        }
-        None => None,
-    };
+    let (actor, unsent) = (attributes.actor, launch.unsent.clone());
+    let resend = Resend { actor, stopping: launch.stops.stopping.clone(), unsent };
+    let store = store_of(&attributes, launch.store).await?;
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),

@@ -155,13 +155,14 @@ async fn launch_on(
     if deleted {
         tell_others(&outlet, &config.namespace).await;
     }
+    let opening = async { Stores::open(app, config, deadline).await.map_err(StartError::from) };
+    let stores = unless(&app.give_up, opening).await?;
     let bus = Bus::new(
         Arc::clone(&outlet),
         Arc::new(identity(app, &app.name, &instance, config, &*broker)),
         Arc::clone(&broker),
-    );
-    let opening = async { Stores::open(app, config, deadline).await.map_err(StartError::from) };
-    let stores = unless(&app.give_up, opening).await?;
+    )
+    .with_store(stores.of(&app.name).cloned(), config.held);
     let store_tasks = unless(&app.give_up, stores.start(&broker, config, &instance, &counters)).await?;
     let threads = Threads::start(app, placement, config, &broker, &outlet, &counters).await?;
     let mut launched = Launched {

@@ -127,7 +127,8 @@ fn actor_launch(
         running,
         unsent: Unsent::default(),
         suspects: launched.suspects.clone(),
-        bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker)),
+        bus: Bus::new(Arc::clone(&seat.outlet), Arc::new(identity), Arc::clone(&launched.broker))
+            .with_store(launched.stores.of(entry.attributes.service).cloned(), config.held),
         broker: Arc::clone(&launched.broker),
         plan,
         effective,

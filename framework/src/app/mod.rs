@@ -30,7 +30,7 @@ mod upkeep;
 
 pub use crate::inbound::QueryQueue;
 pub use builder::{App, BrokerChoice, Connector};
-pub use config::{ActorOverrides, Config, RunLimits};
+pub use config::{ActorOverrides, Config, RunLimits, StoreSettings};
 pub use control::{ActorReport, ProcessReport, QueueReport};
 pub use entry::Setup;
 pub use health::Health;

@@ -71,7 +71,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, to suggest one for a misspelled name.
-const SETTINGS: [&str; 39] = [
+const SETTINGS: [&str; 40] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -109,6 +109,7 @@ const SETTINGS: [&str; 39] = [
     "publish_interval",
     "inbox_retention",
     "outbox_alarm",
+    "store_connections",
     "actor",
     "service",
 ];
@@ -198,6 +199,7 @@ impl Reader {
             "publish_interval" => self.duration(name, &value, |d| config.store_settings.publish_interval = d),
             "inbox_retention" => self.duration(name, &value, |d| config.store_settings.inbox_retention = d),
             "outbox_alarm" => self.duration(name, &value, |d| config.store_settings.outbox_alarm = d),
+            "store_connections" => self.number(name, &value, 1_000, |n| config.store_settings.connections = n as usize),
             "service" => self.group(name, value, |reader, service, mut table| {
                 let setting = format!("service.{service}.store");
                 let store = table.remove("store").filter(|value| reader.has_value(&setting, value));

@@ -17,7 +17,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Stops the app. Running handlers may go on for `patience`.
 pub(super) async fn stop(launched: Launched, patience: Duration) -> StopReport {
-    let Launched { broker, bridges, arbiters, stops, on_ready, due, listening, upkeep, failure, watchdog, .. } = launched;
+    let Launched { broker, bridges, arbiters, stops, on_ready, due, listening, upkeep, failure, watchdog, .. } =
+        launched;
     let (stores, store_tasks) = (launched.stores, launched.store_tasks);
     on_ready.iter().chain(&upkeep).for_each(tokio::task::JoinHandle::abort);
     stops.stopping.cancel();

@@ -69,12 +69,16 @@ fn problems_of(entry: &Entry, config: &Config) -> Vec<String> {
     let promises = entry.attributes.guarantee == Guarantee::EffectivelyOnce;
     let with_tx = entry.handlers.iter().filter_map(|listed| Some((listed.spec, listed.spec.transaction?)));
     let Some((address, setting)) = address(config, service) else {
-        let write = format!("set POSTRIDER_STORE=sqlite:{service}.db, or in the file [service.{service}] store = \"sqlite:{service}.db\"");
+        let write = format!(
+            "set POSTRIDER_STORE=sqlite:{service}.db, or in the file [service.{service}] store = \"sqlite:{service}.db\""
+        );
         let mut problems = Vec::new();
         if promises {
             problems.push(format!("{actor} promises effectively_once, which needs a store for its inbox; {write}"));
         }
-        problems.extend(with_tx.take(1).map(|(spec, _)| format!("{spec} takes a transaction, which needs a store; {write}")));
+        problems.extend(
+            with_tx.take(1).map(|(spec, _)| format!("{spec} takes a transaction, which needs a store; {write}")),
+        );
         return problems;
     };
     let scheme = scheme(address.reveal());
@@ -112,7 +116,8 @@ impl Stores {
                         None => error.to_string(),
                     })?;
                     tracing::info!(service, store = store.describe(), "the store is open");
-                    let handle = StoreHandle::new(store, config.store_settings.lock_timeout);
+                    let handle =
+                        StoreHandle::new(store, config.store_settings.lock_timeout, config.store_settings.connections);
                     stores.all.push(handle.clone());
                     open.insert(address.reveal(), handle.clone());
                     handle
@@ -149,7 +154,8 @@ impl Stores {
             let (holder, interval) = (instance.to_owned(), config.store_settings.publish_interval);
             let (stopping, name) = (tasks.stop_relays.clone(), format!("relay of {}", store.store().describe()));
             let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
-            let relay = async move || run_relay(relay_settings(&store, &outlet, &holder, interval, &counters, &stopping)).await;
+            let relay =
+                async move || run_relay(relay_settings(&store, &outlet, &holder, interval, &counters, &stopping)).await;
             let ended = tasks.stop_relays.clone();
             tasks.relays.push(actix_rt::spawn(async move {
                 supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
@@ -201,11 +207,7 @@ impl StoreTasks {
 }
 
 /// Opens a store, and tries again until the deadline while it is not there.
-async fn open_patiently(
-    config: &Config,
-    address: &Secret,
-    deadline: Instant,
-) -> Result<Arc<dyn Store>, StoreError> {
+async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) -> Result<Arc<dyn Store>, StoreError> {
     loop {
         let error = match open_once(config, address).await {
             Ok(store) => return Ok(store),
@@ -226,7 +228,8 @@ async fn open_once(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, 
         "sqlite" => sqlite::open(address.reveal(), namespace, lock).await,
         other => Err(StoreError::Address {
             store: format!("{other}:…"),
-            reason: "there are no such stores; write sqlite:path/to/file.db, or postgres://user:password@host/database".into(),
+            reason: "there are no such stores; write sqlite:path/to/file.db, or postgres://user:password@host/database"
+                .into(),
         }),
     }
 }

@@ -10,9 +10,12 @@ use crate::broker::{Broker, BrokerError};
 use crate::bus::compose::{Address, as_request};
 use crate::bus::one_way_calls::{defaults, one_way_calls};
 use crate::bus::stamp::stamp;
-use crate::bus::{Identity, Options, Origin, Outgoing, Outlet, Payload, RequestError, SendError, Tap, TapFilter};
+use crate::bus::{
+    HeldLimits, Identity, Options, Origin, Outgoing, Outlet, Payload, RequestError, SendError, Tap, TapFilter,
+};
 use crate::codec;
 use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, ReplyTo, Request};
+use crate::store::StoreHandle;
 
 /// Sends messages, from any thread. A call completes when the broker has accepted the message. It fails with a typed error within
 /// its timeout (default 30 s).
@@ -27,13 +30,23 @@ pub struct Bus {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) broker: Arc<dyn Broker>,
+    /// The service's store.
+    pub(super) store: Option<StoreHandle>,
+    /// Limits on what a transaction holds.
+    pub(super) held_limits: HeldLimits,
 }
 
 impl Bus {
     /// A bus that sends as `identity` through `outlet`.
     #[must_use]
     pub fn new(outlet: Arc<Outlet>, identity: Arc<Identity>, broker: Arc<dyn Broker>) -> Self {
-        Self { outlet, identity, broker }
+        Self { outlet, identity, broker, store: None, held_limits: HeldLimits::default() }
+    }
+
+    /// The same bus for a service with this store, and these limits on what a transaction holds.
+    #[must_use]
+    pub fn with_store(self, store: Option<StoreHandle>, held_limits: HeldLimits) -> Self {
+        Self { store, held_limits, ..self }
     }
 
     /// Sends a command to its owner.

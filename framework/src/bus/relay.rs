@@ -209,8 +209,12 @@ impl Relay {
             std::task::Poll::Pending => sends.await,
         };
         reach(FaultPoint::Confirmed);
-        let confirmed: Vec<i64> =
-            rows.iter().zip(&sent).filter(|(_, sent)| matches!(sent, Sent::Confirmed)).map(|(row, _)| row.number).collect();
+        let confirmed: Vec<i64> = rows
+            .iter()
+            .zip(&sent)
+            .filter(|(_, sent)| matches!(sent, Sent::Confirmed))
+            .map(|(row, _)| row.number)
+            .collect();
         if !confirmed.is_empty() {
             self.open(settings).await?.remove(&confirmed).await?;
             reach(FaultPoint::Removed);
@@ -255,7 +259,11 @@ impl Relay {
             held.backoff.grow();
         }
         if is_logged("a message of the outbox is not taken", &row.row.address) {
-            tracing::warn!(address = row.row.address, reason, "a message of the outbox is not taken; those of its address wait");
+            tracing::warn!(
+                address = row.row.address,
+                reason,
+                "a message of the outbox is not taken; those of its address wait"
+            );
         }
         Ok(())
     }
@@ -263,7 +271,12 @@ impl Relay {
     async fn park(&mut self, settings: &RelaySettings, row: &StoredRow, reason: &str) -> Result<(), StoreError> {
         Counters::add(&settings.counters.parked);
         if is_logged("a message of the outbox was put aside", &row.row.address) {
-            tracing::error!(address = row.row.address, row = row.number, reason, "a message of the outbox cannot be sent and was put aside");
+            tracing::error!(
+                address = row.row.address,
+                row = row.number,
+                reason,
+                "a message of the outbox cannot be sent and was put aside"
+            );
         }
         self.open(settings).await?.park(row.number, reason).await
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::pending_sends::{Envelopes, PendingSends};
 use crate::bus::{Bus, Identity, Origin, RequestError};
-use crate::handler::pending_sends::{Envelopes, PendingSends};
 use crate::handler::waiting::{Handling, Waits};
 use crate::handler::{
     Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, TransactionUse, Waiters,

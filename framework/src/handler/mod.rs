@@ -10,7 +10,6 @@ mod for_test;
 mod invocation;
 mod middleware;
 mod outcome;
-mod pending_sends;
 mod policy;
 mod returned;
 mod spec;
@@ -20,6 +19,7 @@ mod waiting;
 
 pub mod private;
 
+pub use crate::bus::{Envelopes, HeldLimits};
 pub use authorization::Authorization;
 pub use context::Context;
 pub use extract::FromContext;
@@ -27,7 +27,6 @@ pub use failure::{Class, Failure, HandlerError};
 pub use invocation::{Environment, Invocation, Work};
 pub use middleware::{Middleware, Next};
 pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};
-pub use pending_sends::{Envelopes, HeldLimits};
 pub use policy::{Policy, PolicyWords};
 pub use postrider_grammar::{Delays, Retry};
 pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};

@@ -11,8 +11,8 @@ use crate::bus::{Bus, Counters, Resend};
 use crate::handler::{
     Answers, Environment, HandlerSpec, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, Table, Waiters,
 };
+use crate::host::actor_store::ActorStore;
 use crate::host::blocked::ArbiterWatch;
-use crate::host::once::ActorStore;
 use crate::host::running::Running;
 use crate::host::state::{Factory, StateCell};
 use crate::host::verdict::SkewPolicy;

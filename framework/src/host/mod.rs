@@ -1,6 +1,7 @@
 //! The actix side: the actor that owns a service's state, its lanes and locks, and the one function that runs a handler.
 
 mod actor;
+mod actor_store;
 mod attempt;
 mod blocked;
 mod core;
@@ -19,12 +20,12 @@ mod verdict;
 mod waiting;
 
 pub use actor::Host;
+pub use actor_store::ActorStore;
 pub use blocked::{ArbiterWatch, Watchdog};
 pub use core::{Core, Settings, Stops};
 pub use deliver::{Arrival, Deliver, Finished, Ticket};
 pub use epoch::Epoch;
 pub use handled::{AttemptRecord, Handled};
-pub use once::ActorStore;
 pub use running::{Nameless, Running, Turn};
 pub use state::Factory;
 pub use verdict::{Case, End, Settlement, SkewPolicy, Verdict, verdict};

@@ -1,26 +1,23 @@
 //! The unit of handling with a store: the handler's writes, what it sends, and that its message was handled are committed
 //! together, or not at all.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::bus::Counters;
 use crate::handler::{Envelopes, Failed, FailureClass, Guarantee, Lane, Outcome, Reply, Row};
+use crate::host::actor_store::ActorStore;
 use crate::host::attempt::Job;
 use crate::host::core::Core;
 use crate::host::state::Guard;
 use crate::host::verdict::{End, Verdict};
 use crate::message::{Problem, is_logged};
 use crate::store::{
-    Access, ActorNumber, Begun, FaultPoint, InboxEntry, MAX_ID_BYTES, OutboxRow, Session, StoreError, StoreHandle,
-    StoredAnswer, TransactionLimits, reach,
+    Access, Begun, FaultPoint, InboxEntry, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits, reach,
 };
 use crate::supervise::Backoff;
 
-/// The header by which a caller says that two messages with different ids are one.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// How often a message is handled again at once because another transaction was in the way. After that the attempt has failed.
 const MOST_CONFLICTS: u32 = 5;
 /// The first pause while a store does not do its work. Each pause doubles, up to `LAST_PAUSE`.
@@ -29,15 +26,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a delivery waits for its store. After that it goes back to its queue, before the broker takes it back.
 const WAIT_FOR: Duration = Duration::from_secs(300);
-
-/// An actor's store, its number in the inbox, and its sessions that no handler uses right now.
-pub struct ActorStore {
-    handle: StoreHandle,
-    actor: ActorNumber,
-    guarantee: Guarantee,
-    /// At most as many as handlers run at once.
-    sessions: RefCell<Vec<Box<dyn Session>>>,
-}
 
 /// What a message needs of the store.
 #[derive(Debug, Clone, Copy)]
@@ -59,44 +47,6 @@ pub(super) struct StoreTrouble {
 impl Default for StoreTrouble {
     fn default() -> Self {
         Self { conflicts: 0, since: Instant::now(), backoff: Backoff::new(FIRST_PAUSE, LAST_PAUSE) }
-    }
-}
-
-impl ActorStore {
-    /// The store of an actor with this number.
-    #[must_use]
-    pub fn new(handle: StoreHandle, actor: ActorNumber, guarantee: Guarantee) -> Self {
-        Self { handle, actor, guarantee, sessions: RefCell::default() }
-    }
-
-    async fn session(&self) -> Result<Box<dyn Session>, StoreError> {
-        let kept = self.sessions.borrow_mut().pop();
-        match kept {
-            Some(session) => Ok(session),
-            None => self.handle.store().session().await,
-        }
-    }
-
-    fn keep(&self, session: Box<dyn Session>) {
-        self.sessions.borrow_mut().push(session);
-    }
-
-    /// The inbox's entry for a message.
-    fn entry(&self, job: &Job) -> Result<InboxEntry, Outcome> {
-        let envelope = &job.envelope;
-        let id = match envelope.headers.text(IDEMPOTENCY_KEY) {
-            Some(key) => key,
-            None if envelope.has_own_id() => envelope.id.as_str(),
-            None => {
-                let text = "it has neither a message id nor an `idempotency-key`, so a repetition could not be told from a new message";
-                return Err(Outcome::failed(FailureClass::NoId, "no-id", text));
-            }
-        };
-        if id.is_empty() || id.len() > MAX_ID_BYTES {
-            let text = format!("its id has {} bytes; the inbox takes ids of 1 to {MAX_ID_BYTES} bytes", id.len());
-            return Err(Outcome::failed(FailureClass::NoId, "no-id", text));
-        }
-        Ok(InboxEntry::new(self.actor, id, envelope))
     }
 }
 
@@ -123,7 +73,7 @@ impl<S: 'static> Core<S> {
         unit: Unit,
     ) -> Result<Outcome, StoreError> {
         let Some(store) = &self.settings.store else { return Ok(no_store()) };
-        let entry = match unit.inbox.then(|| store.entry(job)).transpose() {
+        let entry = match unit.inbox.then(|| store.entry(&job.envelope)).transpose() {
             Ok(entry) => entry,
             Err(outcome) => return Ok(outcome),
         };
@@ -287,19 +237,14 @@ impl<S: 'static> Core<S> {
 
     /// Notes in the inbox that a message was refused, if the refusal is its end. A dead letter leaves no note, so that it can be
     /// replayed.
-    pub(super) async fn note_refusal(
-        &self,
-        unit: Unit,
-        job: &Job,
-        outcome: &Outcome,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn note_refusal(&self, unit: Unit, job: &Job, outcome: &Outcome) -> Result<(), StoreError> {
         let (Some(store), true) = (&self.settings.store, unit.inbox) else { return Ok(()) };
         let Outcome::Failed(Failed { class: FailureClass::Rejected, problem, .. }) = outcome else { return Ok(()) };
         let Verdict::Settle(settlement) = self.verdict(outcome, job) else { return Ok(()) };
         if !matches!(settlement.end, End::Ack | End::AckIfAnswered | End::Discard) {
             return Ok(());
         }
-        let Ok(entry) = store.entry(job) else { return Ok(()) };
+        let Ok(entry) = store.entry(&job.envelope) else { return Ok(()) };
         let limits = TransactionLimits { lock: store.handle.lock_timeout(), handler: self.settings.timeout };
         let mut session = store.session().await?;
         // If it is there already, this was the answer that it has.
@@ -333,7 +278,11 @@ impl<S: 'static> Core<S> {
         let waits = trouble.since.elapsed() + trouble.backoff.pause() < WAIT_FOR;
         let pause = trouble.backoff.random();
         trouble.backoff.grow();
-        if waits && self.pause(pause, job).await { Ok(()) } else { Err(store_failed(FailureClass::Infrastructure, &error)) }
+        if waits && self.pause(pause, job).await {
+            Ok(())
+        } else {
+            Err(store_failed(FailureClass::Infrastructure, &error))
+        }
     }
 
     /// The store works again.

@@ -76,7 +76,7 @@ mod tests {
     fn content_is_kind_key_and_payload_and_no_header() {
         let one = InboxEntry::new(ActorNumber(1), "1", &message("a.b", "c"));
         let mut again = message("a.b", "c");
-        again.headers.insert("tenant", "other");
+        again.headers.set("tenant", "other");
         again.attempt = 7;
         assert_eq!(InboxEntry::new(ActorNumber(1), "1", &again), one);
         for other in [message("a.b", "d"), message("a.c", "c"), message("a.bc", "")] {

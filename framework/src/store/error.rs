@@ -51,9 +51,7 @@ pub enum StoreError {
         reason: String,
     },
     /// The transaction was over before the handler was.
-    #[error(
-        "the handler's transaction was over before its commit, so nothing it wrote was kept: {reason}"
-    )]
+    #[error("the handler's transaction was over before its commit, so nothing it wrote was kept: {reason}")]
     Ended {
         /// How it ended.
         reason: String,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::store::{Store, StoreError};
+use crate::store::pool::Pool;
+use crate::store::{PooledSession, Store, StoreError};
 
 /// A service's store, and what its users in this process tell each other. Clones share it.
 #[derive(Clone)]
@@ -14,13 +15,24 @@ pub struct StoreHandle {
     wake: Arc<Notify>,
     problem: Arc<Mutex<Option<String>>>,
     lock_timeout: Duration,
+    pool: Pool,
 }
 
 impl StoreHandle {
-    /// A handle on an open store. `lock_timeout` is how long a transaction waits for another one.
+    /// A handle on an open store. `lock_timeout` is how long a transaction waits for another one, `connections` how many
+    /// transactions outside of handlers there may be at once.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, lock_timeout: Duration) -> Self {
-        Self { store, wake: Arc::default(), problem: Arc::default(), lock_timeout }
+    pub fn new(store: Arc<dyn Store>, lock_timeout: Duration, connections: usize) -> Self {
+        let pool = Pool::new(connections);
+        Self { store, wake: Arc::default(), problem: Arc::default(), lock_timeout, pool }
+    }
+
+    /// A session for a transaction outside of a handler.
+    ///
+    /// # Errors
+    /// When the store does not do its work.
+    pub async fn pooled_session(&self) -> Result<PooledSession, StoreError> {
+        self.pool.take(&*self.store).await
     }
 
     /// The store.

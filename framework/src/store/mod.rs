@@ -7,13 +7,13 @@ mod database;
 mod entry;
 mod error;
 #[cfg(feature = "testing")]
-#[path = "fault_points.rs"]
-mod fault_points;
+pub mod fault_points;
 #[cfg(not(feature = "testing"))]
 #[path = "no_fault_points.rs"]
 mod fault_points;
 mod handle;
 mod outbox_row;
+mod pool;
 mod port;
 mod stored_answer;
 mod stored_envelope;
@@ -21,13 +21,10 @@ mod stored_envelope;
 pub use database::Database;
 pub use entry::{InboxEntry, MAX_ID_BYTES};
 pub use error::StoreError;
-pub(crate) use fault_points::reach;
-#[cfg(feature = "testing")]
-pub use fault_points::{FAULT_VARIABLE, FaultPoint};
-#[cfg(not(feature = "testing"))]
-pub(crate) use fault_points::FaultPoint;
+pub(crate) use fault_points::{FaultPoint, reach};
 pub use handle::StoreHandle;
 pub use outbox_row::{OutboxRow, StoredRow};
+pub use pool::PooledSession;
 pub use port::{Access, ActorNumber, Begun, News, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;

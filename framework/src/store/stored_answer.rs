@@ -74,7 +74,12 @@ mod tests {
     #[test]
     fn an_answer_comes_back_as_it_was_kept() {
         let reply = |bytes: usize| StoredAnswer::Reply { media_type: MediaType::JSON, payload: vec![7; bytes].into() };
-        for answer in [StoredAnswer::Nothing, reply(0), reply(MAX_ANSWER_BYTES), StoredAnswer::Refusal(Problem::new("sold-out", "nothing left"))] {
+        for answer in [
+            StoredAnswer::Nothing,
+            reply(0),
+            reply(MAX_ANSWER_BYTES),
+            StoredAnswer::Refusal(Problem::new("sold-out", "nothing left")),
+        ] {
             assert_eq!(StoredAnswer::decode(answer.encode().as_deref()), answer);
         }
         assert_eq!(StoredAnswer::decode(reply(MAX_ANSWER_BYTES + 1).encode().as_deref()), StoredAnswer::TooLarge);

@@ -181,7 +181,8 @@ pub(super) fn decode(version: i16, bytes: &[u8]) -> Result<Envelope, UnreadableR
         MediaType::from_wire(&written.media_type),
         written.payload,
     );
-    envelope.content_encoding = written.content_encoding.and_then(|encoding| ContentEncoding::from_wire(&encoding.into()));
+    envelope.content_encoding =
+        written.content_encoding.and_then(|encoding| ContentEncoding::from_wire(&encoding.into()));
     envelope.correlation_id = written.correlation_id.map(MessageId::from);
     envelope.causation_id = written.causation_id.map(MessageId::from);
     envelope.conversation_id = written.conversation_id.map(MessageId::from);

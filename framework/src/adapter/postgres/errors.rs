@@ -58,19 +58,25 @@ pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreEr
     match (doing, code.as_str()) {
         (_, code) if CONFLICTS.contains(&code) => StoreError::Conflict { store, reason: text },
         (_, NO_LOCK) => StoreError::Locked { store, reason: text },
-        (_, READ_ONLY) => away("; the server takes no writes: is it a replica, or is default_transaction_read_only set?"),
-        (_, NO_RIGHT) => refused("grant this user the right to create tables, or let an administrator run `postrider store migrate`"),
-        (_, NO_TABLE | NO_COLUMN) => {
-            refused("the tables that begin with postrider_ are not as this release made them; were they changed by hand?")
+        (_, READ_ONLY) => {
+            away("; the server takes no writes: is it a replica, or is default_transaction_read_only set?")
         }
+        (_, NO_RIGHT) => {
+            refused("grant this user the right to create tables, or let an administrator run `postrider store migrate`")
+        }
+        (_, NO_TABLE | NO_COLUMN) => refused(
+            "the tables that begin with postrider_ are not as this release made them; were they changed by hand?",
+        ),
         (Failed::Committing, GUARD | FAILED_BEFORE) => StoreError::Ended { reason: text },
         (Failed::Committing, CANCELLED) => away("; it was cancelled before its commit"),
-        (Failed::Committing, code) if ["22", "23", "P0"].contains(&&code[..2]) => StoreError::Constraint { reason: text },
+        (Failed::Committing, code) if ["22", "23", "P0"].contains(&&code[..2]) => {
+            StoreError::Constraint { reason: text }
+        }
         (Failed::Opening, code) if code.starts_with("28") => refused("check user and password of the address"),
         (Failed::Opening, code) if code.starts_with("3D") => refused("create the database, or name another one"),
-        (Failed::Migrating, code) if code.starts_with("42") => {
-            refused("the tables that begin with postrider_ are not as this release made them; were they changed by hand?")
-        }
+        (Failed::Migrating, code) if code.starts_with("42") => refused(
+            "the tables that begin with postrider_ are not as this release made them; were they changed by hand?",
+        ),
         _ => away(""),
     }
 }

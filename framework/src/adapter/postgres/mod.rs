@@ -114,8 +114,7 @@ impl Store for PgStore {
             let number = async {
                 let look = "SELECT number FROM postrider_actors WHERE name = $1";
                 // Mostly it is there; an insert that finds it would use up a number.
-                let found: Option<i16> =
-                    sqlx::query_scalar(look).bind(&name).fetch_optional(&mut connection).await?;
+                let found: Option<i16> = sqlx::query_scalar(look).bind(&name).fetch_optional(&mut connection).await?;
                 if let Some(number) = found {
                     return Ok(number);
                 }

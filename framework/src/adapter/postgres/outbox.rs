@@ -152,7 +152,8 @@ impl Outbox for PgOutbox {
 
     fn parked_addresses(&mut self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         Box::pin(async move {
-            let look = "SELECT DISTINCT address FROM postrider_outbox WHERE namespace = $1 AND parked_because IS NOT NULL";
+            let look =
+                "SELECT DISTINCT address FROM postrider_outbox WHERE namespace = $1 AND parked_because IS NOT NULL";
             let found = sqlx::query_scalar(look).bind(&*self.namespace).fetch_all(&mut self.connection).await;
             found.map_err(|error| self.failed(&error))
         })

@@ -64,9 +64,9 @@ pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreEr
         Some(NOT_A_DATABASE) => refused("it is no SQLite database; name another file"),
         Some(CORRUPT) => refused("the file is damaged; restore a copy of it"),
         Some(CONSTRAINT) if doing == Failed::Committing => StoreError::Constraint { reason: text },
-        _ if doing == Failed::Migrating => {
-            refused("the tables that begin with postrider_ are not as this release made them; were they changed by hand?")
-        }
+        _ if doing == Failed::Migrating => refused(
+            "the tables that begin with postrider_ are not as this release made them; were they changed by hand?",
+        ),
         _ => StoreError::Unavailable { store, reason: text },
     }
 }

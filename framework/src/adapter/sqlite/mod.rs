@@ -8,6 +8,7 @@ mod errors;
 mod outbox;
 mod schema;
 mod session;
+mod statements;
 mod writer;
 
 use std::str::FromStr;
@@ -23,7 +24,7 @@ use tokio::sync::Mutex;
 
 use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::adapter::sqlite::outbox::SqliteOutbox;
-use crate::adapter::sqlite::session::SqliteSession;
+use crate::adapter::sqlite::session::{Names, SqliteSession};
 use crate::adapter::sqlite::writer::Writer;
 use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError};
 
@@ -55,7 +56,8 @@ impl SqliteStore {
         let options = SqliteConnectOptions::from_str(address)
             .map_err(|error| wrong(&format!("{error}; write sqlite:path/to/file.db")))?;
         let file = options.get_filename();
-        if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") || address.contains("mode=memory") {
+        if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") || address.contains("mode=memory")
+        {
             return Err(wrong("a store must outlive its process; name a file, as in sqlite:orders.db"));
         }
         let options = options
@@ -102,8 +104,8 @@ impl Store for SqliteStore {
     }
 
     fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>> {
-        let (store, namespace) = (Arc::clone(&self.shown), Arc::clone(&self.namespace));
-        let session = SqliteSession::new(store, namespace, Arc::clone(&self.writer), self.reading.clone());
+        let names = Names { store: Arc::clone(&self.shown), namespace: Arc::clone(&self.namespace) };
+        let session = SqliteSession::new(names, Arc::clone(&self.writer), self.reading.clone());
         Box::pin(std::future::ready(Ok(Box::new(session) as Box<dyn Session>)))
     }
 
@@ -116,8 +118,7 @@ impl Store for SqliteStore {
             let connection = writer.connection().await?;
             let number = async {
                 // Mostly it is there, and looking takes no lock.
-                let found: Option<i16> =
-                    sqlx::query_scalar(look).bind(&name).fetch_optional(&mut *connection).await?;
+                let found: Option<i16> = sqlx::query_scalar(look).bind(&name).fetch_optional(&mut *connection).await?;
                 if let Some(number) = found {
                     return Ok(number);
                 }

@@ -66,7 +66,8 @@ impl Outbox for SqliteOutbox {
 
     fn page<'a>(&'a mut self, page: &'a Page<'a>) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
         Box::pin(async move {
-            let without = if page.without.is_empty() { "" } else { "AND address NOT IN (SELECT value FROM json_each(?4))" };
+            let without =
+                if page.without.is_empty() { "" } else { "AND address NOT IN (SELECT value FROM json_each(?4))" };
             // The running sum ends the page where it has enough bytes.
             let look = format!(
                 "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - written_at) AS INTEGER) FROM (
@@ -107,7 +108,8 @@ impl Outbox for SqliteOutbox {
 
     fn parked_addresses(&mut self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         Box::pin(async move {
-            let look = "SELECT DISTINCT address FROM postrider_outbox WHERE namespace = ? AND parked_because IS NOT NULL";
+            let look =
+                "SELECT DISTINCT address FROM postrider_outbox WHERE namespace = ? AND parked_because IS NOT NULL";
             let found = sqlx::query_scalar(look).bind(&*self.namespace).fetch_all(&mut self.reader).await;
             found.map_err(|error| self.failed(&error))
         })

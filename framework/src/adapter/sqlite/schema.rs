@@ -51,8 +51,10 @@ async fn migrate_locked(connection: &mut SqliteConnection, store: &str) -> Resul
     let failed = |error| failed(store, Failed::Migrating, &error);
     let create = "CREATE TABLE IF NOT EXISTS postrider_schema (version INTEGER NOT NULL)";
     raw_sql(create).execute(&mut *connection).await.map_err(failed)?;
-    let stands: Option<i64> =
-        sqlx::query_scalar("SELECT max(version) FROM postrider_schema").fetch_one(&mut *connection).await.map_err(failed)?;
+    let stands: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM postrider_schema")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
     let stands = stands.unwrap_or(0);
     if stands > VERSION {
         return Err(StoreError::Refused {

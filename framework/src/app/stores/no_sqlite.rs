@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::store::{Store, StoreError};
 
 pub(super) async fn open(address: &str, _: &str, _: Duration) -> Result<Arc<dyn Store>, StoreError> {
-    let reason = "this program was built without postrider's feature `sqlite`; add the feature, or leave the address out";
+    let reason =
+        "this program was built without postrider's feature `sqlite`; add the feature, or leave the address out";
     Err(StoreError::Address { store: address.to_owned(), reason: reason.into() })
 }

@@ -70,7 +70,17 @@ impl Handler<Deliver> for Mailbox {
 pub(super) fn spec(kind: Kind) -> HandlerSpec {
     let policy = PolicyWords { retry: None, give_up: None, discard: None };
     let (scope, permission) = (Scope::Shared, None);
-    HandlerSpec { kind, key: "a.b", scope, permission, policy, transaction: None, method: "method", file: "file", line: 1 }
+    HandlerSpec {
+        kind,
+        key: "a.b",
+        scope,
+        permission,
+        policy,
+        transaction: None,
+        method: "method",
+        file: "file",
+        line: 1,
+    }
 }
 
 pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec) -> LaneSettings {

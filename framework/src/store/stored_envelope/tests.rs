@@ -1,3 +1,5 @@
+//! Messages leave the outbox as they entered it.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -13,7 +15,8 @@ fn held(mut envelope: Envelope) -> Envelope {
     (envelope.timeout, envelope.status) = (None, None);
     envelope.call_path.clear();
     // To the second and to the millisecond, as on the wire.
-    let seconds = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|at| Duration::from_secs(at.as_secs()));
+    let seconds =
+        |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|at| Duration::from_secs(at.as_secs()));
     envelope.sent_at = envelope.sent_at.and_then(seconds).and_then(|at| SystemTime::UNIX_EPOCH.checked_add(at));
     let millis = |time: Duration| Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     envelope.delay = envelope.delay.map(millis).filter(|delay| !delay.is_zero());
@@ -62,7 +65,14 @@ fn a_row_of_an_earlier_release_has_the_defaults_of_fields_it_did_not_know() {
         payload: Bytes,
         since_removed: bool,
     }
-    let earlier = Earlier { kind: "event", key: "a.b", id: "7", media_type: "text/plain", payload: "x".into(), since_removed: true };
+    let earlier = Earlier {
+        kind: "event",
+        key: "a.b",
+        id: "7",
+        media_type: "text/plain",
+        payload: "x".into(),
+        since_removed: true,
+    };
     let envelope = decode(VERSION, &rmp_serde::to_vec_named(&earlier).unwrap()).unwrap();
     assert_eq!((envelope.kind, envelope.id.as_str(), &envelope.payload[..]), (Kind::Event, "7", &b"x"[..]));
 }

@@ -262,6 +262,7 @@ fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core<Gated> {
     let factory: Factory<Gated> = std::rc::Rc::new(move || ready(Ok(again.clone())).boxed_local());
     let settler = &of_lane.settler;
     let actor = Settings {
+        store: None,
         actor: "A",
         name: "invoice".into(),
         waiter: "invoice.A@i1".into(),

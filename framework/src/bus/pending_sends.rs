@@ -24,14 +24,14 @@ pub type Envelopes = Vec<Box<Envelope>>;
 
 /// The messages that one handler has sent so far, in the order of the calls. They leave only if it succeeds.
 #[derive(Debug, Default)]
-pub(super) struct PendingSends {
+pub(crate) struct PendingSends {
     messages: Envelopes,
     bytes: usize,
     ended: bool,
 }
 
 impl PendingSends {
-    pub(super) fn push(&mut self, envelope: Box<Envelope>, limits: HeldLimits) -> Result<(), SendError> {
+    pub(crate) fn push(&mut self, envelope: Box<Envelope>, limits: HeldLimits) -> Result<(), SendError> {
         if self.ended {
             return Err(SendError::HandlerEnded);
         }
@@ -44,13 +44,13 @@ impl PendingSends {
         Ok(())
     }
 
-    pub(super) fn take(&mut self) -> Envelopes {
+    pub(crate) fn take(&mut self) -> Envelopes {
         self.ended = true;
         self.bytes = 0;
         std::mem::take(&mut self.messages)
     }
 
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Envelope> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Envelope> {
         self.messages.iter().map(|envelope| &**envelope)
     }
 }
