@@ -69,10 +69,19 @@ fn implementation(input: &DeriveInput, cases: &[Case<'_>], fine: bool) -> TokenS
         let code = meaning.code.as_ref().map_or_else(|| quote!("failed"), |code| quote!(#code));
         quote!(#path { .. } => #code)
     });
-    let (class, code) = if fine {
-        (quote!(match *self { #(#classes),* }), quote!(match *self { #(#codes),* }))
+    // The error inside, where a variant has nothing else.
+    let sources =
+        cases.iter().filter(|case| matches!(case.fields, Fields::Unnamed(fields) if fields.unnamed.len() == 1));
+    let sources =
+        sources.map(|Case { path, .. }| quote!(#path(inner) => ::postrider::private::SourceOf(inner).source_error()));
+    let (class, code, source) = if fine {
+        (
+            quote!(match *self { #(#classes),* }),
+            quote!(match *self { #(#codes),* }),
+            quote!(match self { #(#sources,)* #[allow(unreachable_patterns)] _ => ::core::option::Option::None }),
+        )
     } else {
-        (quote!(::core::unreachable!()), quote!(::core::unreachable!()))
+        (quote!(::core::unreachable!()), quote!(::core::unreachable!()), quote!(::core::unreachable!()))
     };
     quote! {
         impl #impl_generics ::postrider::private::HandlerError for #name #type_generics #where_clause {
@@ -82,6 +91,12 @@ fn implementation(input: &DeriveInput, cases: &[Case<'_>], fine: bool) -> TokenS
 
             fn code(&self) -> &str {
                 #code
+            }
+
+            fn source_error(&self) -> ::core::option::Option<&(dyn ::std::error::Error + 'static)> {
+                #[allow(unused_imports)]
+                use ::postrider::private::NoSource as _;
+                #source
             }
         }
     }

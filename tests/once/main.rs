@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod effects;
+mod faults;
 mod killed;
 mod outside;
+mod relay;

@@ -100,11 +100,15 @@ fn a_service_without_a_store_or_with_another_one_has_no_such_transaction() {
     run(async {
         let world = World::in_process();
         let web = world.start(App::new("web").actor(|| Web)).await;
-        let Err(StoreError::Address { reason, .. }) = web.bus().transaction::<Sqlite>().await else { panic!("there is one") };
+        let Err(StoreError::Address { reason, .. }) = web.bus().transaction::<Sqlite>().await else {
+            panic!("there is one")
+        };
         assert!(reason.contains("POSTRIDER_STORE") && reason.contains("service.web.store"), "{reason}");
         let database = Database::new(Kind::Sqlite).await;
         let web = world.start(database.of(App::new("web").actor(|| Web))).await;
-        let Err(StoreError::Address { reason, .. }) = web.bus().transaction::<Postgres>().await else { panic!("there is one") };
+        let Err(StoreError::Address { reason, .. }) = web.bus().transaction::<Postgres>().await else {
+            panic!("there is one")
+        };
         assert!(reason.contains("sqlite") && reason.contains("postgres"), "{reason}");
     });
 }

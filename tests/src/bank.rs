@@ -61,6 +61,14 @@ impl Bank {
         self.booked += book.amount;
         Ok(self.booked)
     }
+
+    /// Takes its time, and books the number of its attempt.
+    #[distributed(command = "bank.slow")]
+    async fn slow(&mut self, _: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Refused> {
+        self::book(tx, cx.id().as_str(), cx.attempt().into()).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        Ok(())
+    }
 }
 
 /// Hears of each booking, once.

@@ -161,6 +161,7 @@ impl Database {
             "bookings" => "SELECT count(*) FROM bookings",
             "inbox" => "SELECT count(*) FROM postrider_inbox",
             "outbox" => "SELECT count(*) FROM postrider_outbox",
+            "parked" => "SELECT count(*) FROM postrider_outbox WHERE parked_because IS NOT NULL",
             "leases" => "SELECT count(*) FROM postrider_leases",
             other => panic!("no table {other}"),
         };

@@ -48,6 +48,11 @@ pub trait HandlerError: fmt::Display {
         self.to_string()
     }
 
+    /// The error that caused it, if it is one of a library. A database's deadlock is found here.
+    fn source_error(&self) -> Option<&(dyn Error + 'static)> {
+        None
+    }
+
     /// Further details for programs, sent to the caller.
     fn details(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
@@ -127,6 +132,10 @@ impl HandlerError for Failure {
 
     fn caller_text(&self) -> String {
         self.problem.text.clone()
+    }
+
+    fn source_error(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 
     fn details(&self) -> BTreeMap<String, String> {

@@ -1,6 +1,7 @@
 //! One attempt, as middleware and handlers see it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::handler::{
     Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, TransactionUse, Waiters,
 };
 use crate::message::{Envelope, Kind, MediaType};
-use crate::store::Session;
+use crate::store::{IsConflict, Session};
 
 /// One attempt at handling one message: what middleware sees around a handler.
 pub struct Invocation {
@@ -65,6 +66,10 @@ pub struct Work {
     /// The open transaction, while neither the handler nor its caller holds it.
     pub(super) session: RefCell<Option<Box<dyn Session>>>,
     pub(super) transaction: Cell<TransactionUse>,
+    /// Whether an error says that another transaction was in the way.
+    is_conflict: Cell<Option<IsConflict>>,
+    /// What such an error said.
+    conflict: RefCell<Option<String>>,
 }
 
 impl Work {
@@ -90,13 +95,22 @@ impl Work {
             answers: RefCell::default(),
             session: RefCell::default(),
             transaction: Cell::default(),
+            is_conflict: Cell::default(),
+            conflict: RefCell::default(),
         }
     }
 
     /// Gives the handler an open transaction. `alone` says that others wait for it from the beginning.
     pub fn lend(&self, session: Box<dyn Session>, alone: bool) {
+        self.is_conflict.set(Some(session.is_conflict()));
         *self.session.borrow_mut() = Some(session);
         self.transaction.set(if alone { TransactionUse::OpenAlone } else { TransactionUse::Open });
+    }
+
+    /// What the handler's error said, if another transaction was in its way.
+    #[must_use]
+    pub fn conflict(&self) -> Option<String> {
+        self.conflict.borrow_mut().take()
     }
 
     /// Takes the open transaction back.
@@ -183,6 +197,21 @@ impl Invocation {
     #[must_use]
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// Looks whether the handler failed because another transaction was in its way.
+    pub(super) fn note_conflict(&self, error: Option<&(dyn Error + 'static)>) {
+        let Some(is_conflict) = self.work.is_conflict.get() else { return };
+        let mut source = error;
+        // Chains of errors are short. The limit guards against a chain that runs in a circle.
+        for _ in 0..8 {
+            let Some(error) = source else { return };
+            if is_conflict(error) {
+                *self.work.conflict.borrow_mut() = Some(error.to_string());
+                return;
+            }
+            source = error.source();
+        }
     }
 
     /// The context that the handler gets.

@@ -28,7 +28,10 @@ impl<T: Answer, E: HandlerError> Returned for Result<T, E> {
     fn into_outcome(self, invocation: &mut Invocation) -> Outcome {
         match self {
             Ok(value) => answer(&value, invocation),
-            Err(error) => Outcome::from_error(&error),
+            Err(error) => {
+                invocation.note_conflict(error.source_error());
+                Outcome::from_error(&error)
+            }
         }
     }
 }

@@ -89,6 +89,17 @@ impl Job {
     }
 }
 
+/// What an attempt leaves behind.
+pub(super) struct Attempted {
+    pub(super) outcome: Outcome,
+    /// The messages of a handler that succeeded.
+    pub(super) sends: Envelopes,
+    /// Its transaction, still open.
+    pub(super) session: Option<Box<dyn Session>>,
+    /// What its error said, if another transaction was in the way.
+    pub(super) conflict: Option<String>,
+}
+
 /// The outcome of a message that does not begin, or is dropped, because the app stops.
 pub(super) fn stopping() -> Outcome {
     Outcome::failed(FailureClass::Shutdown, "shutdown", "the app stops")
@@ -156,8 +167,8 @@ impl<S: 'static> Core<S> {
 
     /// Runs the handler once. If it succeeds, its held messages come back with the outcome.
     pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
-        let (outcome, held, _) = self.attempt_with(row, guard, job, None).await;
-        (outcome, held)
+        let Attempted { outcome, sends, .. } = self.attempt_with(row, guard, job, None).await;
+        (outcome, sends)
     }
 
     /// [`Core::attempt`] with an open transaction, which comes back with the outcome. The flag says that others wait for it from the
@@ -168,10 +179,11 @@ impl<S: 'static> Core<S> {
         guard: &mut Guard<S>,
         job: &Job,
         transaction: Option<(Box<dyn Session>, bool)>,
-    ) -> (Outcome, Envelopes, Option<Box<dyn Session>>) {
+    ) -> Attempted {
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
-            return (Outcome::Expired, Vec::new(), transaction.map(|(session, _)| session));
+            let session = transaction.map(|(session, _)| session);
+            return Attempted { outcome: Outcome::Expired, sends: Vec::new(), session, conflict: None };
         }
         let mut envelope = Arc::clone(&job.envelope);
         if envelope.attempt != job.made.attempt {
@@ -201,9 +213,9 @@ impl<S: 'static> Core<S> {
             tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
         }
         let held = invocation.take_held();
-        let held = if outcome.is_done() { held } else { Vec::new() };
-        let session = invocation.work().take_back();
-        (outcome, held, session)
+        let sends = if outcome.is_done() { held } else { Vec::new() };
+        let (session, conflict) = (invocation.work().take_back(), invocation.work().conflict());
+        Attempted { outcome, sends, session, conflict }
     }
 
     fn span(&self, row: &Row<S>, job: &Job, invocation: &Invocation) -> tracing::Span {

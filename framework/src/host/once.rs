@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::bus::Counters;
 use crate::handler::{Envelopes, Failed, FailureClass, Guarantee, Lane, Outcome, Reply, Row};
 use crate::host::actor_store::ActorStore;
-use crate::host::attempt::Job;
+use crate::host::attempt::{Attempted, Job, stopping};
 use crate::host::core::Core;
 use crate::host::state::Guard;
 use crate::host::verdict::{End, Verdict};
@@ -78,7 +78,7 @@ impl<S: 'static> Core<S> {
             Err(outcome) => return Ok(outcome),
         };
         let limits = TransactionLimits { lock: store.handle.lock_timeout(), handler: self.settings.timeout };
-        let (outcome, rows, lent) = if unit.lent {
+        let attempted = if unit.lent {
             let mut session = store.session().await?;
             let begun = session.begin(unit.access, entry.as_ref(), limits).await?;
             if let Some(known) = self.known(begun, &mut *session, entry.as_ref(), job).await? {
@@ -96,9 +96,13 @@ impl<S: 'static> Core<S> {
             self.attempt_with(row, guard, job, None).await
         };
         reach(FaultPoint::Handled);
+        let Attempted { outcome, sends: rows, session: lent, conflict } = attempted;
         if !outcome.is_done() {
             self.undo(&outcome, guard, lent, store).await?;
-            return Ok(outcome);
+            return match conflict {
+                Some(reason) => Err(StoreError::Conflict { store: store.handle.store().describe().to_owned(), reason }),
+                None => Ok(outcome),
+            };
         }
         let finished = self.commit(store, &outcome, &rows, lent, entry.as_ref(), limits).await;
         if !matches!(finished, Ok(None)) {
@@ -266,8 +270,9 @@ impl<S: 'static> Core<S> {
             if trouble.conflicts > MOST_CONFLICTS {
                 return Err(store_failed(FailureClass::Transient, &error));
             }
-            tokio::time::sleep(trouble.backoff.random()).await;
-            return Ok(());
+            let pause = trouble.backoff.random();
+            trouble.backoff.grow();
+            return if self.pause(pause, job).await { Ok(()) } else { Err(stopping()) };
         }
         if let (Some(handle), false) = (handle, matches!(error, StoreError::Locked { .. })) {
             handle.note(Some(&error));

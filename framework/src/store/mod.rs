@@ -25,6 +25,8 @@ pub(crate) use fault_points::{FaultPoint, reach};
 pub use handle::StoreHandle;
 pub use outbox_row::{OutboxRow, StoredRow};
 pub use pool::PooledSession;
-pub use port::{Access, ActorNumber, Begun, News, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits};
+pub use port::{
+    Access, ActorNumber, Begun, IsConflict, News, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits,
+};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;

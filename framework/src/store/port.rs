@@ -1,6 +1,7 @@
 //! The traits that an adapter for a database implements.
 
 use std::any::Any;
+use std::error::Error;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -77,6 +78,9 @@ pub trait Store: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Whether an error says that another transaction was in the way.
+pub type IsConflict = fn(&(dyn Error + 'static)) -> bool;
+
 /// A connection, and at most one open transaction on it. After an error the session is dropped, and the adapter sees to it that
 /// nothing of it goes on at the database.
 pub trait Session: Send {
@@ -114,6 +118,10 @@ pub trait Session: Send {
 
     /// Forgets that the message was handled.
     fn forget<'a>(&'a mut self, entry: &'a InboxEntry) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Tells whether an error of the client says that another transaction was in the way, so that the same work may succeed at
+    /// once.
+    fn is_conflict(&self) -> IsConflict;
 
     /// The database client's connection, on which the transaction is open.
     fn connection(&mut self) -> Option<&mut dyn Any>;

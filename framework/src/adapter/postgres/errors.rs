@@ -35,6 +35,11 @@ pub(super) fn is_there_already(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some(THERE_ALREADY)
 }
 
+/// Whether two transactions could not both be committed.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| CONFLICTS.contains(&code.as_str()))
+}
+
 fn code(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }

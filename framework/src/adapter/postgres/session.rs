@@ -11,10 +11,11 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, raw_sql};
 use sqlx_core::transaction::TransactionManager;
 use tokio::time::timeout;
 
-use crate::adapter::postgres::errors::{Failed, failed, is_there_already};
+use crate::adapter::postgres::errors::{Failed, failed, is_conflict, is_there_already};
 use crate::adapter::postgres::text::{bytes, literal};
 use crate::store::{
-    Access, Begun, FaultPoint, InboxEntry, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits, reach,
+    Access, Begun, FaultPoint, InboxEntry, IsConflict, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
+    reach,
 };
 
 type Transactions = <Postgres as sqlx::Database>::TransactionManager;
@@ -257,6 +258,10 @@ impl Session for PgSession {
             let deleted = delete.bind(entry.actor.0).bind(&entry.id[..]).execute(&mut self.connection).await;
             deleted.map(drop).map_err(|error| self.failed(Failed::Working, &error))
         })
+    }
+
+    fn is_conflict(&self) -> IsConflict {
+        |error| error.downcast_ref().is_some_and(is_conflict)
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {

@@ -14,7 +14,8 @@ use crate::adapter::sqlite::errors::{Failed, failed, is_refused_commit, is_there
 use crate::adapter::sqlite::statements::{begin_statement, finish, write_at_once};
 use crate::adapter::sqlite::writer::Writer;
 use crate::store::{
-    Access, Begun, FaultPoint, InboxEntry, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits, reach,
+    Access, Begun, FaultPoint, InboxEntry, IsConflict, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
+    reach,
 };
 
 type Transactions = <Sqlite as sqlx::Database>::TransactionManager;
@@ -291,6 +292,11 @@ impl Session for SqliteSession {
             let deleted = delete.bind(entry.actor.0).bind(&entry.id[..]).execute(writer.connection().await?).await;
             deleted.map(drop).map_err(|error| self.names.failed(Failed::Working, &error))
         })
+    }
+
+    fn is_conflict(&self) -> IsConflict {
+        // There is one writer, so nobody is in its way.
+        |_| false
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {
