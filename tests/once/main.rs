@@ -2,6 +2,7 @@
 //! `cargo xtask test --only once`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod bad_input;
 mod effects;
 mod faults;
 mod killed;

@@ -24,7 +24,7 @@ mod start_due;
 #[cfg(feature = "testing")]
 mod start_here;
 mod stop;
-mod stores;
+pub(crate) mod stores;
 mod threads;
 mod upkeep;
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
-use crate::app::config::Config;
+use crate::app::config::{Config, StoreSettings};
 use crate::app::entry::Entry;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, Outlet, RelaySettings, run_relay};
@@ -151,11 +151,11 @@ impl Stores {
             // A confirm channel of its own: a full outbox holds up nobody's sends.
             let outlet = super::threads::open_outlet(broker, config, counters).await?;
             let (store, counters, broker) = (store.clone(), Arc::clone(counters), Arc::clone(broker));
-            let (holder, interval) = (instance.to_owned(), config.store_settings.publish_interval);
+            let (holder, used) = (instance.to_owned(), config.store_settings);
             let (stopping, name) = (tasks.stop_relays.clone(), format!("relay of {}", store.store().describe()));
             let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
             let relay =
-                async move || run_relay(relay_settings(&store, &outlet, &holder, interval, &counters, &stopping)).await;
+                async move || run_relay(relay_settings(&store, &outlet, &holder, used, &counters, &stopping)).await;
             let ended = tasks.stop_relays.clone();
             tasks.relays.push(actix_rt::spawn(async move {
                 supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
@@ -179,7 +179,7 @@ fn relay_settings(
     store: &StoreHandle,
     outlet: &Arc<Outlet>,
     holder: &str,
-    interval: Duration,
+    used: StoreSettings,
     counters: &Arc<Counters>,
     stopping: &CancellationToken,
 ) -> RelaySettings {
@@ -187,7 +187,8 @@ fn relay_settings(
         store: store.clone(),
         outlet: Arc::clone(outlet),
         holder: holder.to_owned(),
-        interval,
+        interval: used.publish_interval,
+        alarm: used.outbox_alarm,
         counters: Arc::clone(counters),
         stopping: stopping.clone(),
     }
@@ -209,7 +210,7 @@ impl StoreTasks {
 /// Opens a store, and tries again until the deadline while it is not there.
 async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) -> Result<Arc<dyn Store>, StoreError> {
     loop {
-        let error = match open_once(config, address).await {
+        let error = match open_store(config, address).await {
             Ok(store) => return Ok(store),
             Err(error) => error,
         };
@@ -221,7 +222,11 @@ async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) ->
     }
 }
 
-async fn open_once(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
+/// Opens the store at an address, and brings its tables to this release's version.
+///
+/// # Errors
+/// When the address is not one, or the database refuses or does not answer.
+pub(crate) async fn open_store(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
     let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
     match scheme(address.reveal()) {
         "postgres" => postgres::open(address.reveal(), namespace).await,

@@ -33,6 +33,8 @@ const UNROUTABLE_FOR: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause before a held-up address is tried again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// How often the age of the oldest row is asked for while rows wait.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The most addresses that are held up at once; beyond that everything waits.
 const MOST_HELD_UP: usize = 1_000;
 
@@ -46,6 +48,8 @@ pub struct RelaySettings {
     pub holder: String,
     /// How often it looks into the outbox although nobody has woken it. Default: 1 s.
     pub interval: Duration,
+    /// How old the oldest message of the outbox may be before the process is not ready. Default: 5 min.
+    pub alarm: Duration,
     /// Counts what it does.
     pub counters: Arc<Counters>,
     /// Fires when the process stops.
@@ -65,6 +69,8 @@ struct Relay {
     outbox: Option<Box<dyn Outbox>>,
     news: Option<Box<dyn News>>,
     leased_until: Option<Instant>,
+    /// When the age of the oldest row was last asked for.
+    asked: Option<Instant>,
     held_up: BTreeMap<String, HeldUp>,
 }
 
@@ -145,10 +151,14 @@ impl Relay {
         if self.news.is_none() {
             self.news = settings.store.store().news().await.ok();
         }
-        let outbox = self.open(settings).await?;
-        if !outbox.has_rows().await? {
+        if !self.open(settings).await?.has_rows().await? {
+            if self.asked.take().is_some() {
+                settings.store.note_outbox(None);
+            }
             return Ok(true);
         }
+        self.ask_for_age(settings).await?;
+        let outbox = self.open(settings).await?;
         let parked = outbox.parked_addresses().await?;
         let mut after = 0;
         while !settings.stopping.is_cancelled() || after == 0 {
@@ -171,6 +181,21 @@ impl Relay {
             }
         }
         Ok(true)
+    }
+
+    /// Notes if the oldest row waits for too long.
+    async fn ask_for_age(&mut self, settings: &RelaySettings) -> Result<(), StoreError> {
+        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY.min(settings.alarm)) {
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        let oldest = self.open(settings).await?.status().await?.oldest;
+        let old = oldest.filter(|oldest| *oldest > settings.alarm);
+        settings.store.note_outbox(old.map(|oldest| {
+            let store = settings.store.store().describe();
+            format!("store {store}: the oldest message of the outbox waits since {} s; `postrider store outbox list` shows it", oldest.as_secs())
+        }));
+        Ok(())
     }
 
     /// Whether this process has the right to send for long enough to send one page.

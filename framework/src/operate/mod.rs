@@ -10,6 +10,7 @@ mod migrate;
 mod output;
 mod printable;
 mod service;
+mod store;
 mod topology;
 
 pub mod operator;

@@ -14,6 +14,8 @@ pub struct StoreHandle {
     store: Arc<dyn Store>,
     wake: Arc<Notify>,
     problem: Arc<Mutex<Option<String>>>,
+    /// Why messages of the outbox wait for too long.
+    alarm: Arc<Mutex<Option<String>>>,
     lock_timeout: Duration,
     pool: Pool,
 }
@@ -24,7 +26,7 @@ impl StoreHandle {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, lock_timeout: Duration, connections: usize) -> Self {
         let pool = Pool::new(connections);
-        Self { store, wake: Arc::default(), problem: Arc::default(), lock_timeout, pool }
+        Self { store, wake: Arc::default(), problem: Arc::default(), alarm: Arc::default(), lock_timeout, pool }
     }
 
     /// A session for a transaction outside of a handler.
@@ -66,9 +68,15 @@ impl StoreHandle {
         }
     }
 
-    /// Why the store does not do its work right now.
+    /// Notes that messages of the outbox wait for too long, or no longer do.
+    pub fn note_outbox(&self, alarm: Option<String>) {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = alarm;
+    }
+
+    /// Why the store does not do its work right now, or what waits in it for too long.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let of = |text: &Mutex<Option<String>>| text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        of(&self.problem).or_else(|| of(&self.alarm))
     }
 }

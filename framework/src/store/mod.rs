@@ -15,6 +15,7 @@ mod handle;
 mod outbox_row;
 mod pool;
 mod port;
+mod status;
 mod stored_answer;
 mod stored_envelope;
 
@@ -25,8 +26,7 @@ pub(crate) use fault_points::{FaultPoint, reach};
 pub use handle::StoreHandle;
 pub use outbox_row::{OutboxRow, StoredRow};
 pub use pool::PooledSession;
-pub use port::{
-    Access, ActorNumber, Begun, IsConflict, News, Outbox, OutboxStatus, Page, Session, Store, TransactionLimits,
-};
+pub use port::{Access, ActorNumber, Begun, IsConflict, News, Outbox, Page, Session, Store, TransactionLimits};
+pub use status::{InboxStatus, ListedRow, OutboxStatus, StoreStatus};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::store::{InboxEntry, OutboxRow, StoreError, StoredAnswer, StoredRow};
+use crate::store::{InboxEntry, ListedRow, OutboxRow, OutboxStatus, StoreError, StoreStatus, StoredAnswer, StoredRow};
 
 /// The number under which the inbox knows an actor. The store gives it once per name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,12 @@ pub trait Store: Send + Sync {
     /// Forgets at most `most` messages that were handled longer ago than `older`. Returns how many there were.
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// What it holds.
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
+
+    /// Settings of the database that break a promise, one sentence each.
+    fn check(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
     /// Closes what this process has open.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -140,17 +146,6 @@ pub struct Page<'a> {
     pub bytes: usize,
 }
 
-/// What stands in the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OutboxStatus {
-    /// Rows that wait to be sent.
-    pub waiting: u64,
-    /// How long the oldest of them waits.
-    pub oldest: Option<Duration>,
-    /// Rows that were put aside because they cannot be sent.
-    pub parked: u64,
-}
-
 /// Hears when other processes have committed rows.
 pub trait News: Send {
     /// Waits for the next news. On a database that tells none it waits for ever.
@@ -187,6 +182,15 @@ pub trait Outbox: Send {
 
     /// What stands in it.
     fn status(&mut self) -> BoxFuture<'_, Result<OutboxStatus, StoreError>>;
+
+    /// The first rows, in their order.
+    fn list(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>>;
+
+    /// One row; `None` if there is none of this number.
+    fn row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>>;
+
+    /// Sends a row that was put aside after all. Returns whether there was one.
+    fn retry(&mut self, number: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Tells the other processes that there are rows. Those that hear nothing look by themselves.
     fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>>;

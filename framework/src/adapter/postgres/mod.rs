@@ -8,6 +8,7 @@ mod news;
 mod outbox;
 mod schema;
 mod session;
+mod status;
 mod text;
 
 use std::str::FromStr;
@@ -24,7 +25,7 @@ use crate::adapter::postgres::errors::{Failed, failed};
 use crate::adapter::postgres::news::PgNews;
 use crate::adapter::postgres::outbox::PgOutbox;
 use crate::adapter::postgres::session::PgSession;
-use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError};
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus};
 
 impl Database for Postgres {
     type Connection = PgConnection;
@@ -155,6 +156,17 @@ impl Store for PgStore {
             connection.close().await.map_err(|error| self.failed(&error))?;
             Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
         })
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        Box::pin(async move {
+            let outbox = self.outbox().await?.status().await?;
+            status::status(&mut self.connect().await?, &self.shown, &self.namespace, outbox).await
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(async move { status::check(&mut self.connect().await?, &self.shown).await })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

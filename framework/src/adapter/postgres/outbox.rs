@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use sqlx::{PgConnection, Row};
 
 use crate::adapter::postgres::errors::{Failed, failed};
-use crate::store::{Outbox, OutboxRow, OutboxStatus, Page, StoreError, StoredRow};
+use crate::store::{ListedRow, Outbox, OutboxRow, OutboxStatus, Page, StoreError, StoredRow};
 
 /// After so many removed rows the lower bound is moved up.
 const ROWS_BETWEEN_BOUNDS: usize = 1_000;
@@ -178,6 +178,35 @@ impl Outbox for PgOutbox {
         })
     }
 
+    fn list(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, extract(epoch FROM clock_timestamp() - written_at)::bigint, length(envelope)::bigint,
+                parked_because FROM postrider_outbox WHERE namespace = $1 ORDER BY number LIMIT $2";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+            let found = look.fetch_all(&mut self.connection).await;
+            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+            read.map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, version, envelope, (1000 * extract(epoch FROM clock_timestamp() - written_at))::bigint
+                FROM postrider_outbox WHERE namespace = $1 AND number = $2";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+            let found = look.fetch_optional(&mut self.connection).await;
+            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn retry(&mut self, number: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let retry = "UPDATE postrider_outbox SET parked_because = NULL WHERE namespace = $1 AND number = $2 AND parked_because IS NOT NULL";
+            let retried = sqlx::query(retry).bind(&*self.namespace).bind(number).execute(&mut self.connection).await;
+            Ok(retried.map_err(|error| self.failed(&error))?.rows_affected() == 1)
+        })
+    }
+
     fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let tell = sqlx::query("SELECT pg_notify($1, '')").bind(channel(&self.namespace));
@@ -197,5 +226,16 @@ fn stored(row: &sqlx::postgres::PgRow) -> Result<StoredRow, sqlx::Error> {
         number: row.try_get(0)?,
         age_millis: u64::try_from(age).unwrap_or(0),
         row: OutboxRow { address: row.try_get(1)?, version: row.try_get(2)?, envelope: row.try_get(3)? },
+    })
+}
+
+fn listed(row: &sqlx::postgres::PgRow) -> Result<ListedRow, sqlx::Error> {
+    let (age, bytes): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+    Ok(ListedRow {
+        number: row.try_get(0)?,
+        address: row.try_get(1)?,
+        age_seconds: u64::try_from(age).unwrap_or(0),
+        bytes: u64::try_from(bytes).unwrap_or(0),
+        parked_because: row.try_get(4)?,
     })
 }

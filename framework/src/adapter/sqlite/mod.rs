@@ -9,6 +9,7 @@ mod outbox;
 mod schema;
 mod session;
 mod statements;
+mod status;
 mod writer;
 
 use std::str::FromStr;
@@ -26,7 +27,7 @@ use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::adapter::sqlite::outbox::SqliteOutbox;
 use crate::adapter::sqlite::session::{Names, SqliteSession};
 use crate::adapter::sqlite::writer::Writer;
-use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError};
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus};
 
 impl Database for Sqlite {
     type Connection = SqliteConnection;
@@ -56,8 +57,7 @@ impl SqliteStore {
         let options = SqliteConnectOptions::from_str(address)
             .map_err(|error| wrong(&format!("{error}; write sqlite:path/to/file.db")))?;
         let file = options.get_filename();
-        if file.as_os_str().is_empty() || file.to_string_lossy().contains(":memory:") || address.contains("mode=memory")
-        {
+        if file.as_os_str().is_empty() || address.contains(":memory:") || address.contains("mode=memory") {
             return Err(wrong("a store must outlive its process; name a file, as in sqlite:orders.db"));
         }
         let options = options
@@ -154,6 +154,23 @@ impl Store for SqliteStore {
             let forgotten = sqlx::query(forget).bind(seconds).bind(most).execute(writer.connection().await?).await;
             let forgotten = forgotten.map_err(|error| self.failed(&error))?;
             Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {
+        Box::pin(async move {
+            let outbox = self.outbox().await?.status().await?;
+            let mut connection =
+                SqliteConnection::connect_with(&self.reading).await.map_err(|error| self.failed(&error))?;
+            status::status(&mut connection, &self.shown, &self.namespace, outbox).await
+        })
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(async move {
+            let mut connection =
+                SqliteConnection::connect_with(&self.reading).await.map_err(|error| self.failed(&error))?;
+            status::check(&mut connection, &self.shown).await
         })
     }
 

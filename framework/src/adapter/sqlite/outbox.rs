@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::adapter::sqlite::writer::Writer;
-use crate::store::{Outbox, OutboxRow, OutboxStatus, Page, StoreError, StoredRow};
+use crate::store::{ListedRow, Outbox, OutboxRow, OutboxStatus, Page, StoreError, StoredRow};
 
 /// The outbox of one namespace. It reads on a connection of its own, which waits for nobody.
 pub(super) struct SqliteOutbox {
@@ -133,6 +133,38 @@ impl Outbox for SqliteOutbox {
         })
     }
 
+    fn list(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, CAST(unixepoch('subsec') - written_at AS INTEGER), length(envelope), parked_because
+                FROM postrider_outbox WHERE namespace = ? ORDER BY number LIMIT ?";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+            let found = look.fetch_all(&mut self.reader).await;
+            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+            read.map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>> {
+        Box::pin(async move {
+            let look =
+                "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - written_at) AS INTEGER)
+                FROM postrider_outbox WHERE namespace = ? AND number = ?";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+            let found = look.fetch_optional(&mut self.reader).await;
+            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn retry(&mut self, number: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let retry = "UPDATE postrider_outbox SET parked_because = NULL WHERE namespace = ? AND number = ? AND parked_because IS NOT NULL";
+            let retry = sqlx::query(retry).bind(&*self.namespace).bind(number);
+            let retried = retry.execute(writer.connection().await?).await;
+            Ok(retried.map_err(|error| self.failed(&error))?.rows_affected() == 1)
+        })
+    }
+
     fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
         // SQLite has no way to; the others look by themselves.
         Box::pin(std::future::ready(Ok(())))
@@ -145,5 +177,16 @@ fn stored(row: &sqlx::sqlite::SqliteRow) -> Result<StoredRow, sqlx::Error> {
         number: row.try_get(0)?,
         age_millis: u64::try_from(age).unwrap_or(0),
         row: OutboxRow { address: row.try_get(1)?, version: row.try_get(2)?, envelope: row.try_get(3)? },
+    })
+}
+
+fn listed(row: &sqlx::sqlite::SqliteRow) -> Result<ListedRow, sqlx::Error> {
+    let (age, bytes): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+    Ok(ListedRow {
+        number: row.try_get(0)?,
+        address: row.try_get(1)?,
+        age_seconds: u64::try_from(age).unwrap_or(0),
+        bytes: u64::try_from(bytes).unwrap_or(0),
+        parked_because: row.try_get(4)?,
     })
 }

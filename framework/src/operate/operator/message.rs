@@ -73,7 +73,7 @@ impl MessageArgs {
 }
 
 /// A payload for display: JSON and MessagePack as JSON, text as it is, anything else by its size.
-pub(super) fn shown(envelope: &Envelope) -> String {
+pub(in crate::operate) fn shown(envelope: &Envelope) -> String {
     let limits = codec::Limits::default();
     match Codec::for_media_type(&envelope.media_type) {
         Some(Codec::Json | Codec::Msgpack) => codec::decode_content::<serde_json::Value>(envelope, &limits)

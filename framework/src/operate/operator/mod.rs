@@ -1,7 +1,7 @@
 //! The program `postrider`: sends, listens and repairs from the shell.
 
 mod domain;
-mod message;
+pub(super) mod message;
 mod topology;
 
 use std::process::ExitCode;
@@ -30,6 +30,7 @@ use crate::operate::operator::topology::TopologyCommand;
 use crate::operate::output::{self, failed};
 use crate::operate::printable;
 use crate::operate::service::process::{on_runtime, or_signal};
+use crate::operate::store::{self, StoreCommand};
 
 /// How long the program tries to reach the broker.
 const REACH: Duration = Duration::from_secs(5);
@@ -45,6 +46,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See and repair what stands in a service's database
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+        /// The store's address; else that of the configuration
+        #[arg(long, value_name = "ADDRESS", global = true)]
+        store: Option<String>,
+        /// The service whose store it is, where the configuration has one for it
+        #[arg(long, value_name = "SERVICE", global = true)]
+        service: Option<String>,
+    },
+    #[command(flatten)]
+    AtBroker(AtBroker),
+}
+
+/// What is done at a broker.
+#[derive(Subcommand)]
+enum AtBroker {
     /// Send a command to its owner, or to a service by name
     Send {
         /// The key
@@ -142,6 +161,18 @@ async fn run(cli: Cli) -> Result<(), String> {
         config.broker = Some(Secret::new(broker));
         config.origins.insert("broker", "--broker".into());
     }
+    // A database is asked without a broker.
+    let command = match cli.command {
+        Command::Store { command, store, service } => {
+            if let Some(address) = store {
+                config.store = Some(Secret::new(address));
+                config.stores.clear();
+                config.origins.insert("store", "--store".into());
+            }
+            return store::obey(command, &config, service.as_deref()).await;
+        }
+        Command::AtBroker(command) => command,
+    };
     if config.broker.is_none() {
         return Err("no broker: say --broker amqp://user:password@host/vhost or set POSTRIDER_BROKER".into());
     }
@@ -150,10 +181,10 @@ async fn run(cli: Cli) -> Result<(), String> {
         .await
         .map_err(|error| with_origin(&config, &error))?;
     // The doctor must see the broker unrepaired, so declare nothing before it runs.
-    let declares = !matches!(cli.command, Command::Doctor(_));
+    let declares = !matches!(command, AtBroker::Doctor(_));
     let bus = open_bus(&config, &broker, declares).await.map_err(|error| error.to_string());
     let result = match bus {
-        Ok(bus) => obey(cli.command, &config, &bus, &*broker).await,
+        Ok(bus) => obey(command, &config, &bus, &*broker).await,
         Err(problem) => Err(problem),
     };
     broker.close().await;
@@ -180,26 +211,26 @@ async fn open_bus(config: &Config, broker: &Arc<dyn Broker>, declares: bool) -> 
     Ok(Bus::new(outlet, Arc::new(identity), Arc::clone(broker)))
 }
 
-async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker) -> Result<(), String> {
+async fn obey(command: AtBroker, config: &Config, bus: &Bus, broker: &dyn Broker) -> Result<(), String> {
     match command {
-        Command::Send { key, to: Some(service), message } => {
+        AtBroker::Send { key, to: Some(service), message } => {
             let options = message.options()?;
             printed(bus.send_to_with(&service, &key, message.payload()?, |_| options).await)
         }
-        Command::Send { key, to: None, message } => {
+        AtBroker::Send { key, to: None, message } => {
             let options = message.options()?;
             printed(bus.send_key_with(&key, message.payload()?, |_| options).await)
         }
         // The operator may publish for any service.
-        Command::Publish { key, message } => {
+        AtBroker::Publish { key, message } => {
             let options = message.options()?.as_owner();
             printed(bus.publish_key_with(&key, message.payload()?, |_| options).await)
         }
-        Command::Channel { service, channel, message } => {
+        AtBroker::Channel { service, channel, message } => {
             let options = message.options()?;
             printed(bus.send_channel_with(&service, &channel, message.payload()?, |_| options).await)
         }
-        Command::Request { key, message } => {
+        AtBroker::Request { key, message } => {
             let options = message.options()?;
             let reply = bus
                 .request_raw(&key, message.payload()?, |_| options, None)
@@ -208,16 +239,16 @@ async fn obey(command: Command, config: &Config, bus: &Bus, broker: &dyn Broker)
             output::line(printable::lines(&shown(&reply)));
             Ok(())
         }
-        Command::Tap { patterns, messages } => tap(bus, patterns, messages).await,
-        Command::Ping { service, timeout } => ping(bus, &service, timeout).await,
-        Command::Wait { services, timeout } => {
+        AtBroker::Tap { patterns, messages } => tap(bus, patterns, messages).await,
+        AtBroker::Ping { service, timeout } => ping(bus, &service, timeout).await,
+        AtBroker::Wait { services, timeout } => {
             bus.wait_for_services(services, timeout).await.map_err(|error| error.to_string())
         }
-        Command::Actor(command) => actors::obey(command, bus).await,
-        Command::Dead(command) => dead_letters::obey(command, bus).await,
-        Command::Topology(command) => topology::obey(command, bus, config).await,
-        Command::Doctor(args) => doctor::obey(args, bus).await,
-        Command::Domain(command) => domain::obey(command, broker, &config.namespace).await,
+        AtBroker::Actor(command) => actors::obey(command, bus).await,
+        AtBroker::Dead(command) => dead_letters::obey(command, bus).await,
+        AtBroker::Topology(command) => topology::obey(command, bus, config).await,
+        AtBroker::Doctor(args) => doctor::obey(args, bus).await,
+        AtBroker::Domain(command) => domain::obey(command, broker, &config.namespace).await,
     }
 }
 

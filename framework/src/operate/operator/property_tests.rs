@@ -7,7 +7,7 @@ use super::*;
 use crate::message::Envelope;
 use crate::operate::cli::property_tests::{arguments, line};
 
-const WORDS: [&str; 50] = [
+const WORDS: [&str; 54] = [
     "send",
     "publish",
     "request",
@@ -16,6 +16,10 @@ const WORDS: [&str; 50] = [
     "ping",
     "wait",
     "dead",
+    "store",
+    "outbox",
+    "status",
+    "drop",
     "domain",
     "list",
     "show",
@@ -62,10 +66,12 @@ const WORDS: [&str; 50] = [
 
 fn message_of(command: Command) -> Option<MessageArgs> {
     match command {
-        Command::Send { message, .. }
-        | Command::Publish { message, .. }
-        | Command::Request { message, .. }
-        | Command::Channel { message, .. } => Some(message),
+        Command::AtBroker(
+            AtBroker::Send { message, .. }
+            | AtBroker::Publish { message, .. }
+            | AtBroker::Request { message, .. }
+            | AtBroker::Channel { message, .. },
+        ) => Some(message),
         _ => None,
     }
 }
