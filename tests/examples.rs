@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BUILD_PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// Every example: its file, and its name for `cargo run --example`.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("01-hello.rs", "hello"),
     ("02-commands-and-events.rs", "commands-and-events"),
     ("03-request-and-reply.rs", "request-and-reply"),
@@ -26,6 +26,7 @@ const EXAMPLES: [(&str, &str); 9] = [
     ("07-testing-a-service.rs", "testing-a-service"),
     ("08-foreign-client.rs", "foreign-client"),
     ("09-errors-and-state.rs", "errors-and-state"),
+    ("10-effects-once.rs", "effects-once"),
 ];
 
 #[test]
@@ -51,6 +52,11 @@ fn wildcards_and_tap_prints_what_its_first_lines_say() {
 #[test]
 fn several_instances_prints_what_its_first_lines_say() {
     prints_what_it_says("05-several-instances.rs");
+}
+
+#[test]
+fn effects_once_prints_what_its_first_lines_say() {
+    prints_what_it_says("10-effects-once.rs");
 }
 
 #[test]
