@@ -58,6 +58,7 @@ impl<const N: usize> Actor for Wide<N> {
             ordered: false,
             stops_at_poison: false,
             prefetch: PREFETCH.get().copied(),
+            once_by: None,
             concurrency: None,
             // So short that thousands of deliveries fit into the consumer time-out.
             timeout: Some(Duration::from_millis(250)),

@@ -89,6 +89,8 @@ pub struct ImplWords {
     pub queue: Option<LitStr>,
     pub domains: Option<Vec<LitStr>>,
     pub guarantee: Option<Ident>,
+    /// The field or header by which a repetition is known.
+    pub once_by: Option<LitStr>,
     /// The word itself, if present.
     pub ordered: Option<Ident>,
     /// The word itself, if the actor stops at a message that it would give up.
@@ -127,8 +129,7 @@ impl PolicyWords {
     }
 }
 
-const IMPL_WORDS: &str =
-    "service, queue, domains, guarantee, ordered, on_poison, prefetch, concurrency, timeout, retry, give_up, discard";
+const IMPL_WORDS: &str = "service, queue, domains, guarantee, once_by, ordered, on_poison, prefetch, concurrency, timeout, retry, give_up, discard";
 
 /// Failures that are tried again by default: how they are written, and their variants' names.
 const RETRIED: [(&str, &str); 3] = [("transient", "Transient"), ("panic", "Panic"), ("timed_out", "TimedOut")];
@@ -160,6 +161,7 @@ impl ImplWords {
             "domains" => self.domains = Some(texts(word, mistakes)),
             "guarantee" => self.guarantee = guarantee(word, mistakes),
             "ordered" => self.ordered = flag(word, mistakes).then(|| word.name.clone()),
+            "once_by" => self.once_by = text(word, mistakes),
             "on_poison" => self.stops = on_poison(word, mistakes),
             "prefetch" => {
                 self.prefetch = number(word, u16::MAX.into(), mistakes).map(|n| n as u16);

@@ -57,6 +57,11 @@ fn check_block(actor: &Actor, mistakes: &mut Mistakes) {
             "`ordered` needs `at_least_once`: a message that is not kept until it is handled has no order to keep",
         );
     }
+    if let Some(once_by) = &words.once_by
+        && words.guarantee.as_ref().is_none_or(|guarantee| guarantee != "EffectivelyOnce")
+    {
+        mistakes.at(once_by, "`once_by` says how a repetition is known; add `guarantee = \"effectively_once\"`");
+    }
     if let Some(stops) = &words.stops
         && words.ordered.is_none()
     {

@@ -101,7 +101,7 @@ fn attributes(actor: &Actor) -> TokenStream {
         quote! { ::core::time::Duration::from_millis(#millis) }
     }));
     let policy = policy(&words.policy);
-    let stops = words.stops.is_some();
+    let (stops, once_by) = (words.stops.is_some(), option(words.once_by.as_ref()));
     quote! {
         ::postrider::private::Attributes {
             actor: #name,
@@ -109,6 +109,7 @@ fn attributes(actor: &Actor) -> TokenStream {
             queue: #queue,
             domains: #domains,
             guarantee: ::postrider::private::Guarantee::#guarantee,
+            once_by: #once_by,
             ordered: #ordered,
             stops_at_poison: #stops,
             prefetch: #prefetch,

@@ -22,7 +22,7 @@ use proc_macro::TokenStream;
 /// attribute is not reachable from outside.
 ///
 /// On the block: `service`, `queue` (a second actor of the service), `domains` (default: the service's name),
-/// `guarantee` (`at_most_once`, `at_least_once`, `effectively_once`), `ordered`, `on_poison = "stop"`, `prefetch`, `concurrency`,
+/// `guarantee` (`at_most_once`, `at_least_once`, `effectively_once`), `once_by`, `ordered`, `on_poison = "stop"`, `prefetch`, `concurrency`,
 /// `timeout = "30s"`, `retry` (`"none"`, `"blocking"`, `"delayed"`, `"3 then 1s, 10s, 1m"`, `"1 then 1s..10m x8"`),
 /// `give_up = ["panic"]` (failures after which a message is not tried again: `transient`, `panic`, `timed_out`),
 /// `discard = ["rejected"]` (failures whose message is dropped in the end instead of dead-lettered: those and `permanent`,

@@ -37,6 +37,7 @@ everywhere! {
     an_id_with_other_content_is_a_dead_letter,
     a_message_without_an_id_is_a_dead_letter,
     a_refusal_is_remembered_and_its_replay_runs,
+    a_repetition_may_be_known_by_a_field_a_header_or_the_callers_key,
     the_same_id_is_handled_once_by_each_actor,
     a_handler_without_a_transaction_has_its_effect_once,
     a_swallowed_database_error_commits_nothing,
@@ -176,6 +177,55 @@ async fn a_refusal_is_remembered_and_its_replay_runs(world: World, kind: databas
     client.bus().dispatch(booking("one-way", 0)).await.unwrap();
     world.dead_letters("bank", 1).await;
     assert_eq!(file.count("inbox").await, 1);
+}
+
+/// Knows a repetition by what is booked.
+struct ByField;
+
+#[distributed(service = "bank", guarantee = "effectively_once", once_by = "amount")]
+impl ByField {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        write(tx, cx, book.amount).await
+    }
+
+    #[distributed(command = "bank.raw")]
+    async fn raw(&mut self, _: postrider::Bytes, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        write(tx, cx, 1_000).await
+    }
+}
+
+async fn a_repetition_may_be_known_by_a_field_a_header_or_the_callers_key(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let by_field = world.start(file.of(App::new("bank").actor(|| ByField))).await;
+    let client = world.client().await;
+    for (id, amount) in [("one", 5), ("two", 5), ("three", 6)] {
+        client.bus().dispatch(booking(id, amount)).await.unwrap();
+    }
+    // A header goes before a field; without either there is no id.
+    let raw =
+        |header: bool| {
+            client.bus().send_key_with("bank.raw", Payload::text("x"), move |o| {
+                if header { o.header("amount", 6_i64) } else { o }
+            })
+        };
+    for header in [true, false] {
+        raw(header).await.unwrap();
+    }
+    let mut letters = world.dead_letters("bank", 2).await;
+    letters.sort_by_key(|letter| letter.headers.text("postrider-dead-reason").map(str::to_owned));
+    let reasons: Vec<_> = letters.iter().map(|letter| letter.headers.text("postrider-dead-reason").unwrap()).collect();
+    assert_eq!(reasons, ["id_reused", "no_id"], "6 was booked by another message");
+    eventually_async("all are handled", || async { by_field.stats().duplicates == 1 }).await;
+    assert_eq!(file.amounts().await, [5, 6]);
+    by_field.stop().await;
+    let by_key = world.start(file.of(bank())).await;
+    for _ in 0..2 {
+        let options = |o: postrider::Options| o.header("idempotency-key", "order-7");
+        client.bus().send_key_with("bank.book", Payload::json(&Book { amount: 7 }), options).await.unwrap();
+    }
+    eventually_async("the second one is known", || async { by_key.stats().duplicates == 1 }).await;
+    assert_eq!(file.amounts().await, [5, 6, 7]);
 }
 
 struct Other;

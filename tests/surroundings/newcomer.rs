@@ -72,6 +72,10 @@ fn assert_all_orders_are_done(output: &Output) {
     assert!(output.status.success(), "{}\n{}", out(output), err(output));
     let text = out(output);
     assert_eq!(text.matches("done; invoice INV-").count(), 3, "{text}\n{}", err(output));
+    let speakers = ["orders: ", "invoice: ", "payment: ", "shipping: ", "notification: ", "client: "];
+    let odd: Vec<&str> =
+        text.lines().filter(|line| !speakers.iter().any(|speaker| line.starts_with(speaker))).collect();
+    assert!(odd.is_empty(), "they do not say which service speaks: {odd:?}");
     let last = text.lines().last().unwrap_or_default();
     assert!(last.contains("3 commands and 18 events") && last.contains("next: "), "{text}");
 }

@@ -13,6 +13,7 @@ use crate::app::config::Config;
 use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters, Resend, Unsent};
+use crate::codec::Limits;
 use crate::handler::{Actor, Attributes, Failure, Guarantee, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
 use crate::host::{ActorStore, ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
@@ -241,10 +242,14 @@ fn cannot_be_made(attributes: &Attributes, failure: &Failure) -> String {
 }
 
 /// The store as the actor uses it.
-async fn store_of(attributes: &Attributes, store: Option<StoreHandle>) -> Result<Option<Rc<ActorStore>>, String> {
+async fn store_of(
+    attributes: &Attributes,
+    store: Option<StoreHandle>,
+    limits: Limits,
+) -> Result<Option<Rc<ActorStore>>, String> {
     let Some(handle) = store else { return Ok(None) };
     let number = handle.store().actor(&name_of(attributes)).await.map_err(|error| error.to_string())?;
-    Ok(Some(Rc::new(ActorStore::new(handle, number, attributes.guarantee))))
+    Ok(Some(Rc::new(ActorStore::new(handle, number, attributes, limits))))
 }
 
 async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
@@ -260,7 +265,7 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
     let (actor, unsent) = (attributes.actor, launch.unsent.clone());
     let resend = Resend { actor, stopping: launch.stops.stopping.clone(), unsent };
-    let store = store_of(&attributes, launch.store).await?;
+    let store = store_of(&attributes, launch.store, identity.limits).await?;
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),

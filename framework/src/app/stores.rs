@@ -30,6 +30,8 @@ use crate::supervise::supervise;
 
 /// The pause between two attempts to open a store at the start.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// The name of the right to clean up.
+const CLEAN_UP: &str = "clean-up";
 /// How often the inbox is cleaned up.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
 /// The most messages that the inbox forgets in one transaction.
@@ -156,12 +158,12 @@ impl Stores {
             let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
             let relay =
                 async move || run_relay(relay_settings(&store, &outlet, &holder, used, &counters, &stopping)).await;
-            let ended = tasks.stop_relays.clone();
+            let (ended, cleaner) = (tasks.stop_relays.clone(), instance.to_owned());
             tasks.relays.push(actix_rt::spawn(async move {
                 supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
             }));
             tasks.cleaning.push(actix_rt::spawn(async move {
-                until.run_until_cancelled(clean_up(cleaned, retention)).await;
+                until.run_until_cancelled(clean_up(cleaned, retention, cleaner)).await;
             }));
         }
         Ok(tasks)
@@ -239,16 +241,23 @@ pub(crate) async fn open_store(config: &Config, address: &Secret) -> Result<Arc<
     }
 }
 
-/// Forgets messages whose retention is over, in small portions.
-async fn clean_up(store: StoreHandle, retention: Duration) {
+/// Forgets messages whose retention is over, in small portions. Of all processes one does it at a time.
+async fn clean_up(store: StoreHandle, retention: Duration, holder: String) {
     loop {
-        match store.store().forget_handled(retention, FORGET_AT_ONCE).await {
-            Ok(FORGET_AT_ONCE) => tokio::task::yield_now().await,
-            Ok(_) => sleep(CLEAN_UP_EVERY).await,
-            Err(error) => {
-                tracing::debug!(%error, "the inbox was not cleaned up; trying again later");
-                sleep(CLEAN_UP_EVERY).await;
-            }
+        if let Err(error) = clean_up_once(&store, retention, &holder).await {
+            tracing::debug!(%error, "the inbox was not cleaned up; trying again later");
         }
+        sleep(CLEAN_UP_EVERY).await;
     }
+}
+
+async fn clean_up_once(store: &StoreHandle, retention: Duration, holder: &str) -> Result<(), StoreError> {
+    let mut outbox = store.store().outbox().await?;
+    // Each portion prolongs the right, so that it lasts as long as there is something to do.
+    while outbox.take_lease(CLEAN_UP, holder, CLEAN_UP_EVERY).await?
+        && store.store().forget_handled(retention, FORGET_AT_ONCE).await? == FORGET_AT_ONCE
+    {
+        tokio::task::yield_now().await;
+    }
+    outbox.give_up_lease(CLEAN_UP, holder).await
 }

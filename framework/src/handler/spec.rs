@@ -56,6 +56,8 @@ pub struct Attributes {
     pub domains: &'static [&'static str],
     /// The delivery guarantee.
     pub guarantee: Guarantee,
+    /// The field of the message, or the header, by which a repetition is known; `None`: by the message's id.
+    pub once_by: Option<&'static str>,
     /// Whether the queue's order is kept across instances and retries.
     pub ordered: bool,
     /// Whether the actor stops at a message that it would otherwise dead-letter.

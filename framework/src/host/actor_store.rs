@@ -1,8 +1,12 @@
 //! A store as one actor uses it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
-use crate::handler::{FailureClass, Guarantee, Outcome};
+use serde_json::{Map, Value};
+
+use crate::codec::{self, Limits};
+use crate::handler::{Attributes, FailureClass, Guarantee, Outcome};
 use crate::message::Envelope;
 use crate::store::{ActorNumber, InboxEntry, MAX_ID_BYTES, Session, StoreError, StoreHandle};
 
@@ -14,6 +18,8 @@ pub struct ActorStore {
     pub(super) handle: StoreHandle,
     actor: ActorNumber,
     pub(super) guarantee: Guarantee,
+    once_by: Option<&'static str>,
+    limits: Limits,
     /// At most as many as handlers run at once.
     sessions: RefCell<Vec<Box<dyn Session>>>,
 }
@@ -21,8 +27,9 @@ pub struct ActorStore {
 impl ActorStore {
     /// The store of an actor with this number.
     #[must_use]
-    pub fn new(handle: StoreHandle, actor: ActorNumber, guarantee: Guarantee) -> Self {
-        Self { handle, actor, guarantee, sessions: RefCell::default() }
+    pub fn new(handle: StoreHandle, actor: ActorNumber, attributes: &Attributes, limits: Limits) -> Self {
+        let Attributes { guarantee, once_by, .. } = *attributes;
+        Self { handle, actor, guarantee, once_by, limits, sessions: RefCell::default() }
     }
 
     /// A session that no handler uses.
@@ -36,23 +43,53 @@ impl ActorStore {
 
     /// Keeps a session for the next handler.
     pub(super) fn keep(&self, session: Box<dyn Session>) {
-        self.sessions.borrow_mut().push(session);
+        if session.is_usable() {
+            self.sessions.borrow_mut().push(session);
+        }
     }
 
     /// The inbox's entry for a message.
     pub(super) fn entry(&self, envelope: &Envelope) -> Result<InboxEntry, Outcome> {
-        let id = match envelope.headers.text(IDEMPOTENCY_KEY) {
-            Some(key) => key,
-            None if envelope.has_own_id() => envelope.id.as_str(),
-            None => {
-                let text = "it has neither a message id nor an `idempotency-key`, so a repetition could not be told from a new message";
-                return Err(Outcome::failed(FailureClass::NoId, "no-id", text));
+        let id = match (self.once_by, envelope.headers.text(IDEMPOTENCY_KEY)) {
+            (Some(name), _) => Cow::Owned(self.named(name, envelope)?),
+            (None, Some(key)) => Cow::Borrowed(key),
+            (None, None) if envelope.has_own_id() => Cow::Borrowed(envelope.id.as_str()),
+            (None, None) => {
+                return Err(no_id(
+                    "it has neither a message id nor an `idempotency-key`, so a repetition could not be told from a new message",
+                ));
             }
         };
         if id.is_empty() || id.len() > MAX_ID_BYTES {
-            let text = format!("its id has {} bytes; the inbox takes ids of 1 to {MAX_ID_BYTES} bytes", id.len());
-            return Err(Outcome::failed(FailureClass::NoId, "no-id", text));
+            return Err(no_id(format!(
+                "its id has {} bytes; the inbox takes ids of 1 to {MAX_ID_BYTES} bytes",
+                id.len()
+            )));
         }
-        Ok(InboxEntry::new(self.actor, id, envelope))
+        Ok(InboxEntry::new(self.actor, &id, envelope))
     }
+
+    /// The value of a header, or else of a field of the message.
+    fn named(&self, name: &str, envelope: &Envelope) -> Result<String, Outcome> {
+        let header = envelope.headers.get(name);
+        let header =
+            header.and_then(|value| value.as_text().map(str::to_owned).or(value.as_integer().map(|n| n.to_string())));
+        if let Some(header) = header {
+            return Ok(header);
+        }
+        let fields: Map<String, Value> = codec::decode_content(envelope, &self.limits).map_err(|error| {
+            no_id(format!("`once_by = {name:?}`: it has no such header, and its fields cannot be read: {error}"))
+        })?;
+        match fields.get(name) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+            _ => Err(no_id(format!(
+                "`once_by = {name:?}`: it has neither such a header nor such a field with a text or a number"
+            ))),
+        }
+    }
+}
+
+fn no_id(text: impl Into<String>) -> Outcome {
+    Outcome::failed(FailureClass::NoId, "no-id", text)
 }

@@ -280,7 +280,9 @@ impl<S: 'static> Core<S> {
         if is_logged("the store does not do its work", self.settings.actor) {
             tracing::warn!(actor = self.settings.actor, %error, pause = ?trouble.backoff.pause(), "the store does not do its work; its messages wait and no attempt is counted");
         }
-        let waits = trouble.since.elapsed() + trouble.backoff.pause() < WAIT_FOR;
+        // The caller of a query waits, and asks again itself.
+        let is_query = job.lane == Lane::Query;
+        let waits = !is_query && trouble.since.elapsed() + trouble.backoff.pause() < WAIT_FOR;
         let pause = trouble.backoff.random();
         trouble.backoff.grow();
         if waits && self.pause(pause, job).await {

@@ -57,6 +57,8 @@ impl PooledSession {
     /// Keeps the session, whose transaction has ended, for the next one.
     pub fn keep(self) {
         let Self { session, runtime, idle, _permit } = self;
-        idle.lock().unwrap_or_else(PoisonError::into_inner).push((runtime, session));
+        if session.is_usable() {
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push((runtime, session));
+        }
     }
 }

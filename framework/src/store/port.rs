@@ -125,6 +125,9 @@ pub trait Session: Send {
     /// Forgets that the message was handled.
     fn forget<'a>(&'a mut self, entry: &'a InboxEntry) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Whether another transaction may begin on it. If not, it is dropped.
+    fn is_usable(&self) -> bool;
+
     /// Tells whether an error of the client says that another transaction was in the way, so that the same work may succeed at
     /// once.
     fn is_conflict(&self) -> IsConflict;

@@ -26,6 +26,8 @@ const BYTES_IN_TEXT: usize = 64 * 1024;
 const ROWS_AT_ONCE: usize = 1_000;
 /// How long a rollback may take before the statement in front of it is cancelled.
 const ROLL_BACK_FOR: Duration = Duration::from_millis(100);
+/// How long cancelling a statement may take.
+const CANCEL_FOR: Duration = Duration::from_secs(2);
 /// How much later than the handler's own time limit the server ends a statement. Mostly we cancel it; the server's limit is for a
 /// process that cannot.
 const SERVER_LATER: Duration = Duration::from_millis(500);
@@ -40,7 +42,9 @@ pub(super) struct PgSession {
     connection: PgConnection,
     /// The server's process behind the connection.
     process: i32,
-    open: bool,
+    open: Option<Access>,
+    /// Whether the connection can be used again.
+    usable: bool,
     entry: Option<InboxEntry>,
 }
 
@@ -60,7 +64,7 @@ impl PgSession {
             Ok((connection, process))
         };
         let (connection, process) = connecting.await.map_err(|error| failed(&store, Failed::Opening, &error))?;
-        Ok(Self { store, namespace, options, connection, process, open: false, entry: None })
+        Ok(Self { store, namespace, options, connection, process, open: None, usable: true, entry: None })
     }
 
     fn failed(&self, doing: Failed, error: &sqlx::Error) -> StoreError {
@@ -192,7 +196,7 @@ impl Session for PgSession {
             if let Err(error) = self.run(format!("{begin} {} {insert}", limits_text(limits))).await {
                 return self.not_begun(error, entry).await;
             }
-            self.open = true;
+            self.open = Some(access);
             self.entry = entry.cloned();
             Ok(Begun::New)
         })
@@ -204,31 +208,35 @@ impl Session for PgSession {
         rows: &'a [OutboxRow],
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.open = false;
-            let committed = self.finish(answer, rows).await;
-            committed.map_err(|error| self.failed(Failed::Committing, &error))?;
-            if !self.is_in_order() {
-                // The handler has left a transaction open inside of ours; the next one gets a connection without.
-                let (store, namespace, options) =
-                    (Arc::clone(&self.store), Arc::clone(&self.namespace), self.options.clone());
-                *self = Self::open(store, namespace, options).await?;
+            let access = self.open.take();
+            if access == Some(Access::Read) {
+                self.roll_back().await?;
+                // A query reads; what it sends leaves all the same.
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                return self.write(None, rows, TransactionLimits::default()).await.map(drop);
             }
-            Ok(())
+            let committed = self.finish(answer, rows).await;
+            // If not, the handler has left a transaction open inside of ours.
+            self.usable = committed.is_ok() && self.is_in_order();
+            committed.map_err(|error| self.failed(Failed::Committing, &error))
         })
     }
 
     fn roll_back(&mut self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            self.open = false;
+            self.open = None;
             // A statement of a handler that was dropped may still run, and the rollback waits behind it.
             let rolled_back = timeout(ROLL_BACK_FOR, self.run("ROLLBACK".into())).await;
             if matches!(rolled_back, Ok(Ok(()))) && self.is_in_order() {
                 return Ok(());
             }
-            cancel(&self.options, self.process).await;
-            let (store, namespace, options) =
-                (Arc::clone(&self.store), Arc::clone(&self.namespace), self.options.clone());
-            *self = Self::open(store, namespace, options).await?;
+            // The server rolls back what its client has left.
+            self.usable = false;
+            if timeout(CANCEL_FOR, cancel(&self.options, self.process)).await.is_err() {
+                tracing::debug!("a statement was not cancelled in time; its time limit ends it");
+            }
             Ok(())
         })
     }
@@ -265,7 +273,11 @@ impl Session for PgSession {
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {
-        self.open.then_some(&mut self.connection as &mut dyn Any)
+        self.open.is_some().then_some(&mut self.connection as &mut dyn Any)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.usable
     }
 }
 

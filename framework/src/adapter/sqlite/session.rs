@@ -294,6 +294,11 @@ impl Session for SqliteSession {
         })
     }
 
+    fn is_usable(&self) -> bool {
+        // The connection behind it is opened again when it must be.
+        true
+    }
+
     fn is_conflict(&self) -> IsConflict {
         // There is one writer, so nobody is in its way.
         |_| false

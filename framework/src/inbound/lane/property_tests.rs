@@ -87,6 +87,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
     let broker: Arc<dyn Broker> = Arc::new(NoBroker);
     let (names, counters) = (Names::default(), Arc::new(Counters::default()));
     let attributes = Attributes {
+        once_by: None,
         actor: "A",
         service: "invoice",
         queue: None,
