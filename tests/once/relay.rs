@@ -116,6 +116,11 @@ async fn an_unreadable_row_is_put_aside_and_the_rest_leaves(kind: In) {
     eventually_async("both are put aside", || async { database.count("parked").await == 2 }).await;
     assert_eq!(database.count("outbox").await, 2, "with their bytes");
     assert_eq!(web.stats().parked, 2);
+    // Later ones of the same address wait behind it.
+    send(&web, kind, "listener.other", 0..3).await;
+    send(&web, kind, "listener.hear", 50..60).await;
+    assert_eq!(heard.reach(60).await, (0..60).collect::<Vec<_>>());
+    assert_eq!(database.count("outbox").await, 5);
 }
 
 async fn a_row_that_nobody_takes_holds_up_its_address_alone(kind: In) {

@@ -3,7 +3,7 @@
 //! Of all processes one sends at a time: the holder of a lease in the store. If it is frozen for longer than its lease, another one
 //! sends the same messages again, with the same ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ enum Sent {
     Away(String),
     /// It can never be sent.
     Poison(String),
+    /// It was not sent, because it is behind one of its address that cannot be.
+    Behind,
 }
 
 /// Sends what stands in the outbox until the process stops.
@@ -158,23 +160,25 @@ impl Relay {
             return Ok(true);
         }
         self.ask_for_age(settings).await?;
-        let outbox = self.open(settings).await?;
-        let parked = outbox.parked_addresses().await?;
-        let mut after = 0;
-        while !settings.stopping.is_cancelled() || after == 0 {
+        // At the last look, when the process stops, one page is sent.
+        let mut is_last = false;
+        while !is_last {
+            is_last = settings.stopping.is_cancelled();
             if !self.has_lease(settings).await? {
                 if own_rows {
                     self.open(settings).await?.tell_others().await?;
                 }
                 return Ok(true);
             }
+            let parked = self.open(settings).await?.parked_addresses().await?;
             let now = Instant::now();
             let waiting = self.held_up.iter().filter(|(_, held)| held.next > now);
-            let without: Vec<String> = waiting.map(|(address, _)| address.clone()).chain(parked.clone()).collect();
-            let page = Page { after, without: &without, rows: ROWS, bytes: BYTES };
+            let without: Vec<String> = waiting.map(|(address, _)| address.clone()).chain(parked).collect();
+            let page = Page { without: &without, rows: ROWS, bytes: BYTES };
             let rows = self.open(settings).await?.page(&page).await?;
-            let Some(last) = rows.last() else { break };
-            after = last.number;
+            if rows.is_empty() {
+                break;
+            }
             reach(FaultPoint::Read);
             if !self.send(settings, rows).await? {
                 return Ok(false);
@@ -212,10 +216,17 @@ impl Relay {
     /// Sends rows together and removes those that are confirmed. Returns whether the broker took part.
     async fn send(&mut self, settings: &RelaySettings, rows: Vec<StoredRow>) -> Result<bool, StoreError> {
         let deadline = Instant::now() + settings.outlet.settings.confirm_timeout;
+        let mut unreadable = HashSet::new();
         let sends: Vec<_> = rows
             .iter()
             .map(|row| {
-                let message = row.message().map_err(|error| Sent::Poison(error.to_string()));
+                if unreadable.contains(&row.row.address) {
+                    return Err(Sent::Behind);
+                }
+                let message = row.message().map_err(|error| {
+                    unreadable.insert(&row.row.address);
+                    Sent::Poison(error.to_string())
+                });
                 message.map(|envelope| settings.outlet.publish(Box::new(envelope), deadline))
             })
             .collect();
@@ -249,6 +260,7 @@ impl Relay {
         for (row, sent) in rows.iter().zip(sent) {
             match sent {
                 Sent::Confirmed => drop(self.held_up.remove(&row.row.address)),
+                Sent::Behind => {}
                 Sent::Poison(reason) => self.park(settings, row, &reason).await?,
                 Sent::Unroutable(reason) => self.hold_up(settings, row, &reason, true).await?,
                 Sent::NotTaken(reason) => self.hold_up(settings, row, &reason, false).await?,

@@ -139,8 +139,6 @@ pub trait Session: Send {
 /// What the relay asks of the outbox in one look.
 #[derive(Debug, Clone)]
 pub struct Page<'a> {
-    /// Only rows with a higher number.
-    pub after: i64,
     /// Without rows of these addresses.
     pub without: &'a [String],
     /// At most so many rows.

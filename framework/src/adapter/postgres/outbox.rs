@@ -120,7 +120,7 @@ impl Outbox for PgOutbox {
                 WHERE before = 0 OR before < $5 ORDER BY number";
             let rows = i64::try_from(page.rows).unwrap_or(i64::MAX);
             let bytes = i64::try_from(page.bytes).unwrap_or(i64::MAX);
-            let look = sqlx::query(look).bind(page.after.max(self.bound)).bind(&*self.namespace).bind(page.without);
+            let look = sqlx::query(look).bind(self.bound).bind(&*self.namespace).bind(page.without);
             let found = look.bind(rows).bind(bytes).fetch_all(&mut self.connection).await;
             let read = found.and_then(|rows| rows.iter().map(stored).collect::<Result<Vec<_>, _>>());
             read.map_err(|error| self.failed(&error))

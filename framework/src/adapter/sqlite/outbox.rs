@@ -67,20 +67,20 @@ impl Outbox for SqliteOutbox {
     fn page<'a>(&'a mut self, page: &'a Page<'a>) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
         Box::pin(async move {
             let without =
-                if page.without.is_empty() { "" } else { "AND address NOT IN (SELECT value FROM json_each(?4))" };
+                if page.without.is_empty() { "" } else { "AND address NOT IN (SELECT value FROM json_each(?3))" };
             // The running sum ends the page where it has enough bytes.
             let look = format!(
                 "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - written_at) AS INTEGER) FROM (
                     SELECT *, sum(length(envelope)) OVER (ORDER BY number) - length(envelope) AS before FROM (
                         SELECT * FROM postrider_outbox
-                        WHERE namespace = ?1 AND number > ?2 AND parked_because IS NULL {without}
-                        ORDER BY number LIMIT ?3))
-                WHERE before = 0 OR before < ?5 ORDER BY number"
+                        WHERE namespace = ?1 AND parked_because IS NULL {without}
+                        ORDER BY number LIMIT ?2))
+                WHERE before = 0 OR before < ?4 ORDER BY number"
             );
             let rows = i64::try_from(page.rows).unwrap_or(i64::MAX);
             let bytes = i64::try_from(page.bytes).unwrap_or(i64::MAX);
             let addresses = serde_json::to_string(page.without).unwrap_or_default();
-            let look = sqlx::query(AssertSqlSafe(look)).bind(&*self.namespace).bind(page.after).bind(rows);
+            let look = sqlx::query(AssertSqlSafe(look)).bind(&*self.namespace).bind(rows);
             let found = look.bind(addresses).bind(bytes).fetch_all(&mut self.reader).await;
             let read = found.and_then(|rows| rows.iter().map(stored).collect::<Result<Vec<_>, _>>());
             read.map_err(|error| self.failed(&error))
