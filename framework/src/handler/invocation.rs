@@ -10,12 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::pending_sends::{Envelopes, PendingSends};
 use crate::bus::{Bus, Identity, Origin, RequestError};
+use crate::handler::transaction::Lent;
 use crate::handler::waiting::{Handling, Waits};
-use crate::handler::{
-    Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, TransactionUse, Waiters,
-};
+use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
 use crate::message::{Envelope, Kind, MediaType};
-use crate::store::{IsConflict, Session};
+use crate::store::Session;
 
 /// One attempt at handling one message: what middleware sees around a handler.
 pub struct Invocation {
@@ -63,13 +62,8 @@ pub struct Work {
     pub(super) requests: Cell<u32>,
     pub(super) sent: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
-    /// The open transaction, while neither the handler nor its caller holds it.
-    pub(super) session: RefCell<Option<Box<dyn Session>>>,
-    pub(super) transaction: Cell<TransactionUse>,
-    /// Whether an error says that another transaction was in the way.
-    is_conflict: Cell<Option<IsConflict>>,
-    /// What such an error said.
-    conflict: RefCell<Option<String>>,
+    /// The transaction that was lent to the handler. Few handlers take one.
+    pub(super) lent: OnceCell<Box<Lent>>,
 }
 
 impl Work {
@@ -93,30 +87,25 @@ impl Work {
             requests: Cell::new(0),
             sent: Cell::new(0),
             answers: RefCell::default(),
-            session: RefCell::default(),
-            transaction: Cell::default(),
-            is_conflict: Cell::default(),
-            conflict: RefCell::default(),
+            lent: OnceCell::new(),
         }
     }
 
     /// Gives the handler an open transaction. `alone` says that others wait for it from the beginning.
     pub fn lend(&self, session: Box<dyn Session>, alone: bool) {
-        self.is_conflict.set(Some(session.is_conflict()));
-        *self.session.borrow_mut() = Some(session);
-        self.transaction.set(if alone { TransactionUse::OpenAlone } else { TransactionUse::Open });
+        let _ = self.lent.set(Box::new(Lent::new(session, alone)));
     }
 
     /// What the handler's error said, if another transaction was in its way.
     #[must_use]
     pub fn conflict(&self) -> Option<String> {
-        self.conflict.borrow_mut().take()
+        self.lent.get().and_then(|lent| lent.conflict.borrow_mut().take())
     }
 
     /// Takes the open transaction back.
     #[must_use]
     pub fn take_back(&self) -> Option<Box<dyn Session>> {
-        self.session.borrow_mut().take()
+        self.lent.get().and_then(|lent| lent.session.borrow_mut().take())
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -143,7 +132,7 @@ impl Work {
     ) -> Result<Waits<'_>, RequestError> {
         let Environment { own, waiters, waiter, identity, .. } = &*self.environment;
         let (key, service) = to;
-        if matches!(self.transaction.get(), TransactionUse::OpenAlone | TransactionUse::Touched) {
+        if self.lent.get().is_some_and(|lent| lent.holds_up_others.get()) {
             return Err(RequestError::InTransaction { key: key.to_owned() });
         }
         let asked = match service {
@@ -201,13 +190,13 @@ impl Invocation {
 
     /// Looks whether the handler failed because another transaction was in its way.
     pub(super) fn note_conflict(&self, error: Option<&(dyn Error + 'static)>) {
-        let Some(is_conflict) = self.work.is_conflict.get() else { return };
+        let Some(lent) = self.work.lent.get() else { return };
         let mut source = error;
         // Chains of errors are short. The limit guards against a chain that runs in a circle.
         for _ in 0..8 {
             let Some(error) = source else { return };
-            if is_conflict(error) {
-                *self.work.conflict.borrow_mut() = Some(error.to_string());
+            if (lent.is_conflict)(error) {
+                *lent.conflict.borrow_mut() = Some(error.to_string());
                 return;
             }
             source = error.source();

@@ -1,10 +1,11 @@
 //! `Tx` gives a handler the transaction in which its message is handled.
 
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::handler::{Context, Failure, Work};
-use crate::store::{Database, Session};
+use crate::store::{Database, IsConflict, Session};
 
 /// The transaction in which a message is handled: `async fn pay(&mut self, pay: Pay, tx: &mut Tx<Sqlite>)`.
 ///
@@ -47,7 +48,9 @@ pub struct AnyTx {
 impl AnyTx {
     /// The database client's connection, if the service's store is of this database. See [`Tx::conn`].
     pub fn conn_of<Db: Database>(&mut self) -> Option<&mut Db::Connection> {
-        self.work.transaction.set(TransactionUse::Touched);
+        if let Some(lent) = self.work.lent.get() {
+            lent.holds_up_others.set(true);
+        }
         self.connection::<Db>()
     }
 
@@ -57,7 +60,7 @@ impl AnyTx {
 
     pub(super) fn take(context: &Context) -> Result<Self, Failure> {
         let work = &context.work;
-        match work.session.borrow_mut().take() {
+        match work.take_back() {
             Some(session) => Ok(Self { session: Some(session), work: Rc::clone(work) }),
             // The app checks stores before it starts, so this is a handler that is called in another way.
             None => Err(Failure::permanent("there is no transaction here")),
@@ -68,20 +71,32 @@ impl AnyTx {
 impl Drop for AnyTx {
     fn drop(&mut self) {
         // Also when the handler is dropped: whoever began the transaction ends it.
-        *self.work.session.borrow_mut() = self.session.take();
+        if let Some(lent) = self.work.lent.get() {
+            *lent.session.borrow_mut() = self.session.take();
+        }
     }
 }
 
-/// What a handler has done with its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TransactionUse {
-    /// It has none.
-    #[default]
-    None,
-    /// It is open. Nothing was done on it, and others wait for nothing.
-    Open,
-    /// It is open, and whoever writes to the same store waits for it.
-    OpenAlone,
-    /// The handler has used it.
-    Touched,
+/// A transaction that was lent to a handler, and what it has done with it.
+pub(super) struct Lent {
+    /// The open transaction, while neither the handler nor its caller holds it.
+    pub(super) session: RefCell<Option<Box<dyn Session>>>,
+    /// Whether others wait for its locks.
+    pub(super) holds_up_others: Cell<bool>,
+    /// Whether an error says that another transaction was in the way.
+    pub(super) is_conflict: IsConflict,
+    /// What such an error said.
+    pub(super) conflict: RefCell<Option<String>>,
+}
+
+impl Lent {
+    pub(super) fn new(session: Box<dyn Session>, alone: bool) -> Self {
+        let is_conflict = session.is_conflict();
+        Self {
+            session: RefCell::new(Some(session)),
+            holds_up_others: Cell::new(alone),
+            is_conflict,
+            conflict: RefCell::default(),
+        }
+    }
 }
