@@ -9,3 +9,4 @@ mod faults;
 mod killed;
 mod outside;
 mod relay;
+mod shared_commits;

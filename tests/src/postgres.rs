@@ -127,6 +127,19 @@ impl Postgres {
         self.end("INT");
     }
 
+    /// Suspends the server and all its processes, or lets them go on: connections stay open and nothing answers.
+    pub fn freeze(&self, frozen: bool) {
+        let (pid, signal) = (self.pid(), if frozen { "STOP" } else { "CONT" });
+        let all = format!("kill -s {signal} {pid} $(cat /proc/{pid}/task/{pid}/children)");
+        let _ = output(Command::new("sh").arg("-c").arg(all));
+    }
+
+    /// The number of the server's own process.
+    fn pid(&self) -> String {
+        let pid = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        pid.lines().next().filter(|pid| pid.chars().all(|digit| digit.is_ascii_digit())).unwrap_or_default().to_owned()
+    }
+
     /// Where clients connect, with the name of a database.
     #[must_use]
     pub fn address(&self, database: &str) -> String {
@@ -155,8 +168,9 @@ impl Postgres {
     /// Sends a signal to the server and waits for its end. The server's own process is a child of `runuser`.
     fn end(&mut self, signal: &str) {
         let Some(mut server) = self.server.take() else { return };
-        let pid = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        if let Some(pid) = pid.lines().next().filter(|pid| pid.chars().all(|digit| digit.is_ascii_digit())) {
+        self.freeze(false);
+        let pid = self.pid();
+        if !pid.is_empty() {
             let _ = output(Command::new("sh").arg("-c").arg(format!("kill -s {signal} {pid}")));
         }
         let begin = Instant::now();

@@ -93,6 +93,8 @@ pub struct StoreSettings {
     pub inbox_retention: Duration,
     /// The most transactions outside of handlers at once. Default: 16.
     pub connections: usize,
+    /// The most waiting messages that handlers with `&mut self` commit together; 1 commits each alone. Default: 32.
+    pub shared_commit: usize,
     /// How old the oldest message of the outbox may be before the app is not ready. Default: 5 min.
     pub outbox_alarm: Duration,
 }
@@ -104,6 +106,7 @@ impl Default for StoreSettings {
             publish_interval: Duration::from_secs(1),
             inbox_retention: Duration::from_secs(7 * 24 * 3_600),
             connections: 16,
+            shared_commit: 32,
             outbox_alarm: Duration::from_secs(300),
         }
     }

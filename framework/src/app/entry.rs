@@ -13,7 +13,6 @@ use crate::app::config::Config;
 use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters, Resend, Unsent};
-use crate::codec::Limits;
 use crate::handler::{Actor, Attributes, Failure, Guarantee, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
 use crate::host::{ActorStore, ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
@@ -245,11 +244,12 @@ fn cannot_be_made(attributes: &Attributes, failure: &Failure) -> String {
 async fn store_of(
     attributes: &Attributes,
     store: Option<StoreHandle>,
-    limits: Limits,
+    config: &Config,
 ) -> Result<Option<Rc<ActorStore>>, String> {
     let Some(handle) = store else { return Ok(None) };
     let number = handle.store().actor(&name_of(attributes)).await.map_err(|error| error.to_string())?;
-    Ok(Some(Rc::new(ActorStore::new(handle, number, attributes, limits))))
+    let shared = config.store_settings.shared_commit;
+    Ok(Some(Rc::new(ActorStore::new(handle, number, attributes, config.limits, shared))))
 }
 
 async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
@@ -265,7 +265,7 @@ async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Br
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
     let (actor, unsent) = (attributes.actor, launch.unsent.clone());
     let resend = Resend { actor, stopping: launch.stops.stopping.clone(), unsent };
-    let store = store_of(&attributes, launch.store, identity.limits).await?;
+    let store = store_of(&attributes, launch.store, &launch.config).await?;
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),

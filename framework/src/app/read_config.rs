@@ -71,7 +71,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, to suggest one for a misspelled name.
-const SETTINGS: [&str; 40] = [
+const SETTINGS: [&str; 41] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -110,6 +110,7 @@ const SETTINGS: [&str; 40] = [
     "inbox_retention",
     "outbox_alarm",
     "store_connections",
+    "shared_commit",
     "actor",
     "service",
 ];
@@ -200,6 +201,7 @@ impl Reader {
             "inbox_retention" => self.duration(name, &value, |d| config.store_settings.inbox_retention = d),
             "outbox_alarm" => self.duration(name, &value, |d| config.store_settings.outbox_alarm = d),
             "store_connections" => self.number(name, &value, 1_000, |n| config.store_settings.connections = n as usize),
+            "shared_commit" => self.number(name, &value, 32, |n| config.store_settings.shared_commit = n as usize),
             "service" => self.group(name, value, |reader, service, mut table| {
                 let setting = format!("service.{service}.store");
                 let store = table.remove("store").filter(|value| reader.has_value(&setting, value));

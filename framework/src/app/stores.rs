@@ -15,17 +15,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
-use crate::app::config::{Config, StoreSettings};
+use crate::app::config::Config;
 use crate::app::entry::Entry;
 use crate::broker::{Broker, BrokerError};
-use crate::bus::{Counters, Outlet, RelaySettings, run_relay};
+use crate::bus::{Counters, RelaySettings, run_relay};
 use crate::handler::{Guarantee, HandlerSpec};
-use crate::message::Secret;
-use crate::store::{Store, StoreError, StoreHandle};
+use crate::message::{Secret, is_logged};
+use crate::store::{AnswerLimit, Store, StoreError, StoreHandle};
 use crate::supervise::supervise;
 
 /// The pause between two attempts to open a store at the start.
@@ -149,21 +149,36 @@ impl Stores {
         counters: &Arc<Counters>,
     ) -> Result<StoreTasks, BrokerError> {
         let mut tasks = StoreTasks::default();
-        for store in &self.all {
+        for (number, store) in self.all.iter().enumerate() {
             // A confirm channel of its own: a full outbox holds up nobody's sends.
             let outlet = super::threads::open_outlet(broker, config, counters).await?;
             let (store, counters, broker) = (store.clone(), Arc::clone(counters), Arc::clone(broker));
-            let (holder, used) = (instance.to_owned(), config.store_settings);
+            // Two addresses may name one database.
+            let (holder, used) = (format!("{instance}-{number}"), config.store_settings);
             let (stopping, name) = (tasks.stop_relays.clone(), format!("relay of {}", store.store().describe()));
             let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
-            let relay =
-                async move || run_relay(relay_settings(&store, &outlet, &holder, used, &counters, &stopping)).await;
-            let (ended, cleaner) = (tasks.stop_relays.clone(), instance.to_owned());
+            let (ended, cleaner, problems) = (tasks.stop_relays.clone(), holder.clone(), broker.tasks());
+            let cleaning = format!("clean-up of {}", store.store().describe());
+            let connection = broker.connection();
+            let relay = async move || {
+                let settings = RelaySettings {
+                    store: store.clone(),
+                    outlet: Arc::clone(&outlet),
+                    connection: connection.clone(),
+                    holder: holder.clone(),
+                    interval: used.publish_interval,
+                    alarm: used.outbox_alarm,
+                    counters: Arc::clone(&counters),
+                    stopping: stopping.clone(),
+                };
+                run_relay(settings).await;
+            };
             tasks.relays.push(actix_rt::spawn(async move {
                 supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
             }));
+            let clean_up = async move || clean_up(&cleaned, retention, &cleaner).await;
             tasks.cleaning.push(actix_rt::spawn(async move {
-                until.run_until_cancelled(clean_up(cleaned, retention, cleaner)).await;
+                supervise(problems, cleaning, until.cancelled_owned(), clean_up).await;
             }));
         }
         Ok(tasks)
@@ -174,25 +189,6 @@ impl Stores {
         for store in &self.all {
             store.store().close().await;
         }
-    }
-}
-
-fn relay_settings(
-    store: &StoreHandle,
-    outlet: &Arc<Outlet>,
-    holder: &str,
-    used: StoreSettings,
-    counters: &Arc<Counters>,
-    stopping: &CancellationToken,
-) -> RelaySettings {
-    RelaySettings {
-        store: store.clone(),
-        outlet: Arc::clone(outlet),
-        holder: holder.to_owned(),
-        interval: used.publish_interval,
-        alarm: used.outbox_alarm,
-        counters: Arc::clone(counters),
-        stopping: stopping.clone(),
     }
 }
 
@@ -212,9 +208,15 @@ impl StoreTasks {
 /// Opens a store, and tries again until the deadline while it is not there.
 async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) -> Result<Arc<dyn Store>, StoreError> {
     loop {
-        let error = match open_store(config, address).await {
-            Ok(store) => return Ok(store),
-            Err(error) => error,
+        let error = match timeout_at(deadline, open_store(config, address)).await {
+            Ok(Ok(store)) => return Ok(store),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(StoreError::Unavailable {
+                    store: format!("{}:…", scheme(address.reveal())),
+                    reason: "it was not opened before the app had to start; is the server up, or does another process migrate?".into(),
+                });
+            }
         };
         if error.is_permanent() || Instant::now() + RETRY_DELAY >= deadline {
             return Err(error);
@@ -230,22 +232,28 @@ async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) ->
 /// When the address is not one, or the database refuses or does not answer.
 pub(crate) async fn open_store(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
     let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
-    match scheme(address.reveal()) {
-        "postgres" => postgres::open(address.reveal(), namespace).await,
-        "sqlite" => sqlite::open(address.reveal(), namespace, lock).await,
-        other => Err(StoreError::Address {
-            store: format!("{other}:…"),
-            reason: "there are no such stores; write sqlite:path/to/file.db, or postgres://user:password@host/database"
-                .into(),
-        }),
-    }
+    let store = match scheme(address.reveal()) {
+        "postgres" => postgres::open(address.reveal(), namespace).await?,
+        "sqlite" => sqlite::open(address.reveal(), namespace, lock).await?,
+        other => {
+            return Err(StoreError::Address {
+                store: format!("{other}:…"),
+                reason:
+                    "there are no such stores; write sqlite:path/to/file.db, or postgres://user:password@host/database"
+                        .into(),
+            });
+        }
+    };
+    Ok(Arc::new(AnswerLimit(store)))
 }
 
 /// Forgets messages whose retention is over, in small portions. Of all processes one does it at a time.
-async fn clean_up(store: StoreHandle, retention: Duration, holder: String) {
+async fn clean_up(store: &StoreHandle, retention: Duration, holder: &str) {
     loop {
-        if let Err(error) = clean_up_once(&store, retention, &holder).await {
-            tracing::debug!(%error, "the inbox was not cleaned up; trying again later");
+        if let Err(error) = clean_up_once(store, retention, holder).await
+            && is_logged("the inbox was not cleaned up", store.store().describe())
+        {
+            tracing::warn!(%error, "the inbox was not cleaned up; trying again later");
         }
         sleep(CLEAN_UP_EVERY).await;
     }

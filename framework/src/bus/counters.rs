@@ -70,6 +70,8 @@ counters! {
     joined,
     /// Messages that the inbox knew: they were handled before, and were only answered again.
     duplicates,
+    /// Transactions of handlers that were committed. A shared commit counts once.
+    commits,
     /// Times a handler's message was sent again, because the broker rejected it or may not have it.
     resent,
     /// Messages sent and accepted by the broker.

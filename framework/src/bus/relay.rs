@@ -3,15 +3,21 @@
 //! Of all processes one sends at a time: the holder of a lease in the store. If it is frozen for longer than its lease, another one
 //! sends the same messages again, with the same ids.
 
-use std::collections::{BTreeMap, HashSet};
+mod held_up;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::time::{Instant, sleep};
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, ReadyChunks};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, ConnectionState};
+use crate::bus::relay::held_up::HeldUp;
 use crate::bus::{Counters, Outlet, SendError};
 use crate::message::is_logged;
 use crate::store::{FaultPoint, News, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
@@ -27,16 +33,16 @@ const RENEW_BEFORE: Duration = Duration::from_secs(6);
 const ROWS: usize = 1_000;
 /// The most bytes that are read and sent together.
 const BYTES: usize = 4 * 1024 * 1024;
-/// How long a message may find no queue before its row is put aside. Its receiver may not have started yet.
-const UNROUTABLE_FOR: Duration = Duration::from_secs(600);
-/// The first pause before a held-up address is tried again. Each pause doubles, up to `LAST_PAUSE`.
+/// How often confirmed rows are removed while others of their page wait for their confirms.
+const REMOVE_EVERY: Duration = Duration::from_millis(100);
+/// How long the first message of a held-up address waits for its confirm when it is tried again.
+const TRY_FOR: Duration = Duration::from_secs(2);
+/// The first pause before the relay tries again. Each pause doubles, up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause before a held-up address is tried again.
+/// The longest pause before the relay tries again.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 /// How often the age of the oldest row is asked for while rows wait.
 const ASK_EVERY: Duration = Duration::from_secs(10);
-/// The most addresses that are held up at once; beyond that everything waits.
-const MOST_HELD_UP: usize = 1_000;
 
 /// What the relay of a store needs.
 pub struct RelaySettings {
@@ -44,6 +50,8 @@ pub struct RelaySettings {
     pub store: StoreHandle,
     /// What it sends through: a confirm channel of its own.
     pub outlet: Arc<Outlet>,
+    /// Whether the broker is there.
+    pub connection: watch::Receiver<ConnectionState>,
     /// The name of this process among those that use the store.
     pub holder: String,
     /// How often it looks into the outbox although nobody has woken it. Default: 1 s.
@@ -56,13 +64,6 @@ pub struct RelaySettings {
     pub stopping: CancellationToken,
 }
 
-/// An address whose messages are not taken right now.
-struct HeldUp {
-    since: Instant,
-    next: Instant,
-    backoff: Backoff,
-}
-
 /// What the relay knows between two looks.
 #[derive(Default)]
 struct Relay {
@@ -71,21 +72,21 @@ struct Relay {
     leased_until: Option<Instant>,
     /// When the age of the oldest row was last asked for.
     asked: Option<Instant>,
-    held_up: BTreeMap<String, HeldUp>,
+    held_up: HeldUp,
 }
 
 /// What became of a row.
 enum Sent {
     Confirmed,
-    /// No queue takes it.
+    /// No queue takes it, or the broker forbids it.
     Unroutable(String),
-    /// Its queue is full, or it is not known whether the broker has it.
+    /// Its queue is full, or confirms nothing.
     NotTaken(String),
     /// The broker is away.
     Away(String),
     /// It can never be sent.
     Poison(String),
-    /// It was not sent, because it is behind one of its address that cannot be.
+    /// It was not sent, because it is behind one of its address that cannot be sent now.
     Behind,
 }
 
@@ -157,6 +158,7 @@ impl Relay {
             if self.asked.take().is_some() {
                 settings.store.note_outbox(None);
             }
+            self.held_up.forget();
             return Ok(true);
         }
         self.ask_for_age(settings).await?;
@@ -168,14 +170,16 @@ impl Relay {
                 if own_rows {
                     self.open(settings).await?.tell_others().await?;
                 }
+                self.held_up.forget();
                 return Ok(true);
             }
             let parked = self.open(settings).await?.parked_addresses().await?;
-            let now = Instant::now();
-            let waiting = self.held_up.iter().filter(|(_, held)| held.next > now);
-            let without: Vec<String> = waiting.map(|(address, _)| address.clone()).chain(parked).collect();
+            let without: Vec<String> = self.held_up.waiting().chain(parked).collect();
             let page = Page { without: &without, rows: ROWS, bytes: BYTES };
             let rows = self.open(settings).await?.page(&page).await?;
+            if rows.len() < ROWS {
+                self.held_up.keep(|address| rows.iter().any(|row| row.row.address == address));
+            }
             if rows.is_empty() {
                 break;
             }
@@ -215,55 +219,48 @@ impl Relay {
 
     /// Sends rows together and removes those that are confirmed. Returns whether the broker took part.
     async fn send(&mut self, settings: &RelaySettings, rows: Vec<StoredRow>) -> Result<bool, StoreError> {
-        let deadline = Instant::now() + settings.outlet.settings.confirm_timeout;
-        let mut unreadable = HashSet::new();
-        let sends: Vec<_> = rows
-            .iter()
-            .map(|row| {
-                if unreadable.contains(&row.row.address) {
-                    return Err(Sent::Behind);
-                }
-                let message = row.message().map_err(|error| {
-                    unreadable.insert(&row.row.address);
-                    Sent::Poison(error.to_string())
-                });
-                message.map(|envelope| settings.outlet.publish(Box::new(envelope), deadline))
-            })
-            .collect();
-        // The first poll of each puts it on the channel, in this order.
-        let sends = sends.into_iter().map(|send| async {
-            match send {
-                Ok(sent) => outcome_of(sent.await),
-                Err(poison) => poison,
-            }
-        });
-        let mut sends = std::pin::pin!(join_all(sends));
-        let first = futures::poll!(&mut sends);
+        let mut sent: Vec<Option<Sent>> = rows.iter().map(|_| None).collect();
+        let mut waiting = self.publish(settings, &rows, &mut sent).await;
         reach(FaultPoint::Published);
-        let sent = match first {
-            std::task::Poll::Ready(sent) => sent,
-            std::task::Poll::Pending => sends.await,
-        };
-        reach(FaultPoint::Confirmed);
-        let confirmed: Vec<i64> = rows
-            .iter()
-            .zip(&sent)
-            .filter(|(_, sent)| matches!(sent, Sent::Confirmed))
-            .map(|(row, _)| row.number)
-            .collect();
-        if !confirmed.is_empty() {
-            self.open(settings).await?.remove(&confirmed).await?;
-            reach(FaultPoint::Removed);
-            settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        let mut removed = Instant::now();
+        let mut confirmed: Vec<i64> = numbers(&rows, &sent);
+        let mut is_over = false;
+        while !is_over {
+            if let Ok(ended) = timeout(REMOVE_EVERY, waiting.next()).await {
+                is_over = ended.is_none();
+                for (place, outcome) in ended.into_iter().flatten() {
+                    let outcome = outcome_of(outcome, settings);
+                    if let Sent::Confirmed = outcome {
+                        confirmed.push(rows[place].number);
+                    }
+                    sent[place] = Some(outcome);
+                }
+            }
+            if !is_over && removed.elapsed() >= REMOVE_EVERY {
+                self.remove(settings, &mut confirmed).await?;
+                removed = Instant::now();
+                // Others would send the rest of the page again.
+                if !self.has_lease(settings).await? {
+                    break;
+                }
+            }
         }
+        drop(waiting);
+        reach(FaultPoint::Confirmed);
+        self.remove(settings, &mut confirmed).await?;
         let mut is_there = true;
-        for (row, sent) in rows.iter().zip(sent) {
+        for (row, sent) in rows.iter().zip(sent.into_iter().flatten()) {
+            let address = &row.row.address;
             match sent {
-                Sent::Confirmed => drop(self.held_up.remove(&row.row.address)),
+                Sent::Confirmed => self.held_up.taken(address),
                 Sent::Behind => {}
                 Sent::Poison(reason) => self.park(settings, row, &reason).await?,
-                Sent::Unroutable(reason) => self.hold_up(settings, row, &reason, true).await?,
-                Sent::NotTaken(reason) => self.hold_up(settings, row, &reason, false).await?,
+                Sent::Unroutable(reason) => {
+                    if self.held_up.unroutable(address, &reason) {
+                        self.park(settings, row, &reason).await?;
+                    }
+                }
+                Sent::NotTaken(reason) => self.held_up.not_taken(address, &reason),
                 Sent::Away(reason) => {
                     is_there = false;
                     if is_logged("the outbox waits for the broker", settings.store.store().describe()) {
@@ -272,36 +269,58 @@ impl Relay {
                 }
             }
         }
-        Ok(is_there && self.held_up.len() < MOST_HELD_UP)
+        Ok(is_there && !self.held_up.are_too_many())
     }
 
-    /// Tries the row's address again later. Later rows of the address wait behind it.
-    async fn hold_up(
-        &mut self,
-        settings: &RelaySettings,
-        row: &StoredRow,
-        reason: &str,
-        unroutable: bool,
-    ) -> Result<(), StoreError> {
-        let now = Instant::now();
-        let fresh = || HeldUp { since: now, next: now, backoff: Backoff::new(FIRST_PAUSE, LAST_PAUSE) };
-        let held = self.held_up.entry(row.row.address.clone()).or_insert_with(fresh);
-        if unroutable && now.duration_since(held.since) >= UNROUTABLE_FOR {
-            self.held_up.remove(&row.row.address);
-            return self.park(settings, row, reason).await;
+    /// Puts the rows' messages on the channel, in their order. What has its outcome at once is written down.
+    async fn publish<'a>(
+        &self,
+        settings: &'a RelaySettings,
+        rows: &[StoredRow],
+        sent: &mut [Option<Sent>],
+    ) -> Waiting<'a> {
+        let deadline = Instant::now() + settings.outlet.settings.confirm_timeout;
+        let try_until = deadline.min(Instant::now() + TRY_FOR);
+        let (mut behind, waiting) = (HashSet::new(), FuturesUnordered::new());
+        for (place, row) in rows.iter().enumerate() {
+            let address = row.row.address.as_str();
+            if behind.contains(address) {
+                sent[place] = Some(Sent::Behind);
+                continue;
+            }
+            let envelope = match row.message() {
+                Ok(envelope) => envelope,
+                Err(error) => {
+                    behind.insert(address);
+                    sent[place] = Some(Sent::Poison(error.to_string()));
+                    continue;
+                }
+            };
+            // Of an address that was held up, one message shows whether it is taken again.
+            let is_tried = self.held_up.has(address);
+            if is_tried {
+                behind.insert(address);
+            }
+            let publishing = settings.outlet.publish(Box::new(envelope), if is_tried { try_until } else { deadline });
+            let mut publishing = Box::pin(async move { (place, publishing.await) });
+            // The first poll gives it its place on the channel. It ignores the task's budget.
+            match tokio::task::unconstrained(async { futures::poll!(&mut publishing) }).await {
+                std::task::Poll::Ready((_, outcome)) => sent[place] = Some(outcome_of(outcome, settings)),
+                std::task::Poll::Pending => waiting.push(publishing as Publishing<'a>),
+            }
         }
-        // Several rows of one page may have failed together; that is one try.
-        if held.next <= now {
-            held.next = now + held.backoff.random();
-            held.backoff.grow();
+        waiting.ready_chunks(ROWS)
+    }
+
+    /// Removes the confirmed rows of these numbers.
+    async fn remove(&mut self, settings: &RelaySettings, confirmed: &mut Vec<i64>) -> Result<(), StoreError> {
+        if confirmed.is_empty() {
+            return Ok(());
         }
-        if is_logged("a message of the outbox is not taken", &row.row.address) {
-            tracing::warn!(
-                address = row.row.address,
-                reason,
-                "a message of the outbox is not taken; those of its address wait"
-            );
-        }
+        self.open(settings).await?.remove(confirmed).await?;
+        reach(FaultPoint::Removed);
+        settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        confirmed.clear();
         Ok(())
     }
 
@@ -332,12 +351,29 @@ impl Relay {
     }
 }
 
-fn outcome_of(sent: Result<(), SendError>) -> Sent {
+/// A message on its way, with its place in the page.
+type Publishing<'a> = LocalBoxFuture<'a, (usize, Result<(), SendError>)>;
+/// The messages of a page that wait for their confirms.
+type Waiting<'a> = ReadyChunks<FuturesUnordered<Publishing<'a>>>;
+
+fn numbers(rows: &[StoredRow], sent: &[Option<Sent>]) -> Vec<i64> {
+    let confirmed = rows.iter().zip(sent).filter(|(_, sent)| matches!(sent, Some(Sent::Confirmed)));
+    confirmed.map(|(row, _)| row.number).collect()
+}
+
+fn is_connected(settings: &RelaySettings) -> bool {
+    let state = *settings.connection.borrow();
+    state.up && !state.blocked
+}
+
+fn outcome_of(sent: Result<(), SendError>, settings: &RelaySettings) -> Sent {
     let Err(error) = sent else { return Sent::Confirmed };
     let text = error.to_string();
     match error {
-        SendError::Unroutable { .. } => Sent::Unroutable(text),
+        SendError::Unroutable { .. } | SendError::Broker(BrokerError::Forbidden { .. }) => Sent::Unroutable(text),
         SendError::Rejected { .. } => Sent::NotTaken(text),
+        SendError::Unknown { .. } if is_connected(settings) => Sent::NotTaken(text),
+        SendError::Broker(error) if !error.is_permanent() && is_connected(settings) => Sent::NotTaken(text),
         SendError::Unknown { .. } => Sent::Away(text),
         SendError::Broker(error) if !error.is_permanent() || error == BrokerError::Stopped => Sent::Away(text),
         _ => Sent::Poison(text),

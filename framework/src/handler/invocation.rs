@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::pending_sends::{Envelopes, PendingSends};
 use crate::bus::{Bus, Identity, Origin, RequestError};
-use crate::handler::transaction::Lent;
+use crate::handler::transaction::{Hindered, Lending, Lent};
 use crate::handler::waiting::{Handling, Waits};
 use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
 use crate::message::{Envelope, Kind, MediaType};
@@ -60,6 +60,8 @@ pub struct Work {
     cancellation: OnceCell<CancellationToken>,
     pub(super) held: RefCell<PendingSends>,
     pub(super) requests: Cell<u32>,
+    /// Whether the handler has asked another one, or tried to.
+    asked: Cell<bool>,
     pub(super) sent: Cell<u32>,
     pub(super) answers: RefCell<HashMap<String, (MediaType, bytes::Bytes)>>,
     /// The transaction that was lent to the handler. Few handlers take one.
@@ -85,21 +87,28 @@ impl Work {
             cancellation: OnceCell::new(),
             held: RefCell::default(),
             requests: Cell::new(0),
+            asked: Cell::new(false),
             sent: Cell::new(0),
             answers: RefCell::default(),
             lent: OnceCell::new(),
         }
     }
 
-    /// Gives the handler an open transaction. `alone` says that others wait for it from the beginning.
-    pub fn lend(&self, session: Box<dyn Session>, alone: bool) {
-        let _ = self.lent.set(Box::new(Lent::new(session, alone)));
+    /// Gives the handler an open transaction.
+    pub fn lend(&self, lending: Lending) {
+        let _ = self.lent.set(Box::new(Lent::new(lending)));
     }
 
-    /// What the handler's error said, if another transaction was in its way.
+    /// Whether the handler has asked another one, or tried to.
     #[must_use]
-    pub fn conflict(&self) -> Option<String> {
-        self.lent.get().and_then(|lent| lent.conflict.borrow_mut().take())
+    pub fn has_asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// What the handler's error said, if the database is why it failed.
+    #[must_use]
+    pub fn hindered(&self) -> Option<Hindered> {
+        self.lent.get().and_then(|lent| lent.hindered.borrow_mut().take())
     }
 
     /// Takes the open transaction back.
@@ -132,7 +141,8 @@ impl Work {
     ) -> Result<Waits<'_>, RequestError> {
         let Environment { own, waiters, waiter, identity, .. } = &*self.environment;
         let (key, service) = to;
-        if self.lent.get().is_some_and(|lent| lent.holds_up_others.get()) {
+        self.asked.set(true);
+        if self.lent.get().is_some_and(|lent| lent.shared || lent.holds_up_others.get()) {
             return Err(RequestError::InTransaction { key: key.to_owned() });
         }
         let asked = match service {
@@ -188,15 +198,15 @@ impl Invocation {
         &self.work
     }
 
-    /// Looks whether the handler failed because another transaction was in its way.
-    pub(super) fn note_conflict(&self, error: Option<&(dyn Error + 'static)>) {
+    /// Looks whether the database is why the handler failed.
+    pub(super) fn note_hindrance(&self, error: Option<&(dyn Error + 'static)>) {
         let Some(lent) = self.work.lent.get() else { return };
         let mut source = error;
         // Chains of errors are short. The limit guards against a chain that runs in a circle.
         for _ in 0..8 {
             let Some(error) = source else { return };
-            if (lent.is_conflict)(error) {
-                *lent.conflict.borrow_mut() = Some(error.to_string());
+            if let Some(hindrance) = (lent.judge_error)(error) {
+                *lent.hindered.borrow_mut() = Some((hindrance, error.to_string()));
                 return;
             }
             source = error.source();

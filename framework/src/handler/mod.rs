@@ -31,5 +31,5 @@ pub use policy::{Policy, PolicyWords};
 pub use postrider_grammar::{Delays, Retry};
 pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};
 pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};
-pub use transaction::{AnyTx, Tx};
+pub use transaction::{AnyTx, Hindered, Lending, Tx};
 pub use waiting::{Answers, HoldsUp, OwnAnswers, OwnRequest, Waiters};

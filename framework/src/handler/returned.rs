@@ -29,7 +29,7 @@ impl<T: Answer, E: HandlerError> Returned for Result<T, E> {
         match self {
             Ok(value) => answer(&value, invocation),
             Err(error) => {
-                invocation.note_conflict(error.source_error());
+                invocation.note_hindrance(error.source_error());
                 Outcome::from_error(&error)
             }
         }

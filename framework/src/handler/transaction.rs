@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use crate::handler::{Context, Failure, Work};
-use crate::store::{Database, IsConflict, Session};
+use crate::store::{Database, Hindrance, JudgeError, Session};
 
 /// The transaction in which a message is handled: `async fn pay(&mut self, pay: Pay, tx: &mut Tx<Sqlite>)`.
 ///
@@ -77,26 +77,43 @@ impl Drop for AnyTx {
     }
 }
 
+/// What kept a handler from its work, and what the database said.
+pub type Hindered = (Hindrance, String);
+
+/// An open transaction that a handler is to get.
+pub struct Lending {
+    /// The transaction.
+    pub session: Box<dyn Session>,
+    /// Whether others wait for it from the beginning.
+    pub holds_up_others: bool,
+    /// Whether other messages are committed with it.
+    pub shared: bool,
+}
+
 /// A transaction that was lent to a handler, and what it has done with it.
 pub(super) struct Lent {
     /// The open transaction, while neither the handler nor its caller holds it.
     pub(super) session: RefCell<Option<Box<dyn Session>>>,
     /// Whether others wait for its locks.
     pub(super) holds_up_others: Cell<bool>,
-    /// Whether an error says that another transaction was in the way.
-    pub(super) is_conflict: IsConflict,
+    /// Whether other messages are committed with it.
+    pub(super) shared: bool,
+    /// Tells whether an error is not the handler's doing.
+    pub(super) judge_error: JudgeError,
     /// What such an error said.
-    pub(super) conflict: RefCell<Option<String>>,
+    pub(super) hindered: RefCell<Option<Hindered>>,
 }
 
 impl Lent {
-    pub(super) fn new(session: Box<dyn Session>, alone: bool) -> Self {
-        let is_conflict = session.is_conflict();
+    pub(super) fn new(lending: Lending) -> Self {
+        let Lending { session, holds_up_others, shared } = lending;
+        let judge_error = session.judge_error();
         Self {
             session: RefCell::new(Some(session)),
-            holds_up_others: Cell::new(alone),
-            is_conflict,
-            conflict: RefCell::default(),
+            holds_up_others: Cell::new(holds_up_others),
+            shared,
+            judge_error,
+            hindered: RefCell::default(),
         }
     }
 }

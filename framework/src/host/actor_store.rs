@@ -6,9 +6,10 @@ use std::cell::RefCell;
 use serde_json::{Map, Value};
 
 use crate::codec::{self, Limits};
-use crate::handler::{Attributes, FailureClass, Guarantee, Outcome};
+use crate::handler::{Attributes, FailureClass, Guarantee, Hindered, Outcome};
+use crate::host::sharing::Sharing;
 use crate::message::Envelope;
-use crate::store::{ActorNumber, InboxEntry, MAX_ID_BYTES, Session, StoreError, StoreHandle};
+use crate::store::{ActorNumber, Hindrance, InboxEntry, MAX_ID_BYTES, Session, StoreError, StoreHandle};
 
 /// The header by which a caller says that two messages with different ids are one.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -20,16 +21,25 @@ pub struct ActorStore {
     pub(super) guarantee: Guarantee,
     once_by: Option<&'static str>,
     limits: Limits,
+    /// Which handlers take part in shared commits.
+    pub(super) sharing: Sharing,
     /// At most as many as handlers run at once.
     sessions: RefCell<Vec<Box<dyn Session>>>,
 }
 
 impl ActorStore {
-    /// The store of an actor with this number.
+    /// The store of an actor with this number. At most `shared` waiting messages are committed together.
     #[must_use]
-    pub fn new(handle: StoreHandle, actor: ActorNumber, attributes: &Attributes, limits: Limits) -> Self {
+    pub fn new(
+        handle: StoreHandle,
+        actor: ActorNumber,
+        attributes: &Attributes,
+        limits: Limits,
+        shared: usize,
+    ) -> Self {
         let Attributes { guarantee, once_by, .. } = *attributes;
-        Self { handle, actor, guarantee, once_by, limits, sessions: RefCell::default() }
+        let sharing = Sharing::new(shared);
+        Self { handle, actor, guarantee, once_by, limits, sharing, sessions: RefCell::default() }
     }
 
     /// A session that no handler uses.
@@ -45,6 +55,20 @@ impl ActorStore {
     pub(super) fn keep(&self, session: Box<dyn Session>) {
         if session.is_usable() {
             self.sessions.borrow_mut().push(session);
+        }
+    }
+
+    /// Closes the sessions that no handler uses.
+    pub(super) fn close_kept(&self) {
+        self.sessions.borrow_mut().clear();
+    }
+
+    /// The error of a handler whose database is why it failed.
+    pub(super) fn hindered(&self, (hindrance, reason): Hindered) -> StoreError {
+        let store = self.handle.store().describe().to_owned();
+        match hindrance {
+            Hindrance::Conflict => StoreError::Conflict { store, reason },
+            Hindrance::Away => StoreError::Unavailable { store, reason },
         }
     }
 

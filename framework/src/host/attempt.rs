@@ -16,7 +16,8 @@ use crate::broker::UNREADABLE;
 use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{
-    Asked, Envelopes, Failed, FailureClass, HoldsUp, Invocation, Lane, Next, Outcome, OwnRequest, Reply, Row, Run, Work,
+    Asked, Envelopes, Failed, FailureClass, Hindered, HoldsUp, Invocation, Lane, Lending, Next, Outcome, OwnRequest,
+    Reply, Row, Run, Work,
 };
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Ticket};
@@ -96,8 +97,10 @@ pub(super) struct Attempted {
     pub(super) sends: Envelopes,
     /// Its transaction, still open.
     pub(super) session: Option<Box<dyn Session>>,
-    /// What its error said, if another transaction was in the way.
-    pub(super) conflict: Option<String>,
+    /// What its error said, if the database is why it failed.
+    pub(super) hindered: Option<Hindered>,
+    /// Whether the handler has asked another one, or tried to.
+    pub(super) asked: bool,
 }
 
 /// The outcome of a message that does not begin, or is dropped, because the app stops.
@@ -171,19 +174,18 @@ impl<S: 'static> Core<S> {
         (outcome, sends)
     }
 
-    /// [`Core::attempt`] with an open transaction, which comes back with the outcome. The flag says that others wait for it from the
-    /// beginning.
+    /// [`Core::attempt`] with an open transaction, which comes back with the outcome.
     pub(super) async fn attempt_with(
         &self,
         row: &Row<S>,
         guard: &mut Guard<S>,
         job: &Job,
-        transaction: Option<(Box<dyn Session>, bool)>,
+        lending: Option<Lending>,
     ) -> Attempted {
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
-            let session = transaction.map(|(session, _)| session);
-            return Attempted { outcome: Outcome::Expired, sends: Vec::new(), session, conflict: None };
+            let session = lending.map(|lending| lending.session);
+            return Attempted { outcome: Outcome::Expired, sends: Vec::new(), session, hindered: None, asked: false };
         }
         let mut envelope = Arc::clone(&job.envelope);
         if envelope.attempt != job.made.attempt {
@@ -196,8 +198,10 @@ impl<S: 'static> Core<S> {
         let message = Arc::clone(&job.envelope);
         let holds_up = HoldsUp { lane: job.lane, exclusive: row.is_exclusive() };
         let work = Work::new(Rc::clone(&self.environment), message, holds_up, ends);
-        if let Some((session, alone)) = transaction {
-            work.lend(session, alone);
+        // If it fails in a shared commit, it is handled again alone, and its failure is logged then.
+        let is_trial = lending.as_ref().is_some_and(|lending| lending.shared);
+        if let Some(lending) = lending {
+            work.lend(lending);
         }
         let mut invocation = Invocation::new(envelope, row.spec, work);
         let span = self.span(row, job, &invocation);
@@ -207,6 +211,7 @@ impl<S: 'static> Core<S> {
         let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
         if let Outcome::Failed(Failed { class, log, .. }) = &outcome
+            && !is_trial
             && is_logged("attempt failed", self.settings.actor)
         {
             let _entered = span.enter();
@@ -214,8 +219,9 @@ impl<S: 'static> Core<S> {
         }
         let held = invocation.take_held();
         let sends = if outcome.is_done() { held } else { Vec::new() };
-        let (session, conflict) = (invocation.work().take_back(), invocation.work().conflict());
-        Attempted { outcome, sends, session, conflict }
+        let work = invocation.work();
+        let (session, hindered, asked) = (work.take_back(), work.hindered(), work.has_asked());
+        Attempted { outcome, sends, session, hindered, asked }
     }
 
     fn span(&self, row: &Row<S>, job: &Job, invocation: &Invocation) -> tracing::Span {

@@ -15,8 +15,9 @@ use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row}
 use crate::host::attempt::{Job, stopping};
 use crate::host::core::Core;
 use crate::host::limit::{Slot, Slots};
-use crate::host::once::{StoreTrouble, Unit};
+use crate::host::once::Unit;
 use crate::host::state::Guard;
+use crate::host::store_trouble::StoreTrouble;
 use crate::host::verdict::{Case, End, Settlement, Verdict, verdict};
 use crate::message::{Problem, is_logged};
 
@@ -58,8 +59,13 @@ impl<S: 'static> Core<S> {
         slots: Option<Slots>,
         turn: LaneTurn,
     ) {
-        let handled = AssertUnwindSafe(self.handle(&row, job, begun, slots, &turn)).catch_unwind().await;
-        if handled.is_err() {
+        self.caught(self.handle(&row, job, begun, slots, &turn)).await;
+    }
+
+    /// Catches a panic outside the handlers. The deliveries that it drops are given back.
+    pub(super) async fn caught<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let caught = AssertUnwindSafe(work).catch_unwind().await;
+        if caught.is_err() {
             self.state.mark_broken();
             if is_logged("a delivery was dropped by a panic outside its handler", self.settings.actor) {
                 tracing::error!(
@@ -68,6 +74,7 @@ impl<S: 'static> Core<S> {
                 );
             }
         }
+        caught.ok()
     }
 
     /// Makes all attempts in place: begins, runs the handler, sends its messages, and asks the policy what comes next.
@@ -79,7 +86,7 @@ impl<S: 'static> Core<S> {
         mut slots: Option<Slots>,
         turn: &LaneTurn,
     ) {
-        let unit = self.unit(row, &job);
+        let unit = self.unit(row, job.lane);
         let mut trouble = StoreTrouble::default();
         // Bounded by the retry policy, and by how long a message waits for its store.
         loop {
@@ -89,19 +96,21 @@ impl<S: 'static> Core<S> {
             };
             // The app may have stopped, or the channel closed, during the wait.
             let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
-            let outcome = match unit {
+            let (outcome, verdict) = match unit {
                 None => {
                     let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
                     held.slot = None;
-                    self.send(&job, outcome, sends, held, turn).await
+                    let outcome = self.send(&job, outcome, sends, held, turn).await;
+                    let verdict = self.verdict(&outcome, &job);
+                    (outcome, verdict)
                 }
                 Some(unit) => match self.commit_attempt(row, held, &job, unit, &mut trouble).await {
-                    Some(outcome) => outcome,
+                    Some(judged) => judged,
                     None => continue,
                 },
             };
             self.count(&outcome);
-            match self.verdict(&outcome, &job) {
+            match verdict {
                 Verdict::Settle(settlement) => return self.settle(job, outcome, settlement),
                 Verdict::Again(pause) => {
                     Counters::add(&self.counters.retried);
@@ -123,22 +132,26 @@ impl<S: 'static> Core<S> {
         job: &Job,
         unit: Unit,
         trouble: &mut StoreTrouble,
-    ) -> Option<Outcome> {
-        let committed = self.attempt_once(row, &mut held.guard, job, unit).await;
-        let committed = match committed {
-            Ok(outcome) => match self.note_refusal(unit, job, &outcome).await {
-                Ok(()) => Ok(outcome),
-                Err(error) => Err(error),
-            },
+    ) -> Option<(Outcome, Verdict)> {
+        let committed = self.attempt_once(row, &mut held.guard, job, unit, trouble).await;
+        let judged = match committed {
+            Ok(outcome) => {
+                let verdict = self.verdict(&outcome, job);
+                self.note_refusal(unit, job, &outcome, verdict).await.map(|()| (outcome, verdict))
+            }
             Err(error) => Err(error),
         };
         drop(held);
-        match committed {
-            Ok(outcome) => {
+        match judged {
+            Ok(judged) => {
                 self.store_works();
-                Some(outcome)
+                Some(judged)
             }
-            Err(error) => self.wait_for_store(trouble, error, job).await.err(),
+            Err(error) => {
+                let outcome = self.wait_for_store(trouble, error, job).await.err()?;
+                let verdict = self.verdict(&outcome, job);
+                Some((outcome, verdict))
+            }
         }
     }
 
@@ -270,7 +283,7 @@ impl<S: 'static> Core<S> {
         }
     }
 
-    fn count(&self, outcome: &Outcome) {
+    pub(super) fn count(&self, outcome: &Outcome) {
         let counters = &self.counters;
         let Outcome::Failed(failed) = outcome else {
             Counters::add(if outcome.is_done() { &counters.handled } else { &counters.expired });

@@ -34,7 +34,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
         // An ordered actor finishes one message before it begins the next, also with `&self` handlers.
         if row.is_exclusive() || core.settings.ordered {
             batch.end();
-            core.handle_in_turn(row, job).await;
+            core.handle_waiting(row, job, &mut waiting).await;
             continue;
         }
         if core.state.is_broken() {
@@ -97,7 +97,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The job and its handler, if it is to be handled. Any other job gets its outcome here.
-    fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row<S>>, Job)> {
+    pub(super) fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row<S>>, Job)> {
         if let Some(outcome) = self.answer_without_handler(&job) {
             self.settle_unhandled(job, outcome);
             return None;
@@ -118,7 +118,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Whether the job is handled now, has its outcome, or waits for another delivery of the same message.
-    fn try_enter(&self, mut job: Job) -> Tried {
+    pub(super) fn try_enter(&self, mut job: Job) -> Tried {
         // Queries have no effect that could happen twice, and an instance's events come once.
         if job.lane != Lane::Durable {
             return Tried::Runs(job);
@@ -184,21 +184,24 @@ impl<S: 'static> Core<S> {
         match self.try_enter(job) {
             Tried::Runs(job) => return Some(job),
             Tried::Done => {}
-            Tried::Waits(job, waiting) => {
-                let (core, row, slots) = (Rc::clone(self), Rc::clone(row), slots.clone());
-                actix_rt::spawn(async move {
-                    let Some(job) = core.wait(job, waiting).await else { return };
-                    let slots = (!row.is_exclusive()).then_some(slots);
-                    core.handle_caught(row, job, None, slots, LaneTurn::default()).await;
-                });
-            }
+            Tried::Waits(job, waiting) => self.enter_later(row, job, waiting, slots.clone()),
         }
         None
+    }
+
+    /// Waits beside the lane for another delivery of the same message.
+    pub(super) fn enter_later(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, waiting: Entered, slots: Slots) {
+        let (core, row) = (Rc::clone(self), Rc::clone(row));
+        actix_rt::spawn(async move {
+            let Some(job) = core.wait(job, waiting).await else { return };
+            let slots = (!row.is_exclusive()).then_some(slots);
+            core.handle_caught(row, job, None, slots, LaneTurn::default()).await;
+        });
     }
 }
 
 /// What to do with a job that has its handler.
-enum Tried {
+pub(super) enum Tried {
     /// It runs now.
     Runs(Job),
     /// It has its outcome, or was given back.

@@ -1,63 +1,56 @@
 //! The unit of handling with a store: the handler's writes, what it sends, and that its message was handled are committed
 //! together, or not at all.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
+use crate::broker::REPLAYED;
 use crate::bus::Counters;
-use crate::handler::{Envelopes, Failed, FailureClass, Guarantee, Lane, Outcome, Reply, Row};
+use crate::handler::{Failed, FailureClass, Guarantee, Lane, Lending, Outcome, Reply, Row};
 use crate::host::actor_store::ActorStore;
-use crate::host::attempt::{Attempted, Job, stopping};
+use crate::host::attempt::{Attempted, Job};
 use crate::host::core::Core;
 use crate::host::state::Guard;
+use crate::host::store_trouble::StoreTrouble;
 use crate::host::verdict::{End, Verdict};
-use crate::message::{Problem, is_logged};
+use crate::message::Problem;
 use crate::store::{
     Access, Begun, FaultPoint, InboxEntry, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits, reach,
 };
-use crate::supervise::Backoff;
-
-/// How often a message is handled again at once because another transaction was in the way. After that the attempt has failed.
-const MOST_CONFLICTS: u32 = 5;
-/// The first pause while a store does not do its work. Each pause doubles, up to `LAST_PAUSE`.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause while a store does not do its work.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a delivery waits for its store. After that it goes back to its queue, before the broker takes it back.
-const WAIT_FOR: Duration = Duration::from_secs(300);
 
 /// What a message needs of the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
     /// Whether the inbox notes it.
-    inbox: bool,
+    pub(super) inbox: bool,
     /// Whether the handler takes the transaction.
     lent: bool,
     access: Access,
 }
 
-/// What has gone wrong so far with the store while one message is handled.
-pub(super) struct StoreTrouble {
-    conflicts: u32,
-    since: Instant,
-    backoff: Backoff,
+/// Whether a message's transaction is open.
+enum Opened {
+    New(Box<dyn Session>),
+    /// The message was handled before.
+    Handled(Outcome),
 }
 
-impl Default for StoreTrouble {
-    fn default() -> Self {
-        Self { conflicts: 0, since: Instant::now(), backoff: Backoff::new(FIRST_PAUSE, LAST_PAUSE) }
-    }
+/// What became of a handler's work.
+enum Written {
+    New,
+    /// The message turned out to be known; nothing was written.
+    Known(Begun),
+    /// The store did not do its work for too long.
+    GivenUp(Outcome),
 }
 
 impl<S: 'static> Core<S> {
     /// What handling a message needs of the store; `None` if it needs none.
-    pub(super) fn unit(&self, row: &Row<S>, job: &Job) -> Option<Unit> {
+    pub(super) fn unit(&self, row: &Row<S>, lane: Lane) -> Option<Unit> {
         let store = self.settings.store.as_ref()?;
         // Queries have no effect, and each instance gets a copy of an instance's events.
-        let inbox = store.guarantee == Guarantee::EffectivelyOnce && job.lane == Lane::Durable;
+        let inbox = store.guarantee == Guarantee::EffectivelyOnce && lane == Lane::Durable;
         let lent = row.spec.transaction.is_some();
-        let access = if job.lane == Lane::Query { Access::Read } else { Access::Write };
+        let access = if lane == Lane::Query { Access::Read } else { Access::Write };
         (inbox || lent).then_some(Unit { inbox, lent, access })
     }
 
@@ -71,80 +64,153 @@ impl<S: 'static> Core<S> {
         guard: &mut Guard<S>,
         job: &Job,
         unit: Unit,
+        trouble: &mut StoreTrouble,
     ) -> Result<Outcome, StoreError> {
         let Some(store) = &self.settings.store else { return Ok(no_store()) };
         let entry = match unit.inbox.then(|| store.entry(&job.envelope)).transpose() {
             Ok(entry) => entry,
             Err(outcome) => return Ok(outcome),
         };
-        let limits = TransactionLimits { lock: store.handle.lock_timeout(), handler: self.settings.timeout };
-        let attempted = if unit.lent {
-            let mut session = store.session().await?;
-            let begun = session.begin(unit.access, entry.as_ref(), limits).await?;
-            if let Some(known) = self.known(begun, &mut *session, entry.as_ref(), job).await? {
-                store.keep(session);
-                return Ok(known);
-            }
-            if !session_is_open(&mut *session) {
-                // The refusal of an earlier run was forgotten, since the message was replayed.
-                session.begin(unit.access, entry.as_ref(), limits).await?;
-            }
-            reach(FaultPoint::Begun);
-            let alone = store.handle.store().has_one_writer() && unit.access == Access::Write;
-            self.attempt_with(row, guard, job, Some((session, alone))).await
-        } else {
-            self.attempt_with(row, guard, job, None).await
+        let lending = match unit.lent {
+            false => None,
+            true => match self.open(store, unit, entry.as_ref(), job).await? {
+                Opened::New(session) => Some(self.lending(store, session, unit)),
+                Opened::Handled(outcome) => return Ok(outcome),
+            },
         };
+        let began = Instant::now();
+        let attempted = self.attempt_with(row, guard, job, lending).await;
         reach(FaultPoint::Handled);
-        let Attempted { outcome, sends: rows, session: lent, conflict } = attempted;
+        let Attempted { outcome, sends, session, hindered, asked } = attempted;
+        store.sharing.learn(row.index, began.elapsed(), asked);
         if !outcome.is_done() {
-            self.undo(&outcome, guard, lent, store).await?;
-            return match conflict {
-                Some(reason) => Err(StoreError::Conflict { store: store.handle.store().describe().to_owned(), reason }),
-                None => Ok(outcome),
-            };
+            self.undo(&outcome, guard, session, store).await?;
+            return hindered.map_or(Ok(outcome), |hindered| Err(store.hindered(hindered)));
         }
-        let finished = self.commit(store, &outcome, &rows, lent, entry.as_ref(), limits).await;
-        if !matches!(finished, Ok(None)) {
+        let rows: Vec<OutboxRow> = sends.iter().map(|envelope| OutboxRow::of(envelope)).collect();
+        let written = match unit.lent {
+            true => self.commit(store, &answer_of(&outcome), &rows, session).await,
+            false => self.write(store, &outcome, &rows, entry.as_ref(), job, trouble).await,
+        };
+        if !matches!(written, Ok(Written::New)) {
             // What the handler did to the state has no counterpart in the store.
             self.mark_broken_if_changed(guard);
         }
-        let finished = match finished {
-            Ok(None) => None,
-            Ok(Some(begun)) => Some(begun),
-            Err(error) => return self.failed_to_commit(error, store, entry.as_ref(), job).await,
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                if let StoreError::Ended { .. } = error {
+                    store.sharing.never(row.index);
+                }
+                return self.failed_to_commit(error, store, entry.as_ref(), job).await;
+            }
         };
         reach(FaultPoint::Committed);
-        if !rows.is_empty() {
-            store.handle.wake_relay();
-        }
-        match (finished, entry) {
-            (None, _) | (Some(_), None) => Ok(outcome),
-            (Some(begun), Some(_)) => Ok(self.outcome_of(begun, job).unwrap_or(outcome)),
+        match written {
+            Written::New => {
+                Counters::add(&self.counters.commits);
+                if !rows.is_empty() {
+                    store.handle.wake_relay();
+                }
+                Ok(outcome)
+            }
+            Written::Known(begun) => Ok(self.outcome_of(begun, job).unwrap_or(outcome)),
+            Written::GivenUp(outcome) => Ok(outcome),
         }
     }
 
-    /// Commits what the handler did. `Some` if the message turned out to be known; nothing was written then.
+    fn lending(&self, store: &ActorStore, session: Box<dyn Session>, unit: Unit) -> Lending {
+        let holds_up_others = store.handle.store().has_one_writer() && unit.access == Access::Write;
+        Lending { session, holds_up_others, shared: false }
+    }
+
+    /// Opens the transaction, unless the message was handled before.
+    async fn open(
+        &self,
+        store: &ActorStore,
+        unit: Unit,
+        entry: Option<&InboxEntry>,
+        job: &Job,
+    ) -> Result<Opened, StoreError> {
+        let mut session = store.session().await?;
+        let begun = session.begin(unit.access, entry, self.limits(store)).await;
+        if let Err(StoreError::Unavailable { .. }) = begun {
+            // The others of that connection's age are of no use either.
+            store.close_kept();
+        }
+        let mut begun = begun?;
+        if let Some(entry) = entry.filter(|_| is_undone(&begun, job)) {
+            session.forget(entry).await?;
+            begun = session.begin(unit.access, Some(entry), self.limits(store)).await?;
+        }
+        let Some(outcome) = self.outcome_of(begun, job) else {
+            reach(FaultPoint::Begun);
+            return Ok(Opened::New(session));
+        };
+        store.keep(session);
+        Ok(Opened::Handled(outcome))
+    }
+
+    /// The limits of a handler's transaction.
+    pub(super) fn limits(&self, store: &ActorStore) -> TransactionLimits {
+        TransactionLimits { lock: store.handle.lock_timeout(), handler: self.settings.timeout }
+    }
+
+    /// Commits what a handler did in its transaction.
     async fn commit(
         &self,
         store: &ActorStore,
-        outcome: &Outcome,
-        sends: &Envelopes,
-        lent: Option<Box<dyn Session>>,
-        entry: Option<&InboxEntry>,
-        limits: TransactionLimits,
-    ) -> Result<Option<Begun>, StoreError> {
-        let answer = answer_of(outcome);
-        let rows: Vec<OutboxRow> = sends.iter().map(|envelope| OutboxRow::of(envelope)).collect();
-        if let Some(mut session) = lent {
-            session.commit(&answer, &rows).await?;
-            store.keep(session);
-            return Ok(None);
-        }
-        let mut session = store.session().await?;
-        let begun = session.write(entry.map(|entry| (entry, &answer)), &rows, limits).await?;
+        answer: &StoredAnswer,
+        rows: &[OutboxRow],
+        session: Option<Box<dyn Session>>,
+    ) -> Result<Written, StoreError> {
+        let ended = || StoreError::Ended { reason: "the handler has kept it".into() };
+        let mut session = session.ok_or_else(ended)?;
+        session.commit(answer, rows).await?;
         store.keep(session);
-        Ok((begun != Begun::New).then_some(begun))
+        Ok(Written::New)
+    }
+
+    /// Notes what a handler without a transaction did. While the store is away this waits, so that the handler does not run again.
+    async fn write(
+        &self,
+        store: &ActorStore,
+        outcome: &Outcome,
+        rows: &[OutboxRow],
+        entry: Option<&InboxEntry>,
+        job: &Job,
+        trouble: &mut StoreTrouble,
+    ) -> Result<Written, StoreError> {
+        let answer = answer_of(outcome);
+        // Bounded by how long a message waits for its store.
+        loop {
+            let error = match self.write_once(store, entry.map(|entry| (entry, &answer)), rows, job).await {
+                Ok(Begun::New) => return Ok(Written::New),
+                Ok(known) => return Ok(Written::Known(known)),
+                Err(error @ (StoreError::Constraint { .. } | StoreError::Ended { .. })) => return Err(error),
+                Err(error) => error,
+            };
+            if let Err(outcome) = self.wait_for_store(trouble, error, job).await {
+                return Ok(Written::GivenUp(outcome));
+            }
+        }
+    }
+
+    async fn write_once(
+        &self,
+        store: &ActorStore,
+        noted: Option<(&InboxEntry, &StoredAnswer)>,
+        rows: &[OutboxRow],
+        job: &Job,
+    ) -> Result<Begun, StoreError> {
+        let mut session = store.session().await?;
+        let mut begun = session.write(noted, rows, self.limits(store)).await?;
+        if let Some((entry, _)) = noted.filter(|_| is_undone(&begun, job)) {
+            session.forget(entry).await?;
+            begun = session.write(noted, rows, self.limits(store)).await?;
+        }
+        store.keep(session);
+        Ok(begun)
     }
 
     /// What a failed commit means.
@@ -171,24 +237,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The outcome of a message that was handled before; `None` if it is to be handled.
-    async fn known(
-        &self,
-        begun: Begun,
-        session: &mut dyn Session,
-        entry: Option<&InboxEntry>,
-        job: &Job,
-    ) -> Result<Option<Outcome>, StoreError> {
-        if let (Begun::Known(StoredAnswer::Refusal(_)), Some(entry)) = (&begun, entry)
-            && job.envelope.headers.get(crate::broker::REPLAYED).is_some()
-        {
-            // Whoever replays a refused message wants it handled.
-            session.forget(entry).await?;
-            return Ok(None);
-        }
-        Ok(self.outcome_of(begun, job))
-    }
-
-    fn outcome_of(&self, begun: Begun, job: &Job) -> Option<Outcome> {
+    pub(super) fn outcome_of(&self, begun: Begun, job: &Job) -> Option<Outcome> {
         let answer = match begun {
             Begun::New => return None,
             Begun::OtherContent => {
@@ -233,7 +282,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// A `&mut self` handler may have changed the state for an effect that was not kept.
-    fn mark_broken_if_changed(&self, guard: &Guard<S>) {
+    pub(super) fn mark_broken_if_changed(&self, guard: &Guard<S>) {
         if matches!(guard, Guard::Exclusive(_)) {
             self.state.mark_broken();
         }
@@ -241,81 +290,41 @@ impl<S: 'static> Core<S> {
 
     /// Notes in the inbox that a message was refused, if the refusal is its end. A dead letter leaves no note, so that it can be
     /// replayed.
-    pub(super) async fn note_refusal(&self, unit: Unit, job: &Job, outcome: &Outcome) -> Result<(), StoreError> {
+    pub(super) async fn note_refusal(
+        &self,
+        unit: Unit,
+        job: &Job,
+        outcome: &Outcome,
+        verdict: Verdict,
+    ) -> Result<(), StoreError> {
         let (Some(store), true) = (&self.settings.store, unit.inbox) else { return Ok(()) };
         let Outcome::Failed(Failed { class: FailureClass::Rejected, problem, .. }) = outcome else { return Ok(()) };
-        let Verdict::Settle(settlement) = self.verdict(outcome, job) else { return Ok(()) };
+        let Verdict::Settle(settlement) = verdict else { return Ok(()) };
         if !matches!(settlement.end, End::Ack | End::AckIfAnswered | End::Discard) {
             return Ok(());
         }
         let Ok(entry) = store.entry(&job.envelope) else { return Ok(()) };
-        let limits = TransactionLimits { lock: store.handle.lock_timeout(), handler: self.settings.timeout };
+        let limits = self.limits(store);
         let mut session = store.session().await?;
         // If it is there already, this was the answer that it has.
         session.write(Some((&entry, &StoredAnswer::Refusal(problem.clone()))), &[], limits).await?;
         store.keep(session);
         Ok(())
     }
-
-    /// Waits before a message is handled again because of its store. `Err` has the outcome if it is not.
-    pub(super) async fn wait_for_store(
-        &self,
-        trouble: &mut StoreTrouble,
-        error: StoreError,
-        job: &Job,
-    ) -> Result<(), Outcome> {
-        let handle = self.settings.store.as_ref().map(|store| &store.handle);
-        if let StoreError::Conflict { .. } = error {
-            trouble.conflicts += 1;
-            if trouble.conflicts > MOST_CONFLICTS {
-                return Err(store_failed(FailureClass::Transient, &error));
-            }
-            let pause = trouble.backoff.random();
-            trouble.backoff.grow();
-            return if self.pause(pause, job).await { Ok(()) } else { Err(stopping()) };
-        }
-        if let (Some(handle), false) = (handle, matches!(error, StoreError::Locked { .. })) {
-            handle.note(Some(&error));
-        }
-        if is_logged("the store does not do its work", self.settings.actor) {
-            tracing::warn!(actor = self.settings.actor, %error, pause = ?trouble.backoff.pause(), "the store does not do its work; its messages wait and no attempt is counted");
-        }
-        // The caller of a query waits, and asks again itself.
-        let is_query = job.lane == Lane::Query;
-        let waits = !is_query && trouble.since.elapsed() + trouble.backoff.pause() < WAIT_FOR;
-        let pause = trouble.backoff.random();
-        trouble.backoff.grow();
-        if waits && self.pause(pause, job).await {
-            Ok(())
-        } else {
-            Err(store_failed(FailureClass::Infrastructure, &error))
-        }
-    }
-
-    /// The store works again.
-    pub(super) fn store_works(&self) {
-        if let Some(store) = &self.settings.store {
-            store.handle.note(None);
-        }
-    }
 }
 
-fn session_is_open(session: &mut dyn Session) -> bool {
-    session.connection().is_some()
+/// Whether the inbox has a refusal that no longer counts: whoever replays a refused message wants it handled.
+fn is_undone(begun: &Begun, job: &Job) -> bool {
+    matches!(begun, Begun::Known(StoredAnswer::Refusal(_))) && job.envelope.headers.get(REPLAYED).is_some()
 }
 
-fn answer_of(outcome: &Outcome) -> StoredAnswer {
+pub(super) fn answer_of(outcome: &Outcome) -> StoredAnswer {
     match outcome {
         Outcome::Done(Some(Reply { media_type, payload })) => {
             StoredAnswer::Reply { media_type: media_type.clone(), payload: payload.clone() }
         }
         _ => StoredAnswer::Nothing,
     }
-}
-
-fn store_failed(class: FailureClass, error: &StoreError) -> Outcome {
-    let problem = Problem::new(Problem::FAILED, "the service's store does not do its work; its log says why");
-    Outcome::Failed(Failed { class, problem, log: error.to_string() })
 }
 
 /// Unreachable, since a message needs a store only where there is one.

@@ -33,6 +33,20 @@ impl Waiting {
         }
     }
 
+    /// The next delivery, if one waits.
+    pub(super) fn peek(&mut self) -> Option<&Arrival> {
+        while self.arrivals.is_empty() {
+            self.arrivals = self.queue.try_recv().ok()?.arrivals.into();
+        }
+        self.arrivals.front()
+    }
+
+    /// Takes the next delivery, if one waits.
+    pub(super) fn take(&mut self) -> Option<Job> {
+        self.peek()?;
+        Some(Job::new(self.lane, self.arrivals.pop_front()?))
+    }
+
     /// How many deliveries wait.
     pub(super) fn count(&mut self) -> usize {
         while let Ok(more) = self.queue.try_recv() {

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::message::Envelope;
-use crate::store::ActorNumber;
+use crate::store::{ActorNumber, Begun, StoredAnswer};
 
 /// The most bytes of an id that the inbox takes.
 pub const MAX_ID_BYTES: usize = 255;
@@ -30,6 +30,12 @@ impl InboxEntry {
     #[must_use]
     pub fn new(actor: ActorNumber, id: &str, envelope: &Envelope) -> Self {
         Self { actor, id: id_bytes(id), content: content_of(envelope) }
+    }
+
+    /// What it means that the inbox has a row of this id with this content and answer.
+    #[must_use]
+    pub fn is_known(&self, content: i64, answer: Option<&[u8]>) -> Begun {
+        if content == self.content { Begun::Known(StoredAnswer::decode(answer)) } else { Begun::OtherContent }
     }
 }
 

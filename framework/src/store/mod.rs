@@ -3,6 +3,7 @@
 //! An adapter implements [`Store`], [`Session`] and [`Outbox`]. Postrider's tables stand in the user's database under the
 //! prefix `postrider_`.
 
+mod answer_limit;
 mod database;
 mod entry;
 mod error;
@@ -19,6 +20,7 @@ mod status;
 mod stored_answer;
 mod stored_envelope;
 
+pub(crate) use answer_limit::AnswerLimit;
 pub use database::Database;
 pub use entry::{InboxEntry, MAX_ID_BYTES};
 pub use error::StoreError;
@@ -26,7 +28,9 @@ pub(crate) use fault_points::{FaultPoint, reach};
 pub use handle::StoreHandle;
 pub use outbox_row::{OutboxRow, StoredRow};
 pub use pool::PooledSession;
-pub use port::{Access, ActorNumber, Begun, IsConflict, News, Outbox, Page, Session, Store, TransactionLimits};
+pub use port::{
+    Access, ActorNumber, Begun, Hindrance, JudgeError, News, Outbox, Page, Session, Store, TransactionLimits,
+};
 pub use status::{InboxStatus, ListedRow, OutboxStatus, StoreStatus};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;

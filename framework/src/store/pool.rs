@@ -15,11 +15,12 @@ type Idle = (Id, Box<dyn Session>);
 pub(super) struct Pool {
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Idle>>>,
+    most: usize,
 }
 
 impl Pool {
     pub(super) fn new(most: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(most)), idle: Arc::default() }
+        Self { permits: Arc::new(Semaphore::new(most)), idle: Arc::default(), most }
     }
 
     /// A session; waits while as many are out as there may be.
@@ -30,13 +31,13 @@ impl Pool {
         let kept = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let place = idle.iter().position(|(of, _)| *of == runtime);
-            place.map(|place| idle.swap_remove(place).1)
+            place.map(|place| idle.remove(place).1)
         };
         let session = match kept {
             Some(session) => session,
             None => store.session().await?,
         };
-        Ok(PooledSession { session, runtime, idle: Arc::clone(&self.idle), _permit: permit })
+        Ok(PooledSession { session, runtime, idle: Arc::clone(&self.idle), most: self.most, _permit: permit })
     }
 }
 
@@ -45,6 +46,7 @@ pub struct PooledSession {
     session: Box<dyn Session>,
     runtime: Id,
     idle: Arc<Mutex<Vec<Idle>>>,
+    most: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -56,9 +58,15 @@ impl PooledSession {
 
     /// Keeps the session, whose transaction has ended, for the next one.
     pub fn keep(self) {
-        let Self { session, runtime, idle, _permit } = self;
-        if session.is_usable() {
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push((runtime, session));
+        let Self { session, runtime, idle, most, _permit } = self;
+        if !session.is_usable() {
+            return;
         }
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of a runtime that has ended are used no more. They are the oldest.
+        if idle.len() >= most {
+            idle.remove(0);
+        }
+        idle.push((runtime, session));
     }
 }

@@ -84,8 +84,17 @@ pub trait Store: Send + Sync {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Whether an error says that another transaction was in the way.
-pub type IsConflict = fn(&(dyn Error + 'static)) -> bool;
+/// Why a statement failed, if it is not the handler's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Another transaction was in the way; the same work may succeed at once.
+    Conflict,
+    /// The database is away, full, or ends its work.
+    Away,
+}
+
+/// Tells whether an error of the database's client is not the handler's doing.
+pub type JudgeError = fn(&(dyn Error + 'static)) -> Option<Hindrance>;
 
 /// A connection, and at most one open transaction on it. After an error the session is dropped, and the adapter sees to it that
 /// nothing of it goes on at the database.
@@ -105,6 +114,24 @@ pub trait Session: Send {
     fn commit<'a>(
         &'a mut self,
         answer: &'a StoredAnswer,
+        rows: &'a [OutboxRow],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Begins a transaction in which several messages are handled, one after the other. Notes nothing yet. Returns what the inbox
+    /// knows, in the order of the entries.
+    ///
+    /// Not cancel safe: the caller awaits it to the end.
+    fn begin_together<'a>(
+        &'a mut self,
+        entries: &'a [InboxEntry],
+        limits: TransactionLimits,
+    ) -> BoxFuture<'a, Result<Vec<Begun>, StoreError>>;
+
+    /// Notes the messages as handled, with their answers, writes the rows of the outbox, and commits. Fails if another
+    /// transaction has noted one of them since.
+    fn commit_together<'a>(
+        &'a mut self,
+        handled: &'a [(InboxEntry, StoredAnswer)],
         rows: &'a [OutboxRow],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
@@ -128,9 +155,8 @@ pub trait Session: Send {
     /// Whether another transaction may begin on it. If not, it is dropped.
     fn is_usable(&self) -> bool;
 
-    /// Tells whether an error of the client says that another transaction was in the way, so that the same work may succeed at
-    /// once.
-    fn is_conflict(&self) -> IsConflict;
+    /// Tells whether an error of the client is not the handler's doing.
+    fn judge_error(&self) -> JudgeError;
 
     /// The database client's connection, on which the transaction is open.
     fn connection(&mut self) -> Option<&mut dyn Any>;

@@ -1,6 +1,6 @@
 //! PostgreSQL's error codes as ours (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 
-use crate::store::StoreError;
+use crate::store::{Hindrance, StoreError};
 
 /// What was being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ const GUARD: &str = "22012";
 const READ_ONLY: &str = "25006";
 /// Two transactions cannot both be committed: not serializable, deadlock.
 const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+/// Classes of errors of a server that is away, full, or ends its work.
+const AWAY: [&str; 3] = ["08", "53", "57P"];
 /// A right, a table or a column is missing.
 const NO_RIGHT: &str = "42501";
 const NO_TABLE: &str = "42P01";
@@ -35,9 +37,16 @@ pub(super) fn is_there_already(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some(THERE_ALREADY)
 }
 
-/// Whether two transactions could not both be committed.
-pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| CONFLICTS.contains(&code.as_str()))
+/// Why a handler's statement failed, if it is not the handler's doing.
+pub(super) fn judge(error: &sqlx::Error) -> Option<Hindrance> {
+    match code(error) {
+        Some(code) if code == NO_LOCK || CONFLICTS.contains(&code.as_str()) => Some(Hindrance::Conflict),
+        Some(code) if AWAY.iter().any(|class| code.starts_with(class)) => Some(Hindrance::Away),
+        None if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => {
+            Some(Hindrance::Away)
+        }
+        _ => None,
+    }
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
@@ -73,7 +82,12 @@ pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreEr
             "the tables that begin with postrider_ are not as this release made them; were they changed by hand?",
         ),
         (Failed::Committing, GUARD | FAILED_BEFORE) => StoreError::Ended { reason: text },
-        (Failed::Committing, CANCELLED) => away("; it was cancelled before its commit"),
+        // A deferred trigger that takes too long, for example. It would take as long again.
+        (Failed::Committing, CANCELLED) => StoreError::Constraint { reason: text },
+        // The server ended the connection, perhaps after it had committed.
+        (Failed::Committing, code) if code.starts_with("57P") || code.starts_with("08") => {
+            StoreError::Unknown { store, reason: text }
+        }
         (Failed::Committing, code) if ["22", "23", "P0"].contains(&&code[..2]) => {
             StoreError::Constraint { reason: text }
         }

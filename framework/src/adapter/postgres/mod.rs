@@ -8,6 +8,7 @@ mod news;
 mod outbox;
 mod schema;
 mod session;
+mod statements;
 mod status;
 mod text;
 
@@ -48,6 +49,7 @@ impl PgStore {
     /// # Errors
     /// When the address is not one, or the server refuses or does not answer.
     pub async fn open(address: &str, namespace: &str) -> Result<Self, StoreError> {
+        only_known_parameters(address)?;
         let options = PgConnectOptions::from_str(address).map_err(|error| StoreError::Address {
             store: "postgres://…".into(),
             reason: format!("{error}; write postgres://user:password@host:5432/database"),
@@ -77,6 +79,42 @@ impl PgStore {
 
     fn failed(&self, error: &sqlx::Error) -> StoreError {
         failed(&self.shown, Failed::Working, error)
+    }
+}
+
+/// The parameters of an address that the client knows. It ignores others and logs their values, which may be secrets.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+fn only_known_parameters(address: &str) -> Result<(), StoreError> {
+    let Some((_, parameters)) = address.split_once('?') else { return Ok(()) };
+    let names = parameters.split('&').map(|parameter| parameter.split('=').next().unwrap_or_default());
+    let mut unknown =
+        names.filter(|name| !name.is_empty() && !PARAMETERS.contains(name) && !name.starts_with("options["));
+    match unknown.next() {
+        None => Ok(()),
+        Some(name) => Err(StoreError::Address {
+            store: "postgres://…".into(),
+            reason: format!("there is no parameter {name:?}; there are {}", PARAMETERS.join(", ")),
+        }),
     }
 }
 

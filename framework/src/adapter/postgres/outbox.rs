@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::{PgConnection, Row};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::adapter::postgres::errors::{Failed, failed};
 use crate::store::{ListedRow, Outbox, OutboxRow, OutboxStatus, Page, StoreError, StoredRow};
 
+/// The most bytes of a name.
+const LONGEST_NAME: usize = 63;
 /// After so many removed rows the lower bound is moved up.
 const ROWS_BETWEEN_BOUNDS: usize = 1_000;
 
@@ -93,7 +96,8 @@ impl Outbox for PgOutbox {
             let take = "INSERT INTO postrider_leases AS lease (name, holder, until)
                 VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-                WHERE lease.holder = excluded.holder OR lease.until < clock_timestamp()";
+                WHERE lease.holder = excluded.holder OR lease.until < clock_timestamp()
+                    OR lease.until > clock_timestamp() + make_interval(secs => 2 * $3)";
             let take = sqlx::query(take).bind(format!("{name} of {}", self.namespace)).bind(holder);
             let taken = take.bind(lasts.as_secs_f64()).execute(&mut self.connection).await;
             Ok(taken.map_err(|error| self.failed(&error))?.rows_affected() == 1)
@@ -171,7 +175,7 @@ impl Outbox for PgOutbox {
                 Ok(OutboxStatus {
                     waiting: waiting.cast_unsigned(),
                     parked: parked.cast_unsigned(),
-                    oldest: oldest.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
+                    oldest: oldest.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default()),
                 })
             });
             read.map_err(|error| self.failed(&error))
@@ -217,7 +221,9 @@ impl Outbox for PgOutbox {
 
 /// The channel on which processes tell each other of new rows.
 pub(super) fn channel(namespace: &str) -> String {
-    format!("postrider_{}", namespace.replace('-', "_"))
+    // A channel has a name of at most 63 bytes.
+    let name = format!("postrider_{}", namespace.replace('-', "_"));
+    if name.len() <= LONGEST_NAME { name } else { format!("postrider_{:016x}", xxh3_64(namespace.as_bytes())) }
 }
 
 fn stored(row: &sqlx::postgres::PgRow) -> Result<StoredRow, sqlx::Error> {

@@ -11,10 +11,13 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, raw_sql};
 use sqlx_core::transaction::TransactionManager;
 use tokio::time::timeout;
 
-use crate::adapter::postgres::errors::{Failed, failed, is_conflict, is_there_already};
+use crate::adapter::postgres::errors::{Failed, failed, is_there_already, judge};
+use crate::adapter::postgres::statements::{
+    GUARD, KNOWN_COLUMNS, forget_text, insert_entries, limits_text, look_text, update_entry,
+};
 use crate::adapter::postgres::text::{bytes, literal};
 use crate::store::{
-    Access, Begun, FaultPoint, InboxEntry, IsConflict, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
+    Access, Begun, FaultPoint, InboxEntry, JudgeError, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
     reach,
 };
 
@@ -28,11 +31,6 @@ const ROWS_AT_ONCE: usize = 1_000;
 const ROLL_BACK_FOR: Duration = Duration::from_millis(100);
 /// How long cancelling a statement may take.
 const CANCEL_FOR: Duration = Duration::from_secs(2);
-/// How much later than the handler's own time limit the server ends a statement. Mostly we cancel it; the server's limit is for a
-/// process that cannot.
-const SERVER_LATER: Duration = Duration::from_millis(500);
-/// Fails if the transaction that began with `postrider.open` is over: a setting of a transaction ends with it.
-const GUARD: &str = "SELECT 1 / (coalesce(current_setting('postrider.open', true), '') = 'on')::int;";
 
 /// A connection, opened on the thread that uses it, since that thread serves its socket.
 pub(super) struct PgSession {
@@ -60,7 +58,8 @@ impl PgSession {
             // commit with statements of our own, since they can do more in one round trip.
             Transactions::begin(&mut connection, None).await?;
             let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
-            raw_sql("ROLLBACK").execute(&mut connection).await?;
+            // A statement outside of our transactions writes nothing, for example after a handler has ended its own.
+            raw_sql("ROLLBACK; SET default_transaction_read_only = on").execute(&mut connection).await?;
             Ok((connection, process))
         };
         let (connection, process) = connecting.await.map_err(|error| failed(&store, Failed::Opening, &error))?;
@@ -98,7 +97,7 @@ impl PgSession {
         if rows.is_empty() {
             return Ok(());
         }
-        if rows.iter().map(|row| row.envelope.len()).sum::<usize>() > BYTES_IN_TEXT || rows.len() > ROWS_AT_ONCE {
+        if are_many(rows) {
             return self.write_rows(rows).await;
         }
         text.push_str("INSERT INTO postrider_outbox (namespace, address, version, envelope) VALUES ");
@@ -111,20 +110,44 @@ impl PgSession {
         Ok(())
     }
 
-    async fn finish(&mut self, answer: &StoredAnswer, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
-        let mut text = GUARD.to_owned();
-        if rows.iter().map(|row| row.envelope.len()).sum::<usize>() > BYTES_IN_TEXT || rows.len() > ROWS_AT_ONCE {
+    /// Commits with what `notes` writes into the inbox.
+    async fn finish(&mut self, notes: &str, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
+        let mut text = format!("{GUARD}{notes}");
+        if are_many(rows) {
             // They must not be written outside of the transaction.
             self.run(GUARD.to_owned()).await?;
-        }
-        if let (Some(entry), Some(answer)) = (self.entry.take(), answer.encode()) {
-            let (actor, id, answer) = (entry.actor.0, bytes(&entry.id), bytes(&answer));
-            let _ = write!(text, "UPDATE postrider_inbox SET answer = {answer} WHERE actor = {actor} AND id = {id};");
         }
         self.rows_into(&mut text, rows).await?;
         reach(FaultPoint::Written);
         text.push_str("COMMIT");
         self.run(text).await
+    }
+
+    async fn commit_with(&mut self, notes: &str, rows: &[OutboxRow]) -> Result<(), StoreError> {
+        let committed = self.finish(notes, rows).await;
+        // If not, a handler has left a transaction open inside of ours.
+        self.usable = committed.is_ok() && self.is_in_order();
+        committed.map_err(|error| self.failed(Failed::Committing, &error))
+    }
+
+    async fn begin_and_look(
+        &mut self,
+        entries: &[InboxEntry],
+        limits: TransactionLimits,
+    ) -> Result<Vec<Begun>, sqlx::Error> {
+        let text = format!("BEGIN READ WRITE; {} {}", limits_text(limits), look_text(entries));
+        let found = raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.connection).await?;
+        let mut begun = vec![Begun::New; entries.len()];
+        // The limits are a row of four columns.
+        for row in found.iter().filter(|row| row.len() == KNOWN_COLUMNS) {
+            let (id, content, answer): (Vec<u8>, i64, Option<Vec<u8>>) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let entry = entries.iter().position(|entry| entry.id == id);
+            if let Some((entry, begun)) = entry.map(|place| (&entries[place], &mut begun[place])) {
+                *begun = entry.is_known(content, answer.as_deref());
+            }
+        }
+        Ok(begun)
     }
 
     async fn write_at_once(
@@ -133,11 +156,11 @@ impl PgSession {
         rows: &[OutboxRow],
         limits: TransactionLimits,
     ) -> Result<(), sqlx::Error> {
-        let mut text = format!("BEGIN; {}", limits_text(limits));
+        let mut text = format!("BEGIN READ WRITE; {}", limits_text(limits));
         if let Some((entry, answer)) = entry {
-            text.push_str(&insert_entry(entry, answer.encode().as_deref()));
+            text.push_str(&insert_entries([(entry, answer.encode())]));
         }
-        if rows.iter().map(|row| row.envelope.len()).sum::<usize>() > BYTES_IN_TEXT || rows.len() > ROWS_AT_ONCE {
+        if are_many(rows) {
             self.run(std::mem::take(&mut text)).await?;
         }
         self.rows_into(&mut text, rows).await?;
@@ -150,10 +173,7 @@ impl PgSession {
         let look = sqlx::query(look).bind(entry.actor.0).bind(&entry.id[..]);
         let read = look.fetch_optional(&mut self.connection).await.and_then(|row| {
             let Some(row) = row else { return Ok(None) };
-            let content: i64 = row.try_get(0)?;
-            let answer: Option<&[u8]> = row.try_get(1)?;
-            let known = content == entry.content;
-            Ok(Some(if known { Begun::Known(StoredAnswer::decode(answer)) } else { Begun::OtherContent }))
+            Ok(Some(entry.is_known(row.try_get(0)?, row.try_get(1)?)))
         });
         read.map_err(|error| self.failed(Failed::Working, &error))
     }
@@ -167,19 +187,9 @@ impl PgSession {
     }
 }
 
-/// Lock, statement and idle time of the transaction, and the setting that [`GUARD`] looks for.
-fn limits_text(limits: TransactionLimits) -> String {
-    let (lock, handler) = (limits.lock.as_millis(), limits.handler.saturating_add(SERVER_LATER).as_millis());
-    format!(
-        "SELECT set_config('lock_timeout', '{lock}', true), set_config('statement_timeout', '{handler}', true), set_config('idle_in_transaction_session_timeout', '{}', true), set_config('postrider.open', 'on', true);",
-        handler.saturating_add(lock)
-    )
-}
-
-fn insert_entry(entry: &InboxEntry, answer: Option<&[u8]>) -> String {
-    let (actor, id, content) = (entry.actor.0, bytes(&entry.id), entry.content);
-    let answer = answer.map_or_else(|| "NULL".to_owned(), bytes);
-    format!("INSERT INTO postrider_inbox (actor, id, content, answer) VALUES ({actor}, {id}, {content}, {answer});")
+/// Whether rows take a statement of their own.
+fn are_many(rows: &[OutboxRow]) -> bool {
+    rows.len() > ROWS_AT_ONCE || rows.iter().map(|row| row.envelope.len()).sum::<usize>() > BYTES_IN_TEXT
 }
 
 impl Session for PgSession {
@@ -190,9 +200,9 @@ impl Session for PgSession {
         limits: TransactionLimits,
     ) -> BoxFuture<'a, Result<Begun, StoreError>> {
         Box::pin(async move {
-            let begin = if access == Access::Read { "BEGIN READ ONLY;" } else { "BEGIN;" };
+            let begin = if access == Access::Read { "BEGIN READ ONLY;" } else { "BEGIN READ WRITE;" };
             let entry = entry.filter(|_| access == Access::Write);
-            let insert = entry.map_or_else(String::new, |entry| insert_entry(entry, None));
+            let insert = entry.map_or_else(String::new, |entry| insert_entries([(entry, None)]));
             if let Err(error) = self.run(format!("{begin} {} {insert}", limits_text(limits))).await {
                 return self.not_begun(error, entry).await;
             }
@@ -217,10 +227,33 @@ impl Session for PgSession {
                 }
                 return self.write(None, rows, TransactionLimits::default()).await.map(drop);
             }
-            let committed = self.finish(answer, rows).await;
-            // If not, the handler has left a transaction open inside of ours.
-            self.usable = committed.is_ok() && self.is_in_order();
-            committed.map_err(|error| self.failed(Failed::Committing, &error))
+            let notes = self.entry.take().map_or_else(String::new, |entry| update_entry(&entry, answer));
+            self.commit_with(&notes, rows).await
+        })
+    }
+
+    fn begin_together<'a>(
+        &'a mut self,
+        entries: &'a [InboxEntry],
+        limits: TransactionLimits,
+    ) -> BoxFuture<'a, Result<Vec<Begun>, StoreError>> {
+        Box::pin(async move {
+            let begun = self.begin_and_look(entries, limits).await;
+            let begun = begun.map_err(|error| self.failed(Failed::Working, &error))?;
+            (self.open, self.entry) = (Some(Access::Write), None);
+            Ok(begun)
+        })
+    }
+
+    fn commit_together<'a>(
+        &'a mut self,
+        handled: &'a [(InboxEntry, StoredAnswer)],
+        rows: &'a [OutboxRow],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.open = None;
+            let notes = insert_entries(handled.iter().map(|(entry, answer)| (entry, answer.encode())));
+            self.commit_with(&notes, rows).await
         })
     }
 
@@ -262,14 +295,14 @@ impl Session for PgSession {
 
     fn forget<'a>(&'a mut self, entry: &'a InboxEntry) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let delete = sqlx::query("DELETE FROM postrider_inbox WHERE actor = $1 AND id = $2");
-            let deleted = delete.bind(entry.actor.0).bind(&entry.id[..]).execute(&mut self.connection).await;
-            deleted.map(drop).map_err(|error| self.failed(Failed::Working, &error))
+            let forgotten = self.run(forget_text(entry)).await;
+            self.usable = forgotten.is_ok();
+            forgotten.map_err(|error| self.failed(Failed::Working, &error))
         })
     }
 
-    fn is_conflict(&self) -> IsConflict {
-        |error| error.downcast_ref().is_some_and(is_conflict)
+    fn judge_error(&self) -> JudgeError {
+        |error| error.downcast_ref().and_then(judge)
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {

@@ -1,6 +1,6 @@
 //! SQLite's error codes as ours (<https://www.sqlite.org/rescode.html>).
 
-use crate::store::StoreError;
+use crate::store::{Hindrance, StoreError};
 
 /// What was being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,7 @@ const PERMISSION: i64 = 3;
 const BUSY: i64 = 5;
 const LOCKED: i64 = 6;
 const READ_ONLY: i64 = 8;
+const DISK: i64 = 10;
 const CORRUPT: i64 = 11;
 const FULL: i64 = 13;
 const CANNOT_OPEN: i64 = 14;
@@ -45,11 +46,24 @@ pub(super) fn is_without_transaction(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.message().contains("no transaction is active"))
 }
 
+/// Why a handler's statement failed, if it is not the handler's doing.
+pub(super) fn judge(error: &sqlx::Error) -> Option<Hindrance> {
+    let away = match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        _ => primary_code(error).is_some_and(|code| [BUSY, LOCKED, READ_ONLY, DISK, FULL].contains(&code)),
+    };
+    away.then_some(Hindrance::Away)
+}
+
+/// The primary result code: the lowest byte of the code.
+fn primary_code(error: &sqlx::Error) -> Option<i64> {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse::<i64>().ok()).map(|code| code & 0xff)
+}
+
 /// The error with what to do about it.
 pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // The lowest byte is the primary code.
-    let code = code.and_then(|code| code.parse::<i64>().ok()).map(|code| code & 0xff);
+    let code = primary_code(error);
     let (store, text) = (store.to_owned(), error.to_string());
     let refused = |remedy: &str| StoreError::Refused { store: store.clone(), reason: format!("{text}; {remedy}") };
     let away = |remedy: &str| StoreError::Unavailable { store: store.clone(), reason: format!("{text}; {remedy}") };

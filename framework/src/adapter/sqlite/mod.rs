@@ -6,6 +6,7 @@
 
 mod errors;
 mod outbox;
+mod reader;
 mod schema;
 mod session;
 mod statements;

@@ -47,7 +47,7 @@ impl Outbox for SqliteOutbox {
         Box::pin(async move {
             let take = "INSERT INTO postrider_leases (name, holder, until) VALUES (?1, ?2, unixepoch('subsec') + ?3)
                 ON CONFLICT (name) DO UPDATE SET holder = ?2, until = unixepoch('subsec') + ?3
-                WHERE holder = ?2 OR until < unixepoch('subsec')";
+                WHERE holder = ?2 OR until < unixepoch('subsec') OR until > unixepoch('subsec') + 2 * ?3";
             let mut writer = self.writer.lock().await;
             let take = sqlx::query(take).bind(self.lease(name)).bind(holder).bind(lasts.as_secs_f64());
             let taken = take.execute(writer.connection().await?).await.map_err(|error| self.failed(&error))?;

@@ -2,19 +2,23 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, Row, Sqlite, SqliteConnection, raw_sql};
+use sqlx::{Row, Sqlite, SqliteConnection, raw_sql};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use crate::adapter::sqlite::errors::{Failed, failed, is_refused_commit, is_there_already, is_without_transaction};
-use crate::adapter::sqlite::statements::{begin_statement, finish, write_at_once};
+use crate::adapter::sqlite::errors::{
+    Failed, failed, is_refused_commit, is_there_already, is_without_transaction, judge,
+};
+use crate::adapter::sqlite::reader::Reader;
+use crate::adapter::sqlite::statements::{Notes, begin_and_look_statement, begin_statement, finish, write_at_once};
 use crate::adapter::sqlite::writer::Writer;
 use crate::store::{
-    Access, Begun, FaultPoint, InboxEntry, IsConflict, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
+    Access, Begun, FaultPoint, InboxEntry, JudgeError, OutboxRow, Session, StoreError, StoredAnswer, TransactionLimits,
     reach,
 };
 
@@ -29,7 +33,7 @@ enum Held {
     /// The file's one writing connection. Whoever asks first gets it first.
     Writer(OwnedMutexGuard<Writer>),
     /// A reading connection, which waits for nobody.
-    Reader(Box<SqliteConnection>),
+    Reader(Reader),
 }
 
 /// A session on a SQLite file.
@@ -37,7 +41,7 @@ pub(super) struct SqliteSession {
     names: Names,
     writer: Arc<Mutex<Writer>>,
     reading: SqliteConnectOptions,
-    reader: Option<Box<SqliteConnection>>,
+    reader: Option<Reader>,
     /// Kept here from before the begin until after the end: if a future is dropped half way, dropping the session closes the
     /// connection.
     held: Option<Held>,
@@ -66,6 +70,23 @@ impl Names {
         self.known_after(error, connection, entry).await
     }
 
+    async fn begin_together(&self, writer: &mut Writer, entries: &[InboxEntry]) -> Result<Vec<Begun>, StoreError> {
+        writer.connection().await?;
+        writer.begins();
+        let connection = writer.connection().await?;
+        let looked = raw_sql(begin_and_look_statement(entries)).fetch_all(connection).await.and_then(|found| {
+            let mut begun = vec![Begun::New; entries.len()];
+            for row in &found {
+                let id: &[u8] = row.try_get(0)?;
+                if let Some(place) = entries.iter().position(|entry| entry.id == id) {
+                    begun[place] = entries[place].is_known(row.try_get(1)?, row.try_get(2)?);
+                }
+            }
+            Ok(begun)
+        });
+        looked.map_err(|error| self.failed(Failed::Working, &error))
+    }
+
     /// What the inbox knows, if that is why a transaction failed. The transaction is rolled back.
     async fn known_after(
         &self,
@@ -85,26 +106,17 @@ impl Names {
         let row = sqlx::query(look).bind(entry.actor.0).bind(&entry.id[..]).fetch_optional(connection).await;
         let read = row.and_then(|row| {
             let Some(row) = row else { return Ok(None) };
-            let content: i64 = row.try_get(0)?;
-            let answer: Option<&[u8]> = row.try_get(1)?;
-            let known = content == entry.content;
-            Ok(Some(if known { Begun::Known(StoredAnswer::decode(answer)) } else { Begun::OtherContent }))
+            Ok(Some(entry.is_known(row.try_get(0)?, row.try_get(1)?)))
         });
         read.map_err(|error| self.failed(Failed::Working, &error))
     }
 
-    async fn commit(
-        &self,
-        writer: &mut Writer,
-        entry: Option<&InboxEntry>,
-        answer: &StoredAnswer,
-        rows: &[OutboxRow],
-    ) -> Result<(), StoreError> {
+    async fn commit(&self, writer: &mut Writer, notes: Notes<'_>, rows: &[OutboxRow]) -> Result<(), StoreError> {
         let ended = || StoreError::Ended { reason: ROLLED_BACK.into() };
         reach(FaultPoint::Written);
         writer.commits();
         let connection = writer.open().ok_or_else(ended)?;
-        let committed = finish(connection, &self.namespace, entry, answer, rows).await;
+        let committed = finish(connection, &self.namespace, notes, rows).await;
         let is_committed = writer.ends();
         match committed {
             Ok(()) if is_committed => Ok(()),
@@ -149,22 +161,25 @@ impl SqliteSession {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => {
-                let connected = SqliteConnection::connect_with(&self.reading).await;
-                Box::new(connected.map_err(|error| self.names.failed(Failed::Opening, &error))?)
+                let connected = Reader::connect(&self.reading).await;
+                connected.map_err(|error| self.names.failed(Failed::Opening, &error))?
             }
         };
-        let begun = Transactions::begin(&mut reader, None).await;
+        let begun = Transactions::begin(&mut reader.connection, None).await;
         begun.map_err(|error| self.names.failed(Failed::Working, &error))?;
         self.held = Some(Held::Reader(reader));
         Ok(Begun::New)
     }
 
-    async fn end_reading(&mut self, mut reader: Box<SqliteConnection>) -> Result<(), StoreError> {
+    async fn end_reading(&mut self, mut reader: Reader) -> Result<(), StoreError> {
+        // A statement of a handler that was dropped may still run.
+        reader.interrupt.store(true, Ordering::Release);
         // Also transactions that the handler began inside its own and did not end.
-        while Transactions::get_transaction_depth(&reader) > 0 {
-            let ended = Transactions::rollback(&mut reader).await;
+        while Transactions::get_transaction_depth(&reader.connection) > 0 {
+            let ended = Transactions::rollback(&mut reader.connection).await;
             ended.map_err(|error| self.names.failed(Failed::Working, &error))?;
         }
+        reader.interrupt.store(false, Ordering::Release);
         self.reader = Some(reader);
         Ok(())
     }
@@ -215,7 +230,8 @@ impl Session for SqliteSession {
         Box::pin(async move {
             match &mut self.held {
                 Some(Held::Writer(writer)) => {
-                    let committed = self.names.commit(writer, self.entry.as_ref(), answer, rows).await;
+                    let notes = Notes::Answer(self.entry.as_ref(), answer);
+                    let committed = self.names.commit(writer, notes, rows).await;
                     self.release(committed.is_ok());
                     committed
                 }
@@ -229,6 +245,38 @@ impl Session for SqliteSession {
                 }
                 None => Err(StoreError::Ended { reason: "it is not open".into() }),
             }
+        })
+    }
+
+    fn begin_together<'a>(
+        &'a mut self,
+        entries: &'a [InboxEntry],
+        limits: TransactionLimits,
+    ) -> BoxFuture<'a, Result<Vec<Begun>, StoreError>> {
+        Box::pin(async move {
+            self.lock(limits).await?;
+            let Some(Held::Writer(writer)) = &mut self.held else { return Err(self.gone()) };
+            let begun = self.names.begin_together(writer, entries).await;
+            if begun.is_err() {
+                writer.ends();
+                self.release(false);
+            }
+            begun
+        })
+    }
+
+    fn commit_together<'a>(
+        &'a mut self,
+        handled: &'a [(InboxEntry, StoredAnswer)],
+        rows: &'a [OutboxRow],
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Some(Held::Writer(writer)) = &mut self.held else {
+                return Err(StoreError::Ended { reason: "it is not open".into() });
+            };
+            let committed = self.names.commit(writer, Notes::All(handled), rows).await;
+            self.release(committed.is_ok());
+            committed
         })
     }
 
@@ -299,15 +347,14 @@ impl Session for SqliteSession {
         true
     }
 
-    fn is_conflict(&self) -> IsConflict {
-        // There is one writer, so nobody is in its way.
-        |_| false
+    fn judge_error(&self) -> JudgeError {
+        |error| error.downcast_ref().and_then(judge)
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {
         match self.held.as_mut()? {
             Held::Writer(writer) => writer.open().map(|connection| connection as &mut dyn Any),
-            Held::Reader(reader) => Some(&mut **reader as &mut dyn Any),
+            Held::Reader(reader) => Some(&mut *reader.connection as &mut dyn Any),
         }
     }
 }

@@ -24,26 +24,83 @@ pub(super) fn begin_statement(entry: Option<&InboxEntry>) -> SqlStr {
     AssertSqlSafe(statement).into_sql_str()
 }
 
-/// Writes answer and rows, and commits.
+/// Begins, and asks what the inbox knows of messages of one actor.
+pub(super) fn begin_and_look_statement(entries: &[InboxEntry]) -> SqlStr {
+    let Some(first) = entries.first() else { return begin_statement(None) };
+    let mut statement = format!(
+        "BEGIN IMMEDIATE; SELECT id, content, answer FROM postrider_inbox WHERE actor = {} AND id IN (",
+        first.actor.0
+    );
+    for (place, entry) in entries.iter().enumerate() {
+        statement.push_str(if place == 0 { "X'" } else { ", X'" });
+        for byte in &entry.id {
+            let _ = write!(statement, "{byte:02x}");
+        }
+        statement.push('\'');
+    }
+    statement.push(')');
+    AssertSqlSafe(statement).into_sql_str()
+}
+
+/// What a commit writes into the inbox.
+pub(super) enum Notes<'a> {
+    /// The answer of the message that the transaction began with.
+    Answer(Option<&'a InboxEntry>, &'a StoredAnswer),
+    /// These messages and their answers.
+    All(&'a [(InboxEntry, StoredAnswer)]),
+}
+
+impl<'a> Notes<'a> {
+    fn add_to(&self, statements: &mut String) {
+        match self {
+            Self::Answer(Some(_), answer) if answer.encode().is_some() => {
+                statements.push_str("UPDATE postrider_inbox SET answer = ? WHERE actor = ? AND id = ?;");
+            }
+            Self::Answer(..) | Self::All([]) => {}
+            Self::All(handled) => {
+                statements.push_str("INSERT INTO postrider_inbox (actor, id, content, handled_at, answer) VALUES ");
+                let row = "(?, ?, ?, unixepoch(), ?)";
+                statements.push_str(&vec![row; handled.len()].join(", "));
+                statements.push(';');
+            }
+        }
+    }
+
+    fn bind<'q>(&self, mut query: Query<'q>) -> Query<'q>
+    where
+        'a: 'q,
+    {
+        match *self {
+            Self::Answer(entry, answer) => {
+                if let Some((entry, bytes)) = entry.zip(answer.encode()) {
+                    query = query.bind(bytes).bind(entry.actor.0).bind(&entry.id[..]);
+                }
+            }
+            Self::All(handled) => {
+                for (entry, answer) in handled {
+                    query = query.bind(entry.actor.0).bind(&entry.id[..]).bind(entry.content).bind(answer.encode());
+                }
+            }
+        }
+        query
+    }
+}
+
+/// Writes what is noted and the rows, and commits.
 pub(super) async fn finish(
     connection: &mut SqliteConnection,
     namespace: &str,
-    entry: Option<&InboxEntry>,
-    answer: &StoredAnswer,
+    notes: Notes<'_>,
     rows: &[OutboxRow],
 ) -> Result<(), sqlx::Error> {
     let mut statements = String::new();
-    let answer = entry.zip(answer.encode());
-    if answer.is_some() {
-        statements.push_str("UPDATE postrider_inbox SET answer = ? WHERE actor = ? AND id = ?;");
-    }
+    notes.add_to(&mut statements);
     let rows = last_rows(connection, namespace, rows).await?;
     add_insert(&mut statements, rows.len());
     statements.push_str("COMMIT");
-    let mut query = sqlx::query(AssertSqlSafe(statements)).persistent(rows.len() <= 1);
-    if let Some((entry, bytes)) = answer {
-        query = query.bind(bytes).bind(entry.actor.0).bind(&entry.id[..]);
-    }
+    // Texts that differ from one commit to the next are not worth keeping.
+    let few = rows.len() <= 1 && matches!(notes, Notes::Answer(..));
+    let query = notes.bind(sqlx::query(AssertSqlSafe(statements)).persistent(few));
     bind_rows(query, namespace, rows).execute(connection).await.map(drop)
 }
 

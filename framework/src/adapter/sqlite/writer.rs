@@ -11,7 +11,7 @@ use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::store::StoreError;
 
 /// How many steps of SQLite's machine pass between two looks at whether a statement is to end.
-const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+pub(super) const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
 /// Whose transaction is open: nobody's that must be watched.
 const NOBODY: u8 = 0;
