@@ -1,8 +1,10 @@
 //! What a handler with a store may count on, on both brokers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use postrider::message::Key;
+use postrider::operate::{DeadFilter, DeadLetters, Replay};
 use postrider::sqlx::{self, Connection};
 use postrider::{
     AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, RequestError, Sqlite, distributed,
@@ -37,6 +39,7 @@ everywhere! {
     an_id_with_other_content_is_a_dead_letter,
     a_message_without_an_id_is_a_dead_letter,
     a_refusal_is_remembered_and_its_replay_runs,
+    a_replay_runs_although_the_refusal_was_noted,
     a_repetition_may_be_known_by_a_field_a_header_or_the_callers_key,
     the_same_id_is_handled_once_by_each_actor,
     a_handler_without_a_transaction_has_its_effect_once,
@@ -177,6 +180,60 @@ async fn a_refusal_is_remembered_and_its_replay_runs(world: World, kind: databas
     client.bus().dispatch(booking("one-way", 0)).await.unwrap();
     world.dead_letters("bank", 1).await;
     assert_eq!(file.count("inbox").await, 1);
+}
+
+/// Refuses until its mind has changed.
+#[derive(Clone, Default)]
+struct Stubborn {
+    accepts: Arc<AtomicBool>,
+}
+
+#[distributed(service = "bank", guarantee = "effectively_once")]
+impl Stubborn {
+    #[distributed(command = "bank.book")]
+    async fn book(&self, book: Book, cx: &Context) -> Result<i64, Failure> {
+        cx.publish_key("bank.booked", Payload::json(&book.amount))?;
+        let accepts = self.accepts.load(Ordering::SeqCst);
+        if accepts { Ok(book.amount) } else { Err(Failure::rejected("no", "not now")) }
+    }
+
+    #[distributed(command = "bank.tx")]
+    async fn with_tx(&self, book: Book, cx: &Context, tx: &mut AnyTx) -> Result<i64, Failure> {
+        write(tx, cx, book.amount).await?;
+        self.book(book, cx).await
+    }
+}
+
+async fn a_replay_runs_although_the_refusal_was_noted(world: World, kind: database::Kind) {
+    let file = Database::new(kind).await;
+    let (stubborn, heard) = (Stubborn::default(), Arc::new(Seen::default()));
+    let _listener = world.start(listener(&heard)).await;
+    let made = stubborn.clone();
+    let bank = world.start(file.of(App::new("bank").actor(move || made.clone()))).await;
+    // The callers are gone before they are answered, so the refusals are dead letters, and they are noted.
+    for key in ["bank.book", "bank.tx"] {
+        let gone = world.client().await;
+        let asked = gone.bus().request_key_with::<i64>(key, Payload::json(&Book { amount: 7 }), |o| o.id(key));
+        assert!(asked.await.is_err(), "it is refused");
+        let message = postrider::testing::ForeignMessage {
+            content_type: Some("application/json".into()),
+            message_id: Some(key.into()),
+            reply_to: Some("nobody.is.there".into()),
+            ..Default::default()
+        };
+        let payload = serde_json::to_vec(&Book { amount: 7 }).unwrap();
+        world.publish_foreign(&world.names.exchange(Kind::Command), key, message, payload).await;
+    }
+    let given_up = || async { bank.stats().dead_lettered == 2 };
+    eventually_async("both refusals found nobody", given_up).await;
+    assert_eq!(file.count("inbox").await, 2, "the refusals are noted");
+    stubborn.accepts.store(true, Ordering::SeqCst);
+    let letters = DeadLetters::new(bank.bus());
+    let replayed = letters.replay(&DeadFilter::all(), &Replay::default()).await.unwrap();
+    assert_eq!(replayed.replayed, 2);
+    heard.reach(2).await;
+    assert_eq!(file.amounts().await, [7], "what the one with a transaction wrote");
+    assert_eq!(bank.stats().dead_lettered, 2);
 }
 
 /// Knows a repetition by what is booked.

@@ -12,6 +12,7 @@ use postrider_tests::database::{Database, Kind as In};
 use postrider_tests::postgres::Postgres as Server;
 use postrider_tests::program::program;
 use postrider_tests::world::{Seen, World, amqp_url, eventually_async, run, run_within};
+use tokio::sync::Semaphore;
 
 struct Process(Child);
 
@@ -241,5 +242,110 @@ fn a_constraint_that_fails_at_the_commit_is_the_handlers_failure() {
         assert!(error.contains("the commit failed") && error.contains("foreign key"), "{error}");
         eventually_async("the other one is booked", || async { database.amounts().await == [1] }).await;
         assert_eq!((database.count("inbox").await, database.count("outbox").await), (1, 1));
+    });
+}
+
+/// Waits at a gate between its two statements, or in front of its only message.
+#[derive(Clone)]
+struct Halting {
+    gate: Arc<Semaphore>,
+    runs: Arc<Seen<u32>>,
+}
+
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
+impl Halting {
+    #[distributed(command = "bank.book")]
+    async fn book(&mut self, asked: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        let failed = |error: sqlx::Error| Failure::transient(error.to_string());
+        book(tx, cx.id().as_str(), asked.amount).await.map_err(failed)?;
+        self.runs.add(cx.attempt());
+        self.gate.acquire().await.expect("it is never closed").forget();
+        book(tx, cx.id().as_str(), asked.amount).await?;
+        Ok(())
+    }
+
+    #[distributed(command = "bank.call")]
+    async fn call(&mut self, _: Book, cx: &Context) -> Result<(), Failure> {
+        self.runs.add(cx.attempt());
+        cx.publish_key("bank.booked", Payload::json(&1))?;
+        self.gate.acquire().await.expect("it is never closed").forget();
+        Ok(())
+    }
+}
+
+async fn halting(world: &World, books: &Database) -> (Halting, Running) {
+    let halting = Halting { gate: Arc::new(Semaphore::new(0)), runs: Arc::default() };
+    let made = halting.clone();
+    let running = world.start(books.of(App::new("bank").actor(move || made.clone()))).await;
+    (halting, running)
+}
+
+#[test]
+fn a_server_that_ends_in_the_middle_of_a_handler_charges_no_attempt() {
+    run_within(Duration::from_secs(150), async {
+        let mut server = tokio::task::spawn_blocking(Server::start).await.unwrap().unwrap();
+        let world = World::in_process();
+        let books = Database::on(&server.address("postgres")).await;
+        let (halting, bank) = halting(&world, &books).await;
+        ask(&world.client().await, "bank.book", "one".into(), 5).await;
+        halting.runs.reach(1).await;
+        server.kill();
+        server.run().unwrap();
+        halting.gate.add_permits(100);
+        eventually_async("it is booked", || async { books.amounts().await == [5, 5] }).await;
+        assert_eq!(bank.stats().dead_lettered, 0);
+        assert!(halting.runs.all().iter().all(|attempt| *attempt == 1), "{:?}", halting.runs.all());
+    });
+}
+
+#[test]
+fn a_handler_without_a_transaction_does_not_run_again_while_the_store_is_away() {
+    run_within(Duration::from_secs(150), async {
+        let mut server = tokio::task::spawn_blocking(Server::start).await.unwrap().unwrap();
+        let world = World::in_process();
+        let books = Database::on(&server.address("postgres")).await;
+        let (halting, bank) = halting(&world, &books).await;
+        ask(&world.client().await, "bank.call", "one".into(), 5).await;
+        halting.runs.reach(1).await;
+        server.kill();
+        halting.gate.add_permits(100);
+        eventually_async("the store is missed", || async { !bank.health().ready }).await;
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_secs(2) {
+            assert_eq!(halting.runs.count(), 1, "it runs again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.run().unwrap();
+        eventually_async("it is noted", || async { bank.stats().handled == 1 }).await;
+        assert_eq!(halting.runs.all(), [1]);
+        eventually_async("and what it sent has left", || async { books.count("outbox").await == 0 }).await;
+        assert_eq!((bank.stats().relayed, books.count("inbox").await), (1, 1));
+    });
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_seen_and_what_waits_is_handled_once_it_does() {
+    run_within(Duration::from_secs(200), async {
+        let server = tokio::task::spawn_blocking(Server::start).await.unwrap().unwrap();
+        let world = World::in_process();
+        let books = Database::on(&server.address("postgres")).await;
+        let bank = world.start(books.of(bank())).await;
+        let client = world.client().await;
+        ask(&client, "bank.book", "before".into(), 1).await;
+        eventually_async("it works", || async { bank.stats().handled == 1 }).await;
+        server.freeze(true);
+        ask(&client, "bank.book", "one".into(), 5).await;
+        let begin = std::time::Instant::now();
+        while bank.health().ready {
+            assert!(begin.elapsed() < Duration::from_secs(60), "nobody sees that the store does not answer");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(bank.health().stores[0].contains("no answer within"), "{:?}", bank.health().stores);
+        server.freeze(false);
+        // What was begun while the server was frozen may still hold the row.
+        eventually_async("it is booked", || async { books.amounts().await == [1, 5] }).await;
+        eventually_async("all has left", || async { books.count("outbox").await == 0 }).await;
+        assert_eq!(bank.stats().dead_lettered + bank.stats().retried, 0);
+        eventually_async("it is ready again", || async { bank.health().ready }).await;
     });
 }

@@ -112,3 +112,17 @@ fn a_service_without_a_store_or_with_another_one_has_no_such_transaction() {
         assert!(reason.contains("sqlite") && reason.contains("postgres"), "{reason}");
     });
 }
+
+#[test]
+fn an_app_stops_although_a_transaction_is_open() {
+    run(async {
+        let world = World::in_process();
+        let database = Database::new(Kind::Sqlite).await;
+        let web = world.start(database.of(App::new("web").actor(|| Web))).await;
+        let mut open = web.bus().transaction::<Sqlite>().await.unwrap();
+        sqlx::query(INSERT).bind(1_i64).execute(open.conn()).await.unwrap();
+        web.stop().await;
+        drop(open);
+        assert_eq!(database.amounts().await, [0_i64; 0]);
+    });
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider::message::Key;
 use postrider::sqlx::{self, Connection, PgConnection};
 use postrider::store::OutboxRow;
-use postrider::{App, Context, Envelope, Kind, MediaType, Payload, Postgres, Running, Sqlite, distributed};
+use postrider::{App, Context, Envelope, Kind, MediaType, Payload, Postgres, Running, Secret, Sqlite, distributed};
 use postrider_tests::database::{Database, Kind as In};
 use postrider_tests::node::Node;
 use postrider_tests::world::{Seen, World, eventually_async, run, run_within};
@@ -240,4 +240,95 @@ fn rows_leave_after_every_connection_to_the_database_was_killed() {
         }
         assert_eq!(heard.reach(10).await, (0..10).collect::<Vec<_>>());
     });
+}
+
+struct Two;
+
+#[distributed(service = "two")]
+impl Two {
+    #[distributed(query = "two.nothing")]
+    async fn nothing(&self, _: ()) {}
+}
+
+#[test]
+fn two_spellings_of_one_database_send_each_row_once() {
+    run(async {
+        let world = World::in_process();
+        let database = Database::new(In::Sqlite).await;
+        let heard = Arc::new(Seen::default());
+        let _listener = world.start(listener(&heard)).await;
+        let file = database.folder().display().to_string();
+        let both = App::new("both").actor(|| Web).actor(|| Two).configure(move |config| {
+            config.stores.insert("web".into(), Secret::new(format!("sqlite:{file}/store.db")));
+            config.stores.insert("two".into(), Secret::new(format!("sqlite:{file}/./store.db")));
+            config.store_settings.publish_interval = Duration::from_millis(20);
+        });
+        let both = world.start(both).await;
+        let writer = world.start(web(&database)).await;
+        for number in 0..20_i64 {
+            send(&writer, In::Sqlite, "listener.hear", number * 100..(number + 1) * 100).await;
+        }
+        eventually_async("the outbox is empty", || async { database.count("outbox").await == 0 }).await;
+        assert_eq!(heard.reach(2_000).await, (0..2_000).collect::<Vec<_>>());
+        assert_eq!(both.stats().relayed + writer.stats().relayed, 2_000);
+    });
+}
+
+struct Silent(Arc<Seen<i64>>);
+
+#[distributed(service = "silent")]
+impl Silent {
+    #[distributed(command = "silent.note")]
+    async fn note(&self, number: i64) {
+        self.0.add(number);
+    }
+}
+
+#[test]
+fn a_queue_that_confirms_nothing_holds_up_only_its_own_rows_and_nothing_is_sent_twice() {
+    let node = Node::start().unwrap_or_else(|error| panic!("this test needs a RabbitMQ of its own: {error}"));
+    run_within(Duration::from_secs(200), async {
+        let world = World::on(node.url());
+        let database = Database::new(In::Sqlite).await;
+        let (heard, noted) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+        let _listener = world.start(listener(&heard)).await;
+        let made = Arc::clone(&noted);
+        let silent = move || {
+            let made = Arc::clone(&made);
+            App::new("silent").actor(move || Silent(Arc::clone(&made)))
+        };
+        world.start(silent()).await.stop().await;
+        // Each would send what the other one has sent and not removed in time.
+        let (one, two) = (world.start(web(&database)).await, world.start(web(&database)).await);
+        let queue = world.names.queue("silent", None);
+        for key in ["silent.note", "listener.hear"] {
+            send(&one, In::Sqlite, key, -1..0).await;
+        }
+        eventually_async("the channels are introduced", || async { database.count("outbox").await == 0 }).await;
+        let set = |what: &str| {
+            node.ctl(&["eval", &format!(r#"sys:{what}(whereis(list_to_atom("%2F_{queue}")))."#)]).unwrap();
+        };
+        set("suspend");
+        send(&one, In::Sqlite, "silent.note", 0..1_500).await;
+        send(&one, In::Sqlite, "listener.hear", 0..1_000).await;
+        let heard = || async { heard.count() >= 1_001 };
+        within(Duration::from_secs(60), "the others are heard", heard).await;
+        assert!(database.count("outbox").await >= 1_500, "the silent ones wait");
+        let relayed = one.stats().relayed + two.stats().relayed;
+        assert_eq!(relayed, 2 + 1_000, "each of the others is sent once");
+        set("resume");
+        let running = world.start(silent()).await;
+        within(Duration::from_secs(60), "the silent ones are sent", || async { database.count("outbox").await == 0 })
+            .await;
+        within(Duration::from_secs(30), "and handled", || async { noted.all().contains(&1_499) }).await;
+        running.stop().await;
+    });
+}
+
+async fn within<F: Future<Output = bool>>(limit: Duration, what: &str, mut holds: impl FnMut() -> F) {
+    let begin = std::time::Instant::now();
+    while !holds().await {
+        assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

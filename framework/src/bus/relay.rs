@@ -4,21 +4,19 @@
 //! sends the same messages again, with the same ids.
 
 mod held_up;
+mod page;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::LocalBoxFuture;
-use futures::stream::{FuturesUnordered, ReadyChunks};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{BrokerError, ConnectionState};
+use crate::broker::ConnectionState;
 use crate::bus::relay::held_up::HeldUp;
-use crate::bus::{Counters, Outlet, SendError};
+use crate::bus::relay::page::{PageSend, Sent, Windows};
+use crate::bus::{Counters, Outlet};
 use crate::message::is_logged;
 use crate::store::{FaultPoint, News, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
 use crate::supervise::Backoff;
@@ -35,8 +33,6 @@ const ROWS: usize = 1_000;
 const BYTES: usize = 4 * 1024 * 1024;
 /// How often confirmed rows are removed while others of their page wait for their confirms.
 const REMOVE_EVERY: Duration = Duration::from_millis(100);
-/// How long the first message of a held-up address waits for its confirm when it is tried again.
-const TRY_FOR: Duration = Duration::from_secs(2);
 /// The first pause before the relay tries again. Each pause doubles, up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause before the relay tries again.
@@ -73,21 +69,7 @@ struct Relay {
     /// When the age of the oldest row was last asked for.
     asked: Option<Instant>,
     held_up: HeldUp,
-}
-
-/// What became of a row.
-enum Sent {
-    Confirmed,
-    /// No queue takes it, or the broker forbids it.
-    Unroutable(String),
-    /// Its queue is full, or confirms nothing.
-    NotTaken(String),
-    /// The broker is away.
-    Away(String),
-    /// It can never be sent.
-    Poison(String),
-    /// It was not sent, because it is behind one of its address that cannot be sent now.
-    Behind,
+    windows: Windows,
 }
 
 /// Sends what stands in the outbox until the process stops.
@@ -217,26 +199,16 @@ impl Relay {
         Ok(taken)
     }
 
-    /// Sends rows together and removes those that are confirmed. Returns whether the broker took part.
+    /// Sends rows and removes those that are confirmed. Returns whether the broker took part.
     async fn send(&mut self, settings: &RelaySettings, rows: Vec<StoredRow>) -> Result<bool, StoreError> {
-        let mut sent: Vec<Option<Sent>> = rows.iter().map(|_| None).collect();
-        let mut waiting = self.publish(settings, &rows, &mut sent).await;
+        let mut page = PageSend::new(settings, &rows);
+        page.fill(&self.held_up, &self.windows).await;
         reach(FaultPoint::Published);
-        let mut removed = Instant::now();
-        let mut confirmed: Vec<i64> = numbers(&rows, &sent);
-        let mut is_over = false;
-        while !is_over {
-            if let Ok(ended) = timeout(REMOVE_EVERY, waiting.next()).await {
-                is_over = ended.is_none();
-                for (place, outcome) in ended.into_iter().flatten() {
-                    let outcome = outcome_of(outcome, settings);
-                    if let Sent::Confirmed = outcome {
-                        confirmed.push(rows[place].number);
-                    }
-                    sent[place] = Some(outcome);
-                }
-            }
-            if !is_over && removed.elapsed() >= REMOVE_EVERY {
+        let (mut removed, mut confirmed) = (Instant::now(), page.confirmed(&mut self.windows));
+        while !page.is_over() {
+            page.wait(REMOVE_EVERY).await;
+            confirmed.extend(page.confirmed(&mut self.windows));
+            if removed.elapsed() >= REMOVE_EVERY {
                 self.remove(settings, &mut confirmed).await?;
                 removed = Instant::now();
                 // Others would send the rest of the page again.
@@ -244,24 +216,28 @@ impl Relay {
                     break;
                 }
             }
+            page.fill(&self.held_up, &self.windows).await;
         }
-        drop(waiting);
+        let sent = page.end();
         reach(FaultPoint::Confirmed);
         self.remove(settings, &mut confirmed).await?;
         let mut is_there = true;
-        for (row, sent) in rows.iter().zip(sent.into_iter().flatten()) {
+        for (row, sent) in rows.iter().zip(sent.into_iter()) {
             let address = &row.row.address;
             match sent {
-                Sent::Confirmed => self.held_up.taken(address),
-                Sent::Behind => {}
-                Sent::Poison(reason) => self.park(settings, row, &reason).await?,
-                Sent::Unroutable(reason) => {
+                Some(Sent::Confirmed) => self.held_up.taken(address),
+                Some(Sent::Behind) | None => {}
+                Some(Sent::Poison(reason)) => self.park(settings, row, &reason).await?,
+                Some(Sent::Unroutable(reason)) => {
                     if self.held_up.unroutable(address, &reason) {
                         self.park(settings, row, &reason).await?;
                     }
                 }
-                Sent::NotTaken(reason) => self.held_up.not_taken(address, &reason),
-                Sent::Away(reason) => {
+                Some(Sent::NotTaken(reason)) => {
+                    self.windows.forget(address);
+                    self.held_up.not_taken(address, &reason);
+                }
+                Some(Sent::Away(reason)) => {
                     is_there = false;
                     if is_logged("the outbox waits for the broker", settings.store.store().describe()) {
                         tracing::warn!(reason, "the outbox waits for the broker");
@@ -270,46 +246,6 @@ impl Relay {
             }
         }
         Ok(is_there && !self.held_up.are_too_many())
-    }
-
-    /// Puts the rows' messages on the channel, in their order. What has its outcome at once is written down.
-    async fn publish<'a>(
-        &self,
-        settings: &'a RelaySettings,
-        rows: &[StoredRow],
-        sent: &mut [Option<Sent>],
-    ) -> Waiting<'a> {
-        let deadline = Instant::now() + settings.outlet.settings.confirm_timeout;
-        let try_until = deadline.min(Instant::now() + TRY_FOR);
-        let (mut behind, waiting) = (HashSet::new(), FuturesUnordered::new());
-        for (place, row) in rows.iter().enumerate() {
-            let address = row.row.address.as_str();
-            if behind.contains(address) {
-                sent[place] = Some(Sent::Behind);
-                continue;
-            }
-            let envelope = match row.message() {
-                Ok(envelope) => envelope,
-                Err(error) => {
-                    behind.insert(address);
-                    sent[place] = Some(Sent::Poison(error.to_string()));
-                    continue;
-                }
-            };
-            // Of an address that was held up, one message shows whether it is taken again.
-            let is_tried = self.held_up.has(address);
-            if is_tried {
-                behind.insert(address);
-            }
-            let publishing = settings.outlet.publish(Box::new(envelope), if is_tried { try_until } else { deadline });
-            let mut publishing = Box::pin(async move { (place, publishing.await) });
-            // The first poll gives it its place on the channel. It ignores the task's budget.
-            match tokio::task::unconstrained(async { futures::poll!(&mut publishing) }).await {
-                std::task::Poll::Ready((_, outcome)) => sent[place] = Some(outcome_of(outcome, settings)),
-                std::task::Poll::Pending => waiting.push(publishing as Publishing<'a>),
-            }
-        }
-        waiting.ready_chunks(ROWS)
     }
 
     /// Removes the confirmed rows of these numbers.
@@ -348,34 +284,5 @@ impl Relay {
         if let Err(error) = given_up {
             tracing::debug!(%error, "the relay's lease was not given up; it ends by itself");
         }
-    }
-}
-
-/// A message on its way, with its place in the page.
-type Publishing<'a> = LocalBoxFuture<'a, (usize, Result<(), SendError>)>;
-/// The messages of a page that wait for their confirms.
-type Waiting<'a> = ReadyChunks<FuturesUnordered<Publishing<'a>>>;
-
-fn numbers(rows: &[StoredRow], sent: &[Option<Sent>]) -> Vec<i64> {
-    let confirmed = rows.iter().zip(sent).filter(|(_, sent)| matches!(sent, Some(Sent::Confirmed)));
-    confirmed.map(|(row, _)| row.number).collect()
-}
-
-fn is_connected(settings: &RelaySettings) -> bool {
-    let state = *settings.connection.borrow();
-    state.up && !state.blocked
-}
-
-fn outcome_of(sent: Result<(), SendError>, settings: &RelaySettings) -> Sent {
-    let Err(error) = sent else { return Sent::Confirmed };
-    let text = error.to_string();
-    match error {
-        SendError::Unroutable { .. } | SendError::Broker(BrokerError::Forbidden { .. }) => Sent::Unroutable(text),
-        SendError::Rejected { .. } => Sent::NotTaken(text),
-        SendError::Unknown { .. } if is_connected(settings) => Sent::NotTaken(text),
-        SendError::Broker(error) if !error.is_permanent() && is_connected(settings) => Sent::NotTaken(text),
-        SendError::Unknown { .. } => Sent::Away(text),
-        SendError::Broker(error) if !error.is_permanent() || error == BrokerError::Stopped => Sent::Away(text),
-        _ => Sent::Poison(text),
     }
 }
