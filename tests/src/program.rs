@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use postrider::MessageId;
+
 use crate::world::{World, amqp_url};
 
+/// The samples that write a file beside themselves.
+const KEEP_BOOKS: [&str; 4] = ["orders", "invoice", "payment", "delivery"];
 /// How long a program may run that ends by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,8 +28,18 @@ pub fn program(name: &str) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTRIDER_")) {
         command.env_remove(name);
     }
+    if KEEP_BOOKS.contains(&name) {
+        command.current_dir(folder());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// A new folder for what a program writes.
+fn folder() -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("postrider-program-{}", MessageId::new()));
+    std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
+    folder
 }
 
 /// Runs the program to its end, within a time limit.

@@ -1,6 +1,7 @@
 //! Adapters: the only place that names a client library.
 
 pub(crate) mod amqp;
+mod any_db;
 pub mod http;
 pub mod in_process;
 #[cfg(feature = "postgres")]

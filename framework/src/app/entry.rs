@@ -57,6 +57,33 @@ impl Setup {
         &self.bus
     }
 
+    /// Runs statements in the service's store, in one transaction; of several processes one does it at a time. For tables that are
+    /// made unless they are there. Whoever changes tables later is better off with a migration tool, such as `sqlx::migrate!`.
+    ///
+    /// ```
+    /// # use postrider::{App, Failure, distributed};
+    /// # struct Orders;
+    /// # #[distributed(service = "orders")]
+    /// # impl Orders {
+    /// #     #[distributed(query = "orders.none")]
+    /// #     async fn none(&self, _: ()) {}
+    /// # }
+    /// let app = App::new("orders").actor_with(async |setup| {
+    ///     setup.prepare_store("CREATE TABLE IF NOT EXISTS orders (number bigint PRIMARY KEY)").await?;
+    ///     Ok(Orders)
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    /// A permanent failure when the service has no store, or the database refuses the statements; else a transient one.
+    pub async fn prepare_store(&self, statements: &str) -> Result<(), Failure> {
+        let prepared = self.bus.prepare_store(statements).await;
+        prepared.map_err(|error| match error.is_permanent() {
+            true => Failure::permanent(error.to_string()),
+            false => Failure::transient(error.to_string()),
+        })
+    }
+
     /// The service.
     #[must_use]
     pub fn service(&self) -> &str {

@@ -63,6 +63,12 @@ impl HealthSource {
         }
     }
 
+    /// Whether messages wait in the outbox of a store. A store that does not answer has none.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "only tests wait for it"))]
+    pub(crate) async fn has_unsent(&self) -> bool {
+        self.stores.have_unsent().await
+    }
+
     /// When the topology was last declared, if this process looks after it.
     pub(crate) fn bound_at(&self) -> Option<tokio::time::Instant> {
         self.states.bound_at()

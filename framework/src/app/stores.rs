@@ -140,6 +140,17 @@ impl Stores {
         self.all.iter().filter_map(StoreHandle::problem).collect()
     }
 
+    /// Whether messages wait in the outbox of a store.
+    pub(super) async fn have_unsent(&self) -> bool {
+        for store in &self.all {
+            let has_rows = async { store.store().outbox().await?.has_rows().await };
+            if has_rows.await.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Starts a relay and the clean-up for each store.
     pub(super) async fn start(
         &self,

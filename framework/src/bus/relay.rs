@@ -222,7 +222,7 @@ impl Relay {
         reach(FaultPoint::Confirmed);
         self.remove(settings, &mut confirmed).await?;
         let mut is_there = true;
-        for (row, sent) in rows.iter().zip(sent.into_iter()) {
+        for (row, sent) in rows.iter().zip(sent) {
             let address = &row.row.address;
             match sent {
                 Some(Sent::Confirmed) => self.held_up.taken(address),
@@ -253,9 +253,10 @@ impl Relay {
         if confirmed.is_empty() {
             return Ok(());
         }
+        // Counted before the rows are gone: whoever finds none sees that they have left.
+        settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
         self.open(settings).await?.remove(confirmed).await?;
         reach(FaultPoint::Removed);
-        settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
         confirmed.clear();
         Ok(())
     }

@@ -9,7 +9,9 @@ use crate::bus::one_way_calls::{defaults, one_way_calls};
 use crate::bus::pending_sends::PendingSends;
 use crate::bus::{Address, Bus, Options, Outgoing, Payload, SendError, stamp};
 use crate::message::{Command, Contract, Event, Kind, MessageId};
-use crate::store::{Access, Database, OutboxRow, PooledSession, StoreError, StoredAnswer, TransactionLimits};
+use crate::store::{
+    Access, Database, OutboxRow, PooledSession, StoreError, StoreHandle, StoredAnswer, TransactionLimits,
+};
 
 /// A transaction of the service's store, with the calls to send in it. Its messages leave once it is committed, in the order of the
 /// calls; if it is dropped, nothing was written and nothing leaves.
@@ -26,13 +28,17 @@ use crate::store::{Access, Database, OutboxRow, PooledSession, StoreError, Store
 /// # Ok(())
 /// # }
 /// ```
-pub struct Transaction<Db: Database> {
+pub struct Transaction<Db = AnyDatabase> {
     session: PooledSession,
     bus: Bus,
     /// A lock only so that it can be shared between threads; nobody else has it.
     held: Mutex<PendingSends>,
     database: PhantomData<fn() -> Db>,
 }
+
+/// Stands for a database that is known only while the service runs; see [`Bus::any_transaction`].
+#[derive(Debug)]
+pub enum AnyDatabase {}
 
 impl Bus {
     /// Begins a transaction of the service's store. It waits while as many are open as the process may have
@@ -41,18 +47,48 @@ impl Bus {
     /// # Errors
     /// When the service has no store or one of another database, or the store does not do its work.
     pub async fn transaction<Db: Database>(&self) -> Result<Transaction<Db>, StoreError> {
-        let missing = |reason: String| StoreError::Address { store: self.identity.service.to_string(), reason };
-        let store = self.store.as_ref().ok_or_else(|| {
-            missing(format!("the service has none; set POSTRIDER_STORE, or service.{}.store", self.identity.service))
-        })?;
-        let (ours, theirs) = (store.store().database(), Db::NAME);
+        let (ours, theirs) = (self.own_store()?.store().database(), Db::NAME);
         if ours != theirs {
-            return Err(missing(format!("it is of {ours}, and the transaction of {theirs}")));
+            let reason = format!("it is of {ours}, and the transaction of {theirs}");
+            return Err(StoreError::Address { store: self.identity.service.to_string(), reason });
         }
+        self.begin_transaction().await
+    }
+
+    /// [`Bus::transaction`] on whichever database the service's store is.
+    ///
+    /// # Errors
+    /// As [`Bus::transaction`].
+    pub async fn any_transaction(&self) -> Result<Transaction, StoreError> {
+        self.begin_transaction().await
+    }
+
+    /// Runs statements of the service's own in its store.
+    pub(crate) async fn prepare_store(&self, statements: &str) -> Result<(), StoreError> {
+        self.own_store()?.store().prepare(statements).await
+    }
+
+    fn own_store(&self) -> Result<&StoreHandle, StoreError> {
+        let service = &self.identity.service;
+        self.store.as_ref().ok_or_else(|| StoreError::Address {
+            store: service.to_string(),
+            reason: format!("the service has none; set POSTRIDER_STORE, or service.{service}.store"),
+        })
+    }
+
+    async fn begin_transaction<Db>(&self) -> Result<Transaction<Db>, StoreError> {
+        let store = self.own_store()?;
         let mut session = store.pooled_session().await?;
         let limits = TransactionLimits { lock: store.lock_timeout(), ..TransactionLimits::default() };
         session.get().begin(Access::Write, None, limits).await?;
         Ok(Transaction { session, bus: self.clone(), held: Mutex::default(), database: PhantomData })
+    }
+}
+
+impl Transaction {
+    /// The database client's connection, if the service's store is of this database.
+    pub fn conn_of<Db: Database>(&mut self) -> Option<&mut Db::Connection> {
+        self.session.get().connection()?.downcast_mut()
     }
 }
 
@@ -66,7 +102,9 @@ impl<Db: Database> Transaction<Db> {
         #[allow(clippy::expect_used, reason = "the store's database was looked at when the transaction began")]
         connection.and_then(|connection| connection.downcast_mut()).expect("a session of this database")
     }
+}
 
+impl<Db> Transaction<Db> {
     /// Sends a command to its owner.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use crate::store::{
 
 /// How long an answer may take, beyond what the database itself may wait.
 const ANSWER_FOR: Duration = Duration::from_secs(15);
+/// How long statements of the service's own may take at its start: others may prepare, and an index over many rows takes its time.
+const PREPARE_FOR: Duration = Duration::from_secs(300);
 /// How long closing may take.
 const CLOSE_FOR: Duration = Duration::from_secs(5);
 
@@ -89,6 +91,10 @@ impl Store for AnswerLimit {
 
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(within(self.describe(), ANSWER_FOR, self.0.forget_handled(older, most)))
+    }
+
+    fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(within(self.describe(), PREPARE_FOR, self.0.prepare(statements)))
     }
 
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>> {

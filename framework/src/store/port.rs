@@ -74,6 +74,9 @@ pub trait Store: Send + Sync {
     /// Forgets at most `most` messages that were handled longer ago than `older`. Returns how many there were.
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// Runs statements of the service's own in one transaction. Of several processes one does it at a time.
+    fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+
     /// What it holds.
     fn status(&self) -> BoxFuture<'_, Result<StoreStatus, StoreError>>;
 

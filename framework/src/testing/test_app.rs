@@ -16,6 +16,10 @@ use crate::message::{Command, Contract, Envelope, Event, Kind, MessageId, Reques
 
 /// How long a cascade may take to become quiet, on the test's clock.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long `settled` waits for the outboxes of stores, in real time.
+const OUTBOX_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two looks into the outboxes.
+const OUTBOX_PAUSE: Duration = Duration::from_millis(1);
 
 /// Apps under test on one in-process broker. They run on the test's own thread, so that the clock can be paused.
 /// Neither file nor environment is read.
@@ -153,16 +157,39 @@ impl TestApp {
         self.running[0].stats()
     }
 
-    /// Waits until the whole cascade is quiet: every message is handled, and so is every message that it caused. It
-    /// does not wait for delayed messages or attempts: let their time pass, which takes no real time with a paused
-    /// clock.
+    /// Waits until the whole cascade is quiet: every message is handled, and so is every message that it caused, also those that
+    /// leave by the outbox of a store. It does not wait for delayed messages or attempts: let their time pass, which takes no real
+    /// time with a paused clock; nor longer than 5 s for a message of an outbox that no service takes.
     ///
     /// # Panics
     /// When it is not quiet after two minutes on the test's clock.
     pub async fn settled(&self) {
-        if tokio::time::timeout(QUIET_TIMEOUT, self.broker.quiet()).await.is_err() {
-            panic!("not quiet after {QUIET_TIMEOUT:?}: {:?}; sent so far: {:?}", self.stats(), self.log.keys());
+        let begin = std::time::Instant::now();
+        loop {
+            let relayed = self.relayed();
+            if tokio::time::timeout(QUIET_TIMEOUT, self.broker.quiet()).await.is_err() {
+                panic!("not quiet after {QUIET_TIMEOUT:?}: {:?}; sent so far: {:?}", self.stats(), self.log.keys());
+            }
+            let is_over = !self.has_unsent().await && self.relayed() == relayed;
+            if is_over || begin.elapsed() > OUTBOX_TIMEOUT {
+                return;
+            }
+            tokio::time::sleep(OUTBOX_PAUSE).await;
         }
+    }
+
+    /// How many messages have left an outbox.
+    fn relayed(&self) -> u64 {
+        self.running.iter().map(|app| app.stats().relayed).sum()
+    }
+
+    async fn has_unsent(&self) -> bool {
+        for app in &self.running {
+            if app.health.has_unsent().await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Pauses the clock: from now on time only passes when every task waits for it, and then immediately.

@@ -58,7 +58,7 @@ pub struct InvoiceCreated {
     pub amount: Cents,
 }
 
-/// How many invoices were written since the service started.
+/// How many invoices were written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Query)]
 #[message(key = "invoice.issued", reply = u64)]
 pub struct IssuedInvoices;
@@ -73,6 +73,20 @@ pub struct PaymentTaken {
     pub order: OrderNumber,
     /// The amount paid.
     pub amount: Cents,
+}
+
+/// Asks for the money that was moved so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Query)]
+#[message(key = "payment.balance", reply = Balance)]
+pub struct MoneySoFar;
+
+/// What the accounts have. Their sum is zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Balance {
+    /// The account of all customers, in cents: what they have paid, below zero.
+    pub customers: i64,
+    /// What is in the till, in cents.
+    pub till: i64,
 }
 
 /// A parcel has left.

@@ -1,5 +1,8 @@
-//! The service `invoice` as a process of its own.
+//! The service `invoice` as a process of its own. Its data is in a file beside it, unless `POSTRIDER_STORE` names another store.
+
+use postrider::{App, Secret};
 
 fn main() -> std::process::ExitCode {
-    postrider::main(invoice::app(postrider::App::new("invoice")))
+    let app = App::new("invoice").configure(|config| config.store = Some(Secret::new("sqlite:invoice.db")));
+    postrider::main(invoice::app(app))
 }

@@ -7,6 +7,8 @@ use crate::store::{Hindrance, StoreError};
 pub(super) enum Failed {
     Opening,
     Migrating,
+    /// The service's own statements at its start.
+    Preparing,
     Working,
     Committing,
 }
@@ -70,6 +72,9 @@ pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreEr
         };
     };
     match (doing, code.as_str()) {
+        (Failed::Preparing, code) if code.starts_with("42") && code != NO_RIGHT => {
+            refused("see the statements with which the service prepares its store")
+        }
         (_, code) if CONFLICTS.contains(&code) => StoreError::Conflict { store, reason: text },
         (_, NO_LOCK) => StoreError::Locked { store, reason: text },
         (_, READ_ONLY) => {

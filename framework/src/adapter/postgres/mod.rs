@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 pub use sqlx::Postgres;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, raw_sql};
 use tokio::time::timeout;
 
 use crate::adapter::postgres::errors::{Failed, failed};
@@ -194,6 +194,16 @@ impl Store for PgStore {
             let forgotten = forgotten.map_err(|error| self.failed(&error))?;
             connection.close().await.map_err(|error| self.failed(&error))?;
             Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut connection = self.connect().await?;
+            let lock = schema::LOCK;
+            let text = AssertSqlSafe(format!("BEGIN; SELECT pg_advisory_xact_lock({lock}); {statements}\n; COMMIT"));
+            let prepared = raw_sql(text).execute(&mut connection).await;
+            prepared.map(drop).map_err(|error| failed(&self.shown, Failed::Preparing, &error))
         })
     }
 

@@ -37,7 +37,7 @@ CREATE TABLE postrider_leases (name text PRIMARY KEY, holder text NOT NULL, unti
 pub(super) const VERSION: i32 = VERSIONS.len() as i32;
 
 /// Any number that others hardly use: whoever migrates holds this advisory lock.
-const LOCK: i64 = 0x706f_7374_7269_6465;
+pub(super) const LOCK: i64 = 0x706f_7374_7269_6465;
 
 /// Brings the tables to this release's version. Of several processes one does it, and the others wait.
 pub(super) async fn migrate(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {

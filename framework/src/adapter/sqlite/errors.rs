@@ -7,6 +7,8 @@ use crate::store::{Hindrance, StoreError};
 pub(super) enum Failed {
     Opening,
     Migrating,
+    /// The service's own statements at its start.
+    Preparing,
     Working,
     Committing,
 }
@@ -78,6 +80,7 @@ pub(super) fn failed(store: &str, doing: Failed, error: &sqlx::Error) -> StoreEr
         Some(NOT_A_DATABASE) => refused("it is no SQLite database; name another file"),
         Some(CORRUPT) => refused("the file is damaged; restore a copy of it"),
         Some(CONSTRAINT) if doing == Failed::Committing => StoreError::Constraint { reason: text },
+        _ if doing == Failed::Preparing => refused("see the statements with which the service prepares its store"),
         _ if doing == Failed::Migrating => refused(
             "the tables that begin with postrider_ are not as this release made them; were they changed by hand?",
         ),

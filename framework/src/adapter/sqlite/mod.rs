@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 pub use sqlx::Sqlite;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection, raw_sql};
 use tokio::sync::Mutex;
 
 use crate::adapter::sqlite::errors::{Failed, failed};
@@ -155,6 +155,19 @@ impl Store for SqliteStore {
             let forgotten = sqlx::query(forget).bind(seconds).bind(most).execute(writer.connection().await?).await;
             let forgotten = forgotten.map_err(|error| self.failed(&error))?;
             Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let text = AssertSqlSafe(format!("BEGIN IMMEDIATE; {statements}\n; COMMIT"));
+            let prepared = raw_sql(text).execute(writer.connection().await?).await;
+            if prepared.is_err() {
+                // The transaction may be open.
+                writer.close();
+            }
+            prepared.map(drop).map_err(|error| failed(&self.shown, Failed::Preparing, &error))
         })
     }
 
