@@ -10,6 +10,7 @@ use lapin::{Connection, ConnectionProperties};
 use postrider_benches::Failed;
 
 mod actor;
+mod books;
 mod consume;
 mod promises;
 mod publish;
@@ -38,6 +39,8 @@ enum Role {
     Publish(publish::Options),
     /// Consumes, decodes and acknowledges
     Consume(consume::Options),
+    /// Consumes, and keeps books in a database
+    Books(books::Options),
     /// Answers requests until it is told to end
     Serve {
         queue: String,
@@ -74,6 +77,7 @@ async fn with_broker(broker: &str, role: Role) -> Result<(), Failed> {
         Role::Purge { queue } => consume::purge(&connection, &queue).await,
         Role::Publish(options) => publish::publish(&connection, &options).await,
         Role::Consume(options) => consume::consume(&connection, &options).await,
+        Role::Books(options) => books::keep(&connection, &options).await,
         Role::Serve { queue, promises } => rpc::serve(&connection, &queue, promises).await,
         Role::Ask(options) => rpc::ask(&connection, &options).await,
         Role::Actor { .. } => Ok(()),

@@ -195,7 +195,7 @@ fn list_prints_a_table_and_stable_json() {
     let first = &rows[0];
     let expected = serde_json::json!({
         "service": "invoice", "actor": "Invoicing", "key": "invoice.create", "kind": "command", "queue": "postrider.invoice",
-        "guarantee": "at_least_once", "scope": "shared", "mode": "exclusive", "permission": null, "retry": "3 then 1s, 10s, 1m", "method": "create",
+        "guarantee": "effectively_once", "scope": "shared", "mode": "exclusive", "permission": null, "retry": "3 then 1s, 10s, 1m", "method": "create",
         "file": "services/invoice/src/lib.rs", "line": first["line"],
     });
     assert_eq!(*first, expected);

@@ -56,6 +56,9 @@ enum Task {
         /// What decides about the order of the faults
         #[arg(long, value_name = "N", default_value_t = 7)]
         seed: u64,
+        /// The delivery company under faults instead, with its books in this database
+        #[arg(long, value_name = "DATABASE", value_parser = ["sqlite", "postgres"])]
+        store: Option<String>,
     },
     /// Postrider and the bare client at the same work, side by side, on a RabbitMQ of its own
     Bench {
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
         Task::Bench { instructions: true, .. } => ended(bench::instructions::run()),
         Task::Bench { only, seconds, json, .. } => ended(bench::run(&only, seconds, json.as_deref())),
         Task::Test { only, list, broker, all } => test(&only, list, broker.as_deref(), all),
-        Task::Chaos { minutes, seed } => chaos(minutes, seed),
+        Task::Chaos { minutes, seed, store } => chaos(minutes, seed, store.as_deref()),
     }
 }
 
@@ -94,14 +97,25 @@ fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 /// Runs the chaos program. Release code, so that it makes enough load.
-fn chaos(minutes: f64, seed: u64) -> ExitCode {
-    if let Err(reason) = broker::installed() {
+fn chaos(minutes: f64, seed: u64, store: Option<&str>) -> ExitCode {
+    let installed = broker::installed()
+        .and_then(|()| if store == Some("postgres") { report::postgres_installed() } else { Ok(()) });
+    if let Err(reason) = installed {
         eprintln!("{reason}");
         return ExitCode::FAILURE;
+    }
+    if store.is_some() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--release", "-p", "orders", "-p", "invoice", "-p", "payment"]);
+        if !build.status().is_ok_and(|status| status.success()) {
+            eprintln!("the services cannot be built");
+            return ExitCode::FAILURE;
+        }
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["run", "--quiet", "--release", "-p", "postrider-tests", "--bin", "chaos", "--"]);
     cargo.args(["--minutes", &minutes.to_string(), "--seed", &seed.to_string()]);
+    cargo.args(store.map(|store| ["--store", store]).into_iter().flatten());
     match cargo.status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -141,7 +155,9 @@ fn test(only: &[String], list: bool, broker: Option<&str>, all: bool) -> ExitCod
     let mut fine = report::run_all(&chosen);
     if all {
         fine &= again(&["test", "--broker", "4.0"], &[], &[]) == ExitCode::SUCCESS;
-        fine &= chaos(1.0, 7) == ExitCode::SUCCESS;
+        fine &= chaos(1.0, 7, None) == ExitCode::SUCCESS;
+        fine &= chaos(1.0, 7, Some("sqlite")) == ExitCode::SUCCESS;
+        fine &= chaos(1.0, 7, Some("postgres")) == ExitCode::SUCCESS;
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -117,11 +117,20 @@ impl Session {
 }
 
 /// Starts the PostgreSQL of the tests, installing it where that is possible.
-fn start_postgres() -> Result<Postgres, String> {
+pub fn start_postgres() -> Result<Postgres, String> {
+    postgres_installed()?;
+    Postgres::start()
+}
+
+/// Makes sure that a PostgreSQL is installed, to start servers of it.
+pub fn postgres_installed() -> Result<(), String> {
     if postgres::programs().is_none() && apt::usable() {
         apt::install("postgresql")?;
     }
-    Postgres::start()
+    match postgres::programs() {
+        Some(_) => Ok(()),
+        None => Err("no PostgreSQL: install it, or run this as root on Debian".into()),
+    }
 }
 
 fn install_cargo_deny() -> Result<(), String> {

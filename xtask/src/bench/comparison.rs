@@ -1,6 +1,6 @@
 //! The comparisons, and the results of the two sides.
 
-use crate::bench::work::{Sample, Side, Work};
+use crate::bench::work::{Books, Sample, Side, Work};
 
 /// The figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Comparison {
 }
 
 /// All comparisons; those of the same work share its runs.
-pub const COMPARISONS: [Comparison; 20] = [
+pub const COMPARISONS: [Comparison; 26] = [
     compare("publish", Work::Publish, Side::Plain, Metric::PerSecond).wants(1.2).wants_cpu(0.5),
     compare("publish / confirms in bulk", Work::Publish, Side::Clever, Metric::PerSecond).wants_cpu(1.2),
     compare("publish / in bulk, same promises", Work::Publish, Side::Promising, Metric::PerSecond),
@@ -86,6 +86,15 @@ pub const COMPARISONS: [Comparison; 20] = [
     compare("low-rate / p50", Work::LowRate, Side::Plain, Metric::P50),
     compare("low-rate / p90", Work::LowRate, Side::Plain, Metric::P90),
     compare("low-rate / p99", Work::LowRate, Side::Plain, Metric::P99).wants(2.0),
+    compare("once / one after the other, PostgreSQL", Work::Books(Books::Exclusive), Side::Plain, Metric::PerSecond)
+        .wants(3.0),
+    compare("once / the same, shared commits by hand", Work::Books(Books::Exclusive), Side::Clever, Metric::PerSecond)
+        .wants(0.85),
+    compare("once / one after the other, SQLite", Work::Books(Books::ExclusiveSqlite), Side::Plain, Metric::PerSecond)
+        .wants(1.8),
+    compare("once / 16 at once, PostgreSQL", Work::Books(Books::Sixteen), Side::Plain, Metric::PerSecond).wants(1.1),
+    compare("once / each alone, PostgreSQL", Work::Books(Books::Alone), Side::Plain, Metric::PerSecond).wants(1.0),
+    compare("once / only sends, PostgreSQL", Work::Books(Books::OnlySends), Side::Plain, Metric::PerSecond).wants(1.8),
     // 1.3 times as long.
     compare("in-process", Work::InProcess, Side::Plain, Metric::PerSecond).wants(0.77),
 ];

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::bench::comparison::{COMPARISONS, Compared, Comparison};
-use crate::bench::work::{Bench, Sample, Side};
+use crate::bench::work::{Bench, Sample, Side, Work};
 use crate::broker;
 use crate::node::Node;
 use crate::program;
@@ -19,7 +19,8 @@ use crate::program;
 /// How often each side works, in turn; the result is the median of the ratios.
 const ROUNDS: usize = 5;
 /// What can be named by `--only`.
-pub const GROUPS: [&str; 8] = ["publish", "consume", "both", "rpc", "fanout", "low-rate", "in-process", "scale"];
+pub const GROUPS: [&str; 9] =
+    ["publish", "consume", "both", "rpc", "fanout", "low-rate", "once", "in-process", "scale"];
 /// How long building the programs may take.
 const BUILD_LIMIT: std::time::Duration = std::time::Duration::from_secs(1_800);
 
@@ -29,7 +30,10 @@ pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), Str
     build()?;
     broker::installed()?;
     let node = Node::start()?;
-    let bench = Bench { url: node.url(), seconds };
+    let keeps_books = chosen.iter().any(|one| matches!(one.work, Work::Books(_)));
+    let postgres = if keeps_books { Some(crate::report::start_postgres()?) } else { None };
+    let address = postgres.as_ref().map(|server| server.address("postgres"));
+    let bench = Bench { url: node.url(), postgres: address, seconds };
     bench.prepare()?;
     let mut compared = Vec::new();
     for same_work in chosen.chunk_by(|a, b| a.work == b.work) {

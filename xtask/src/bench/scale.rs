@@ -83,7 +83,7 @@ pub fn points(bench: &Bench) -> Result<Vec<Point>, String> {
 
 /// The broker, for a process that is halted for a while.
 fn patient(bench: &Bench) -> Bench {
-    Bench { url: format!("{}{HEARTBEAT}", bench.url), seconds: bench.seconds }
+    Bench { url: format!("{}{HEARTBEAT}", bench.url), postgres: None, seconds: bench.seconds }
 }
 
 /// Fills the queues of halted processes. So the figure is the cost of messages, and

@@ -27,6 +27,22 @@ pub enum Work {
     Fanout,
     LowRate,
     InProcess,
+    /// Keeping books in a database.
+    Books(Books),
+}
+
+/// How books are kept, and in which database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Books {
+    /// One message after the other, PostgreSQL.
+    Exclusive,
+    /// The same, SQLite.
+    ExclusiveSqlite,
+    /// Each in a commit of its own.
+    Alone,
+    Sixteen,
+    /// The handler only sends.
+    OnlySends,
 }
 
 /// The result of one run.
@@ -43,9 +59,11 @@ pub struct Sample {
     pub peak_kib: u64,
 }
 
-/// A broker, and for how long each side works in each round.
+/// A broker, a database, and for how long each side works in each round.
 pub struct Bench {
     pub url: String,
+    /// The PostgreSQL for books; `None` if none of the chosen work keeps any.
+    pub postgres: Option<String>,
     pub seconds: f64,
 }
 
@@ -65,6 +83,7 @@ impl Work {
             Work::Fanout => 8_000.0,
             Work::LowRate => LOW_RATE as f64,
             Work::InProcess => 400_000.0,
+            Work::Books(_) => 2_000.0,
         }
     }
 }
@@ -105,11 +124,43 @@ impl Bench {
             }
             Work::Rpc(outstanding) => self.rpc(side, &messages, outstanding),
             Work::Fanout => self.fanout(side, &messages),
+            Work::Books(books) => self.books(side, books, &messages),
             Work::InProcess => {
                 let (program, role) = if side == Side::Ours { (OURS, "chain") } else { (PLAIN, "actor") };
                 Ok(sample(&[run(program, &[role, &messages, "256"])?]))
             }
         }
+    }
+
+    /// Handles a full queue.
+    fn books(&self, side: Side, books: Books, messages: &str) -> Result<Sample, String> {
+        let sqlite = format!(
+            "sqlite:{}",
+            std::env::temp_dir().join(format!("postrider-bench-{}.db", std::process::id())).display()
+        );
+        let store = match books {
+            Books::ExclusiveSqlite => sqlite,
+            _ => self.postgres.clone().ok_or("no PostgreSQL")?,
+        };
+        self.fill(side, messages)?;
+        let mut words = vec!["--broker", self.url.as_str(), "books", "--store", &store, "--messages", messages];
+        if side == Side::Ours {
+            words.extend([
+                "--kind",
+                match books {
+                    Books::Exclusive | Books::ExclusiveSqlite => "exclusive",
+                    Books::Alone => "alone",
+                    Books::Sixteen => "sixteen",
+                    Books::OnlySends => "only-sends",
+                },
+            ]);
+        } else {
+            words.extend(["--queue", queue(side)]);
+            words.extend(if side == Side::Clever { &["--shared"][..] } else { &[] });
+            words.extend(if books == Books::Sixteen { &["--concurrency", "16"][..] } else { &[] });
+            words.extend(if books == Books::OnlySends { &["--only-sends"][..] } else { &[] });
+        }
+        Ok(sample(&[Role::ready(program(side), &words)?.measured()?]))
     }
 
     fn publish(&self, side: Side, words: &[&str]) -> Result<Sample, String> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 mod broker_faults;
 mod cancelled;
+mod company;
 mod consumer;
 mod queue_faults;
 mod restarts;
@@ -47,7 +48,12 @@ fn main() -> ExitCode {
     }
     let minutes = after("--minutes").and_then(|text| text.parse::<f64>().ok()).unwrap_or(1.0);
     let seed = after("--seed").and_then(|text| text.parse().ok()).unwrap_or(7);
-    match runtime.block_on(chaos(Duration::from_secs_f64(minutes * 60.0), seed)) {
+    let time = Duration::from_secs_f64(minutes * 60.0);
+    let ended = match after("--store") {
+        Some(store) => runtime.block_on(company::run(time, seed, store)),
+        None => runtime.block_on(chaos(time, seed)),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{problem}");
