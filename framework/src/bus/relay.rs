@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::ConnectionState;
@@ -31,6 +31,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(6);
 const ROWS: usize = 1_000;
 /// The most bytes that are read and sent together.
 const BYTES: usize = 4 * 1024 * 1024;
+/// The shortest time between two looks that find rows. Under load a look takes many rows, since each look costs as much for one.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// How often confirmed rows are removed while others of their page wait for their confirms.
 const REMOVE_EVERY: Duration = Duration::from_millis(100);
 /// The first pause before the relay tries again. Each pause doubles, up to `LAST_PAUSE`.
@@ -66,6 +68,8 @@ struct Relay {
     outbox: Option<Box<dyn Outbox>>,
     news: Option<Box<dyn News>>,
     leased_until: Option<Instant>,
+    /// When to look again at the earliest.
+    next_look: Option<Instant>,
     /// When the age of the oldest row was last asked for.
     asked: Option<Instant>,
     held_up: HeldUp,
@@ -84,6 +88,12 @@ pub async fn run_relay(settings: RelaySettings) {
             () = relay.hear() => {}
             () = sleep(settings.interval) => {}
         };
+        if let Some(next_look) = relay.next_look.take().filter(|_| !last) {
+            tokio::select! {
+                () = settings.stopping.cancelled() => last = true,
+                () = sleep_until(next_look) => {}
+            }
+        }
         match relay.look(&settings, std::mem::take(&mut own_rows)).await {
             Ok(true) => backoff.reset(),
             Ok(false) => {
@@ -143,6 +153,7 @@ impl Relay {
             self.held_up.forget();
             return Ok(true);
         }
+        self.next_look = Some(Instant::now() + LOOK_PAUSE);
         self.ask_for_age(settings).await?;
         // At the last look, when the process stops, one page is sent.
         let mut is_last = false;
