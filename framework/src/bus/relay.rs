@@ -170,7 +170,8 @@ impl Relay {
             let without: Vec<String> = self.held_up.waiting().chain(parked).collect();
             let page = Page { without: &without, rows: ROWS, bytes: BYTES };
             let rows = self.open(settings).await?.page(&page).await?;
-            if rows.len() < ROWS {
+            // If the page is not full, it has all that may be tried.
+            if rows.len() < ROWS && rows.iter().map(|row| row.row.envelope.len()).sum::<usize>() < BYTES {
                 self.held_up.keep(|address| rows.iter().any(|row| row.row.address == address));
             }
             if rows.is_empty() {
