@@ -32,6 +32,8 @@ const TABLES: [&str; 3] = [
 ];
 const INBOX: &str = "INSERT INTO hand_inbox (id) VALUES ($1) ON CONFLICT DO NOTHING";
 const BOOK: &str = "INSERT INTO hand_bookings (number, text) VALUES ($1, $2)";
+const LOOK: &str = "SELECT number, payload FROM hand_outbox ORDER BY number LIMIT $1";
+const REMOVE: &str = "DELETE FROM hand_outbox WHERE number <= $1";
 const OUTBOX: &str = "INSERT INTO hand_outbox (payload) VALUES ($1)";
 
 #[derive(Debug, Args)]
@@ -89,8 +91,7 @@ macro_rules! by_the_book {
                 let pool = pool.clone();
                 tokio::spawn(async move {
                     loop {
-                        let look = "SELECT number, payload FROM hand_outbox ORDER BY number LIMIT $1";
-                        let rows = sqlx::query(look).bind(ROWS).fetch_all(&pool).await?;
+                        let rows = sqlx::query(LOOK).bind(ROWS).fetch_all(&pool).await?;
                         if rows.is_empty() {
                             tokio::time::sleep(LOOK_EVERY).await;
                             continue;
@@ -112,8 +113,7 @@ macro_rules! by_the_book {
                             confirm.await?;
                         }
                         let last: i64 = rows[rows.len() - 1].try_get(0)?;
-                        let remove = "DELETE FROM hand_outbox WHERE number <= $1";
-                        sqlx::query(remove).bind(last).execute(&pool).await?;
+                        sqlx::query(REMOVE).bind(last).execute(&pool).await?;
                     }
                     #[allow(unreachable_code, reason = "says the type of the errors")]
                     Ok::<(), Failed>(())

@@ -252,7 +252,7 @@ struct Halting {
     runs: Arc<Seen<u32>>,
 }
 
-#[distributed(service = "bank", guarantee = "effectively_once", retry = "none")]
+#[distributed(service = "bank", guarantee = "effectively_once", retry = "none", timeout = "8s")]
 impl Halting {
     #[distributed(command = "bank.book")]
     async fn book(&mut self, asked: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
@@ -292,6 +292,25 @@ fn a_server_that_ends_in_the_middle_of_a_handler_charges_no_attempt() {
         server.kill();
         server.run().unwrap();
         halting.gate.add_permits(100);
+        eventually_async("it is booked", || async { books.amounts().await == [5, 5] }).await;
+        assert_eq!(bank.stats().dead_lettered, 0);
+        assert!(halting.runs.all().iter().all(|attempt| *attempt == 1), "{:?}", halting.runs.all());
+    });
+}
+
+#[test]
+fn a_server_that_freezes_in_the_middle_of_a_handler_charges_no_attempt() {
+    run_within(Duration::from_secs(150), async {
+        let server = tokio::task::spawn_blocking(Server::start).await.unwrap().unwrap();
+        let world = World::in_process();
+        let books = Database::on(&server.address("postgres")).await;
+        let (halting, bank) = halting(&world, &books).await;
+        ask(&world.client().await, "bank.book", "one".into(), 5).await;
+        halting.runs.reach(1).await;
+        server.freeze(true);
+        halting.gate.add_permits(100);
+        eventually_async("its time-out is over", || async { !bank.health().ready }).await;
+        server.freeze(false);
         eventually_async("it is booked", || async { books.amounts().await == [5, 5] }).await;
         assert_eq!(bank.stats().dead_lettered, 0);
         assert!(halting.runs.all().iter().all(|attempt| *attempt == 1), "{:?}", halting.runs.all());

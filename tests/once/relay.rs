@@ -120,7 +120,7 @@ async fn an_unreadable_row_is_put_aside_and_the_rest_leaves(kind: In) {
     send(&web, kind, "listener.other", 0..3).await;
     send(&web, kind, "listener.hear", 50..60).await;
     assert_eq!(heard.reach(60).await, (0..60).collect::<Vec<_>>());
-    assert_eq!(database.count("outbox").await, 5);
+    eventually_async("the rest is gone", || async { database.count("outbox").await == 5 }).await;
 }
 
 async fn a_row_that_nobody_takes_holds_up_its_address_alone(kind: In) {
@@ -301,8 +301,9 @@ fn a_queue_that_confirms_nothing_holds_up_only_its_own_rows_and_nothing_is_sent_
         // Each would send what the other one has sent and not removed in time.
         let (one, two) = (world.start(web(&database)).await, world.start(web(&database)).await);
         let queue = world.names.queue("silent", None);
+        // Both have confirmed many, so that many may be unconfirmed.
         for key in ["silent.note", "listener.hear"] {
-            send(&one, In::Sqlite, key, -1..0).await;
+            send(&one, In::Sqlite, key, -300..0).await;
         }
         eventually_async("the channels are introduced", || async { database.count("outbox").await == 0 }).await;
         let set = |what: &str| {
@@ -311,11 +312,11 @@ fn a_queue_that_confirms_nothing_holds_up_only_its_own_rows_and_nothing_is_sent_
         set("suspend");
         send(&one, In::Sqlite, "silent.note", 0..1_500).await;
         send(&one, In::Sqlite, "listener.hear", 0..1_000).await;
-        let heard = || async { heard.count() >= 1_001 };
+        let heard = || async { heard.count() >= 1_300 };
         within(Duration::from_secs(60), "the others are heard", heard).await;
         assert!(database.count("outbox").await >= 1_500, "the silent ones wait");
         let relayed = one.stats().relayed + two.stats().relayed;
-        assert_eq!(relayed, 2 + 1_000, "each of the others is sent once");
+        assert_eq!(relayed, 600 + 1_000, "each of the others is sent once");
         set("resume");
         let running = world.start(silent()).await;
         within(Duration::from_secs(60), "the silent ones are sent", || async { database.count("outbox").await == 0 })

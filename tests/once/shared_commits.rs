@@ -243,7 +243,7 @@ fn messages_that_wait_share_a_commit_and_each_is_answered_and_told_of() {
 }
 
 #[test]
-fn repetitions_in_one_shared_commit_have_one_effect_and_the_same_answer() {
+fn repetitions_that_wait_behind_each_other_have_one_effect() {
     for kind in [In::Sqlite, In::Postgres] {
         run_within(Duration::from_secs(60), async {
             let database = Database::new(kind).await;

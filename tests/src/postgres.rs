@@ -94,6 +94,18 @@ impl Postgres {
     /// # Errors
     /// When it did not come up; the text has its log.
     pub fn run(&mut self) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            // The processes of a killed server need a moment to notice.
+            match self.run_once() {
+                Err(error) if begin.elapsed() < START_LIMIT && error.contains("still in use") => thread::sleep(TICK),
+                ended => return ended,
+            }
+        }
+    }
+
+    fn run_once(&mut self) -> Result<(), String> {
+        let _ = fs::remove_file(self.log());
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log());
         let log = log.map_err(|error| format!("{}: {error}", self.log().display()))?;
         let mut server = self.program("postgres");
@@ -130,7 +142,10 @@ impl Postgres {
     /// Suspends the server and all its processes, or lets them go on: connections stay open and nothing answers.
     pub fn freeze(&self, frozen: bool) {
         let (pid, signal) = (self.pid(), if frozen { "STOP" } else { "CONT" });
-        let all = format!("kill -s {signal} {pid} $(cat /proc/{pid}/task/{pid}/children)");
+        // `runuser` stops when the server does, and has to be told to go on as well.
+        let parent = self.server.as_ref().map_or_else(String::new, |server| server.id().to_string());
+        let parent = if frozen { "" } else { &parent };
+        let all = format!("kill -s {signal} {pid} {parent} $(cat /proc/{pid}/task/{pid}/children)");
         let _ = output(Command::new("sh").arg("-c").arg(all));
     }
 

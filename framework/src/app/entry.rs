@@ -57,8 +57,8 @@ impl Setup {
         &self.bus
     }
 
-    /// Runs statements in the service's store, in one transaction; of several processes one does it at a time. For tables that are
-    /// made unless they are there. Whoever changes tables later is better off with a migration tool, such as `sqlx::migrate!`.
+    /// Runs statements in the service's store, in one transaction; of several processes one does it at a time, and each
+    /// once. For tables that are made unless they are there. Whoever changes tables later is better off with a migration tool, such as `sqlx::migrate!`.
     ///
     /// ```
     /// # use postrider::{App, Failure, distributed};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::ConnectionState;
 use crate::bus::relay::held_up::HeldUp;
-use crate::bus::relay::page::{PageSend, Sent, Windows};
+use crate::bus::relay::page::{PageSend, Sent};
 use crate::bus::{Counters, Outlet};
 use crate::message::is_logged;
 use crate::store::{FaultPoint, News, Outbox, Page, StoreError, StoreHandle, StoredRow, reach};
@@ -73,7 +73,6 @@ struct Relay {
     /// When the age of the oldest row was last asked for.
     asked: Option<Instant>,
     held_up: HeldUp,
-    windows: Windows,
 }
 
 /// Sends what stands in the outbox until the process stops.
@@ -167,12 +166,13 @@ impl Relay {
                 return Ok(true);
             }
             let parked = self.open(settings).await?.parked_addresses().await?;
-            let without: Vec<String> = self.held_up.waiting().chain(parked).collect();
+            let now = Instant::now();
+            let without: Vec<String> = self.held_up.waiting(now).chain(parked).collect();
             let page = Page { without: &without, rows: ROWS, bytes: BYTES };
             let rows = self.open(settings).await?.page(&page).await?;
             // If the page is not full, it has all that may be tried.
             if rows.len() < ROWS && rows.iter().map(|row| row.row.envelope.len()).sum::<usize>() < BYTES {
-                self.held_up.keep(|address| rows.iter().any(|row| row.row.address == address));
+                self.held_up.keep(now, |address| rows.iter().any(|row| row.row.address == address));
             }
             if rows.is_empty() {
                 break;
@@ -214,12 +214,12 @@ impl Relay {
     /// Sends rows and removes those that are confirmed. Returns whether the broker took part.
     async fn send(&mut self, settings: &RelaySettings, rows: Vec<StoredRow>) -> Result<bool, StoreError> {
         let mut page = PageSend::new(settings, &rows);
-        page.fill(&self.held_up, &self.windows).await;
+        page.fill(&self.held_up).await;
         reach(FaultPoint::Published);
-        let (mut removed, mut confirmed) = (Instant::now(), page.confirmed(&mut self.windows));
+        let (mut removed, mut confirmed) = (Instant::now(), page.confirmed());
         while !page.is_over() {
             page.wait(REMOVE_EVERY).await;
-            confirmed.extend(page.confirmed(&mut self.windows));
+            confirmed.extend(page.confirmed());
             if removed.elapsed() >= REMOVE_EVERY {
                 self.remove(settings, &mut confirmed).await?;
                 removed = Instant::now();
@@ -228,7 +228,7 @@ impl Relay {
                     break;
                 }
             }
-            page.fill(&self.held_up, &self.windows).await;
+            page.fill(&self.held_up).await;
         }
         let sent = page.end();
         reach(FaultPoint::Confirmed);
@@ -245,10 +245,7 @@ impl Relay {
                         self.park(settings, row, &reason).await?;
                     }
                 }
-                Some(Sent::NotTaken(reason)) => {
-                    self.windows.forget(address);
-                    self.held_up.not_taken(address, &reason);
-                }
+                Some(Sent::NotTaken(reason)) => self.held_up.not_taken(address, &reason),
                 Some(Sent::Away(reason)) => {
                     is_there = false;
                     if is_logged("the outbox waits for the broker", settings.store.store().describe()) {

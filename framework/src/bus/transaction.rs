@@ -65,7 +65,7 @@ impl Bus {
 
     /// Runs statements of the service's own in its store.
     pub(crate) async fn prepare_store(&self, statements: &str) -> Result<(), StoreError> {
-        self.own_store()?.store().prepare(statements).await
+        self.own_store()?.prepare(statements).await
     }
 
     fn own_store(&self) -> Result<&StoreHandle, StoreError> {

@@ -143,10 +143,7 @@ impl<S: 'static> Core<S> {
         };
         drop(held);
         match judged {
-            Ok(judged) => {
-                self.store_works();
-                Some(judged)
-            }
+            Ok(judged) => Some(judged),
             Err(error) => {
                 let outcome = self.wait_for_store(trouble, error, job).await.err()?;
                 let verdict = self.verdict(&outcome, job);

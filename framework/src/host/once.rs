@@ -23,7 +23,7 @@ pub(super) struct Unit {
     /// Whether the inbox notes it.
     pub(super) inbox: bool,
     /// Whether the handler takes the transaction.
-    lent: bool,
+    pub(super) lent: bool,
     access: Access,
 }
 
@@ -82,7 +82,11 @@ impl<S: 'static> Core<S> {
         let attempted = self.attempt_with(row, guard, job, lending).await;
         reach(FaultPoint::Handled);
         let Attempted { outcome, sends, session, hindered, asked } = attempted;
-        store.sharing.learn(row.index, began.elapsed(), asked);
+        let ran =
+            !matches!(outcome, Outcome::Expired | Outcome::Failed(Failed { class: FailureClass::Undecodable, .. }));
+        if ran {
+            store.sharing.learn(row.index, began.elapsed(), asked);
+        }
         if !outcome.is_done() {
             self.undo(&outcome, guard, session, store).await?;
             return hindered.map_or(Ok(outcome), |hindered| Err(store.hindered(hindered)));
@@ -133,16 +137,12 @@ impl<S: 'static> Core<S> {
         job: &Job,
     ) -> Result<Opened, StoreError> {
         let mut session = store.session().await?;
-        let begun = session.begin(unit.access, entry, self.limits(store)).await;
-        if let Err(StoreError::Unavailable { .. }) = begun {
-            // The others of that connection's age are of no use either.
-            store.close_kept();
-        }
-        let mut begun = begun?;
+        let mut begun = session.begin(unit.access, entry, self.limits(store)).await?;
         if let Some(entry) = entry.filter(|_| is_undone(&begun, job)) {
             session.forget(entry).await?;
             begun = session.begin(unit.access, Some(entry), self.limits(store)).await?;
         }
+        self.store_works();
         let Some(outcome) = self.outcome_of(begun, job) else {
             reach(FaultPoint::Begun);
             return Ok(Opened::New(session));
@@ -210,6 +210,7 @@ impl<S: 'static> Core<S> {
             begun = session.write(noted, rows, self.limits(store)).await?;
         }
         store.keep(session);
+        self.store_works();
         Ok(begun)
     }
 

@@ -67,8 +67,8 @@ impl<S: 'static> Core<S> {
         while !members.is_empty() {
             let alone = match members.len() {
                 1 => 1,
-                // After a panic all of them were dropped, which gives them back.
-                _ => self.caught(self.commit_together(store, &mut members)).await.unwrap_or(0),
+                // A panic drops those that it was about, which gives them back. The rest is handled alone.
+                _ => self.caught(self.commit_together(store, &mut members)).await.unwrap_or(usize::MAX),
             };
             for _ in 0..alone {
                 let Some(Member { row, job, .. }) = members.pop_front() else { break };
@@ -130,7 +130,8 @@ impl<S: 'static> Core<S> {
 
     /// The inbox's entry for a message that may be committed with others; `None` if it may not.
     fn shares(&self, store: &ActorStore, row: &Row<S>, envelope: &Arc<Envelope>) -> Option<Option<InboxEntry>> {
-        let unit = self.unit(row, Lane::Durable)?;
+        // Without a transaction of its own a handler may write the same file in another way, which would wait for the group's lock.
+        let unit = self.unit(row, Lane::Durable).filter(|unit| unit.lent)?;
         // A replay may have to forget an earlier refusal.
         if !store.sharing.shares(row.index) || envelope.headers.get(REPLAYED).is_some() {
             return None;

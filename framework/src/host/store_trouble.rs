@@ -51,6 +51,12 @@ impl<S: 'static> Core<S> {
             trouble.backoff.grow();
             return if self.pause(pause, job).await { Ok(()) } else { Err(stopping()) };
         }
+        if let (Some(store), StoreError::Unavailable { .. } | StoreError::Unknown { .. }) =
+            (&self.settings.store, &error)
+        {
+            // The other connections of that age are of no use either.
+            store.close_kept();
+        }
         if let (Some(handle), false) = (handle, matches!(error, StoreError::Locked { .. })) {
             handle.note(Some(&error));
         }

@@ -35,6 +35,7 @@ struct LimitedSession {
 
 struct LimitedOutbox {
     store: String,
+    limit: Duration,
     outbox: Box<dyn Outbox>,
 }
 
@@ -81,7 +82,10 @@ impl Store for AnswerLimit {
     fn outbox(&self) -> BoxFuture<'_, Result<Box<dyn Outbox>, StoreError>> {
         Box::pin(async move {
             let outbox = within(self.describe(), ANSWER_FOR, self.0.outbox()).await?;
-            Ok(Box::new(LimitedOutbox { store: self.describe().to_owned(), outbox }) as Box<dyn Outbox>)
+            // Behind the one writer it may have to wait for a handler.
+            let limit =
+                if self.has_one_writer() { ANSWER_FOR + TransactionLimits::default().handler } else { ANSWER_FOR };
+            Ok(Box::new(LimitedOutbox { store: self.describe().to_owned(), limit, outbox }) as Box<dyn Outbox>)
         })
     }
 
@@ -244,7 +248,7 @@ macro_rules! limited {
     ($($(#[$doc:meta])* fn $name:ident<$life:lifetime>($($given:ident: $type:ty),*) -> $answer:ty;)*) => {
         impl Outbox for LimitedOutbox {
             $(fn $name<$life>(&$life mut self $(, $given: $type)*) -> BoxFuture<$life, Result<$answer, StoreError>> {
-                Box::pin(within(&self.store, ANSWER_FOR, self.outbox.$name($($given),*)))
+                Box::pin(within(&self.store, self.limit, self.outbox.$name($($given),*)))
             })*
         }
     };

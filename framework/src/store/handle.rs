@@ -18,6 +18,8 @@ pub struct StoreHandle {
     alarm: Arc<Mutex<Option<String>>>,
     lock_timeout: Duration,
     pool: Pool,
+    /// The statements with which the process has prepared it.
+    prepared: Arc<Mutex<Vec<String>>>,
 }
 
 impl StoreHandle {
@@ -26,7 +28,15 @@ impl StoreHandle {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, lock_timeout: Duration, connections: usize) -> Self {
         let pool = Pool::new(connections);
-        Self { store, wake: Arc::default(), problem: Arc::default(), alarm: Arc::default(), lock_timeout, pool }
+        Self {
+            store,
+            wake: Arc::default(),
+            problem: Arc::default(),
+            alarm: Arc::default(),
+            lock_timeout,
+            pool,
+            prepared: Arc::default(),
+        }
     }
 
     /// A session for a transaction outside of a handler.
@@ -41,6 +51,20 @@ impl StoreHandle {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Runs statements of the service's own, once in this process.
+    ///
+    /// # Errors
+    /// When the database refuses them or does not do its work.
+    pub async fn prepare(&self, statements: &str) -> Result<(), StoreError> {
+        let of = |prepared: &Mutex<Vec<String>>| prepared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if of(&self.prepared).iter().any(|known| known == statements) {
+            return Ok(());
+        }
+        self.store.prepare(statements).await?;
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).push(statements.to_owned());
+        Ok(())
     }
 
     /// How long a transaction waits for another one.

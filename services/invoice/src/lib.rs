@@ -50,13 +50,15 @@ impl Invoicing {
         if asked.amount == 0 {
             return Err(InvoiceError::NothingToPay);
         }
-        // Two different messages may ask for the invoice of one order; its number is derived from the order.
+        // Two different messages may ask for the invoice of one order. The first one's is written, and both are told of it.
         let invoice = format!("INV-{:05}", asked.order);
         let (order, amount) = (asked.order.cast_signed(), asked.amount.cast_signed());
         let insert =
             "INSERT INTO invoices (number, order_number, amount) VALUES ($1, $2, $3) ON CONFLICT (number) DO NOTHING";
         any_db!(tx, conn => sqlx::query(insert).bind(&invoice).bind(order).bind(amount).execute(conn).await.map(drop))?;
-        let created = InvoiceCreated { invoice, order: asked.order, amount: asked.amount };
+        let look = "SELECT amount FROM invoices WHERE number = $1";
+        let written: i64 = any_db!(tx, conn => sqlx::query_scalar(look).bind(&invoice).fetch_one(conn).await)?;
+        let created = InvoiceCreated { invoice, order: asked.order, amount: written.cast_unsigned() };
         cx.publish(&created)?; // leaves exactly if the invoice is committed
         Ok(created) // the reply, if the caller awaits one
     }

@@ -47,13 +47,18 @@ impl Orders {
     /// The order stands in the database exactly if its event leaves.
     #[distributed(command = "orders.place")]
     async fn place(&self, order: PlaceOrder, cx: &Context, tx: &mut AnyTx) -> Result<(), OrderError> {
-        let placed = priced(order)?;
+        let mut placed = priced(order)?;
         let insert = "INSERT INTO orders (number, address, grams, price) VALUES ($1, $2, $3, $4) ON CONFLICT (number) DO NOTHING";
         let (number, grams, price) = (placed.order.cast_signed(), i64::from(placed.grams), placed.price.cast_signed());
         any_db!(tx, conn => {
             let insert = sqlx::query(insert).bind(number).bind(&placed.address).bind(grams).bind(price);
             insert.execute(conn).await.map(drop)
         })?;
+        // Two different messages may place one order. The first one's is written, and is told of.
+        let look = "SELECT address, grams, price FROM orders WHERE number = $1";
+        let written: (String, i64, i64) = any_db!(tx, conn => sqlx::query_as(look).bind(number).fetch_one(conn).await)?;
+        (placed.address, placed.price) = (written.0, written.2.cast_unsigned());
+        placed.grams = u32::try_from(written.1).unwrap_or(placed.grams);
         cx.publish(&placed)?;
         Ok(())
     }

@@ -7,7 +7,8 @@ use postrider::sqlx;
 use postrider::{AnyTx, App, Context, HandlerError, SendError, any_db, distributed};
 
 /// What each account has. Money only moves between them, so their sum is always zero.
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS accounts (name text PRIMARY KEY, cents bigint NOT NULL)";
+const TABLES: &str = "CREATE TABLE IF NOT EXISTS accounts (name text PRIMARY KEY, cents bigint NOT NULL);
+    CREATE TABLE IF NOT EXISTS payments (invoice text PRIMARY KEY, cents bigint NOT NULL)";
 const CUSTOMERS: &str = "customers";
 const TILL: &str = "till";
 
@@ -36,7 +37,7 @@ impl fmt::Display for PaymentError {
 
 #[distributed(service = "payment", guarantee = "effectively_once")]
 impl Payments {
-    /// Nothing here looks whether the invoice was paid before: an event that comes twice is handled once.
+    /// An event that comes twice is handled once. Another event about the same invoice takes no money, and whoever sent it is told.
     #[distributed(event = "invoice.created")]
     async fn invoice_created(
         &mut self,
@@ -45,8 +46,13 @@ impl Payments {
         tx: &mut AnyTx,
     ) -> Result<(), PaymentError> {
         let InvoiceCreated { invoice, order, amount } = invoice;
-        book(tx, CUSTOMERS, -amount.cast_signed()).await?;
-        book(tx, TILL, amount.cast_signed()).await?;
+        let pay = "INSERT INTO payments (invoice, cents) VALUES ($1, $2) ON CONFLICT (invoice) DO NOTHING";
+        let cents = amount.cast_signed();
+        let pay = any_db!(tx, conn => sqlx::query(pay).bind(&invoice).bind(cents).execute(conn).await.map(|done| done.rows_affected()));
+        if pay? == 1 {
+            book(tx, CUSTOMERS, -cents).await?;
+            book(tx, TILL, cents).await?;
+        }
         cx.publish(&PaymentTaken { invoice, order, amount })?;
         Ok(())
     }
@@ -74,7 +80,7 @@ async fn cents(tx: &mut AnyTx, account: &str) -> Result<i64, sqlx::Error> {
 /// The service as an app of its own. It needs a store.
 pub fn app(app: App) -> App {
     app.actor_with(async |setup| {
-        setup.prepare_store(TABLE).await?;
+        setup.prepare_store(TABLES).await?;
         Ok(Payments)
     })
 }

@@ -267,10 +267,15 @@ impl Session for PgSession {
             }
             // The server rolls back what its client has left.
             self.usable = false;
-            if timeout(CANCEL_FOR, cancel(&self.options, self.process)).await.is_err() {
-                tracing::debug!("a statement was not cancelled in time; its time limit ends it");
+            match timeout(CANCEL_FOR, cancel(&self.options, self.process)).await {
+                Ok(Ok(())) => Ok(()),
+                // What the handler did failed because the server is away.
+                Ok(Err(error)) => Err(self.failed(Failed::Working, &error)),
+                Err(_) => Err(StoreError::Unavailable {
+                    store: self.store.to_string(),
+                    reason: format!("a statement was not cancelled within {CANCEL_FOR:?}; its time limit ends it"),
+                }),
             }
-            Ok(())
         })
     }
 
@@ -315,13 +320,8 @@ impl Session for PgSession {
 }
 
 /// Cancels what a server process is doing. If that fails, the statement's own limit ends it.
-async fn cancel(options: &PgConnectOptions, process: i32) {
-    let cancelling = async {
-        let mut connection = PgConnection::connect_with(options).await?;
-        sqlx::query("SELECT pg_cancel_backend($1)").bind(process).execute(&mut connection).await?;
-        connection.close().await
-    };
-    if let Err(error) = cancelling.await {
-        tracing::debug!(%error, "a statement was not cancelled; its time limit ends it");
-    }
+async fn cancel(options: &PgConnectOptions, process: i32) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    sqlx::query("SELECT pg_cancel_backend($1)").bind(process).execute(&mut connection).await?;
+    connection.close().await
 }

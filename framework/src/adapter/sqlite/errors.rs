@@ -50,9 +50,15 @@ pub(super) fn is_without_transaction(error: &sqlx::Error) -> bool {
 
 /// Why a handler's statement failed, if it is not the handler's doing.
 pub(super) fn judge(error: &sqlx::Error) -> Option<Hindrance> {
+    let is_read_only = primary_code(error) == Some(READ_ONLY);
+    judge_reading(error).or(is_read_only.then_some(Hindrance::Away))
+}
+
+/// [`judge`] for a handler that may only read: that it may not write is no fault of the file.
+pub(super) fn judge_reading(error: &sqlx::Error) -> Option<Hindrance> {
     let away = match error {
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
-        _ => primary_code(error).is_some_and(|code| [BUSY, LOCKED, READ_ONLY, DISK, FULL].contains(&code)),
+        _ => primary_code(error).is_some_and(|code| [BUSY, DISK, FULL].contains(&code)),
     };
     away.then_some(Hindrance::Away)
 }

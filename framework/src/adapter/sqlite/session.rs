@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use crate::adapter::sqlite::errors::{
-    Failed, failed, is_refused_commit, is_there_already, is_without_transaction, judge,
+    Failed, failed, is_refused_commit, is_there_already, is_without_transaction, judge, judge_reading,
 };
 use crate::adapter::sqlite::reader::Reader;
 use crate::adapter::sqlite::statements::{Notes, begin_and_look_statement, begin_statement, finish, write_at_once};
@@ -348,7 +348,10 @@ impl Session for SqliteSession {
     }
 
     fn judge_error(&self) -> JudgeError {
-        |error| error.downcast_ref().and_then(judge)
+        match self.held {
+            Some(Held::Reader(_)) => |error| error.downcast_ref().and_then(judge_reading),
+            _ => |error| error.downcast_ref().and_then(judge),
+        }
     }
 
     fn connection(&mut self) -> Option<&mut dyn Any> {

@@ -35,8 +35,7 @@ impl HeldUp {
     }
 
     /// The addresses that are not to be tried yet.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = String> {
-        let now = Instant::now();
+    pub(super) fn waiting(&self, now: Instant) -> impl Iterator<Item = String> {
         self.0.iter().filter(move |(_, held)| held.next > now).map(|(address, _)| address.clone())
     }
 
@@ -45,9 +44,8 @@ impl HeldUp {
         self.0.len() >= MOST
     }
 
-    /// Of the addresses that were to be tried, keeps those that still have messages.
-    pub(super) fn keep(&mut self, has_messages: impl Fn(&str) -> bool) {
-        let now = Instant::now();
+    /// Of the addresses that were to be tried at this time, keeps those that still have messages.
+    pub(super) fn keep(&mut self, now: Instant, has_messages: impl Fn(&str) -> bool) {
         self.0.retain(|address, held| held.next > now || has_messages(address));
     }
 
@@ -130,9 +128,9 @@ mod tests {
             held.not_taken("gone", "full");
             advance(LAST_PAUSE).await;
             held.not_taken("waits", "full");
-            held.keep(|_| false);
+            held.keep(Instant::now(), |_| false);
             assert!(held.has("waits") && !held.has("gone"));
-            assert_eq!(held.waiting().collect::<Vec<_>>(), ["waits"]);
+            assert_eq!(held.waiting(Instant::now()).collect::<Vec<_>>(), ["waits"]);
         });
     }
 }

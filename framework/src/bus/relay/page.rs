@@ -1,10 +1,10 @@
 //! Sends one page of the outbox, in its order.
 //!
 //! RabbitMQ holds up a channel on which more than 32 messages wait for one quorum queue that does not answer, and with 400 more the whole
-//! connection. So an address gets 32 messages until it confirms some. While one may have no more, those behind it wait too, so that all
-//! leave in their order; but not for long: an address that confirms nothing is left behind.
+//! connection. So an address has at most 32 unconfirmed messages. While one may have no more, those behind it wait too, so that all leave
+//! in their order; but not for long: an address that confirms nothing is left behind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -18,17 +18,14 @@ use crate::bus::relay::RelaySettings;
 use crate::bus::relay::held_up::HeldUp;
 use crate::store::StoredRow;
 
-/// The most unconfirmed messages of an address that has confirmed none yet.
-const FIRST_WINDOW: usize = 32;
-/// The most unconfirmed messages of any address: not so many that the broker would hold up the connection.
-const LARGEST_WINDOW: usize = 256;
+/// The most unconfirmed messages of an address.
+const WINDOW: usize = 32;
+/// The most unconfirmed messages of all addresses: not so many that the broker would hold up the connection because of one of them.
+const MOST_UNCONFIRMED: usize = 400;
 /// How long an address may confirm nothing while others wait. A queue that elects a leader may take some seconds.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// How long the first message of a held-up address waits for its confirm when it is tried again.
 const TRY_FOR: Duration = Duration::from_secs(2);
-/// The most addresses whose confirms are remembered.
-const MOST_REMEMBERED: usize = 1_000;
-
 /// What became of a row.
 pub(super) enum Sent {
     Confirmed,
@@ -42,32 +39,6 @@ pub(super) enum Sent {
     Poison(String),
     /// It was not sent, because it is behind one of its address that cannot be sent now.
     Behind,
-}
-
-/// How many messages of each address were confirmed lately: so many may be unconfirmed at once.
-#[derive(Default)]
-pub(super) struct Windows(BTreeMap<String, usize>);
-
-impl Windows {
-    fn of(&self, address: &str) -> usize {
-        self.0.get(address).copied().unwrap_or(0).clamp(FIRST_WINDOW, LARGEST_WINDOW)
-    }
-
-    fn confirmed(&mut self, address: &str) {
-        if let Some(confirmed) = self.0.get_mut(address) {
-            *confirmed += 1;
-            return;
-        }
-        if self.0.len() >= MOST_REMEMBERED {
-            self.0.clear();
-        }
-        self.0.insert(address.to_owned(), 1);
-    }
-
-    /// The address no longer confirms what it gets.
-    pub(super) fn forget(&mut self, address: &str) {
-        self.0.remove(address);
-    }
 }
 
 /// The unconfirmed messages of one address.
@@ -91,6 +62,8 @@ pub(super) struct PageSend<'a> {
     behind: HashSet<&'a str>,
     in_flight: HashMap<&'a str, InFlight>,
     waiting: FuturesUnordered<Publishing<'a>>,
+    /// The unconfirmed messages of all addresses.
+    unconfirmed: usize,
     /// Confirmed rows that nobody has asked for.
     confirmed: Vec<usize>,
 }
@@ -105,6 +78,7 @@ impl<'a> PageSend<'a> {
             behind: HashSet::new(),
             in_flight: HashMap::new(),
             waiting: FuturesUnordered::new(),
+            unconfirmed: 0,
             confirmed: Vec::new(),
         }
     }
@@ -114,7 +88,7 @@ impl<'a> PageSend<'a> {
     }
 
     /// Puts rows on the channel, in their order, as many as may be unconfirmed.
-    pub(super) async fn fill(&mut self, held_up: &HeldUp, windows: &Windows) {
+    pub(super) async fn fill(&mut self, held_up: &HeldUp) {
         let now = Instant::now();
         let deadline = now + self.settings.outlet.settings.confirm_timeout;
         while let Some(row) = self.rows.get(self.next) {
@@ -125,7 +99,7 @@ impl<'a> PageSend<'a> {
                 continue;
             }
             let in_flight = self.in_flight.entry(address).or_insert(InFlight { count: 0, heard: now });
-            if in_flight.count >= windows.of(address) {
+            if in_flight.count >= WINDOW || self.unconfirmed >= MOST_UNCONFIRMED {
                 return;
             }
             self.next += 1;
@@ -146,6 +120,7 @@ impl<'a> PageSend<'a> {
                 in_flight.heard = now;
             }
             in_flight.count += 1;
+            self.unconfirmed += 1;
             let until = if is_tried { deadline.min(now + TRY_FOR) } else { deadline };
             let publishing = self.settings.outlet.publish(Box::new(envelope), until);
             let mut publishing: Publishing<'a> = Box::pin(async move { (place, publishing.await) });
@@ -174,9 +149,8 @@ impl<'a> PageSend<'a> {
     }
 
     /// The numbers of the rows that were confirmed since the last call.
-    pub(super) fn confirmed(&mut self, windows: &mut Windows) -> Vec<i64> {
+    pub(super) fn confirmed(&mut self) -> Vec<i64> {
         let confirmed = std::mem::take(&mut self.confirmed);
-        confirmed.iter().for_each(|place| windows.confirmed(self.address(*place)));
         confirmed.into_iter().map(|place| self.rows[place].number).collect()
     }
 
@@ -193,6 +167,7 @@ impl<'a> PageSend<'a> {
         let address = self.address(place);
         if let Some(in_flight) = self.in_flight.get_mut(address) {
             (in_flight.count, in_flight.heard) = (in_flight.count.saturating_sub(1), Instant::now());
+            self.unconfirmed = self.unconfirmed.saturating_sub(1);
         }
         match outcome {
             Sent::Confirmed => self.confirmed.push(place),
@@ -205,6 +180,9 @@ impl<'a> PageSend<'a> {
     /// Waits no longer for addresses that confirm nothing although the broker is there.
     fn leave_silent_behind(&mut self) {
         if !is_connected(self.settings) {
+            // They cannot be heard, and their messages are sent again once the broker is back.
+            let now = Instant::now();
+            self.in_flight.values_mut().for_each(|in_flight| in_flight.heard = now);
             return;
         }
         let is_silent = |in_flight: &InFlight| in_flight.count > 0 && in_flight.heard.elapsed() >= SILENT_AFTER;
@@ -218,6 +196,7 @@ impl<'a> PageSend<'a> {
             {
                 self.sent[place] = Some(Sent::NotTaken(format!("no confirm within {SILENT_AFTER:?}")));
                 in_flight.count -= 1;
+                self.unconfirmed = self.unconfirmed.saturating_sub(1);
                 self.behind.insert(address);
             }
         }
