@@ -26,6 +26,7 @@ const MOST_UNCONFIRMED: usize = 400;
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// How long the first message of a held-up address waits for its confirm when it is tried again.
 const TRY_FOR: Duration = Duration::from_secs(2);
+
 /// What became of a row.
 pub(super) enum Sent {
     Confirmed,

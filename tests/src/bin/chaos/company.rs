@@ -120,7 +120,8 @@ pub async fn run(time: Duration, seed: u64, store: &str) -> Result<(), String> {
         .collect();
     let mut rng = fastrand::Rng::with_seed(seed);
     let (begin, mut order, mut faults) = (Instant::now(), Vec::new(), 0);
-    while begin.elapsed() < time {
+    // Each fault happens at least once, however short the time is.
+    while begin.elapsed() < time || faults < FAULTS.len() {
         if order.is_empty() {
             order = FAULTS.to_vec();
             rng.shuffle(&mut order);
