@@ -13,7 +13,9 @@ use crate::app::config::Config;
 use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters, Resend, Unsent};
-use crate::handler::{Actor, Attributes, Failure, Guarantee, HandlerSpec, Lane, Middleware, Policy, Retry, Table};
+use crate::handler::{
+    Actor, Attributes, Failure, Guarantee, HandlerSpec, Handlers, Lane, Middleware, Policy, Retry, State,
+};
 use crate::host::{ActorStore, ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
     ActorPlan, Breaker, Bridge, BridgeSettings, ConsumerTimeout, Control, LaneStates, Pace, Suspects,
@@ -168,8 +170,7 @@ pub(crate) struct Policies {
 
 impl Entry {
     pub(crate) fn new<S: Actor>(make: Make<S>) -> Self {
-        let mut table = Table::<S>::default();
-        S::handlers(&mut table);
+        let table = Handlers::of::<S>();
         let handlers =
             table.rows().iter().map(|row| Listed { spec: row.spec, exclusive: row.is_exclusive() }).collect();
         Self {
@@ -179,7 +180,14 @@ impl Entry {
             replicas: 1,
             arbiter: None,
             middleware: Vec::new(),
-            launch: Arc::new(move |launch| Box::pin(launch_actor(Arc::clone(&make), launch))),
+            launch: Arc::new(move |launch| {
+                let (make, setup) = (Arc::clone(&make), Setup::of(&launch));
+                let factory: Factory = Rc::new(move || {
+                    let making = make(setup.clone());
+                    Box::pin(async move { making.await.map(State::new) })
+                });
+                Box::pin(launch_actor(S::attributes(), Handlers::of::<S>(), factory, launch))
+            }),
         }
     }
 
@@ -279,14 +287,14 @@ async fn store_of(
     Ok(Some(Rc::new(ActorStore::new(handle, number, attributes, config.limits, shared))))
 }
 
-async fn launch_actor<S: Actor>(make: Make<S>, launch: Launch) -> Result<Addr<Bridge>, String> {
-    let attributes = S::attributes();
+async fn launch_actor(
+    attributes: Attributes,
+    table: Handlers,
+    factory: Factory,
+    launch: Launch,
+) -> Result<Addr<Bridge>, String> {
     let identity = Arc::clone(&launch.bus.identity);
-    let setup = Setup::of(&launch);
-    let factory: Factory<S> = Rc::new(move || make(setup.clone()));
     let state = factory().await.map_err(|failure| cannot_be_made(&attributes, &failure))?;
-    let mut table = Table::default();
-    S::handlers(&mut table);
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
     let Effective { prefetch, timeout, .. } = launch.effective;
     let policies: Rc<[Policy]> = launch.policies.of_handlers.into();

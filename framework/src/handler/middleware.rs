@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
 
-use crate::handler::{Invocation, Outcome, Run};
+use crate::handler::{Invocation, Outcome, Run, State};
 
 /// Runs around handlers: `app.middleware(async |invocation: &mut Invocation, next: Next<'_>| next.run(invocation).await)`.
 /// The first one added is the outermost. A middleware that does not call `next` ends the attempt with its own outcome.
@@ -25,16 +25,16 @@ where
 /// The rest of the chain after a middleware: the other middleware, then the handler.
 pub struct Next<'a> {
     rest: &'a [Arc<dyn Middleware>],
-    handler: Box<dyn Handle + 'a>,
+    handler: Last<'a>,
 }
 
 impl<'a> Next<'a> {
-    pub(crate) fn shared<S>(rest: &'a [Arc<dyn Middleware>], run: &'a Run<S>, state: &'a S) -> Self {
-        Self { rest, handler: Box::new(Shared { run, state }) }
+    pub(crate) fn shared(rest: &'a [Arc<dyn Middleware>], run: &'a Run, state: &'a State) -> Self {
+        Self { rest, handler: Last::Shared(run, state) }
     }
 
-    pub(crate) fn exclusive<S>(rest: &'a [Arc<dyn Middleware>], run: &'a Run<S>, state: &'a mut S) -> Self {
-        Self { rest, handler: Box::new(Exclusive { run, state }) }
+    pub(crate) fn exclusive(rest: &'a [Arc<dyn Middleware>], run: &'a Run, state: &'a mut State) -> Self {
+        Self { rest, handler: Last::Exclusive(run, state) }
     }
 
     /// Runs the next middleware or the handler.
@@ -47,43 +47,22 @@ impl<'a> Next<'a> {
 }
 
 /// The handler at the end, with the state it takes.
-trait Handle {
-    fn handle<'b>(self: Box<Self>, invocation: &'b mut Invocation) -> LocalBoxFuture<'b, Outcome>
-    where
-        Self: 'b;
+enum Last<'a> {
+    Shared(&'a Run, &'a State),
+    Exclusive(&'a Run, &'a mut State),
 }
 
-struct Shared<'a, S> {
-    run: &'a Run<S>,
-    state: &'a S,
-}
-
-impl<S> Handle for Shared<'_, S> {
-    fn handle<'b>(self: Box<Self>, invocation: &'b mut Invocation) -> LocalBoxFuture<'b, Outcome>
+impl<'a> Last<'a> {
+    fn handle<'b>(self, invocation: &'b mut Invocation) -> LocalBoxFuture<'b, Outcome>
     where
-        Self: 'b,
+        'a: 'b,
     {
-        match self.run {
-            Run::Shared(run) => run(self.state, invocation),
+        match self {
+            Self::Exclusive(Run::Exclusive(run), state) => run(state, invocation),
+            Self::Exclusive(Run::Shared(run), state) => run(state, invocation),
+            Self::Shared(Run::Shared(run), state) => run(state, invocation),
             // The lane takes the lock that the row asks for, so the guard always fits.
-            Run::Exclusive(_) => unreachable!("an exclusive handler was given shared state"),
-        }
-    }
-}
-
-struct Exclusive<'a, S> {
-    run: &'a Run<S>,
-    state: &'a mut S,
-}
-
-impl<S> Handle for Exclusive<'_, S> {
-    fn handle<'b>(self: Box<Self>, invocation: &'b mut Invocation) -> LocalBoxFuture<'b, Outcome>
-    where
-        Self: 'b,
-    {
-        match self.run {
-            Run::Exclusive(run) => run(self.state, invocation),
-            Run::Shared(run) => run(self.state, invocation),
+            Self::Shared(Run::Exclusive(_), _) => unreachable!("an exclusive handler was given shared state"),
         }
     }
 }

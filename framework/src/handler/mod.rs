@@ -30,6 +30,6 @@ pub use outcome::{Asked, Failed, FailureClass, Outcome, Reply};
 pub use policy::{Policy, PolicyWords};
 pub use postrider_grammar::{Delays, Retry};
 pub use spec::{Actor, Attributes, Guarantee, HandlerSpec, Lane, Scope};
-pub use table::{ExclusiveFn, Row, Run, SharedFn, Table};
+pub use table::{ExclusiveFn, Handlers, Row, Run, SharedFn, State, Table};
 pub use transaction::{AnyTx, Hindered, Lending, Tx};
 pub use waiting::{Answers, HoldsUp, OwnAnswers, OwnRequest, Waiters};

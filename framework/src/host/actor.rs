@@ -1,5 +1,6 @@
 //! The actix actor that owns a service's state.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
@@ -10,23 +11,24 @@ use crate::host::attempt::Job;
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Deliver};
 use crate::host::lane;
+use crate::host::waiting::Waiting;
 
 /// The actix actor that owns a service's state. Its mailbox takes deliveries and sorts them to the lanes; it never
 /// waits, so that a flood for one actor does not hold up its neighbours on the arbiter.
-pub struct Host<S: 'static> {
-    core: Rc<Core<S>>,
+pub struct Host {
+    core: Rc<Core>,
     lanes: Vec<mpsc::Sender<Deliver>>,
 }
 
-impl<S: 'static> Host<S> {
+impl Host {
     /// A host; its lanes run as soon as the actor is started.
     #[must_use]
-    pub fn new(core: Core<S>) -> Self {
+    pub fn new(core: Core) -> Self {
         Self { core: Rc::new(core), lanes: Vec::with_capacity(Lane::ALL.len()) }
     }
 }
 
-impl<S: 'static> Host<S> {
+impl Host {
     /// Handles at once a request that a handler of this same actor waits for. It must not wait for the lane, which may be waiting
     /// for that handler. The request runs beside the handler or is refused. While the app stops it is given back like any other.
     fn see_to_circles(&self, deliver: &mut Deliver) {
@@ -56,7 +58,7 @@ impl<S: 'static> Host<S> {
     }
 }
 
-impl<S: 'static> Actor for Host<S> {
+impl Actor for Host {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
@@ -64,15 +66,26 @@ impl<S: 'static> Actor for Host<S> {
             // Room for every delivery that can have a permit, and for as many from closed channels, even if each arrives alone.
             let (sender, queue) = mpsc::channel(2 * usize::from(self.core.settings.prefetch).max(1));
             self.lanes.push(sender);
-            actix_rt::spawn(lane::run(Rc::clone(&self.core), lane, queue));
+            let (core, waiting) = (Rc::clone(&self.core), Waiting::new(lane, queue));
+            let (tasks, name) = (core.bus.broker.tasks(), format!("lane {lane:?} of {}", core.settings.name));
+            actix_rt::spawn(lane::keep(tasks, name, waiting, async move |waiting| lane::run(&core, waiting).await));
         }
     }
 }
 
-impl<S: 'static> Handler<Deliver> for Host<S> {
+impl Handler<Deliver> for Host {
     type Result = ();
 
-    fn handle(&mut self, mut deliver: Deliver, _: &mut Self::Context) {
+    fn handle(&mut self, deliver: Deliver, _: &mut Self::Context) {
+        // A panic here would end the actor, and with it its mailbox.
+        let sorted = std::panic::catch_unwind(AssertUnwindSafe(|| self.sort(deliver)));
+        self.core.unless_panicked(sorted);
+    }
+}
+
+impl Host {
+    /// Puts deliveries into their lane.
+    fn sort(&mut self, mut deliver: Deliver) {
         self.see_to_circles(&mut deliver);
         if deliver.arrivals.is_empty() {
             return;

@@ -108,7 +108,7 @@ pub(super) fn stopping() -> Outcome {
     Outcome::failed(FailureClass::Shutdown, "shutdown", "the app stops")
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// The outcome of deliveries that need neither state nor handler.
     pub(super) fn answer_without_handler(&self, job: &Job) -> Option<Outcome> {
         if self.stopping.is_cancelled() && !job.ticket.is_acked() {
@@ -169,7 +169,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Runs the handler once. If it succeeds, its held messages come back with the outcome.
-    pub(super) async fn attempt(&self, row: &Row<S>, guard: &mut Guard<S>, job: &Job) -> (Outcome, Envelopes) {
+    pub(super) async fn attempt(&self, row: &Row, guard: &mut Guard, job: &Job) -> (Outcome, Envelopes) {
         let Attempted { outcome, sends, .. } = self.attempt_with(row, guard, job, None).await;
         (outcome, sends)
     }
@@ -177,8 +177,8 @@ impl<S: 'static> Core<S> {
     /// [`Core::attempt`] with an open transaction, which comes back with the outcome.
     pub(super) async fn attempt_with(
         &self,
-        row: &Row<S>,
-        guard: &mut Guard<S>,
+        row: &Row,
+        guard: &mut Guard,
         job: &Job,
         lending: Option<Lending>,
     ) -> Attempted {
@@ -224,7 +224,7 @@ impl<S: 'static> Core<S> {
         Attempted { outcome, sends, session, hindered, asked }
     }
 
-    fn span(&self, row: &Row<S>, job: &Job, invocation: &Invocation) -> tracing::Span {
+    fn span(&self, row: &Row, job: &Job, invocation: &Invocation) -> tracing::Span {
         let identity = &self.bus.identity;
         tracing::info_span!(
             "handle",
@@ -243,8 +243,8 @@ impl<S: 'static> Core<S> {
     /// Runs the handler until it ends, panics, times out, or `drop_when` fires.
     async fn guarded(
         &self,
-        row: &Row<S>,
-        guard: &mut Guard<S>,
+        row: &Row,
+        guard: &mut Guard,
         invocation: &mut Invocation,
         limit: Duration,
         drop_when: &CancellationToken,
@@ -298,8 +298,8 @@ impl<S: 'static> Core<S> {
 
     fn run<'a>(
         &'a self,
-        row: &'a Row<S>,
-        guard: &'a mut Guard<S>,
+        row: &'a Row,
+        guard: &'a mut Guard,
         invocation: &'a mut Invocation,
     ) -> LocalBoxFuture<'a, Outcome> {
         let middleware = &self.middleware[..];

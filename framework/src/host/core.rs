@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters, Resend};
 use crate::handler::{
-    Answers, Environment, HandlerSpec, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, Table, Waiters,
+    Answers, Environment, HandlerSpec, Handlers, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, State, Waiters,
 };
 use crate::host::actor_store::ActorStore;
 use crate::host::blocked::ArbiterWatch;
@@ -58,9 +58,9 @@ pub struct Settings {
 }
 
 /// What all lanes of one actor share.
-pub struct Core<S> {
-    pub(super) table: Table<S>,
-    pub(super) state: StateCell<S>,
+pub struct Core {
+    pub(super) table: Handlers,
+    pub(super) state: StateCell,
     pub(super) settings: Settings,
     pub(super) bus: Bus,
     pub(super) middleware: Arc<[Arc<dyn Middleware>]>,
@@ -85,14 +85,14 @@ pub struct Stops {
     pub stop_app: CancellationToken,
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// Assembles an actor.
     #[must_use]
     #[allow(clippy::too_many_arguments, reason = "the parts of an actor, put together in one place only")]
     pub fn new(
-        table: Table<S>,
-        state: S,
-        factory: Factory<S>,
+        table: Handlers,
+        state: State,
+        factory: Factory,
         settings: Settings,
         bus: Bus,
         middleware: Arc<[Arc<dyn Middleware>]>,
@@ -128,7 +128,7 @@ impl<S: 'static> Core<S> {
 }
 
 /// The requests that a handler answers; `None` if its kind has no answer.
-fn answers<S>(row: &Row<S>) -> Option<Answers> {
+fn answers(row: &Row) -> Option<Answers> {
     let HandlerSpec { kind, key, .. } = row.spec;
     let (lane, exclusive) = (row.spec.lane(), row.is_exclusive());
     matches!(kind, Kind::Command | Kind::Query).then_some(Answers { kind, key, lane, exclusive })

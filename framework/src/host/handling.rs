@@ -22,8 +22,8 @@ use crate::host::verdict::{Case, End, Settlement, Verdict, verdict};
 use crate::message::{Problem, is_logged};
 
 /// What a handler holds while it runs: the state, and its slot among the handlers that run at once.
-pub(super) struct Begun<S> {
-    pub(super) guard: Guard<S>,
+pub(super) struct Begun {
+    pub(super) guard: Guard,
     pub(super) slot: Option<Slot>,
 }
 
@@ -34,10 +34,10 @@ pub(super) struct LaneTurn(Rc<Cell<bool>>);
 /// Resolves when all of a handler's messages are taken, or else to the first error.
 type Sends = LocalBoxFuture<'static, Result<(), SendError>>;
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// Handles a message and returns when the next one may begin: when it is done, or when its sends have their place on the
     /// channel and only the confirms are missing. An ordered actor waits for the confirms too.
-    pub(super) async fn handle_in_turn(self: &Rc<Self>, row: Rc<Row<S>>, job: Job) {
+    pub(super) async fn handle_in_turn(self: &Rc<Self>, row: Rc<Row>, job: Job) {
         let turn = LaneTurn::default();
         let mut handling = Box::pin(Rc::clone(self).handle_caught(row, job, None, None, turn.clone()));
         let is_done = poll_fn(|cx| match handling.as_mut().poll(cx) {
@@ -51,20 +51,28 @@ impl<S: 'static> Core<S> {
     }
 
     /// [`Core::handle`], which also catches a panic outside the handler: a lane must not end while its mailbox lives.
-    pub(super) async fn handle_caught(
+    pub(super) fn handle_caught(
         self: Rc<Self>,
-        row: Rc<Row<S>>,
+        row: Rc<Row>,
         job: Job,
-        begun: Option<Begun<S>>,
+        begun: Option<Begun>,
         slots: Option<Slots>,
         turn: LaneTurn,
-    ) {
-        self.caught(self.handle(&row, job, begun, slots, &turn)).await;
+    ) -> impl Future<Output = ()> {
+        let core = Rc::clone(&self);
+        // Not an `async fn`, which would store and move the work twice.
+        AssertUnwindSafe(self.handle(row, job, begun, slots, turn)).catch_unwind().map(move |caught| {
+            core.unless_panicked(caught);
+        })
     }
 
     /// Catches a panic outside the handlers. The deliveries that it drops are given back.
-    pub(super) async fn caught<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let caught = AssertUnwindSafe(work).catch_unwind().await;
+    pub(super) async fn caught<T>(&self, work: impl Future<Output = T> + Unpin) -> Option<T> {
+        self.unless_panicked(AssertUnwindSafe(work).catch_unwind().await)
+    }
+
+    /// The result, unless there was a panic outside the handlers: then the state is made again.
+    pub(super) fn unless_panicked<T>(&self, caught: std::thread::Result<T>) -> Option<T> {
         if caught.is_err() {
             self.state.mark_broken();
             if is_logged("a delivery was dropped by a panic outside its handler", self.settings.actor) {
@@ -79,35 +87,39 @@ impl<S: 'static> Core<S> {
 
     /// Makes all attempts in place: begins, runs the handler, sends its messages, and asks the policy what comes next.
     async fn handle(
-        &self,
-        row: &Row<S>,
+        self: Rc<Self>,
+        row: Rc<Row>,
         mut job: Job,
-        mut begun: Option<Begun<S>>,
+        mut begun: Option<Begun>,
         mut slots: Option<Slots>,
-        turn: &LaneTurn,
+        turn: LaneTurn,
     ) {
-        let unit = self.unit(row, job.lane);
-        let mut trouble = StoreTrouble::default();
+        let unit = self.unit(&row, job.lane);
+        let mut trouble = None;
         // Bounded by the retry policy, and by how long a message waits for its store.
         loop {
             let held = match begun.take() {
                 Some(begun) => Some(begun),
-                None => self.begin(row, &job, slots.as_mut()).await,
+                None => self.begin(&row, &job, slots.as_mut()).await,
             };
             // The app may have stopped, or the channel closed, during the wait.
             let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
             let (outcome, verdict) = match unit {
                 None => {
-                    let (outcome, sends) = self.attempt(row, &mut held.guard, &job).await;
+                    let (outcome, sends) = self.attempt(&row, &mut held.guard, &job).await;
                     held.slot = None;
-                    let outcome = self.send(&job, outcome, sends, held, turn).await;
+                    let outcome = self.send(&job, outcome, sends, held, &turn).await;
                     let verdict = self.verdict(&outcome, &job);
                     (outcome, verdict)
                 }
-                Some(unit) => match self.commit_attempt(row, held, &job, unit, &mut trouble).await {
-                    Some(judged) => judged,
-                    None => continue,
-                },
+                Some(unit) => {
+                    let trouble = trouble.get_or_insert_with(StoreTrouble::default);
+                    // Boxed, so that handling a message without a store does not move what only a store needs.
+                    match Box::pin(self.commit_attempt(&row, held, &job, unit, trouble)).await {
+                        Some(judged) => judged,
+                        None => continue,
+                    }
+                }
             };
             self.count(&outcome);
             match verdict {
@@ -127,8 +139,8 @@ impl<S: 'static> Core<S> {
     /// One attempt with a store, up to its commit. `None` if the store did not do its work and the attempt is made again.
     async fn commit_attempt(
         &self,
-        row: &Row<S>,
-        mut held: Begun<S>,
+        row: &Row,
+        mut held: Begun,
         job: &Job,
         unit: Unit,
         trouble: &mut StoreTrouble,
@@ -154,7 +166,7 @@ impl<S: 'static> Core<S> {
 
     /// Lock order: the state before a slot, here and everywhere. A task that holds a slot must not wait for the state. `None`
     /// when the message may no longer begin.
-    async fn begin(&self, row: &Row<S>, job: &Job, slots: Option<&mut Slots>) -> Option<Begun<S>> {
+    async fn begin(&self, row: &Row, job: &Job, slots: Option<&mut Slots>) -> Option<Begun> {
         let guard = self.lock(row, job).await?;
         let slot = match slots {
             Some(slots) => Some(slots.take().await),
@@ -164,7 +176,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Locks the state for a row. `None` when the app stops, or, for an acknowledged delivery, when running handlers are dropped.
-    pub(super) async fn lock(&self, row: &Row<S>, job: &Job) -> Option<Guard<S>> {
+    pub(super) async fn lock(&self, row: &Row, job: &Job) -> Option<Guard> {
         // The waiting handler shares the state already. The request takes the same guard, so that no waiting writer comes in
         // between.
         if let Some(guard) = self.state.shared().filter(|_| job.nested && !row.is_exclusive()) {
@@ -194,7 +206,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Sends the messages of a handler that succeeded. If one is not taken in the end, the attempt has failed.
-    async fn send(&self, job: &Job, outcome: Outcome, sends: Envelopes, held: Begun<S>, turn: &LaneTurn) -> Outcome {
+    async fn send(&self, job: &Job, outcome: Outcome, sends: Envelopes, held: Begun, turn: &LaneTurn) -> Outcome {
         if sends.is_empty() {
             return outcome;
         }

@@ -1,24 +1,27 @@
 //! One lane of an actor: takes the lock in delivery order, and only its head waits for it.
 
+use std::future::pending;
 use std::rc::Rc;
-
-use tokio::sync::mpsc;
 
 use crate::bus::Counters;
 use crate::handler::{FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::{Job, stopping};
 use crate::host::core::Core;
-use crate::host::deliver::Deliver;
 use crate::host::handling::{Begun, LaneTurn};
 use crate::host::limit::Slots;
 use crate::host::running::Entered;
 use crate::host::state::Guard;
 use crate::host::waiting::{Batch, Waiting};
 use crate::message::{Kind, Problem};
+use crate::supervise::{Tasks, supervise};
 
-/// Runs a lane until its mailbox is gone.
-pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::Receiver<Deliver>) {
-    let mut waiting = Waiting::new(lane, queue);
+/// Runs a lane until its mailbox is gone. If it panics it goes on with what waits, and what it held is given back.
+pub(super) async fn keep(tasks: Tasks, name: String, mut waiting: Waiting, mut run: impl AsyncFnMut(&mut Waiting)) {
+    supervise(tasks, name, pending(), async || run(&mut waiting).await).await;
+}
+
+/// Handles what waits, until the mailbox is gone.
+pub(super) async fn run(core: &Rc<Core>, waiting: &mut Waiting) {
     let mut slots = Slots::new(core.settings.concurrency.clone());
     let mut batch = Batch::none();
     while let Some(job) = waiting.next().await {
@@ -34,7 +37,10 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
         // An ordered actor finishes one message before it begins the next, also with `&self` handlers.
         if row.is_exclusive() || core.settings.ordered {
             batch.end();
-            core.handle_waiting(row, job, &mut waiting).await;
+            match core.shares_commits() {
+                Some(store) => core.handle_waiting(store, row, job, waiting).await,
+                None => core.handle_in_turn(row, job).await,
+            }
             continue;
         }
         if core.state.is_broken() {
@@ -61,7 +67,7 @@ pub(super) async fn run<S: 'static>(core: Rc<Core<S>>, lane: Lane, queue: mpsc::
             continue;
         }
         let again = Some(slots.clone());
-        actix_rt::spawn(Rc::clone(&core).handle_caught(row, job, Some(begun), again, LaneTurn::default()));
+        actix_rt::spawn(Rc::clone(core).handle_caught(row, job, Some(begun), again, LaneTurn::default()));
     }
 }
 
@@ -85,7 +91,7 @@ fn condemned() -> Outcome {
     Outcome::failed(FailureClass::CrashSuspected, Problem::FAILED, text)
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// Handles a request that a handler of this actor waits for, beside that handler.
     pub(super) fn handle_nested(self: &Rc<Self>, job: Job) {
         let slots = Slots::new(self.settings.concurrency.clone());
@@ -97,7 +103,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The job and its handler, if it is to be handled. Any other job gets its outcome here.
-    pub(super) fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row<S>>, Job)> {
+    pub(super) fn admit(self: &Rc<Self>, mut job: Job) -> Option<(Rc<Row>, Job)> {
         if let Some(outcome) = self.answer_without_handler(&job) {
             self.settle_unhandled(job, outcome);
             return None;
@@ -180,7 +186,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The job if it is to be handled now. If it must wait for another delivery of the same message, it waits beside the lane.
-    fn enter(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, slots: &Slots) -> Option<Job> {
+    fn enter(self: &Rc<Self>, row: &Rc<Row>, job: Job, slots: &Slots) -> Option<Job> {
         match self.try_enter(job) {
             Tried::Runs(job) => return Some(job),
             Tried::Done => {}
@@ -190,7 +196,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Waits beside the lane for another delivery of the same message.
-    pub(super) fn enter_later(self: &Rc<Self>, row: &Rc<Row<S>>, job: Job, waiting: Entered, slots: Slots) {
+    pub(super) fn enter_later(self: &Rc<Self>, row: &Rc<Row>, job: Job, waiting: Entered, slots: Slots) {
         let (core, row) = (Rc::clone(self), Rc::clone(row));
         actix_rt::spawn(async move {
             let Some(job) = core.wait(job, waiting).await else { return };
@@ -208,4 +214,62 @@ pub(super) enum Tried {
     Done,
     /// It waits for another delivery of the same message.
     Waits(Job, Entered),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::host::deliver::{Arrival, Deliver, Ticket};
+    use crate::message::{Envelope, Key, MediaType};
+
+    fn arrival(number: u64, done: &mpsc::Sender<crate::host::Finished>) -> Arrival {
+        let key = Key::new("alpha.do").unwrap_or_else(|error| panic!("{error}"));
+        Arrival {
+            envelope: Envelope::new(Kind::Command, key, MediaType::JSON, bytes::Bytes::new()).into(),
+            redelivered: false,
+            waited_for_until: None,
+            skewed_for: Duration::ZERO,
+            condemned: false,
+            ticket: Ticket::new(number, None, done.clone()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_panics_is_a_problem_gives_back_what_it_held_and_goes_on_with_what_waits() {
+        let (mailbox, queue) = mpsc::channel(4);
+        let (done, mut finished) = mpsc::channel(4);
+        let arrivals = vec![arrival(1, &done), arrival(2, &done)];
+        assert!(mailbox.send(Deliver { lane: Lane::Durable, arrivals }).await.is_ok());
+        let (tasks, jobs) = (Tasks::default(), Cell::new(0));
+        let waiting = Waiting::new(Lane::Durable, queue);
+        let lane = keep(tasks.clone(), "lane".into(), waiting, async |waiting| {
+            while let Some(job) = waiting.next().await {
+                jobs.set(jobs.get() + 1);
+                assert!(jobs.get() > 1, "the first one");
+                job.give_back(stopping());
+            }
+        });
+        let watch = async {
+            while tasks.problems().is_empty() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(tasks.problems(), ["lane: panicked and is started again: the first one"]);
+            assert!(mailbox.send(Deliver { lane: Lane::Durable, arrivals: vec![arrival(3, &done)] }).await.is_ok());
+            drop(mailbox);
+        };
+        tokio::join!(lane, watch);
+        assert!(tasks.problems().is_empty());
+        drop(done);
+        let mut numbers = Vec::new();
+        while let Some(finished) = finished.recv().await {
+            numbers.push(finished.number);
+        }
+        assert_eq!(numbers, [1, 2, 3]);
+    }
 }

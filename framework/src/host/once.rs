@@ -43,9 +43,9 @@ enum Written {
     GivenUp(Outcome),
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// What handling a message needs of the store; `None` if it needs none.
-    pub(super) fn unit(&self, row: &Row<S>, lane: Lane) -> Option<Unit> {
+    pub(super) fn unit(&self, row: &Row, lane: Lane) -> Option<Unit> {
         let store = self.settings.store.as_ref()?;
         // Queries have no effect, and each instance gets a copy of an instance's events.
         let inbox = store.guarantee == Guarantee::EffectivelyOnce && lane == Lane::Durable;
@@ -60,8 +60,8 @@ impl<S: 'static> Core<S> {
     /// When the store did not do its work. Nothing of the attempt is left then.
     pub(super) async fn attempt_once(
         &self,
-        row: &Row<S>,
-        guard: &mut Guard<S>,
+        row: &Row,
+        guard: &mut Guard,
         job: &Job,
         unit: Unit,
         trouble: &mut StoreTrouble,
@@ -267,7 +267,7 @@ impl<S: 'static> Core<S> {
     async fn undo(
         &self,
         outcome: &Outcome,
-        guard: &Guard<S>,
+        guard: &Guard,
         lent: Option<Box<dyn Session>>,
         store: &ActorStore,
     ) -> Result<(), StoreError> {
@@ -283,7 +283,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// A `&mut self` handler may have changed the state for an effect that was not kept.
-    pub(super) fn mark_broken_if_changed(&self, guard: &Guard<S>) {
+    pub(super) fn mark_broken_if_changed(&self, guard: &Guard) {
         if matches!(guard, Guard::Exclusive(_)) {
             self.state.mark_broken();
         }

@@ -29,24 +29,24 @@ const MOST_ROWS: usize = 1_000;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A message of a shared commit.
-struct Member<S> {
-    row: Rc<Row<S>>,
+struct Member {
+    row: Rc<Row>,
     job: Job,
     /// `None` if the actor has no inbox.
     entry: Option<InboxEntry>,
 }
 
 /// A message that was handled, and what is committed for it.
-struct Done<S> {
-    member: Member<S>,
+struct Done {
+    member: Member,
     outcome: Outcome,
     /// Whether the inbox has it already.
     known: bool,
 }
 
 /// What the handled messages have in common.
-struct Together<S> {
-    done: Vec<Done<S>>,
+struct Together {
+    done: Vec<Done>,
     rows: Vec<OutboxRow>,
     /// The open transaction; `None` if a handler did not give it back.
     session: Option<Box<dyn Session>>,
@@ -56,19 +56,27 @@ struct Together<S> {
     then_alone: bool,
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
+    /// The actor's store, if messages may be committed together.
+    pub(super) fn shares_commits(&self) -> Option<&ActorStore> {
+        self.settings.store.as_deref().filter(|store| store.sharing.limit() > 1)
+    }
+
     /// Handles a message of a lane that begins one after the other, and with it those that wait behind it and may share its commit.
-    pub(super) async fn handle_waiting(self: &Rc<Self>, row: Rc<Row<S>>, job: Job, waiting: &mut Waiting) {
-        let Some(store) = self.settings.store.as_ref().filter(|store| store.sharing.limit() > 1) else {
-            return self.handle_in_turn(row, job).await;
-        };
+    pub(super) async fn handle_waiting(
+        self: &Rc<Self>,
+        store: &ActorStore,
+        row: Rc<Row>,
+        job: Job,
+        waiting: &mut Waiting,
+    ) {
         let mut members = VecDeque::from([Member { entry: None, row, job }]);
         self.gather(store, &mut members, waiting);
         while !members.is_empty() {
             let alone = match members.len() {
                 1 => 1,
                 // A panic drops those that it was about, which gives them back. The rest is handled alone.
-                _ => self.caught(self.commit_together(store, &mut members)).await.unwrap_or(usize::MAX),
+                _ => self.caught(Box::pin(self.commit_together(store, &mut members))).await.unwrap_or(usize::MAX),
             };
             for _ in 0..alone {
                 let Some(Member { row, job, .. }) = members.pop_front() else { break };
@@ -78,7 +86,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// Adds the messages that wait and may be committed with the first one.
-    fn gather(self: &Rc<Self>, store: &ActorStore, members: &mut VecDeque<Member<S>>, waiting: &mut Waiting) {
+    fn gather(self: &Rc<Self>, store: &ActorStore, members: &mut VecDeque<Member>, waiting: &mut Waiting) {
         let Some(first) = members.front_mut() else { return };
         let Job { lane, redelivered, condemned, ref envelope, .. } = first.job;
         if lane != Lane::Durable || redelivered || condemned || waiting.peek().is_none() {
@@ -104,12 +112,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The inbox's entry for a delivery that may be committed with these.
-    fn joins(
-        &self,
-        store: &ActorStore,
-        members: &VecDeque<Member<S>>,
-        arrival: &Arrival,
-    ) -> Option<Option<InboxEntry>> {
+    fn joins(&self, store: &ActorStore, members: &VecDeque<Member>, arrival: &Arrival) -> Option<Option<InboxEntry>> {
         let Arrival { envelope, redelivered, condemned, .. } = arrival;
         // One that was delivered before may be what ended its process, or be under way elsewhere.
         if *redelivered || *condemned || self.settings.running.has(&envelope.id) {
@@ -121,7 +124,7 @@ impl<S: 'static> Core<S> {
             return None;
         }
         let entry = self.shares(store, row, envelope)?;
-        let has_same_id = |member: &Member<S>| match (&member.entry, &entry) {
+        let has_same_id = |member: &Member| match (&member.entry, &entry) {
             (Some(one), Some(other)) => one.id == other.id,
             _ => false,
         };
@@ -129,7 +132,7 @@ impl<S: 'static> Core<S> {
     }
 
     /// The inbox's entry for a message that may be committed with others; `None` if it may not.
-    fn shares(&self, store: &ActorStore, row: &Row<S>, envelope: &Arc<Envelope>) -> Option<Option<InboxEntry>> {
+    fn shares(&self, store: &ActorStore, row: &Row, envelope: &Arc<Envelope>) -> Option<Option<InboxEntry>> {
         // Without a transaction of its own a handler may write the same file in another way, which would wait for the group's lock.
         let unit = self.unit(row, Lane::Durable).filter(|unit| unit.lent)?;
         // A replay may have to forget an earlier refusal.
@@ -141,7 +144,7 @@ impl<S: 'static> Core<S> {
 
     /// Handles messages in one transaction and commits it. Returns how many of the first ones are to be handled alone. Behind them
     /// are those that it did not get to.
-    async fn commit_together(&self, store: &ActorStore, members: &mut VecDeque<Member<S>>) -> usize {
+    async fn commit_together(&self, store: &ActorStore, members: &mut VecDeque<Member>) -> usize {
         let Some(first) = members.front() else { return 0 };
         let Some(mut guard) = self.lock(&first.row, &first.job).await else {
             members.drain(..).for_each(|member| member.job.give_back(stopping()));
@@ -176,11 +179,11 @@ impl<S: 'static> Core<S> {
     async fn handle_together(
         &self,
         store: &ActorStore,
-        members: &mut VecDeque<Member<S>>,
+        members: &mut VecDeque<Member>,
         known: Vec<Begun>,
         session: Box<dyn Session>,
-        guard: &mut Guard<S>,
-    ) -> Together<S> {
+        guard: &mut Guard,
+    ) -> Together {
         let mut known = known.into_iter();
         let session = Some(session);
         let mut together = Together { done: Vec::new(), rows: Vec::new(), session, failed: false, then_alone: false };
@@ -233,9 +236,9 @@ impl<S: 'static> Core<S> {
     }
 
     /// Commits what was handled. Returns whether it is committed.
-    async fn commit_all(&self, store: &ActorStore, together: &mut Together<S>) -> bool {
+    async fn commit_all(&self, store: &ActorStore, together: &mut Together) -> bool {
         let new = together.done.iter().filter(|done| !done.known);
-        let noted = |done: &Done<S>| Some((done.member.entry.clone()?, answer_of(&done.outcome)));
+        let noted = |done: &Done| Some((done.member.entry.clone()?, answer_of(&done.outcome)));
         let handled: Vec<_> = new.clone().filter_map(noted).collect();
         let ran = new.count() > 0;
         let Some(mut session) = together.session.take() else { return false };

@@ -10,12 +10,12 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use crate::handler::Failure;
+use crate::handler::{Failure, State};
 use crate::message::is_logged;
 use crate::supervise::Backoff;
 
 /// Makes the state of an actor: at the start, and again after a panic or a time-out of an exclusive handler.
-pub type Factory<S> = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<S, Failure>>>;
+pub type Factory = Rc<dyn Fn() -> LocalBoxFuture<'static, Result<State, Failure>>>;
 
 /// The first pause after a factory failed. Each pause doubles, up to `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -23,13 +23,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The locked state: shared for `&self` handlers, exclusive for `&mut self`.
-pub(super) enum Guard<S> {
+pub(super) enum Guard {
     /// Several handlers of one batch share it.
-    Shared(Rc<OwnedRwLockReadGuard<Option<S>>>),
-    Exclusive(OwnedRwLockWriteGuard<Option<S>>),
+    Shared(Rc<OwnedRwLockReadGuard<Option<State>>>),
+    Exclusive(OwnedRwLockWriteGuard<Option<State>>),
 }
 
-impl<S> Guard<S> {
+impl Guard {
     /// Another handle on shared state.
     pub(super) fn share(&self) -> Option<Self> {
         match self {
@@ -40,21 +40,21 @@ impl<S> Guard<S> {
 }
 
 /// The state behind a fair lock, which is granted in the order of the requests.
-pub(super) struct StateCell<S> {
+pub(super) struct StateCell {
     /// An `Arc`, because owned guards need one; it never leaves its thread.
-    lock: Arc<RwLock<Option<S>>>,
+    lock: Arc<RwLock<Option<State>>>,
     /// The shared guards: at most one for each running handler, and some that are dropped already.
-    shared: RefCell<Vec<Weak<OwnedRwLockReadGuard<Option<S>>>>>,
+    shared: RefCell<Vec<Weak<OwnedRwLockReadGuard<Option<State>>>>>,
     broken: Cell<bool>,
     /// How many tasks wait for exclusive state.
     writers: Rc<Cell<usize>>,
-    factory: Factory<S>,
+    factory: Factory,
     actor: &'static str,
 }
 
-impl<S> StateCell<S> {
+impl StateCell {
     #[allow(clippy::arc_with_non_send_sync, reason = "tokio's owned guards take an Arc; state stays on its arbiter")]
-    pub(super) fn new(state: S, factory: Factory<S>, actor: &'static str) -> Self {
+    pub(super) fn new(state: State, factory: Factory, actor: &'static str) -> Self {
         Self {
             lock: Arc::new(RwLock::new(Some(state))),
             shared: RefCell::default(),
@@ -76,7 +76,7 @@ impl<S> StateCell<S> {
     }
 
     /// The lock, if it is free and the state is not broken.
-    pub(super) fn try_lock(&self, exclusive: bool) -> Option<Guard<S>> {
+    pub(super) fn try_lock(&self, exclusive: bool) -> Option<Guard> {
         if self.broken.get() {
             return None;
         }
@@ -88,7 +88,7 @@ impl<S> StateCell<S> {
         Some(guard)
     }
 
-    fn share(&self, guard: OwnedRwLockReadGuard<Option<S>>) -> Guard<S> {
+    fn share(&self, guard: OwnedRwLockReadGuard<Option<State>>) -> Guard {
         let (guard, mut shared) = (Rc::new(guard), self.shared.borrow_mut());
         shared.retain(|other| other.strong_count() > 0);
         shared.push(Rc::downgrade(&guard));
@@ -101,12 +101,12 @@ impl<S> StateCell<S> {
     }
 
     /// The shared state, if a handler shares it right now.
-    pub(super) fn shared(&self) -> Option<Guard<S>> {
+    pub(super) fn shared(&self) -> Option<Guard> {
         self.shared.borrow().iter().find_map(Weak::upgrade).map(Guard::Shared)
     }
 
     /// Takes the lock, in the order of the calls. Rebuilds the state if it is broken.
-    pub(super) async fn lock(&self, exclusive: bool) -> Guard<S> {
+    pub(super) async fn lock(&self, exclusive: bool) -> Guard {
         if !exclusive && !self.broken.get() {
             let guard = Arc::clone(&self.lock).read_owned().await;
             if !self.broken.get() && guard.is_some() {
@@ -124,7 +124,7 @@ impl<S> StateCell<S> {
 
     /// Rebuilds the state, for as long as it takes: without state the actor can do nothing. The pause between tries is bounded,
     /// and stopping the app drops this future.
-    async fn rebuild(&self, slot: &mut Option<S>) {
+    async fn rebuild(&self, slot: &mut Option<State>) {
         let old = slot.take();
         if std::panic::catch_unwind(AssertUnwindSafe(|| drop(old))).is_err()
             && is_logged("dropping the broken state panicked", self.actor)

@@ -33,7 +33,7 @@ impl Default for StoreTrouble {
     }
 }
 
-impl<S: 'static> Core<S> {
+impl Core {
     /// Waits before a message is handled again because of its store. `Err` has the outcome if it is not.
     pub(super) async fn wait_for_store(
         &self,

@@ -58,23 +58,23 @@ impl Waiting {
 
 /// Messages that already wait when the lane gets shared state take it together. Otherwise each waiting query would wait for one
 /// more of the waiting commands. Later messages ask for the lock again, so that no writer starves.
-pub(super) struct Batch<S> {
-    guard: Option<Guard<S>>,
+pub(super) struct Batch {
+    guard: Option<Guard>,
     left: usize,
 }
 
-impl<S> Batch<S> {
+impl Batch {
     pub(super) const fn none() -> Self {
         Self { guard: None, left: 0 }
     }
 
     /// The shared state for one more message. The last one releases it.
-    pub(super) fn take(&mut self, share: impl FnOnce(&Guard<S>) -> Option<Guard<S>>) -> Option<Guard<S>> {
+    pub(super) fn take(&mut self, share: impl FnOnce(&Guard) -> Option<Guard>) -> Option<Guard> {
         self.left = self.left.checked_sub(1)?;
         if self.left == 0 { self.guard.take() } else { self.guard.as_ref().and_then(share) }
     }
 
-    pub(super) fn begin(&mut self, guard: Option<Guard<S>>, waiting: usize) {
+    pub(super) fn begin(&mut self, guard: Option<Guard>, waiting: usize) {
         *self = if waiting == 0 { Self::none() } else { Self { guard, left: waiting } };
     }
 

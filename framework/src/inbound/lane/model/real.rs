@@ -15,7 +15,7 @@ use super::world::{Copy_, End, Process, Stage};
 use crate::broker::any::NoBroker;
 use crate::broker::{Delivery, DeliveryChannel, REPLAYED, Receipt, any};
 use crate::bus::{Resend, Unsent};
-use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, Table};
+use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, State, Table};
 use crate::host::{ArbiterWatch, Arrival, Core, Deliver, Factory, Finished, Host, Settings, SkewPolicy, Stops};
 use crate::inbound::lane::event::Ended;
 use crate::inbound::lane::property_tests::{settings, spec};
@@ -73,7 +73,7 @@ impl DeliveryChannel for Channel {
 /// A process: its lane, its host, and the messages between them, which arrive when the test says.
 pub(super) struct Real {
     lane: LaneLoop,
-    host: Addr<Host<Gated>>,
+    host: Addr<Host>,
     inbox: Arc<Mutex<Vec<Deliver>>>,
     gates: Gates,
     stops: Stops,
@@ -254,12 +254,12 @@ fn id(message: u8) -> MessageId {
     format!("m{message}").into()
 }
 
-fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core<Gated> {
+fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core {
     let mut table = Table::default();
     table.shared(spec(Kind::Command), handle);
     let state = Gated(Arc::clone(gates));
     let again = state.clone();
-    let factory: Factory<Gated> = std::rc::Rc::new(move || ready(Ok(again.clone())).boxed_local());
+    let factory: Factory = std::rc::Rc::new(move || ready(Ok(State::new(again.clone()))).boxed_local());
     let settler = &of_lane.settler;
     let actor = Settings {
         store: None,
@@ -281,5 +281,15 @@ fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core<Gated> {
         resend: Resend { actor: "A", stopping: stops.stopping.clone(), unsent: Unsent::default() },
     };
     let (bus, counters) = (settler.bus.clone(), Arc::clone(&settler.counters));
-    Core::new(table, state, factory, actor, bus, Arc::new([]), counters, ArbiterWatch::new("test"), stops.clone())
+    Core::new(
+        table.into_handlers(),
+        State::new(state),
+        factory,
+        actor,
+        bus,
+        Arc::new([]),
+        counters,
+        ArbiterWatch::new("test"),
+        stops.clone(),
+    )
 }
