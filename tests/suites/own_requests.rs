@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider::{App, Context, Failure, Payload, RequestError, distributed};
+use postrider::{App, Context, Envelope, Failure, Payload, RequestError, distributed};
 use postrider_tests::world::{Seen, World, eventually, run};
 use tokio::sync::Semaphore;
 
@@ -27,11 +27,13 @@ async fn ask(cx: &Context, key: &str, secs: u64) -> String {
 struct Own {
     seen: Seen<String>,
     gate: Arc<Semaphore>,
+    inner: Arc<Semaphore>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { seen: Seen::default(), gate: Arc::new(Semaphore::new(0)) }
+        let [gate, inner] = [(); 2].map(|()| Arc::new(Semaphore::new(0)));
+        Self { seen: Seen::default(), gate, inner }
     }
 }
 
@@ -49,6 +51,10 @@ impl Own {
         if what == "gated" {
             self.seen.add("waits".into());
             self.gate.acquire().await.unwrap().forget();
+        }
+        if what == "gated inner" {
+            self.seen.add("asks".into());
+            return self.seen.add(ask(cx, "alpha.gated-inner", 5).await);
         }
         self.seen.add(ask(cx, "alpha.inner", 5).await);
     }
@@ -73,6 +79,12 @@ impl Own {
 
     #[distributed(command = "alpha.inner")]
     async fn inner(&self, _what: String) -> Result<String, Failure> {
+        Ok("inner".to_owned())
+    }
+
+    #[distributed(command = "alpha.gated-inner")]
+    async fn gated_inner(&self, _what: String) -> Result<String, Failure> {
+        self.inner.acquire().await.map_err(Failure::transient)?.forget();
         Ok("inner".to_owned())
     }
 
@@ -150,6 +162,64 @@ on_both_brokers! {
         eventually("the lane holds no more", || running.stats().in_flight == 4).await;
         own.gate.add_permits(1);
         assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+    }
+
+    /// Those behind it wait for its place, and the queue itself is empty.
+    async fn whoever_asks_its_own_lane_which_is_full_of_what_waits_for_it_is_told_at_once(world: World) {
+        let own = Own::default();
+        let app = own.app().configure(|config| { config.prefetch = 4; config.concurrency = 1; });
+        let running = world.start(app).await;
+        running.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        own.seen.reach(1).await;
+        for _ in 0..3 {
+            running.bus().send_key("alpha.inner", Payload::text("x")).await.unwrap();
+        }
+        eventually("the lane holds no more", || running.stats().in_flight == 4).await;
+        own.gate.add_permits(1);
+        assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+        eventually("what waited is handled", || running.stats().in_flight == 0).await;
+        // With room for the request and for all before it, it is answered.
+        running.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        own.seen.reach(3).await;
+        for _ in 0..2 {
+            running.bus().send_key("alpha.inner", Payload::text("x")).await.unwrap();
+        }
+        eventually("the lane has room for one", || running.stats().in_flight == 3).await;
+        own.gate.add_permits(1);
+        assert_eq!(own.seen.reach(4).await[3], "inner after 0s");
+    }
+
+    /// Another handler's request fills the last place, and ends.
+    async fn whoever_asks_its_own_lane_while_another_ones_request_is_answered_there_is_answered(world: World) {
+        let own = Own::default();
+        let app = own.app().configure(|config| { config.prefetch = 3; config.concurrency = 2; });
+        let running = world.start(app).await;
+        for _ in 0..2 {
+            running.bus().send_key("alpha.outer", Payload::text("gated inner")).await.unwrap();
+        }
+        own.seen.reach(2).await;
+        eventually("one of the requests is handled", || running.stats().in_flight == 3).await;
+        own.inner.add_permits(2);
+        assert_eq!(own.seen.reach(4).await[2..], ["inner after 0s", "inner after 0s"]);
+    }
+
+    /// Until it is sent there is room.
+    async fn whoever_asks_its_own_lane_is_told_at_once_when_others_take_the_room(world: World) {
+        let (own, client) = (Own::default(), world.client().await);
+        let other = client.bus().clone();
+        let takes_the_room = move |envelope: &mut Envelope| {
+            let other = other.clone();
+            if envelope.wants_reply() {
+                let sending = async move { other.send_key("alpha.inner", Payload::text("x")).await.map(drop) };
+                std::thread::spawn(|| run(sending)).join().unwrap().unwrap();
+            }
+            Ok(())
+        };
+        let app = own.app().before_send(takes_the_room).configure(|config| { config.prefetch = 2; config.concurrency = 1; });
+        let running = world.start(app).await;
+        client.bus().send_key("alpha.outer", Payload::text("go")).await.unwrap();
+        assert_eq!(own.seen.reach(1).await, ["told after 0s"]);
+        eventually("all are settled", || running.stats().in_flight == 0).await;
     }
 
     async fn a_query_of_a_passive_instance_is_answered_by_the_active_one_and_that_of_the_active_one_is_told(world: World) {

@@ -37,6 +37,18 @@ impl Alpha {
         self.heard.add(cx.id().to_string());
     }
 
+    /// Works at the second attempt.
+    #[distributed(command = "alpha.try")]
+    async fn try_twice(&self, _: String, cx: &Context) -> Result<(), Failure> {
+        self.at_second_attempt(cx)
+    }
+
+    /// Works at the second attempt.
+    #[distributed(event = "alpha.happened")]
+    async fn happened(&self, _: String, cx: &Context) -> Result<(), Failure> {
+        self.at_second_attempt(cx)
+    }
+
     #[distributed(command = "alpha.wait")]
     async fn wait(&self, _: String) {
         self.gate.acquire().await.unwrap().forget();
@@ -44,6 +56,14 @@ impl Alpha {
 }
 
 impl Alpha {
+    fn at_second_attempt(&self, cx: &Context) -> Result<(), Failure> {
+        if cx.attempt() == 1 {
+            return Err(Failure::transient("once more"));
+        }
+        self.heard.add(cx.id().to_string());
+        Ok(())
+    }
+
     fn app(&self) -> App {
         let alpha = self.clone();
         App::new("alpha").actor(move || alpha.clone()).configure(|config| {
@@ -170,6 +190,23 @@ on_both_brokers! {
         running.bus().send_key("alpha.forward", Payload::text("nobody.there")).await.unwrap();
         let heard = alpha.heard.reach(6).await;
         assert!(heard[3..].iter().all(|id| *id == heard[3] && *id != heard[0]), "{heard:?}");
+        running.stop().await;
+    }
+
+    async fn a_command_or_event_with_a_time_out_is_tried_again_however_long_that_takes(world: World) {
+        let alpha = Alpha::default();
+        // One pause is longer than the time-out.
+        let running = world.start(alpha.app().configure(|config| config.retry.pause = Duration::from_millis(60))).await;
+        for (kind, key) in [(Kind::Command, "alpha.try"), (Kind::Event, "alpha.happened")] {
+            let text = postrider::Bytes::from_static(b"it");
+            let mut envelope = postrider::Envelope::new(kind, postrider::message::Key::new(key).unwrap(), postrider::message::MediaType::TEXT, text);
+            envelope.timeout = Some(Duration::from_millis(20));
+            let (heard, id) = (alpha.heard.count(), envelope.id.to_string());
+            running.bus().dispatch(envelope).await.unwrap();
+            assert_eq!(alpha.heard.reach(heard + 1).await.last(), Some(&id));
+        }
+        eventually("both are settled", || running.stats().in_flight == 0).await;
+        assert_eq!((running.stats().expired, running.stats().dead_lettered), (0, 0));
         running.stop().await;
     }
 

@@ -138,6 +138,42 @@ fn more_messages_than_a_channel_takes_that_are_never_confirmed_do_not_stop_the_o
 }
 
 #[test]
+fn a_burst_into_a_queue_that_has_just_fallen_silent_costs_the_others_two_minutes_at_most() {
+    let node = node();
+    run(async {
+        let world = World::on(node.url());
+        let silent = Silent::default();
+        let (one, two) = (Lively { gate: Arc::new(Semaphore::new(0)) }, silent.clone());
+        let _lively = world.start(App::new("lively").actor(move || one.clone())).await;
+        let _silent = world.start(App::new("silent").actor(move || two.clone())).await;
+        let client = world.client().await;
+        let (bus, queue) = (client.bus(), world.names.queue("silent", None));
+        introduce(bus).await;
+        set(&node, "suspend", &queue);
+        let send = |number: u64| {
+            bus.send_key_with("silent.note", Payload::json(&number), |o| o.timeout(Duration::from_secs(5)))
+        };
+        let epoch = client.connection().borrow().epoch;
+        // More than the broker takes before it holds up their connection, and nobody knows yet that the queue is silent.
+        let burst = futures::future::join_all((1..1_000).map(send)).await;
+        assert!(burst.iter().all(Result::is_err), "the queue confirms nothing");
+        let began = std::time::Instant::now();
+        let ask =
+            || bus.request_key_with::<()>("lively.quick", Payload::json(&()), |o| o.timeout(Duration::from_secs(4)));
+        while let Err(error) = ask().await {
+            assert!(began.elapsed() < Duration::from_secs(120), "nobody is answered any more: {error}");
+        }
+        for _ in 0..100 {
+            ask().await.unwrap();
+        }
+        assert_eq!(client.connection().borrow().epoch, epoch + 1, "the connection was replaced once");
+        set(&node, "resume", &queue);
+        send(1_000).await.unwrap();
+        eventually("the last one is handled", || silent.seen.all().contains(&1_000)).await;
+    });
+}
+
+#[test]
 fn a_consumer_that_the_broker_opens_too_late_takes_no_messages_away() {
     let node = node();
     run(async {

@@ -14,7 +14,7 @@ use crate::app::own_settings::SettingsReads;
 use crate::broker::Broker;
 use crate::bus::{Bus, Counters, Resend, Unsent};
 use crate::handler::{
-    Actor, Attributes, Failure, Guarantee, HandlerSpec, Handlers, Lane, Middleware, Policy, Retry, State,
+    Actor, Attributes, Failure, Guarantee, HandlerSpec, Handlers, Lane, LaneLoads, Middleware, Policy, Retry, State,
 };
 use crate::host::{ActorStore, ArbiterWatch, Core, Factory, Host, Running, Settings, Stops};
 use crate::inbound::{
@@ -301,6 +301,7 @@ async fn launch_actor(
     let (actor, unsent) = (attributes.actor, launch.unsent.clone());
     let resend = Resend { actor, stopping: launch.stops.stopping.clone(), unsent };
     let store = store_of(&attributes, launch.store, &launch.config).await?;
+    let loads = LaneLoads::default();
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),
@@ -315,6 +316,7 @@ async fn launch_actor(
         policy: launch.policies.of_actor,
         skew: launch.config.skew,
         running: launch.running.clone(),
+        loads: loads.clone(),
         held: launch.config.held,
         confirm_timeout: launch.config.publish.confirm_timeout,
         resend,
@@ -346,6 +348,7 @@ async fn launch_actor(
         states: launch.states,
         counters: launch.counters,
         running: launch.running,
+        loads,
         unsent: launch.unsent,
         suspects: launch.suspects,
         control: launch.control,

@@ -71,7 +71,8 @@ impl Context {
 
     one_way_calls!("Context", ". Both are found when it leaves, after the handler.");
 
-    /// Sends any one-way envelope.
+    /// Sends any one-way envelope. It keeps its id: give it one that is the same at every attempt, such as
+    /// `cx.id().derived("reminder", 1)`, so that a receiver recognizes it when this handler runs again.
     ///
     /// # Errors
     /// As [`Context::send`]; `WrongKind` when the envelope asks for a reply: use `request` for that.
@@ -125,8 +126,10 @@ impl Context {
         let Some(bus) = &self.work.environment.bus else { return self.canned(M::KIND, M::KEY) };
         let outgoing = bus.identity.typed(message, options(Options::default()), bus.request_timeout())?;
         let Envelope { key, recipients, .. } = &*outgoing.envelope;
-        let _waits = self.work.ask(bus, &[M::KIND], (key.as_str(), recipients.first().map(Name::as_str))).await?;
-        bus.decode(bus.await_reply(outgoing, Some((self.work.origin(), self.next_ordinal()))).await?)
+        let key = key.clone();
+        let waits = self.work.ask(bus, &[M::KIND], (key.as_str(), recipients.first().map(Name::as_str))).await?;
+        let answer = bus.await_reply(outgoing, Some((self.work.origin(), self.next_ordinal())));
+        bus.decode(self.work.answer(bus, (&waits, key.as_str()), answer).await?)
     }
 
     /// Sends a request by its key at once and waits for its answer. It is a query if a service handles such a query, else a
@@ -152,9 +155,10 @@ impl Context {
         let options = options(Options::default());
         let service = options.recipients.first().map(String::as_str);
         // In the order of the request itself: a query first, then a command.
-        let _waits = self.work.ask(bus, &[Kind::Query, Kind::Command], (key, service)).await?;
+        let waits = self.work.ask(bus, &[Kind::Query, Kind::Command], (key, service)).await?;
         let origin = Some((self.work.origin(), self.next_ordinal()));
-        bus.decode(bus.request_raw(key, payload, |_| options, origin).await?)
+        let answer = bus.request_raw(key, payload, |_| options, origin);
+        bus.decode(self.work.answer(bus, (&waits, key), answer).await?)
     }
 
     /// The message's id.

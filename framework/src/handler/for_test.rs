@@ -41,7 +41,7 @@ impl Context {
             name: "test".into(),
             waiter: "test.test@test".into(),
             own: OwnAnswers::default(),
-            waiters: Waiters::default(),
+            waiters: Rc::new(Waiters::default()),
         };
         let message = Arc::new(message);
         let holds_up = HoldsUp { lane: Lane::Durable, exclusive: false };

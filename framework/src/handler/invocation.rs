@@ -42,7 +42,7 @@ pub struct Environment {
     /// The requests that this actor answers itself.
     pub own: OwnAnswers,
     /// Its handlers that wait for an answer.
-    pub waiters: Waiters,
+    pub waiters: Rc<Waiters>,
 }
 
 /// What an attempt may use, and the messages it holds. Parts that few handlers need are made on demand.
@@ -139,7 +139,7 @@ impl Work {
         kinds: &[Kind],
         to: (&str, Option<&str>),
     ) -> Result<Waits<'_>, RequestError> {
-        let Environment { own, waiters, waiter, identity, .. } = &*self.environment;
+        let Environment { own, waiters, identity, .. } = &*self.environment;
         let (key, service) = to;
         self.asked.set(true);
         if self.lent.get().is_some_and(|lent| lent.shared || lent.holds_up_others.get()) {
@@ -152,13 +152,31 @@ impl Work {
             _ => waiters.ask(bus, own, (self.holds_up, self.handling.clone()), kinds, key).await,
         };
         if let Some((_, OwnRequest::Behind)) = asked {
-            let path =
-                self.message.call_path.iter().map(String::as_str).chain([&**waiter]).collect::<Vec<_>>().join(" → ");
-            let text = format!("{waiter} answers it, and only after the handler that asks: {path}");
-            return Err(RequestError::WouldWaitForItself { key: key.to_owned(), text });
+            return Err(self.would_wait(key));
         }
         let conversation = self.message.conversation_id.as_ref().unwrap_or(&self.message.id).clone();
-        Ok(waiters.wait((self.holds_up, self.handling.clone()), conversation, asked.map(|(lane, _)| lane)))
+        Ok(waiters.wait((self.holds_up, self.handling.clone()), conversation, asked.map(|(lane, _)| lane), key))
+    }
+
+    /// The answer to a request, unless it turns out that it can only be answered after this handler has ended.
+    pub(super) async fn answer<T>(
+        &self,
+        bus: &Bus,
+        (waits, key): (&Waits<'_>, &str),
+        answer: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = self.environment.waiters.stuck(bus, &self.environment.own, waits) => Err(self.would_wait(key)),
+        }
+    }
+
+    fn would_wait(&self, key: &str) -> RequestError {
+        let waiter = &*self.environment.waiter;
+        let path = self.message.call_path.iter().map(String::as_str).chain([waiter]).collect::<Vec<_>>().join(" → ");
+        let text = format!("{waiter} answers it, and only after the handler that asks: {path}");
+        RequestError::WouldWaitForItself { key: key.to_owned(), text }
     }
 
     /// A token of this attempt alone: cancelling it ends nothing else.

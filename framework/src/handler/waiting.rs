@@ -1,15 +1,23 @@
 //! Tracks the handlers of an actor that wait for an answer, because this same actor may be the one to answer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::bus::Bus;
-use crate::handler::Lane;
+use crate::handler::{Lane, LaneLoads};
 use crate::message::{Envelope, Kind, MessageId};
+
+/// The pause until it is looked whether a request to the own actor can still arrive.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+/// The same while another instance may answer it.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 /// How a handler holds up its actor while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +52,8 @@ pub struct OwnAnswers {
     pub ordered: bool,
     /// How many `&self` handlers run at once per lane; `None` in a unit test.
     pub concurrency: Option<watch::Receiver<usize>>,
-    /// The most deliveries held per lane.
-    pub prefetch: usize,
-    /// Whether its durable lane hands over one message at a time right now.
-    pub narrow: Arc<AtomicBool>,
+    /// What its lanes hold.
+    pub loads: LaneLoads,
     /// Whether its durable queue has delivered to this instance since the consumer was opened.
     pub active: Arc<AtomicBool>,
     /// How many handlers wait for exclusive state. They hold up their lane until the handlers that share the state have ended.
@@ -81,11 +87,33 @@ struct Waiter {
     conversation: MessageId,
     /// The lane of the same actor that is to answer; `None` if another actor answers.
     own: Option<Lane>,
+    /// The key of what it asks.
+    key: String,
+    /// The id of the request, once it has arrived at this actor.
+    arrived: OnceCell<MessageId>,
 }
 
-/// The handlers of one actor that wait for answers right now. A handler has one entry for each open request.
+/// The handlers of one actor that run right now, and those of them that wait for answers.
 #[derive(Debug, Default)]
-pub struct Waiters(RefCell<Vec<Rc<Waiter>>>);
+pub struct Waiters {
+    /// A handler has one entry for each open request.
+    waiting: RefCell<Vec<Rc<Waiter>>>,
+    /// How many handlers run, by lane.
+    running: [Cell<usize>; Lane::ALL.len()],
+}
+
+/// Counts a handler that runs, until dropped.
+pub struct Runs {
+    waiters: Rc<Waiters>,
+    lane: Lane,
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        let running = &self.waiters.running[self.lane.index()];
+        running.set(running.get() - 1);
+    }
+}
 
 /// Ends the wait when dropped.
 pub(super) struct Waits<'a> {
@@ -95,7 +123,7 @@ pub(super) struct Waits<'a> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.waiters.0.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
+        self.waiters.waiting.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
     }
 }
 
@@ -115,8 +143,9 @@ impl OwnAnswers {
         if waits.exclusive || exclusive || one_by_one { OwnRequest::Behind } else { OwnRequest::Beside }
     }
 
-    fn is_narrow(&self, lane: Lane) -> bool {
-        lane == Lane::Durable && self.narrow.load(Ordering::Relaxed)
+    /// Whether a queue with so many consumers has none but this actor's own.
+    fn is_alone(&self, lane: Lane, consumers: u64) -> bool {
+        consumers == 0 || consumers == 1 && self.loads.most(lane) > 0
     }
 
     /// Finds the handler as the handler table does: by exact key, else by pattern.
@@ -132,22 +161,42 @@ impl OwnAnswers {
 }
 
 impl Waiters {
+    /// Records that a handler of a lane runs, until the result is dropped.
+    pub fn run(self: &Rc<Self>, lane: Lane) -> Runs {
+        let running = &self.running[lane.index()];
+        running.set(running.get() + 1);
+        Runs { waiters: Rc::clone(self), lane }
+    }
+
     /// Records that a handler waits for an answer, until the returned guard is dropped.
     pub(super) fn wait(
         &self,
         (holds_up, handler): (HoldsUp, Handling),
         conversation: MessageId,
         own: Option<Lane>,
+        key: &str,
     ) -> Waits<'_> {
-        let waiter = Rc::new(Waiter { holds_up, handler, conversation, own });
-        self.0.borrow_mut().push(Rc::clone(&waiter));
+        let arrived = OnceCell::new();
+        let waiter = Rc::new(Waiter { holds_up, handler, conversation, own, key: key.to_owned(), arrived });
+        self.waiting.borrow_mut().push(Rc::clone(&waiter));
         Waits { waiters: self, waiter }
     }
 
     /// Judges a request from a conversation in which handlers of this actor wait; `None` if none waits.
     pub fn judge(&self, request: &Envelope, lane: Lane, exclusive: bool, own: &OwnAnswers) -> Option<OwnRequest> {
         let conversation = request.conversation_id.as_ref()?;
-        let waiters = self.0.borrow();
+        let waiters = self.waiting.borrow();
+        if !waiters.iter().any(|waiter| waiter.arrived.get() == Some(&request.id)) {
+            let asks = |waiter: &&Rc<Waiter>| {
+                waiter.conversation == *conversation
+                    && waiter.key == request.key.as_str()
+                    && waiter.arrived.get().is_none()
+            };
+            // Of several with this key it does not matter which: they are asked by handlers of one conversation.
+            if let Some(waiter) = waiters.iter().find(asks) {
+                let _ = waiter.arrived.set(request.id.clone());
+            }
+        }
         let mut judged =
             waiters.iter().filter(|waiter| waiter.conversation == *conversation && waiter.handler.is_under_way());
         let first = own.judge(judged.next()?.holds_up, lane, exclusive);
@@ -157,7 +206,7 @@ impl Waiters {
 
     /// How many other handlers of a lane wait for an answer from the same lane. A handler with several requests counts once.
     fn of_lane(&self, lane: Lane, but: &Handling) -> usize {
-        let waiters = self.0.borrow();
+        let waiters = self.waiting.borrow();
         let waits = |waiter: &&Rc<Waiter>| {
             waiter.holds_up.lane == lane
                 && waiter.own == Some(lane)
@@ -193,22 +242,83 @@ impl Waiters {
             let behind = is_here || nobody_is_there;
             return Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }));
         }
-        let prefetch = if own.is_narrow(lane) { 1 } else { own.prefetch };
-        let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));
-        let held_up = if holds_up.lane == lane { self.of_lane(lane, &handler) + 1 } else { 0 };
-        let goes_on = lane != Lane::Durable || own.writers.get() == 0;
-        if judged == OwnRequest::Beside && held_up < most && held_up < prefetch && goes_on {
+        if judged == OwnRequest::Beside && !self.holds_up_all(own, lane, (holds_up, &handler)) {
             return Some((lane, OwnRequest::Beside));
         }
+        // Counted before the broker is asked, so that nothing which is delivered meanwhile counts twice. What is missed then is
+        // found while the request waits.
+        let blocked = self.blocked(own, lane, (holds_up, &handler)).saturating_sub(self.on_their_way(lane));
         // Another instance, or another copy in this process, may answer. If the broker does not tell, the request is sent.
         let Ok(Some(state)) = bus.broker.inspect(own.queue(lane)?).await else {
             return Some((lane, OwnRequest::Beside));
         };
-        let alone = state.consumers <= 1;
-        // All running handlers wait for this lane, so none ends before the request is answered. The request arrives only if the
-        // prefetch has room and no message is ahead of it in the queue.
-        let is_seen = held_up < prefetch && state.ready == 0;
-        let behind = alone && (judged == OwnRequest::Behind || !is_seen);
+        // The request arrives only if the lane still has room for it and for all that is ahead of it in the queue. A lane without a
+        // consumer is about to open one.
+        let ready = usize::try_from(state.ready).unwrap_or(usize::MAX);
+        let most = own.loads.most(lane);
+        let arrives = most == 0 || blocked.saturating_add(ready) < most;
+        let behind = own.is_alone(lane, state.consumers) && (judged == OwnRequest::Behind || !arrives);
         Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }))
+    }
+
+    /// Whether nothing more of a lane begins, or arrives, until one of the handlers ends that wait for it.
+    fn holds_up_all(&self, own: &OwnAnswers, lane: Lane, (holds_up, handler): (HoldsUp, &Handling)) -> bool {
+        let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));
+        let waiting = if holds_up.lane == lane { self.of_lane(lane, handler) + 1 } else { 0 };
+        // A handler that waits for exclusive state holds up the durable lane.
+        let writers = lane == Lane::Durable && own.writers.get() > 0;
+        waiting >= most || waiting >= own.loads.most(lane) || writers
+    }
+
+    /// Whether a request is the last of those to a lane that have not arrived. It is refused first, which makes room for the others.
+    fn is_last(&self, lane: Lane, waiter: &Rc<Waiter>) -> bool {
+        let waiting = self.waiting.borrow();
+        let mut newest = waiting.iter().rev();
+        newest
+            .find(|other| other.own == Some(lane) && other.arrived.get().is_none())
+            .is_some_and(|last| Rc::ptr_eq(last, waiter))
+    }
+
+    /// How many requests to a lane have not arrived yet. They run beside the handlers that ask, so they do not block it.
+    fn on_their_way(&self, lane: Lane) -> usize {
+        let on_its_way = |waiter: &&Rc<Waiter>| waiter.own == Some(lane) && waiter.arrived.get().is_none();
+        self.waiting.borrow().iter().filter(on_its_way).count()
+    }
+
+    /// How many deliveries of a lane do not end before one of the handlers that wait for it.
+    fn blocked(&self, own: &OwnAnswers, lane: Lane, (holds_up, handler): (HoldsUp, &Handling)) -> usize {
+        let waiting = self.of_lane(lane, handler) + usize::from(holds_up.lane == lane);
+        let ends = self.running[lane.index()].get().saturating_sub(waiting);
+        own.loads.held(lane).saturating_sub(ends)
+    }
+
+    /// Ends when a request that was sent can no longer arrive before the asking handler has ended: others came first, and fill the
+    /// lane.
+    pub(super) async fn stuck(&self, bus: &Bus, own: &OwnAnswers, waits: &Waits<'_>) {
+        let Waiter { holds_up, handler, own: lane, arrived, .. } = &*waits.waiter;
+        let Some((lane, queue)) = lane.and_then(|lane| Some((lane, own.queue(lane)?))) else { return pending().await };
+        let is_stuck = || {
+            let asking = (*holds_up, handler);
+            arrived.get().is_none()
+                && own.loads.most(lane) > 0
+                && self.is_last(lane, &waits.waiter)
+                && self.holds_up_all(own, lane, asking)
+                && self.blocked(own, lane, asking) >= own.loads.most(lane)
+        };
+        let mut pause = FIRST_LOOK;
+        // Ends with the request.
+        while arrived.get().is_none() {
+            sleep(pause).await;
+            if !is_stuck() {
+                continue;
+            }
+            let found = bus.broker.inspect(queue).await;
+            if matches!(found, Ok(Some(state)) if own.is_alone(lane, state.consumers)) && is_stuck() {
+                return;
+            }
+            // Another instance may answer. It is asked about seldom.
+            pause = NEXT_LOOK;
+        }
+        pending().await
     }
 }

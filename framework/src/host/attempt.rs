@@ -208,6 +208,8 @@ impl Core {
         let limit = patience.map_or(self.settings.timeout, |left| left.min(self.settings.timeout));
         // A query whose channel has closed is delivered again, so its answer is of no use.
         let drop_when = epoch.filter(|_| job.lane == Lane::Query).map_or(&self.abandon, |epoch| epoch.ended());
+        // A nested one is counted from its arrival on.
+        let runs = (!job.nested).then(|| self.environment.waiters.run(job.lane));
         let outcome = self.guarded(row, guard, &mut invocation, limit, drop_when).instrument(span.clone()).await;
         span.record("outcome", outcome.as_str());
         if let Outcome::Failed(Failed { class, log, .. }) = &outcome
@@ -218,6 +220,7 @@ impl Core {
             tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
         }
         let held = invocation.take_held();
+        drop(runs);
         let sends = if outcome.is_done() { held } else { Vec::new() };
         let work = invocation.work();
         let (session, hindered, asked) = (work.take_back(), work.hindered(), work.has_asked());

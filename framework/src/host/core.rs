@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Counters, Resend};
 use crate::handler::{
-    Answers, Environment, HandlerSpec, Handlers, HeldLimits, Lane, Middleware, OwnAnswers, Policy, Row, State, Waiters,
+    Answers, Environment, HandlerSpec, Handlers, HeldLimits, Lane, LaneLoads, Middleware, OwnAnswers, Policy, Row,
+    State, Waiters,
 };
 use crate::host::actor_store::ActorStore;
 use crate::host::blocked::ArbiterWatch;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub concurrency: watch::Receiver<usize>,
     /// The most deliveries held per lane.
     pub prefetch: u16,
+    /// What its lanes hold.
+    pub loads: LaneLoads,
     /// Whether one message is finished, its sends confirmed, before the next begins.
     pub ordered: bool,
     /// Whether the actor stops at a message that it would otherwise dead-letter.
@@ -107,8 +110,7 @@ impl Core {
             queues: settings.queues.clone(),
             ordered: settings.ordered,
             concurrency: Some(settings.concurrency.clone()),
-            prefetch: usize::from(settings.prefetch).max(1),
-            narrow: settings.running.narrow(),
+            loads: settings.loads.clone(),
             active: settings.running.active(),
             writers: state.writers(),
         };
@@ -121,7 +123,7 @@ impl Core {
             name: settings.name.as_str().into(),
             waiter: settings.waiter.as_str().into(),
             own,
-            waiters: Waiters::default(),
+            waiters: Rc::new(Waiters::default()),
         });
         Self { table, state, settings, bus, middleware, counters, watch, environment, abandon, stopping }
     }

@@ -3,6 +3,8 @@
 use std::future::pending;
 use std::rc::Rc;
 
+use futures::FutureExt;
+
 use crate::bus::Counters;
 use crate::handler::{FailureClass, Lane, Outcome, Row};
 use crate::host::attempt::{Job, stopping};
@@ -98,7 +100,9 @@ impl Core {
         if let Some((row, job)) = self.admit(job)
             && let Some(job) = self.enter(&row, job, &slots)
         {
-            actix_rt::spawn(Rc::clone(self).handle_caught(row, job, None, None, LaneTurn::default()));
+            let runs = self.environment.waiters.run(job.lane);
+            let handling = Rc::clone(self).handle_caught(row, job, None, None, LaneTurn::default());
+            actix_rt::spawn(handling.map(|()| drop(runs)));
         }
     }
 

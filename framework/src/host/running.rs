@@ -93,8 +93,6 @@ pub struct Running(Arc<Shared>);
 struct Shared {
     runs: Mutex<Runs>,
     hasher: RandomState,
-    /// Whether the durable lane hands over one message at a time right now.
-    narrow: Arc<AtomicBool>,
     /// Whether the queue has delivered something to its present consumer.
     active: Arc<AtomicBool>,
 }
@@ -157,16 +155,6 @@ impl Running {
             let handled = Handled { outcome: Outcome::Done(None), made, settlement };
             runs.unsettled.add(Same(envelope).fingerprint(&self.0.hasher), handled);
         }
-    }
-
-    /// Whether the durable lane hands over one message at a time right now.
-    pub(super) fn narrow(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0.narrow)
-    }
-
-    /// Sets whether the durable lane hands over one message at a time.
-    pub fn set_narrow(&self, narrow: bool) {
-        self.0.narrow.store(narrow, Ordering::Relaxed);
     }
 
     /// Whether the queue has delivered something to its present consumer. Of several instances of an ordered actor only one gets

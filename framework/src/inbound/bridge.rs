@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Bus, Unsent};
-use crate::handler::HandlerSpec;
+use crate::handler::{HandlerSpec, LaneLoads};
 use crate::host::{Deliver, Running, Stops};
 use crate::inbound::consumers::QueueConsumers;
 use crate::inbound::lane::{Breaker, ConsumerTimeout, Control, LaneLoop, LaneSettings, Pace};
@@ -51,6 +51,8 @@ pub struct BridgeSettings {
     pub counters: Arc<crate::bus::Counters>,
     /// The messages that all copies of the actor handle right now.
     pub running: Running,
+    /// What the lanes of this copy hold.
+    pub loads: LaneLoads,
     /// Messages that its handlers sent and the broker has not accepted.
     pub unsent: Unsent,
     /// The suspects of this process: messages that may end it.
@@ -106,6 +108,7 @@ impl Bridge {
                 prefetch: settings.prefetch,
                 ordered: settings.ordered,
                 running: settings.running.clone(),
+                loads: settings.loads.clone(),
                 notes: notes.clone(),
                 settler: settler.clone(),
                 states: settings.states.clone(),

@@ -22,11 +22,13 @@ pub(super) const SUSPECTED_AFTER: u32 = 3;
 const CONDEMNED_AFTER: u64 = 3;
 /// How long unused notes of a suspect are kept: a week.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// How long a suspect waits for another suspect of its process; then it begins anyway.
+/// How long a suspect waits for another suspect of its process. Then it begins beside it, without a note.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pauses between tries to remove a note. A note that stays counts as a death.
-const PAUSES: [Duration; 4] =
+/// The first pauses between tries to remove a note. After them its message is settled all the same.
+const FIRST_PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
+/// The pause between further tries, as long as the process lives: a note that stays counts as a death.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The suspects of one process. Of those that have ended a process before, only one is handled at a time, so that none is charged
 /// with another's crash.
@@ -77,8 +79,10 @@ impl Notes {
             before = before => before,
         };
         let condemned = deaths.as_ref().is_ok_and(|deaths| *deaths >= CONDEMNED_AFTER);
+        // Beside another suspect it must not be charged with what that one does.
+        let is_noted = !condemned && (turn.is_some() || matches!(deaths, Ok(0)));
         let noted = match deaths {
-            Ok(_) if condemned => Ok(()),
+            Ok(_) if !is_noted => Ok(()),
             Ok(_) => self.broker.registry().count_one(&name, UNUSED_FOR).await,
             Err(error) => Err(error),
         };
@@ -92,7 +96,8 @@ impl Notes {
             );
         }
         // A note is also removed if nobody knows whether it was written: too few notes condemn nothing.
-        let run = AloneRun { notes: self.clone(), name, may_be_noted: !condemned, _turn: turn };
+        let may_be_noted = is_noted || noted.is_err();
+        let run = AloneRun { notes: self.clone(), name, may_be_noted, turn };
         Some(Cleared { run, condemned })
     }
 }
@@ -102,33 +107,46 @@ pub(super) struct AloneRun {
     notes: Notes,
     name: String,
     may_be_noted: bool,
-    _turn: Option<OwnedSemaphorePermit>,
+    /// Keeps other suspects of the process waiting.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl AloneRun {
-    /// The process lives, so the note is removed. A message that was handled to its end is no longer a suspect.
-    pub(super) async fn end(self, handled: bool) {
+    /// The process lives, so the note is removed, however long that takes. A message that was handled to its end is no longer a
+    /// suspect. `then` is called when the note is gone, or could not be removed for a while.
+    pub(super) async fn end(mut self, handled: bool, then: impl FnOnce()) {
         if !handled && !self.may_be_noted {
-            return;
+            return then();
         }
-        let mut pauses = PAUSES.into_iter();
-        loop {
-            let Err(error) = self.remove(handled).await else { return };
-            let Some(pause) = pauses.next().filter(|_| !self.notes.abandon.is_cancelled()) else {
+        let (mut pauses, mut then) = (FIRST_PAUSES.into_iter(), Some(then));
+        while let Err(error) = self.remove(handled).await {
+            let stops = self.notes.abandon.is_cancelled() || error.is_permanent();
+            let pause = pauses.next();
+            if (stops || pause.is_none())
+                && let Some(then) = then.take()
+            {
                 tracing::warn!(
                     note = self.name,
                     %error,
-                    "the note of a suspected message stays, and counts as a process that died with it"
+                    "the note of a suspected message cannot be removed; if this process ends before, it counts as one that died with the message"
                 );
+                then();
+                self.turn = None;
+            }
+            if stops {
                 return;
-            };
+            }
             tokio::select! {
                 biased;
                 () = self.notes.abandon.cancelled() => {}
-                () = sleep(pause) => {}
+                () = sleep(pause.unwrap_or(LAST_PAUSE)) => {}
             }
         }
+        if let Some(then) = then {
+            then();
+        }
     }
+
     async fn remove(&self, handled: bool) -> Result<(), BrokerError> {
         let registry = self.notes.broker.registry();
         if handled { registry.forget_count(&self.name).await } else { registry.uncount_one(&self.name).await }
@@ -154,7 +172,7 @@ mod tests {
         for _ in 0..10 {
             let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
             assert!(!cleared.condemned, "nothing is known of it");
-            cleared.run.end(false).await;
+            cleared.run.end(false, || {}).await;
         }
     }
 
@@ -166,5 +184,37 @@ mod tests {
             let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
             assert_eq!(cleared.condemned, condemned, "after {deaths}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_that_begins_beside_another_one_is_not_charged_with_what_that_one_does() {
+        let (double, stopping) = (Double::new(), CancellationToken::new());
+        double.ready.store(1, Ordering::Release);
+        let notes = notes(&double);
+        let Some(first) = notes.begin("first", &stopping).await else { panic!("it does not begin") };
+        assert_eq!(double.declares.load(Ordering::Acquire), 1, "its note");
+        let began = tokio::time::Instant::now();
+        let Some(second) = notes.begin("second", &stopping).await else { panic!("it does not begin") };
+        assert!(began.elapsed() >= TURN_TIMEOUT && !second.condemned);
+        assert_eq!(double.declares.load(Ordering::Acquire), 1, "a note of the second one");
+        drop(first);
+        let Some(_third) = notes.begin("third", &stopping).await else { panic!("it does not begin") };
+        assert_eq!(double.declares.load(Ordering::Acquire), 2, "it is alone, so it has a note");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_note_is_removed_however_long_the_broker_is_away_and_its_message_is_settled_meanwhile() {
+        let (double, stopping) = (Double::new(), CancellationToken::new());
+        let notes = notes(&double);
+        let Some(cleared) = notes.begin("it", &stopping).await else { panic!("it does not begin") };
+        // It stands, and cannot be taken.
+        double.ready.store(1, Ordering::Release);
+        let (settle, settled) = tokio::sync::oneshot::channel();
+        let ending = tokio::spawn(cleared.run.end(false, move || assert_eq!(settle.send(()), Ok(()))));
+        assert_eq!(settled.await, Ok(()));
+        sleep(Duration::from_secs(3_600)).await;
+        assert!(!ending.is_finished(), "it gave up");
+        double.ready.store(0, Ordering::Release);
+        timeout(2 * LAST_PAUSE, ending).await.expect("it does not end").expect("it panicked");
     }
 }

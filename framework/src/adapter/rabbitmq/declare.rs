@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use lapin::options::{
@@ -10,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::adapter::amqp::{
     Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange,
@@ -22,6 +23,11 @@ use crate::broker::{BrokerError, QueueState};
 
 /// How many bindings are declared at once before their answers are awaited.
 const BINDINGS_AT_ONCE: usize = 64;
+
+/// How long a channel for publishing may take to open, while the broker does not block its connection.
+const OPENED_WITHIN: Duration = Duration::from_secs(30);
+/// How long the broker may take to read that such a connection is closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Waits for an answer of the broker, within [`ANSWER_TIMEOUT`].
 pub(super) async fn answered<T>(
@@ -55,7 +61,9 @@ pub(super) async fn answered_unless_blocked<T>(
     }
 }
 
-/// As [`confirming`], but without a timeout while the connection lives: a second attempt would only wait behind the first one.
+/// As [`confirming`], but it waits longer, because a second attempt would only wait behind the first one. A connection on which
+/// no channel opens within [`OPENED_WITHIN`] is closed, unless the broker says that it blocks it: RabbitMQ also holds up a
+/// connection of which too many messages wait for a queue that confirms nothing, and does not say so.
 pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channel, BrokerError> {
     let opening = async {
         let channel = connection.create_channel().await?;
@@ -63,12 +71,24 @@ pub(super) async fn confirming_at_last(connection: &Connection) -> Result<Channe
         Ok(channel)
     };
     tokio::pin!(opening);
+    let mut since = Instant::now();
     loop {
         if let Ok(opened) = timeout(ANSWER_TIMEOUT, &mut opening).await {
             return opened.map_err(|error| on_channel(&error));
         }
-        if !connection.status().connected() {
+        let status = connection.status();
+        if !status.connected() {
             return Err(BrokerError::Lost { reason: "the connection ended before a channel was open".into() });
+        }
+        if status.blocked() {
+            since = Instant::now();
+        } else if since.elapsed() >= OPENED_WITHIN {
+            tracing::warn!(
+                "the broker opens no channel on this connection; it is closed, and what waits is sent on another one"
+            );
+            // The broker reads this only when it goes on. The client stops using the connection at once.
+            let _ = timeout(CLOSED_WITHIN, connection.close(200, "OK".into())).await;
+            return Err(BrokerError::TimedOut { what: "open a channel".into(), seconds: OPENED_WITHIN.as_secs() });
         }
     }
 }

@@ -208,11 +208,14 @@ impl LaneLoop {
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         let settling = actix_rt::spawn(async move {
             let receive = settler.settle(handled, lane, &again).await;
-            if let Some(run) = alone {
-                run.end(receive == Receive::Ack).await;
+            let settled = move || {
+                // Never full: it has room for every held delivery. A lane that is gone gave everything back.
+                let _ = settle.try_send((number, receive));
+            };
+            match alone {
+                Some(run) => run.end(receive == Receive::Ack, settled).await,
+                None => settled(),
             }
-            // Never full: it has room for every held delivery. A lane that is gone gave everything back.
-            let _ = settle.try_send((number, receive));
         });
         if is_alone {
             self.suspect.removals.retain(|removal| !removal.is_finished());

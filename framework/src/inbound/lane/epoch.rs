@@ -166,6 +166,8 @@ impl LaneLoop {
         (self.deliveries.epoch_began, self.deliveries.stale) =
             (self.deliveries.next_number, self.deliveries.held.len());
         self.channel.open = true;
+        self.channel.permits = self.permits();
+        self.note_load();
         self.rests = false;
         Self::count_permits(&self.counters, self.permits(), true);
         self.restarts = self.control.borrow_and_update().restarts;
@@ -178,6 +180,7 @@ impl LaneLoop {
         }
         self.channel.epoch.end();
         self.channel.open = false;
+        self.note_load();
         let why = match ended {
             Ended::Paused if self.rests => Some("paused by its circuit breaker"),
             Ended::Paused => Some("paused"),

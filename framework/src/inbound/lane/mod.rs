@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Counters;
+use crate::handler::LaneLoads;
 use crate::host::{Deliver, Finished, Running};
 use crate::inbound::consumers::Consumers;
 use crate::inbound::lane::breaker::BreakerState;
@@ -74,6 +75,8 @@ pub(super) struct LaneSettings {
     pub(super) ordered: bool,
     /// The messages that the actor handles right now.
     pub(super) running: Running,
+    /// Where the lane notes what it holds.
+    pub(super) loads: LaneLoads,
     /// Notes about messages that may end their process.
     pub(super) notes: Notes,
     pub(super) settler: Settler,

@@ -57,6 +57,8 @@ pub(super) struct ChannelState {
     pub(super) open: bool,
     /// The most deliveries held on the channel.
     pub(super) prefetch: u16,
+    /// How many of them may be handled at once: fewer while the circuit breaker tries one.
+    pub(super) permits: usize,
     /// The queue's name in this epoch; an instance's queue has a new name in each.
     pub(super) queue_in_epoch: String,
     /// The channel, if it has acknowledgements to flush.
@@ -66,7 +68,14 @@ pub(super) struct ChannelState {
 impl ChannelState {
     /// No channel yet.
     pub(super) fn none(prefetch: u16, abandon: &CancellationToken) -> Self {
-        Self { epoch: Epoch::begin(abandon), open: false, prefetch, queue_in_epoch: String::new(), unflushed: None }
+        Self {
+            epoch: Epoch::begin(abandon),
+            open: false,
+            prefetch,
+            permits: 0,
+            queue_in_epoch: String::new(),
+            unflushed: None,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::broker::any::{NoBroker, Told};
 use crate::broker::{Broker, Delivery, Names, Receipt};
 use crate::bus::{Bus, Identity, Outlet, PublishSettings, Unsent};
 use crate::codec::Limits;
+use crate::handler::LaneLoads;
 use crate::handler::{Asked, Attributes, FailureClass, Guarantee, HandlerSpec, Outcome, Policy, PolicyWords, Scope};
 use crate::host::{Arrival, AttemptRecord, Case, Handled, SkewPolicy, Verdict, verdict};
 use crate::inbound::consumers::QueueConsumers;
@@ -124,6 +125,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
     let states = LaneStates::default();
     let state = states.add("lane", Unsent::default());
     LaneSettings {
+        loads: LaneLoads::default(),
         consumers: QueueConsumers::new(&broker, &plan.lanes[0]),
         mailbox: Mailbox(Arc::clone(inbox)).start().recipient(),
         plan: plan.lanes[0].clone(),

@@ -42,7 +42,6 @@ impl LaneLoop {
         let (notes, name) = (self.settings.notes.clone(), suspect_name(held));
         self.suspect.clearing = Some(Clearing { number, cleared });
         self.suspect.alone = Some(number);
-        self.settings.running.set_narrow(true);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
         let stopping = self.settings.settler.stopping.clone();
         // The end of the lane waits for this task as for the removals, because its note must be removed too.
@@ -51,7 +50,7 @@ impl LaneLoop {
             let cleared = notes.begin(&name, &stopping).await;
             // The lane is gone and gave its deliveries back, so nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
-                cleared.run.end(false).await;
+                cleared.run.end(false, || {}).await;
             }
         }));
     }
@@ -82,8 +81,7 @@ impl LaneLoop {
         // Only one suspect is handled at a time, so few removals are left.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
-            run.end(handled).await;
-            then();
+            run.end(handled, then).await;
         }));
     }
 

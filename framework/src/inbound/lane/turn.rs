@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Consumer, Delivery};
-use crate::handler::Lane;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::event::{Ended, Event};
 use crate::inbound::lane::suspect::cleared;
@@ -55,12 +54,21 @@ impl LaneLoop {
         }
     }
 
+    /// Notes what the lane holds, before the handlers of what arrives can ask for it.
+    pub(super) fn note_load(&self) {
+        let held = self.deliveries.held.len() - self.deliveries.stale + self.deliveries.buffer.len();
+        let most = match self.channel.open {
+            true if self.suspect.alone.is_some() => 1,
+            true => self.channel.permits,
+            false => 0,
+        };
+        self.settings.loads.set(self.settings.plan.lane, held, most);
+    }
+
     fn has_permit(&mut self) -> bool {
         let most = self.permits();
         let permits = self.breaker.permits(most, self.deliveries.next_number, Instant::now);
-        if self.settings.plan.lane == Lane::Durable {
-            self.settings.running.set_narrow(self.suspect.alone.is_some() || permits <= 1);
-        }
+        self.channel.permits = permits;
         // Deliveries of earlier channels take no permit of the new channel, but their number is limited too.
         self.poison.is_none()
             && self.suspect.alone.is_none()
@@ -151,6 +159,7 @@ impl LaneLoop {
             self.hand_over_buffered();
         }
         let event = self.at_once(consumer, leaving);
+        self.note_load();
         self.deliver();
         if let Some(event) = event {
             return event;

@@ -277,6 +277,7 @@ fn core(of_lane: &LaneSettings, gates: &Gates, stops: &Stops) -> Core {
         skew: SkewPolicy::default(),
         held: HeldLimits::default(),
         running: of_lane.running.clone(),
+        loads: of_lane.loads.clone(),
         confirm_timeout: settler.confirm_timeout,
         resend: Resend { actor: "A", stopping: stops.stopping.clone(), unsent: Unsent::default() },
     };
