@@ -10,7 +10,6 @@ use postrider_benches::signal;
 use postrider_benches::tally::Tally;
 
 mod ask;
-mod books;
 mod chain;
 mod publish;
 mod wide;
@@ -33,8 +32,6 @@ enum Role {
     Publish(publish::Options),
     /// Handles commands
     Consume(Consume),
-    /// Handles commands with a database
-    Books(books::Options),
     /// Handles events, as a service of its own
     Subscribe(Consume),
     /// Answers queries until it is told to end
@@ -83,11 +80,6 @@ async fn run(broker: Option<String>, role: Role) -> Result<(), Failed> {
             let seen = Arc::clone(&tally);
             let app = App::new("load").actor(move || Working { tally: Arc::clone(&seen) });
             consume(app, broker, &options, &tally).await?;
-        }
-        Role::Books(options) => {
-            let tally = Arc::new(Tally::new(options.messages, false));
-            let consumed = Consume { service: "load".into(), messages: options.messages, timed: false };
-            consume(books::app(&options, &tally), broker, &consumed, &tally).await?;
         }
         Role::Subscribe(options) => {
             let tally = Arc::new(Tally::new(options.messages, options.timed));

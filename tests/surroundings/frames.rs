@@ -351,8 +351,22 @@ fn whatever_bytes_strangers_write_into_their_messages_every_good_one_is_handled_
                 continue;
             }
             bad += 1;
-            let mut message = note(&world, 0).property("message_id", &bytes(&mut random, 255));
-            for property in ["content_encoding", "correlation_id", "type", "app_id", "cluster_id"] {
+            let mut message = match random.u8(..3) {
+                0 => {
+                    // The namespace takes 255 bytes at most with it.
+                    let key = [b"noise.", &bytes(&mut random, 240)[..]].concat();
+                    let exchange = world.names.exchange(postrider::Kind::Event);
+                    RawMessage::to_exchange(&exchange, key, "0").property("content_type", b"application/json")
+                }
+                1 => {
+                    let mut message = note(&world, 0);
+                    message.properties.clear();
+                    message.property("content_type", &bytes(&mut random, 255))
+                }
+                _ => note(&world, 0),
+            };
+            message = message.property("message_id", &bytes(&mut random, 255));
+            for property in ["reply_to", "content_encoding", "correlation_id", "type", "app_id", "cluster_id"] {
                 if random.bool() {
                     message = message.property(property, &bytes(&mut random, 255));
                 }

@@ -12,7 +12,8 @@ use postrider::{
     App, Bytes, Command, ContentEncoding, Context, Failure, Headers, Kind, MediaType, Payload, Value, distributed,
 };
 use postrider_tests::on_both_brokers;
-use postrider_tests::world::{PATIENCE, Seen, World, assert_same, eventually, eventually_async};
+use postrider_tests::proxy::{Network, Proxy};
+use postrider_tests::world::{PATIENCE, Seen, World, amqp_url, assert_same, eventually, eventually_async, run};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -169,6 +170,38 @@ mod without_an_id {
             assert_eq!((slow.seen.count(), world.ready(&world.names.queue("slow", None)).await), (4, Some(0)));
         }
     }
+}
+
+#[test]
+fn a_message_without_an_id_whose_connection_is_lost_three_times_is_handled_once_and_charged_to_nobody() {
+    run(async {
+        let url = amqp_url();
+        let port = url.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        let proxy = Proxy::start(port).await;
+        let (world, slow) = (World::on(proxy.url()), Slow::default());
+        let running = world.start(app("slow", &slow)).await;
+        for what in ["one", "two"] {
+            command(&world, "slow.shared", foreign("text/plain", []), what).await;
+        }
+        slow.seen.reach(2).await;
+        for loss in 1..=3 {
+            let opened = running.stats().consumers_opened;
+            proxy.set(Network::Cut);
+            eventually("the connection is lost", || !running.health().ready).await;
+            proxy.set(Network::Fine);
+            eventually("it consumes again", || running.stats().consumers_opened > opened && running.health().ready)
+                .await;
+            eventually("both wait for their runs", || running.stats().joined >= 2 * loss).await;
+        }
+        slow.gate.add_permits(2);
+        eventually("both are settled", || running.stats().in_flight == 0).await;
+        let queue = world.names.queue("slow", None);
+        eventually_async("nothing waits", || async { world.ready(&queue).await == Some(0) }).await;
+        running.stop().await;
+        assert_eq!(world.ready(&queue).await, Some(0));
+        assert_same([("one".to_owned(), 1), ("two".to_owned(), 1)], slow.seen.all());
+        assert_eq!(running.stats().dead_lettered, 0);
+    });
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Command)]

@@ -314,14 +314,17 @@ fn sigterm_ends_a_service_whose_actor_is_still_being_made_and_gives_back_what_ca
         let mut slow = on(&namespace, "loans");
         slow.env("POSTRIDER_SERVICE__LOANS__START", "40").env("POSTRIDER_SERVICE__LOANS__BLOCKS", blocks);
         slow.env("POSTRIDER_ARBITERS", "2");
-        let mut service = Started::new(&mut slow);
-        service.says("connected");
         let queue = format!("{namespace}.loans.shelf");
-        wait_for_ready(&namespace, &queue, 0);
-        service.signal("-TERM");
-        let (took, code, log) = service.end();
-        assert!(code == Some(0) && took < Duration::from_secs(2), "{code:?} {took:?} {log}");
-        wait_for_ready(&namespace, &queue, 3);
+        for contained in [false, true] {
+            let mut service = if contained { Started::new(&mut as_process_1(&slow)) } else { Started::new(&mut slow) };
+            service.says("connected");
+            wait_for_ready(&namespace, &queue, 0);
+            let pid = if contained { child_of(service.child.id()) } else { service.child.id() };
+            signal_to(pid, "-TERM");
+            let (took, code, log) = service.end();
+            assert!(code == Some(0) && took < Duration::from_secs(2), "{code:?} {took:?} {log}");
+            wait_for_ready(&namespace, &queue, 3);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ pub enum BrokerError {
     },
     /// The program's log would show secrets.
     #[error(
-        "not connecting, because the log of this program shows the trace of the broker's client ({target}), which holds user and password; add the layer postrider::app::without_secrets() to it, or leave {target} out"
+        "not connecting, because the log of this program shows the trace of the broker's client ({target}), which holds user and password; add the layer postrider::operate::without_secrets() to it, or leave {target} out"
     )]
     LogShowsSecrets {
         /// The part of the client.

@@ -177,6 +177,9 @@ impl Running {
         let (id, same) = (&envelope.id, Same(Arc::clone(envelope)));
         let mut runs = self.lock();
         let Runs { running, unsettled, .. } = &mut *runs;
+        if !unsettled.is_empty() {
+            unsettled.forget_old();
+        }
         let under_way = running.entry(id.clone()).or_default();
         let Some(run) = under_way.iter_mut().find(|run| run.same == same) else {
             let before =

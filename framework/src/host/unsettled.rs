@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::handler::Outcome;
+use crate::handler::{Failed, Outcome};
 use crate::host::handled::Handled;
 
 /// How long an outcome is remembered. The broker delivers such a message again at once, but perhaps to another process.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// The most outcomes that are remembered per actor. Beyond that the oldest are forgotten, and those messages run again.
 const MOST_REMEMBERED: usize = 4_096;
-/// The most bytes of answers in the remembered outcomes.
+/// The most bytes of answers and errors in the remembered outcomes.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// A hash of everything that identifies a message across redeliveries.
@@ -71,7 +71,11 @@ impl Unsettled {
 }
 
 fn bytes_of(handled: &Handled) -> usize {
-    if let Outcome::Done(Some(reply)) = &handled.outcome { reply.payload.len() } else { 0 }
+    match &handled.outcome {
+        Outcome::Done(Some(reply)) => reply.payload.len(),
+        Outcome::Failed(Failed { problem, log, .. }) => problem.text.len() + log.len(),
+        Outcome::Done(None) | Outcome::Expired => 0,
+    }
 }
 
 #[cfg(test)]

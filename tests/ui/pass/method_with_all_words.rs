@@ -1,5 +1,5 @@
 use postrider::distributed;
-use postrider::handler::{Actor, Scope, Table};
+use postrider::handler::{Handlers, Scope};
 
 struct Invoicing;
 
@@ -14,9 +14,8 @@ impl Invoicing {
 
 #[test]
 fn the_words_of_a_method_are_in_the_table() {
-    let mut table = Table::<Invoicing>::default();
-    Invoicing::handlers(&mut table);
-    let [create, changed] = table.rows() else { panic!("two handlers") };
+    let handlers = Handlers::of::<Invoicing>();
+    let [create, changed] = handlers.rows() else { panic!("two handlers") };
     assert_eq!((create.spec.permission, create.spec.scope), (Some("invoice-write"), Scope::Shared));
     assert_eq!((changed.spec.permission, changed.spec.scope), (None, Scope::Instance));
     assert!(create.spec.file.ends_with("method_with_all_words.rs"), "{}", create.spec.file);

@@ -13,12 +13,11 @@ mod method_with_all_words;
 mod method_without_the_attribute;
 mod other_attributes;
 
-use postrider::handler::{Actor, Table};
+use postrider::handler::{Actor, Handlers};
 
 /// The handlers of an actor in the order of their methods, as "method: kind key".
 fn handlers<A: Actor>() -> Vec<String> {
-    let mut table = Table::<A>::default();
-    A::handlers(&mut table);
-    let specs = table.rows().iter().map(|row| row.spec);
+    let handlers = Handlers::of::<A>();
+    let specs = handlers.rows().iter().map(|row| row.spec);
     specs.map(|spec| format!("{}: {} {}", spec.method, spec.kind.as_str(), spec.key)).collect()
 }

@@ -27,7 +27,7 @@ const BUILD_LIMIT: std::time::Duration = std::time::Duration::from_secs(1_800);
 /// Measures and prints.
 pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), String> {
     let chosen: Vec<Comparison> = COMPARISONS.into_iter().filter(|one| is_chosen(one, only)).collect();
-    build()?;
+    build(&[])?;
     broker::installed()?;
     let node = Node::start()?;
     let keeps_books = chosen.iter().any(|one| matches!(one.work, Work::Books(_)));
@@ -56,9 +56,10 @@ pub fn run(only: &[String], seconds: f64, json: Option<&Path>) -> Result<(), Str
     Ok(())
 }
 
-fn build() -> Result<(), String> {
-    let mut build = program::command(&["cargo", "build", "--quiet", "--release", "-p", "postrider-benches"]);
-    program::run(&mut build, BUILD_LIMIT)
+/// Builds the programs, or some of them.
+fn build(which: &[&str]) -> Result<(), String> {
+    let words = [&["cargo", "build", "--quiet", "--release", "-p", "postrider-benches"], which].concat();
+    program::run(&mut program::command(&words), BUILD_LIMIT)
 }
 
 fn is_chosen(comparison: &Comparison, only: &[String]) -> bool {

@@ -13,8 +13,10 @@ use crate::program;
 /// How long a role may take for its next line.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The two programs, as cargo names them.
+/// The programs, as cargo names them.
 pub const OURS: &str = "bench-ours";
+/// The same with a database.
+pub const BOOKS: &str = "bench-books";
 pub const PLAIN: &str = "bench-plain";
 
 /// What a role measured.

@@ -1,6 +1,6 @@
 //! The work that is measured: which processes do it, on each side.
 
-use crate::bench::role::{Measured, OURS, PLAIN, Role, done, run};
+use crate::bench::role::{BOOKS, Measured, OURS, PLAIN, Role, done, run};
 
 /// Which side does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,12 +139,14 @@ impl Bench {
             std::env::temp_dir().join(format!("postrider-bench-{}.db", std::process::id())).display()
         );
         let store = match books {
-            Books::ExclusiveSqlite => sqlite,
+            Books::ExclusiveSqlite => sqlite.clone(),
             _ => self.postgres.clone().ok_or("no PostgreSQL")?,
         };
         self.fill(side, messages)?;
-        let mut words = vec!["--broker", self.url.as_str(), "books", "--store", &store, "--messages", messages];
+        let mut words = vec!["--store", &store, "--messages", messages];
+        let broker = ["--broker", self.url.as_str()];
         if side == Side::Ours {
+            words.splice(..0, broker);
             words.extend([
                 "--kind",
                 match books {
@@ -155,12 +157,19 @@ impl Bench {
                 },
             ]);
         } else {
+            words.splice(..0, broker.into_iter().chain(["books"]));
             words.extend(["--queue", queue(side)]);
             words.extend(if side == Side::Clever { &["--shared"][..] } else { &[] });
             words.extend(if books == Books::Sixteen { &["--concurrency", "16"][..] } else { &[] });
             words.extend(if books == Books::OnlySends { &["--only-sends"][..] } else { &[] });
         }
-        Ok(sample(&[Role::ready(program(side), &words)?.measured()?]))
+        let program = if side == Side::Ours { BOOKS } else { program(side) };
+        let measured = Role::ready(program, &words)?.measured();
+        for file in [&sqlite, &format!("{sqlite}-wal"), &format!("{sqlite}-shm")] {
+            // With PostgreSQL there is none.
+            let _ = std::fs::remove_file(file.trim_start_matches("sqlite:"));
+        }
+        Ok(sample(&[measured?]))
     }
 
     fn publish(&self, side: Side, words: &[&str]) -> Result<Sample, String> {

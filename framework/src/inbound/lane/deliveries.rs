@@ -10,6 +10,7 @@ use crate::handler::{Asked, Lane, Outcome};
 use crate::host::{Arrival, Deliver, End, Finished, Handled, Nameless, Settlement, Ticket, Turn};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
+use crate::inbound::lane::event::{ONLY_ACK, Settled};
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::message::{Envelope, MessageId, is_logged};
@@ -204,13 +205,15 @@ impl LaneLoop {
         let is_alone = alone.is_some();
         let again =
             HeldDelivery { receipt: None, envelope: Arc::clone(&held.envelope), handled: None, alone: None, ..*held };
-        held.handled = turn.map(|turn| (turn, handled.clone()));
+        let ends = turn.map(|turn| (turn, handled.clone()));
         let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
         let settling = actix_rt::spawn(async move {
             let receive = settler.settle(handled, lane, &again).await;
+            // The run ends with this task, also if the lane panics meanwhile.
+            let settled = Settled { number, receive, handled: ends };
             let settled = move || {
-                // Never full: it has room for every held delivery. A lane that is gone gave everything back.
-                let _ = settle.try_send((number, receive));
+                // Never full: it has room for every held delivery.
+                let _ = settle.try_send(settled);
             };
             match alone {
                 Some(run) => run.end(receive == Receive::Ack, settled).await,
@@ -231,8 +234,18 @@ impl LaneLoop {
         let settle = self.settle.clone();
         self.end_alone_run(run, receive == Receive::Ack, move || {
             // As in `settle`.
-            let _ = settle.try_send((number, receive));
+            let _ = settle.try_send(Settled { number, receive, handled: None });
         });
+    }
+
+    /// Everything of a delivery is published.
+    pub(super) fn settled(&mut self, mut settled: Settled) {
+        if let Some(held) = self.deliveries.held.get_mut(&settled.number)
+            && let Some(handled) = settled.handled.take()
+        {
+            held.handled = Some(handled);
+        }
+        self.release(settled.number, settled.receive);
     }
 
     pub(super) fn release(&mut self, number: u64, receive: Receive) {
@@ -258,7 +271,7 @@ impl LaneLoop {
         } else if let Some((turn, mut handled)) = handled {
             if receive == Receive::Ack {
                 // Only the acknowledgement is left to do.
-                handled.settlement = Settlement { answer: false, end: End::Ack };
+                handled.settlement = ONLY_ACK;
             }
             turn.pass_on(handled);
         }

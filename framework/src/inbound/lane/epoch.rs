@@ -54,7 +54,7 @@ impl LaneLoop {
                     break Ended::Lost;
                 }
                 Event::Finished(finished) => self.finished(finished),
-                Event::Settled(number, receive) => self.release(number, receive),
+                Event::Settled(settled) => self.settled(settled),
                 Event::Cleared(number, cleared) => self.cleared(number, cleared),
                 Event::Answered(number, left) => self.answered(number, left),
                 Event::Unanswered => self.unanswered(),
@@ -122,7 +122,7 @@ impl LaneLoop {
                 biased;
                 () = &mut cancelling => return,
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
-                Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                Some(settled) = self.settled.recv() => self.settled(settled),
                 () = stop.cancelled() => return,
             }
             self.flush();

@@ -1,7 +1,7 @@
 //! The events that wake a lane, and why its channel ends.
 
 use crate::broker::{BrokerError, QueueState};
-use crate::host::Finished;
+use crate::host::{End, Finished, Handled, Settlement, Turn};
 use crate::inbound::settle::Receive;
 use crate::inbound::suspects::Cleared;
 
@@ -15,7 +15,7 @@ pub(super) enum Event {
     /// The consumer has ended: the broker has cancelled it, or there was an error.
     Ended(Option<BrokerError>),
     Finished(Finished),
-    Settled(u64, Receive),
+    Settled(Settled),
     /// Whether a suspect may be handled; `None` when the app stops.
     Cleared(u64, Option<Cleared>),
     /// The answer to a delivery was sent, or will not be.
@@ -31,6 +31,27 @@ pub(super) enum Event {
     Controlled,
     Stop,
 }
+
+/// A delivery of which everything is published; only its receipt is left to use.
+pub(super) struct Settled {
+    pub(super) number: u64,
+    pub(super) receive: Receive,
+    /// The right to handle it, and how it was handled.
+    pub(super) handled: Option<(Turn, Handled)>,
+}
+
+impl Drop for Settled {
+    /// The lane is gone. A redelivery is acknowledged then, and not handled again.
+    fn drop(&mut self) {
+        if let Some((turn, mut handled)) = self.handled.take().filter(|_| self.receive == Receive::Ack) {
+            handled.settlement = ONLY_ACK;
+            turn.pass_on(handled);
+        }
+    }
+}
+
+/// The settlement of a message for which only the acknowledgement is left to do.
+pub(super) const ONLY_ACK: Settlement = Settlement { answer: false, end: End::Ack };
 
 /// Why an epoch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

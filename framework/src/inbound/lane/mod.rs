@@ -32,11 +32,11 @@ use crate::handler::LaneLoads;
 use crate::host::{Deliver, Finished, Running};
 use crate::inbound::consumers::Consumers;
 use crate::inbound::lane::breaker::BreakerState;
-use crate::inbound::lane::event::{Ended, Event};
+use crate::inbound::lane::event::{Ended, Event, Settled};
 use crate::inbound::lane::known_redeliveries::KnownRedeliveries;
 use crate::inbound::lane::parts::{Answers, ChannelState, Deliveries, Suspect};
 use crate::inbound::lane::suspect::cleared;
-use crate::inbound::settle::{Receive, Settler};
+use crate::inbound::settle::Settler;
 use crate::inbound::states::LaneStates;
 use crate::inbound::states::Started;
 use crate::inbound::suspects::Notes;
@@ -108,8 +108,8 @@ pub(super) struct LaneLoop {
     suspect: Suspect,
     done: mpsc::Sender<Finished>,
     outcomes: mpsc::Receiver<Finished>,
-    settle: mpsc::Sender<(u64, Receive)>,
-    settled: mpsc::Receiver<(u64, Receive)>,
+    settle: mpsc::Sender<Settled>,
+    settled: mpsc::Receiver<Settled>,
     /// Whether the lane has no consumer because its circuit breaker pauses.
     rests: bool,
     /// Redeliveries that this process itself has caused.
@@ -246,7 +246,7 @@ impl LaneLoop {
             tokio::select! {
                 biased;
                 Some(finished) = self.outcomes.recv() => self.finished(finished),
-                Some((number, receive)) = self.settled.recv() => self.release(number, receive),
+                Some(settled) = self.settled.recv() => self.settled(settled),
                 Event::Cleared(number, suspect) = cleared(&mut self.suspect.clearing) => self.cleared(number, suspect),
                 () = self.settings.abandon.cancelled() => break,
             }

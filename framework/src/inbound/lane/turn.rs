@@ -92,8 +92,8 @@ impl LaneLoop {
         if finishes {
             return Some(Event::Progress);
         }
-        if let Ok((number, receive)) = self.settled.try_recv() {
-            return Some(Event::Settled(number, receive));
+        if let Ok(settled) = self.settled.try_recv() {
+            return Some(Event::Settled(settled));
         }
         if self.stop(leaving).is_cancelled() {
             return Some(Event::Stop);
@@ -174,7 +174,7 @@ impl LaneLoop {
         tokio::select! {
             biased;
             Some(finished) = self.outcomes.recv() => Event::Finished(finished),
-            Some((number, receive)) = self.settled.recv() => Event::Settled(number, receive),
+            Some(settled) = self.settled.recv() => Event::Settled(settled),
             cleared = cleared(&mut self.suspect.clearing) => cleared,
             () = stop.cancelled() => Event::Stop,
             Ok(()) = self.control.changed(), if leaving.is_none() => Event::Controlled,

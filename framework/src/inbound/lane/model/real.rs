@@ -17,10 +17,9 @@ use crate::broker::{Delivery, DeliveryChannel, REPLAYED, Receipt, any};
 use crate::bus::{Resend, Unsent};
 use crate::handler::{FailureClass, HeldLimits, Invocation, Lane, Outcome, Policy, State, Table};
 use crate::host::{ArbiterWatch, Arrival, Core, Deliver, Factory, Finished, Host, Settings, SkewPolicy, Stops};
-use crate::inbound::lane::event::Ended;
+use crate::inbound::lane::event::{Ended, Settled};
 use crate::inbound::lane::property_tests::{settings, spec};
 use crate::inbound::lane::{LaneLoop, LaneSettings};
-use crate::inbound::settle::Receive;
 use crate::message::{Kind, MessageId};
 
 /// How often each step yields to other tasks. After that, everything that could happen has happened.
@@ -84,7 +83,7 @@ pub(super) struct Real {
     handed_over: u64,
     arrived: BTreeMap<u64, Arrival>,
     finished: BTreeMap<u64, Finished>,
-    settled: BTreeMap<u64, Receive>,
+    settled: BTreeMap<u64, Settled>,
 }
 
 impl Real {
@@ -134,8 +133,7 @@ impl Real {
 
     pub(super) fn release(&mut self, n: usize) {
         let number = self.numbers[n];
-        let receive = self.settled.remove(&number).expect("all else is done");
-        self.lane.release(number, receive);
+        self.lane.settled(self.settled.remove(&number).expect("all else is done"));
     }
 
     pub(super) fn flush(&mut self) {
@@ -187,8 +185,8 @@ impl Real {
         while let Ok(finished) = self.lane.outcomes.try_recv() {
             self.finished.insert(finished.number, finished);
         }
-        while let Ok((number, receive)) = self.lane.settled.try_recv() {
-            self.settled.insert(number, receive);
+        while let Ok(settled) = self.lane.settled.try_recv() {
+            self.settled.insert(settled.number, settled);
         }
     }
 
@@ -231,8 +229,8 @@ impl Real {
         if let Some(finished) = self.finished.get(&number) {
             return format!("finished {:?}", finished.handled.settlement.end);
         }
-        if let Some(receive) = self.settled.get(&number) {
-            return format!("settled {receive:?}");
+        if let Some(settled) = self.settled.get(&number) {
+            return format!("settled {:?}", settled.receive);
         }
         "under way".into()
     }

@@ -1,18 +1,24 @@
 //! Handlers that keep books: what they write, what they send and that they were run are committed together.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
 use postrider::{AnyTx, App, Context, Failure, Payload, Secret, any_db, distributed, sqlx};
 use postrider_benches::tally::Tally;
 use postrider_benches::work::Work;
+use postrider_benches::{Failed, signal};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS bookings (number bigint NOT NULL, text varchar(4000) NOT NULL)";
 
-#[derive(Debug, Args)]
-pub(crate) struct Options {
+#[derive(Debug, Parser)]
+struct Options {
+    /// Where RabbitMQ is
     #[arg(long)]
-    pub(crate) messages: u64,
+    broker: String,
+    /// Ends after so many
+    #[arg(long)]
+    messages: u64,
     /// Where the books are
     #[arg(long)]
     store: String,
@@ -32,8 +38,30 @@ enum Kind {
     OnlySends,
 }
 
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match actix_rt::System::new().block_on(run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<(), Failed> {
+    let tally = Arc::new(Tally::new(options.messages, false));
+    let broker = Secret::new(&options.broker);
+    let app = app(options, &tally).configure(|config| config.broker = Some(broker));
+    let running = app.start_as_configured().await?;
+    signal::ready()?;
+    signal::done(&tally.measured().await)?;
+    running.stop().await;
+    Ok(())
+}
+
 /// The app that keeps books.
-pub(crate) fn app(options: &Options, tally: &Arc<Tally>) -> App {
+fn app(options: &Options, tally: &Arc<Tally>) -> App {
     let tally = Arc::clone(tally);
     let app = App::new("load");
     let app = match options.kind {
