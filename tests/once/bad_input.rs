@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use postrider::{App, Context, Failure, Payload, Secret, Sqlite, Tx, distributed};
+use postrider::{App, Context, Failure, MessageId, Payload, Secret, Sqlite, Tx, distributed};
 use postrider_tests::bank::bank;
 use postrider_tests::database::{Database, Kind, postgres_address};
 use postrider_tests::program::{err, finish, out, program};
@@ -166,6 +166,66 @@ fn store(arguments: &[&str], address: &str) -> (bool, String, String) {
     (output.status.success(), out(&output), err(&output))
 }
 
+/// What `docs/stores.md` says that a user needs.
+const GRANTS: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON postrider_schema, postrider_actors, postrider_inbox, postrider_outbox, postrider_leases TO";
+const GRANT_NUMBERS: &str = "GRANT SELECT ON SEQUENCE postrider_outbox_number_seq TO";
+
+#[test]
+fn a_user_who_may_not_create_tables_uses_those_that_an_administrator_has_made() {
+    run(async {
+        let text = std::fs::read_to_string("../docs/stores.md").unwrap();
+        assert!([GRANTS, GRANT_NUMBERS].iter().all(|grant| text.contains(grant)), "docs/stores.md says other rights");
+        let (world, database) = (World::in_process(), Database::new(Kind::Postgres).await);
+        let (fine, _, error) = store(&["migrate"], &database.address());
+        assert!(fine, "{error}");
+        let user = format!("clerk_{}", MessageId::new().as_str().replace('-', ""));
+        let rights = format!(
+            "CREATE ROLE {user} LOGIN PASSWORD 'clerk'; {GRANTS} {user}; {GRANT_NUMBERS} {user}; GRANT SELECT, INSERT ON bookings TO {user}"
+        );
+        database.run(&rights).await;
+        let address = database.address();
+        let (_, server) = address.split_once('@').expect("an address with a user");
+        let clerk = Secret::new(format!("postgres://{user}:clerk@{server}"));
+        let app = world.start(bank().configure(move |config| config.store = Some(clerk))).await;
+        app.bus().send_key("bank.book", Payload::json(&serde_json::json!({ "amount": 5 }))).await.unwrap();
+        eventually_async("it is booked", || async { database.amounts().await == [5] }).await;
+        eventually_async("what it sent has left", || async { app.stats().relayed == 1 }).await;
+        assert_eq!((app.stats().retried, app.health().stores.len()), (0, 0));
+    });
+}
+
+fn looks_and_changes_nothing(kind: Kind) {
+    run(async move {
+        let database = Database::empty(kind).await;
+        let address = database.address();
+        for look in [&["status"][..], &["check"], &["outbox", "list"], &["outbox", "retry", "--all"]] {
+            let (fine, said, error) = store(look, &address);
+            assert!(!fine && error.contains("postrider store migrate") && said.is_empty(), "{look:?}: {said}{error}");
+        }
+        if kind == Kind::Sqlite {
+            let file = address.trim_start_matches("sqlite:");
+            assert!(!std::path::Path::new(file).exists(), "a look has made {file}");
+        }
+        let (fine, migrated, error) = store(&["migrate"], &address);
+        assert!(fine && migrated.contains("version 1"), "{migrated}{error}");
+        let (fine, status, error) = store(&["status"], &address);
+        assert!(fine && status.contains("0 waiting"), "{status}{error}");
+        database.run("UPDATE postrider_schema SET version = 7").await;
+        let (fine, _, error) = store(&["status"], &address);
+        assert!(!fine && error.contains("version 7"), "{error}");
+    });
+}
+
+#[test]
+fn who_looks_at_a_sqlite_store_that_is_not_there_makes_none() {
+    looks_and_changes_nothing(Kind::Sqlite);
+}
+
+#[test]
+fn who_looks_at_a_postgresql_store_without_tables_makes_none() {
+    looks_and_changes_nothing(Kind::Postgres);
+}
+
 fn operating(kind: Kind) {
     run(async move {
         let (world, database) = (World::in_process(), Database::new(kind).await);
@@ -197,6 +257,9 @@ fn operating(kind: Kind) {
         let (fine, retried, _) = store(&["outbox", "retry", &number], &address);
         assert!(fine && retried.contains("is tried again"), "{retried}");
         eventually_async("it is put aside again", || async { app.stats().parked == 2 }).await;
+        let (fine, retried, _) = store(&["outbox", "retry", "--all"], &address);
+        assert!(fine && retried.trim() == "rows that are tried again: 1", "{retried}");
+        eventually_async("it is put aside once more", || async { app.stats().parked == 3 }).await;
         let (fine, dropped, _) = store(&["outbox", "drop", &number], &address);
         assert!(fine && dropped.contains("is removed"), "{dropped}");
         let (fine, _, error) = store(&["outbox", "drop", &number], &address);
@@ -223,6 +286,7 @@ fn settings_of_a_server_that_break_a_promise_are_named_and_fail_the_check() {
         let database = Database::empty(Kind::Postgres).await;
         let name = database.address().rsplit('/').next().unwrap().to_owned();
         database.run(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
+        assert!(store(&["migrate"], &database.address()).0);
         let (fine, _, error) = store(&["check"], &database.address());
         assert!(!fine && error.contains("synchronous_commit is off"), "{error}");
     });

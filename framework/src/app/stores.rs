@@ -25,7 +25,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, RelaySettings, run_relay};
 use crate::handler::{Guarantee, HandlerSpec};
 use crate::message::{Secret, is_logged};
-use crate::store::{AnswerLimit, Store, StoreError, StoreHandle};
+use crate::store::{AnswerLimit, Store, StoreError, StoreHandle, Tables};
 use crate::supervise::supervise;
 
 /// The pause between two attempts to open a store at the start.
@@ -219,7 +219,7 @@ impl StoreTasks {
 /// Opens a store, and tries again until the deadline while it is not there.
 async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) -> Result<Arc<dyn Store>, StoreError> {
     loop {
-        let error = match timeout_at(deadline, open_store(config, address)).await {
+        let error = match timeout_at(deadline, open_store(config, address, Tables::Migrate)).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error)) => error,
             Err(_) => {
@@ -237,15 +237,19 @@ async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) ->
     }
 }
 
-/// Opens the store at an address, and brings its tables to this release's version.
+/// Opens the store at an address.
 ///
 /// # Errors
-/// When the address is not one, or the database refuses or does not answer.
-pub(crate) async fn open_store(config: &Config, address: &Secret) -> Result<Arc<dyn Store>, StoreError> {
+/// When the address is not one, the database refuses or does not answer, or its tables are missing and are to stay as they are.
+pub(crate) async fn open_store(
+    config: &Config,
+    address: &Secret,
+    tables: Tables,
+) -> Result<Arc<dyn Store>, StoreError> {
     let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
     let store = match scheme(address.reveal()) {
-        "postgres" => postgres::open(address.reveal(), namespace).await?,
-        "sqlite" => sqlite::open(address.reveal(), namespace, lock).await?,
+        "postgres" => postgres::open(address.reveal(), namespace, tables).await?,
+        "sqlite" => sqlite::open(address.reveal(), namespace, lock, tables).await?,
         other => {
             return Err(StoreError::Address {
                 store: format!("{other}:…"),

@@ -8,7 +8,7 @@ use crate::app::stores::open_store;
 use crate::operate::operator::message::shown as shown_payload;
 use crate::operate::output;
 use crate::operate::printable::{json_line, lines, one_line};
-use crate::store::{ListedRow, Outbox, Store, StoreStatus};
+use crate::store::{ListedRow, Outbox, Store, StoreStatus, Tables};
 
 /// The most rows that a list shows unless it is told otherwise.
 const ROWS: usize = 1_000;
@@ -46,10 +46,14 @@ pub(super) enum OutboxCommand {
         /// Its number
         number: i64,
     },
-    /// Try a row again that was put aside; those behind it follow
+    /// Try a row again that was put aside, or all of them; those behind it follow
     Retry {
         /// Its number
-        number: i64,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        number: Option<i64>,
+        /// All that were put aside
+        #[arg(long)]
+        all: bool,
     },
     /// Remove a row: its message is never sent
     Drop {
@@ -67,7 +71,9 @@ pub(super) async fn obey(command: StoreCommand, config: &Config, service: Option
     let Some(address) = own.or(config.store.as_ref()) else {
         return Err("no store: say --store sqlite:path/to/file.db, or set POSTRIDER_STORE, or name the service whose store the file has with --service".into());
     };
-    let store = open_store(config, address).await.map_err(|error| error.to_string())?;
+    // Whoever only looks changes nothing.
+    let tables = if matches!(command, StoreCommand::Migrate) { Tables::Migrate } else { Tables::AsTheyAre };
+    let store = open_store(config, address, tables).await.map_err(|error| error.to_string())?;
     let done = run(command, &*store).await;
     store.close().await;
     done
@@ -154,9 +160,16 @@ async fn outbox(command: OutboxCommand, mut outbox: Box<dyn Outbox>) -> Result<(
             output::line(lines(&serde_json::to_string_pretty(&shown).unwrap_or_default()));
             Ok(())
         }
-        OutboxCommand::Retry { number } => {
-            if outbox.retry(number).await.map_err(failed)? {
+        OutboxCommand::Retry { number, .. } => {
+            let retried = outbox.retry(number).await.map_err(failed)?;
+            if retried > 0 {
                 outbox.tell_others().await.map_err(failed)?;
+            }
+            let Some(number) = number else {
+                output::line(format_args!("rows that are tried again: {retried}"));
+                return Ok(());
+            };
+            if retried > 0 {
                 output::line(format_args!("row {number} is tried again"));
                 return Ok(());
             }

@@ -265,6 +265,6 @@ limited! {
     fn status<'a>() -> OutboxStatus;
     fn list<'a>(most: usize) -> Vec<ListedRow>;
     fn row<'a>(number: i64) -> Option<StoredRow>;
-    fn retry<'a>(number: i64) -> bool;
+    fn retry<'a>(number: Option<i64>) -> u64;
     fn tell_others<'a>() -> ();
 }

@@ -19,6 +19,7 @@ mod port;
 mod status;
 mod stored_answer;
 mod stored_envelope;
+mod tables;
 
 pub(crate) use answer_limit::AnswerLimit;
 pub use database::Database;
@@ -34,3 +35,4 @@ pub use port::{
 pub use status::{InboxStatus, ListedRow, OutboxStatus, StoreStatus};
 pub use stored_answer::{MAX_ANSWER_BYTES, StoredAnswer};
 pub use stored_envelope::UnreadableRow;
+pub use tables::Tables;

@@ -219,8 +219,8 @@ pub trait Outbox: Send {
     /// One row; `None` if there is none of this number.
     fn row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>>;
 
-    /// Sends a row that was put aside after all. Returns whether there was one.
-    fn retry(&mut self, number: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Sends a row that was put aside after all, or all such rows. Returns how many there were.
+    fn retry(&mut self, number: Option<i64>) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Tells the other processes that there are rows. Those that hear nothing look by themselves.
     fn tell_others(&mut self) -> BoxFuture<'_, Result<(), StoreError>>;

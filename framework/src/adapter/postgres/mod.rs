@@ -26,7 +26,7 @@ use crate::adapter::postgres::errors::{Failed, failed};
 use crate::adapter::postgres::news::PgNews;
 use crate::adapter::postgres::outbox::PgOutbox;
 use crate::adapter::postgres::session::PgSession;
-use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus};
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus, Tables};
 
 impl Database for Postgres {
     type Connection = PgConnection;
@@ -44,11 +44,11 @@ pub struct PgStore {
 }
 
 impl PgStore {
-    /// Connects, and brings Postrider's tables to this release's version.
+    /// Connects.
     ///
     /// # Errors
-    /// When the address is not one, or the server refuses or does not answer.
-    pub async fn open(address: &str, namespace: &str) -> Result<Self, StoreError> {
+    /// When the address is not one, the server refuses or does not answer, or the tables cannot be used.
+    pub async fn open(address: &str, namespace: &str, tables: Tables) -> Result<Self, StoreError> {
         only_known_parameters(address)?;
         let options = PgConnectOptions::from_str(address).map_err(|error| StoreError::Address {
             store: "postgres://…".into(),
@@ -58,7 +58,10 @@ impl PgStore {
         let options = options.application_name("postrider").disable_statement_logging();
         let store = Self { shown, namespace: namespace.into(), options };
         let mut connection = store.connect().await?;
-        schema::migrate(&mut connection, &store.shown).await?;
+        match tables {
+            Tables::Migrate => schema::migrate(&mut connection, &store.shown).await?,
+            Tables::AsTheyAre => schema::judge(&mut connection, &store.shown).await?,
+        }
         connection.close().await.map_err(|error| store.failed(&error))?;
         Ok(store)
     }

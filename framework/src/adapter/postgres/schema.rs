@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 
 use crate::adapter::postgres::errors::{Failed, failed};
-use crate::store::StoreError;
+use crate::store::{StoreError, Tables};
 
 /// What each version of the tables adds to the one before it. The position, counted from 1, is the version.
 const VERSIONS: [&str; 1] = [FIRST];
@@ -39,6 +39,23 @@ pub(super) const VERSION: i32 = VERSIONS.len() as i32;
 /// Any number that others hardly use: whoever migrates holds this advisory lock.
 pub(super) const LOCK: i64 = 0x706f_7374_7269_6465;
 
+/// Refuses tables that this release cannot use.
+pub(super) async fn judge(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {
+    let version = version(connection).await.map_err(|error| failed(store, Failed::Opening, &error))?;
+    Tables::AsTheyAre.judge(store, version.unwrap_or(0).into(), VERSION.into())
+}
+
+/// The version of the tables; `None` if there are none.
+async fn version(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
+    // Looking needs no right to create tables.
+    let look = "SELECT to_regclass('postrider_schema') IS NOT NULL";
+    if !sqlx::query_scalar(look).fetch_one(&mut *connection).await? {
+        return Ok(None);
+    }
+    let look = sqlx::query_scalar("SELECT max(version) FROM postrider_schema").fetch_one(connection);
+    look.await.map(|version: Option<i32>| Some(version.unwrap_or(0)))
+}
+
 /// Brings the tables to this release's version. Of several processes one does it, and the others wait.
 pub(super) async fn migrate(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {
     let failed = |error| failed(store, Failed::Migrating, &error);
@@ -53,26 +70,13 @@ pub(super) async fn migrate(connection: &mut PgConnection, store: &str) -> Resul
 
 async fn migrate_locked(connection: &mut PgConnection, store: &str) -> Result<(), StoreError> {
     let failed = |error| failed(store, Failed::Migrating, &error);
-    // Looking needs no right to create tables.
-    let look = "SELECT to_regclass('postrider_schema') IS NOT NULL";
-    let stands: bool = sqlx::query_scalar(look).fetch_one(&mut *connection).await.map_err(failed)?;
-    let version: Option<i32> = if stands {
-        let look = "SELECT max(version) FROM postrider_schema";
-        sqlx::query_scalar(look).fetch_one(&mut *connection).await.map_err(failed)?
-    } else {
+    let stands = version(&mut *connection).await.map_err(failed)?;
+    if stands.is_none() {
         let create = "CREATE TABLE postrider_schema (version integer NOT NULL)";
         raw_sql(create).execute(&mut *connection).await.map_err(failed)?;
-        None
-    };
-    let version = version.unwrap_or(0);
-    if version > VERSION {
-        return Err(StoreError::Refused {
-            store: store.to_owned(),
-            reason: format!(
-                "its tables have version {version} and this release knows up to {VERSION}: a newer release uses this database; start that one"
-            ),
-        });
     }
+    let version = stands.unwrap_or(0);
+    Tables::Migrate.judge(store, version.into(), VERSION.into())?;
     let missing = VERSIONS.iter().zip(1_i32..).filter(|(_, added)| *added > version);
     for (statements, added) in missing {
         let all = format!("{statements}; INSERT INTO postrider_schema (version) VALUES ({added})");

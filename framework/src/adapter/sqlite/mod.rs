@@ -28,7 +28,7 @@ use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::adapter::sqlite::outbox::SqliteOutbox;
 use crate::adapter::sqlite::session::{Names, SqliteSession};
 use crate::adapter::sqlite::writer::Writer;
-use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus};
+use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus, Tables};
 
 impl Database for Sqlite {
     type Connection = SqliteConnection;
@@ -47,12 +47,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it if it is not there, and brings Postrider's tables to this release's version. `lock` is how long
-    /// a transaction waits while another process holds the file.
+    /// Opens the file. `lock` is how long a transaction waits while another process holds the file.
     ///
     /// # Errors
-    /// When the address names no file, or the file cannot be used.
-    pub async fn open(address: &str, namespace: &str, lock: Duration) -> Result<Self, StoreError> {
+    /// When the address names no file, or the file or its tables cannot be used.
+    pub async fn open(address: &str, namespace: &str, lock: Duration, tables: Tables) -> Result<Self, StoreError> {
         let shown: Arc<str> = address.into();
         let wrong = |reason: &str| StoreError::Address { store: address.to_owned(), reason: reason.to_owned() };
         let options = SqliteConnectOptions::from_str(address)
@@ -61,16 +60,27 @@ impl SqliteStore {
         if file.as_os_str().is_empty() || address.contains(":memory:") || address.contains("mode=memory") {
             return Err(wrong("a store must outlive its process; name a file, as in sqlite:orders.db"));
         }
+        let missing = tables == Tables::AsTheyAre && !file.exists();
+        if missing {
+            let reason = "there is no such file; a service that starts makes it, and so does `postrider store migrate`";
+            return Err(StoreError::Refused { store: address.to_owned(), reason: reason.into() });
+        }
+        // The file remembers its journal mode.
+        let options = match tables {
+            Tables::Migrate => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
+            Tables::AsTheyAre => options.create_if_missing(false),
+        };
         let options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(lock)
             .pragma("journal_size_limit", WAL_BYTES)
             .disable_statement_logging();
         let mut connection =
             SqliteConnection::connect_with(&options).await.map_err(|error| failed(&shown, Failed::Opening, &error))?;
-        schema::migrate(&mut connection, &shown).await?;
+        match tables {
+            Tables::Migrate => schema::migrate(&mut connection, &shown).await?,
+            Tables::AsTheyAre => schema::judge(&mut connection, &shown).await?,
+        }
         connection.close().await.map_err(|error| failed(&shown, Failed::Opening, &error))?;
         let reading = options.clone().pragma("query_only", "ON");
         let writer = Arc::new(Mutex::new(Writer::new(options, Arc::clone(&shown))));

@@ -155,13 +155,13 @@ impl Outbox for SqliteOutbox {
         })
     }
 
-    fn retry(&mut self, number: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn retry(&mut self, number: Option<i64>) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let retry = "UPDATE postrider_outbox SET parked_because = NULL WHERE namespace = ? AND number = ? AND parked_because IS NOT NULL";
+            let retry = "UPDATE postrider_outbox SET parked_because = NULL WHERE namespace = ?1 AND parked_because IS NOT NULL AND (?2 IS NULL OR number = ?2)";
             let retry = sqlx::query(retry).bind(&*self.namespace).bind(number);
             let retried = retry.execute(writer.connection().await?).await;
-            Ok(retried.map_err(|error| self.failed(&error))?.rows_affected() == 1)
+            Ok(retried.map_err(|error| self.failed(&error))?.rows_affected())
         })
     }
 

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, SqliteConnection, raw_sql};
 
 use crate::adapter::sqlite::errors::{Failed, failed};
-use crate::store::StoreError;
+use crate::store::{StoreError, Tables};
 
 /// What each version of the tables adds to the one before it. The position, counted from 1, is the version.
 const VERSIONS: [&str; 1] = [FIRST];
@@ -36,6 +36,20 @@ CREATE TABLE postrider_leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, unti
 /// The newest version of the tables that this release knows.
 pub(super) const VERSION: i64 = VERSIONS.len() as i64;
 
+/// Refuses tables that this release cannot use.
+pub(super) async fn judge(connection: &mut SqliteConnection, store: &str) -> Result<(), StoreError> {
+    let failed = |error| failed(store, Failed::Opening, &error);
+    let look = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'postrider_schema'";
+    let stands: i64 = sqlx::query_scalar(look).fetch_one(&mut *connection).await.map_err(failed)?;
+    let version = if stands > 0 { version(connection).await.map_err(failed)? } else { 0 };
+    Tables::AsTheyAre.judge(store, version, VERSION)
+}
+
+async fn version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let look = sqlx::query_scalar("SELECT max(version) FROM postrider_schema").fetch_one(connection);
+    look.await.map(|version: Option<i64>| version.unwrap_or(0))
+}
+
 /// Brings the tables to this release's version. Of several processes one does it, and the others wait.
 pub(super) async fn migrate(connection: &mut SqliteConnection, store: &str) -> Result<(), StoreError> {
     let failed = |error| failed(store, Failed::Migrating, &error);
@@ -51,19 +65,8 @@ async fn migrate_locked(connection: &mut SqliteConnection, store: &str) -> Resul
     let failed = |error| failed(store, Failed::Migrating, &error);
     let create = "CREATE TABLE IF NOT EXISTS postrider_schema (version INTEGER NOT NULL)";
     raw_sql(create).execute(&mut *connection).await.map_err(failed)?;
-    let stands: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM postrider_schema")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let stands = stands.unwrap_or(0);
-    if stands > VERSION {
-        return Err(StoreError::Refused {
-            store: store.to_owned(),
-            reason: format!(
-                "its tables have version {stands} and this release knows up to {VERSION}: a newer release uses this file; start that one, or restore a copy of the file"
-            ),
-        });
-    }
+    let stands = version(&mut *connection).await.map_err(failed)?;
+    Tables::Migrate.judge(store, stands, VERSION)?;
     let missing = VERSIONS.iter().zip(1_i64..).filter(|(_, version)| *version > stands);
     for (statements, version) in missing {
         raw_sql(*statements).execute(&mut *connection).await.map_err(failed)?;

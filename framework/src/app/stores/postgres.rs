@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::adapter::postgres::PgStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tables};
 
-pub(super) async fn open(address: &str, namespace: &str) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(PgStore::open(address, namespace).await?))
+pub(super) async fn open(address: &str, namespace: &str, tables: Tables) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(PgStore::open(address, namespace, tables).await?))
 }
