@@ -297,11 +297,9 @@ async fn launch_actor(
     let state = factory().await.map_err(|failure| cannot_be_made(&attributes, &failure))?;
     let handlers: Rc<[HandlerSpec]> = table.rows().iter().map(|row| row.spec).collect();
     let Effective { prefetch, timeout, .. } = launch.effective;
-    let policies: Rc<[Policy]> = launch.policies.of_handlers.into();
     let (actor, unsent) = (attributes.actor, launch.unsent.clone());
     let resend = Resend { actor, stopping: launch.stops.stopping.clone(), unsent };
-    let store = store_of(&attributes, launch.store, &launch.config).await?;
-    let loads = LaneLoads::default();
+    let (store, loads) = (store_of(&attributes, launch.store, &launch.config).await?, LaneLoads::default());
     let settings = Settings {
         actor: attributes.actor,
         name: name_of(&attributes),
@@ -312,7 +310,7 @@ async fn launch_actor(
         prefetch,
         ordered: attributes.ordered,
         stops_at_poison: attributes.stops_at_poison,
-        policies,
+        policies: launch.policies.of_handlers.into(),
         policy: launch.policies.of_actor,
         skew: launch.config.skew,
         running: launch.running.clone(),
