@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider::{App, Bus, Payload, SendError, distributed};
+use postrider::{App, Bus, Payload, Running, SendError, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::world::{Seen, World, eventually, run};
 use tokio::sync::Semaphore;
@@ -54,6 +54,27 @@ fn set(node: &Node, what: &str, queue: &str) {
     node.ctl(&["eval", &format!(r#"sys:{what}(whereis(list_to_atom("%2F_{queue}")))."#)]).unwrap();
 }
 
+/// A client, a service that lives, and one whose queue has just fallen silent.
+struct Fallen {
+    silent: Silent,
+    queue: String,
+    client: Running,
+    _services: [Running; 2],
+}
+
+impl Fallen {
+    async fn silent(node: &Node) -> Self {
+        let (world, silent) = (World::on(node.url()), Silent::default());
+        let (one, two) = (Lively { gate: Arc::new(Semaphore::new(0)) }, silent.clone());
+        let lively = world.start(App::new("lively").actor(move || one.clone())).await;
+        let note = world.start(App::new("silent").actor(move || two.clone())).await;
+        let (client, queue) = (world.client().await, world.names.queue("silent", None));
+        introduce(client.bus()).await;
+        set(node, "suspend", &queue);
+        Self { silent, queue, client, _services: [lively, note] }
+    }
+}
+
 #[test]
 fn one_queue_that_never_confirms_costs_nobody_else_a_request_and_no_message_a_repetition() {
     let node = node();
@@ -97,15 +118,8 @@ fn one_queue_that_never_confirms_costs_nobody_else_a_request_and_no_message_a_re
 fn more_messages_than_a_channel_takes_that_are_never_confirmed_do_not_stop_the_others() {
     let node = node();
     run(async {
-        let world = World::on(node.url());
-        let silent = Silent::default();
-        let (one, two) = (Lively { gate: Arc::new(Semaphore::new(0)) }, silent.clone());
-        let _lively = world.start(App::new("lively").actor(move || one.clone())).await;
-        let _silent = world.start(App::new("silent").actor(move || two.clone())).await;
-        let client = world.client().await;
-        let (bus, queue) = (client.bus(), world.names.queue("silent", None));
-        introduce(bus).await;
-        set(&node, "suspend", &queue);
+        let Fallen { silent, client, queue, .. } = &Fallen::silent(&node).await;
+        let bus = client.bus();
         let send = |number: u64, timeout| {
             bus.send_key_with("silent.note", Payload::json(&number), move |o| o.timeout(timeout))
         };
@@ -127,7 +141,7 @@ fn more_messages_than_a_channel_takes_that_are_never_confirmed_do_not_stop_the_o
         let unknown = numbers_of(|error| matches!(error, SendError::Unknown { .. }));
         let unsent = numbers_of(|error| matches!(error, SendError::Broker(_)));
         assert_eq!(unknown.len() + unsent.len(), 2_998);
-        set(&node, "resume", &queue);
+        set(&node, "resume", queue);
         send(3_000, Duration::from_secs(30)).await.unwrap();
         eventually("the last one is handled", || silent.seen.all().contains(&3_000)).await;
         let seen: BTreeSet<u64> = silent.seen.all().into_iter().collect();
@@ -141,15 +155,8 @@ fn more_messages_than_a_channel_takes_that_are_never_confirmed_do_not_stop_the_o
 fn a_burst_into_a_queue_that_has_just_fallen_silent_costs_the_others_two_minutes_at_most() {
     let node = node();
     run(async {
-        let world = World::on(node.url());
-        let silent = Silent::default();
-        let (one, two) = (Lively { gate: Arc::new(Semaphore::new(0)) }, silent.clone());
-        let _lively = world.start(App::new("lively").actor(move || one.clone())).await;
-        let _silent = world.start(App::new("silent").actor(move || two.clone())).await;
-        let client = world.client().await;
-        let (bus, queue) = (client.bus(), world.names.queue("silent", None));
-        introduce(bus).await;
-        set(&node, "suspend", &queue);
+        let Fallen { silent, client, queue, .. } = &Fallen::silent(&node).await;
+        let bus = client.bus();
         let send = |number: u64| {
             bus.send_key_with("silent.note", Payload::json(&number), |o| o.timeout(Duration::from_secs(5)))
         };
@@ -167,7 +174,7 @@ fn a_burst_into_a_queue_that_has_just_fallen_silent_costs_the_others_two_minutes
             ask().await.unwrap();
         }
         assert_eq!(client.connection().borrow().epoch, epoch + 1, "the connection was replaced once");
-        set(&node, "resume", &queue);
+        set(&node, "resume", queue);
         send(1_000).await.unwrap();
         eventually("the last one is handled", || silent.seen.all().contains(&1_000)).await;
     });

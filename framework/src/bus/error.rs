@@ -142,7 +142,8 @@ pub enum RequestError {
     /// The other service answered with an error.
     #[error(transparent)]
     Remote(RemoteError),
-    /// Only an actor that already waits for this request could answer it: the calls form a circle.
+    /// Only an actor that already waits for this request could answer it: the calls form a circle. As after a time-out, a command
+    /// may be handled later all the same: its lane can fill up after it was sent.
     #[error("{key:?} would wait for itself: {text}")]
     WouldWaitForItself {
         /// The key.

@@ -273,10 +273,10 @@ impl Waiters {
     /// Whether a request is the last of those to a lane that have not arrived. It is refused first, which makes room for the others.
     fn is_last(&self, lane: Lane, waiter: &Rc<Waiter>) -> bool {
         let waiting = self.waiting.borrow();
-        let mut newest = waiting.iter().rev();
-        newest
-            .find(|other| other.own == Some(lane) && other.arrived.get().is_none())
-            .is_some_and(|last| Rc::ptr_eq(last, waiter))
+        let may_be_stuck = |other: &&Rc<Waiter>| {
+            other.own == Some(lane) && other.arrived.get().is_none() && other.handler.is_under_way()
+        };
+        waiting.iter().rev().find(may_be_stuck).is_some_and(|last| Rc::ptr_eq(last, waiter))
     }
 
     /// How many requests to a lane have not arrived yet. They run beside the handlers that ask, so they do not block it.
@@ -299,7 +299,9 @@ impl Waiters {
         let Some((lane, queue)) = lane.and_then(|lane| Some((lane, own.queue(lane)?))) else { return pending().await };
         let is_stuck = || {
             let asking = (*holds_up, handler);
-            arrived.get().is_none()
+            // A task that outlives its handler holds up nothing.
+            handler.is_under_way()
+                && arrived.get().is_none()
                 && own.loads.most(lane) > 0
                 && self.is_last(lane, &waits.waiter)
                 && self.holds_up_all(own, lane, asking)

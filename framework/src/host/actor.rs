@@ -26,9 +26,7 @@ impl Host {
     pub fn new(core: Core) -> Self {
         Self { core: Rc::new(core), lanes: Vec::with_capacity(Lane::ALL.len()) }
     }
-}
 
-impl Host {
     /// Handles at once a request that a handler of this same actor waits for. It must not wait for the lane, which may be waiting
     /// for that handler. The request runs beside the handler or is refused. While the app stops it is given back like any other.
     fn see_to_circles(&self, deliver: &mut Deliver) {
@@ -56,6 +54,18 @@ impl Host {
             }
         }
     }
+
+    /// Puts deliveries into their lane.
+    fn sort(&mut self, mut deliver: Deliver) {
+        self.see_to_circles(&mut deliver);
+        if deliver.arrivals.is_empty() {
+            return;
+        }
+        // Refused deliveries drop their tickets, which gives them back.
+        if self.lanes[deliver.lane.index()].try_send(deliver).is_err() {
+            tracing::error!(actor = self.core.settings.actor, "a lane took no deliveries; they are given back");
+        }
+    }
 }
 
 impl Actor for Host {
@@ -80,19 +90,5 @@ impl Handler<Deliver> for Host {
         // A panic here would end the actor, and with it its mailbox.
         let sorted = std::panic::catch_unwind(AssertUnwindSafe(|| self.sort(deliver)));
         self.core.unless_panicked(sorted);
-    }
-}
-
-impl Host {
-    /// Puts deliveries into their lane.
-    fn sort(&mut self, mut deliver: Deliver) {
-        self.see_to_circles(&mut deliver);
-        if deliver.arrivals.is_empty() {
-            return;
-        }
-        // Refused deliveries drop their tickets, which gives them back.
-        if self.lanes[deliver.lane.index()].try_send(deliver).is_err() {
-            tracing::error!(actor = self.core.settings.actor, "a lane took no deliveries; they are given back");
-        }
     }
 }

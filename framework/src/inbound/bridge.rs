@@ -95,6 +95,7 @@ impl Bridge {
             broker: Arc::clone(&settings.broker),
             suspects: settings.suspects,
             of: settings.plan.queue.as_str().into(),
+            stopping: settings.stops.stopping.clone(),
             abandon: settings.stops.abandon.clone(),
         };
         let (mut lanes, mut starting) = (Vec::new(), Vec::new());

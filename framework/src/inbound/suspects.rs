@@ -27,7 +27,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The first pauses between tries to remove a note. After them its message is settled all the same.
 const FIRST_PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
-/// The pause between further tries, as long as the process lives: a note that stays counts as a death.
+/// The pause between further tries, until the app stops: a note that stays counts as a death.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The suspects of one process. Of those that have ended a process before, only one is handled at a time, so that none is charged
@@ -48,7 +48,9 @@ pub(super) struct Notes {
     pub(super) suspects: Suspects,
     /// The queue that the suspects come from.
     pub(super) of: Arc<str>,
-    /// Fires when the app drops running handlers. A removal of a note is then tried once more, and no longer.
+    /// Fires when nothing new is to be started. The removal of a note is then tried a few times, and no longer.
+    pub(super) stopping: CancellationToken,
+    /// Fires when the app drops running handlers. The removal of a note is then tried once more.
     pub(super) abandon: CancellationToken,
 }
 
@@ -63,7 +65,7 @@ impl Notes {
     /// Notes that a suspect begins. A suspect that has ended a process before first waits until no other such suspect is handled
     /// here. A suspect begins even if its note cannot be written: no message is condemned without notes. `None` if the app stops
     /// before that. A note that is being written is waited for, so that it can be removed.
-    pub(super) async fn begin(&self, suspect: &str, stopping: &CancellationToken) -> Option<Cleared> {
+    pub(super) async fn begin(&self, suspect: &str) -> Option<Cleared> {
         let name = format!("{}.suspects.{suspect}", self.of);
         let before = async {
             let deaths = self.broker.registry().count(&name).await;
@@ -75,7 +77,7 @@ impl Notes {
         };
         let (deaths, turn) = tokio::select! {
             biased;
-            () = stopping.cancelled() => return None,
+            () = self.stopping.cancelled() => return None,
             before = before => before,
         };
         let condemned = deaths.as_ref().is_ok_and(|deaths| *deaths >= CONDEMNED_AFTER);
@@ -120,9 +122,10 @@ impl AloneRun {
         }
         let (mut pauses, mut then) = (FIRST_PAUSES.into_iter(), Some(then));
         while let Err(error) = self.remove(handled).await {
-            let stops = self.notes.abandon.is_cancelled() || error.is_permanent();
             let pause = pauses.next();
-            if (stops || pause.is_none())
+            let stops = pause.is_none() && self.notes.stopping.is_cancelled();
+            let gives_up = stops || self.notes.abandon.is_cancelled() || error.is_permanent();
+            if (gives_up || pause.is_none())
                 && let Some(then) = then.take()
             {
                 tracing::warn!(
@@ -133,12 +136,13 @@ impl AloneRun {
                 then();
                 self.turn = None;
             }
-            if stops {
+            if gives_up {
                 return;
             }
             tokio::select! {
                 biased;
                 () = self.notes.abandon.cancelled() => {}
+                () = self.notes.stopping.cancelled(), if pause.is_none() => {}
                 () = sleep(pause.unwrap_or(LAST_PAUSE)) => {}
             }
         }
@@ -162,15 +166,16 @@ mod tests {
 
     fn notes(double: &Arc<Double>) -> Notes {
         let broker = Arc::clone(double) as Arc<dyn Broker>;
-        Notes { broker, suspects: Suspects::default(), of: "postrider.alpha".into(), abandon: CancellationToken::new() }
+        let [stopping, abandon] = [(); 2].map(|()| CancellationToken::new());
+        Notes { broker, suspects: Suspects::default(), of: "postrider.alpha".into(), stopping, abandon }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_user_who_may_not_declare_condemns_nobody() {
-        let (double, stopping) = (Double::new(), CancellationToken::new());
+        let double = Double::new();
         double.forbids.store(true, Ordering::Release);
         for _ in 0..10 {
-            let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
+            let Some(cleared) = notes(&double).begin("it").await else { panic!("it does not begin") };
             assert!(!cleared.condemned, "nothing is known of it");
             cleared.run.end(false, || {}).await;
         }
@@ -178,35 +183,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn three_notes_of_processes_that_died_condemn_a_message() {
-        let (double, stopping) = (Double::new(), CancellationToken::new());
+        let double = Double::new();
         for (deaths, condemned) in [(0, false), (2, false), (3, true), (4, true)] {
             double.ready.store(deaths, Ordering::Release);
-            let Some(cleared) = notes(&double).begin("it", &stopping).await else { panic!("it does not begin") };
+            let Some(cleared) = notes(&double).begin("it").await else { panic!("it does not begin") };
             assert_eq!(cleared.condemned, condemned, "after {deaths}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_suspect_that_begins_beside_another_one_is_not_charged_with_what_that_one_does() {
-        let (double, stopping) = (Double::new(), CancellationToken::new());
+        let double = Double::new();
         double.ready.store(1, Ordering::Release);
         let notes = notes(&double);
-        let Some(first) = notes.begin("first", &stopping).await else { panic!("it does not begin") };
+        let Some(first) = notes.begin("first").await else { panic!("it does not begin") };
         assert_eq!(double.declares.load(Ordering::Acquire), 1, "its note");
         let began = tokio::time::Instant::now();
-        let Some(second) = notes.begin("second", &stopping).await else { panic!("it does not begin") };
+        let Some(second) = notes.begin("second").await else { panic!("it does not begin") };
         assert!(began.elapsed() >= TURN_TIMEOUT && !second.condemned);
         assert_eq!(double.declares.load(Ordering::Acquire), 1, "a note of the second one");
         drop(first);
-        let Some(_third) = notes.begin("third", &stopping).await else { panic!("it does not begin") };
+        let Some(_third) = notes.begin("third").await else { panic!("it does not begin") };
         assert_eq!(double.declares.load(Ordering::Acquire), 2, "it is alone, so it has a note");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_note_is_removed_however_long_the_broker_is_away_and_its_message_is_settled_meanwhile() {
-        let (double, stopping) = (Double::new(), CancellationToken::new());
+        let double = Double::new();
         let notes = notes(&double);
-        let Some(cleared) = notes.begin("it", &stopping).await else { panic!("it does not begin") };
+        let Some(cleared) = notes.begin("it").await else { panic!("it does not begin") };
         // It stands, and cannot be taken.
         double.ready.store(1, Ordering::Release);
         let (settle, settled) = tokio::sync::oneshot::channel();
@@ -216,5 +221,19 @@ mod tests {
         assert!(!ending.is_finished(), "it gave up");
         double.ready.store(0, Ordering::Release);
         timeout(2 * LAST_PAUSE, ending).await.expect("it does not end").expect("it panicked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_does_not_wait_for_a_note_that_could_not_be_removed_for_a_while() {
+        let double = Double::new();
+        let notes = notes(&double);
+        let Some(cleared) = notes.begin("it").await else { panic!("it does not begin") };
+        double.ready.store(1, Ordering::Release);
+        let ending = tokio::spawn(cleared.run.end(false, || {}));
+        sleep(Duration::from_secs(3_600)).await;
+        assert!(!ending.is_finished(), "it gave up before the stop");
+        notes.stopping.cancel();
+        // One last try, which waits for the message that it cannot take.
+        timeout(2 * LAST_PAUSE, ending).await.expect("the stop waits").expect("it panicked");
     }
 }

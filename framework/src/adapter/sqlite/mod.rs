@@ -60,8 +60,7 @@ impl SqliteStore {
         if file.as_os_str().is_empty() || address.contains(":memory:") || address.contains("mode=memory") {
             return Err(wrong("a store must outlive its process; name a file, as in sqlite:orders.db"));
         }
-        let missing = tables == Tables::AsTheyAre && !file.exists();
-        if missing {
+        if tables == Tables::AsTheyAre && !file.exists() {
             let reason = "there is no such file; a service that starts makes it, and so does `postrider store migrate`";
             return Err(StoreError::Refused { store: address.to_owned(), reason: reason.into() });
         }

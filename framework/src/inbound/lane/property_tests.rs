@@ -117,6 +117,7 @@ pub(super) async fn settings(inbox: &Arc<Mutex<Vec<Deliver>>>, spec: HandlerSpec
         callers: Rc::default(),
     };
     let notes = Notes {
+        stopping: CancellationToken::new(),
         broker: Arc::clone(&broker),
         suspects: Suspects::default(),
         abandon: CancellationToken::new(),

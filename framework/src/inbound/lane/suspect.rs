@@ -43,11 +43,10 @@ impl LaneLoop {
         self.suspect.clearing = Some(Clearing { number, cleared });
         self.suspect.alone = Some(number);
         self.settings.states.set(self.state, true, Some(super::ALONE.to_owned()));
-        let stopping = self.settings.settler.stopping.clone();
         // The end of the lane waits for this task as for the removals, because its note must be removed too.
         self.suspect.removals.retain(|removal| !removal.is_finished());
         self.suspect.removals.push(actix_rt::spawn(async move {
-            let cleared = notes.begin(&name, &stopping).await;
+            let cleared = notes.begin(&name).await;
             // The lane is gone and gave its deliveries back, so nothing begins.
             if let Err(Some(cleared)) = tell.send(cleared) {
                 cleared.run.end(false, || {}).await;

@@ -6,13 +6,13 @@
 //! can be lost or duplicated. A killed tool leaves the same state, except that windows may change places. Only letters
 //! that have been read very often are published again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::broker::{BrokerError, Consumer, ConsumerSpec, DeliveryChannel, Queue, Receipt, Topology};
+use crate::broker::{BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Queue, Receipt, Topology};
 use crate::operate::dead_letters::error::DeadError;
 use crate::operate::dead_letters::letter::{DeadLetter, Fnv};
 use crate::operate::dead_letters::queues::{DeadLetters, DeadProgress};
@@ -44,10 +44,15 @@ const MOST_LOOKS: u32 = 100;
 const TELL: Duration = Duration::from_secs(1);
 
 struct Window {
-    // Must close before `kept` is dropped: a closed channel requeues in order.
+    // Must close before the receipts are dropped: a closed channel requeues in order.
     consumer: Box<dyn Consumer>,
     kept: Vec<Receipt>,
+    /// Letters that have arrived and were not read, in order.
+    ahead: VecDeque<Delivery>,
+    /// How many letters the broker may send without an acknowledgement.
     size: u16,
+    /// Whether it is for letters that were there at the beginning. It takes all of them before the first is read, and no others.
+    of_beginning: bool,
     handed: u16,
     bytes: usize,
     cancelled: bool,
@@ -82,11 +87,30 @@ struct Met {
 }
 
 impl Window {
-    /// Keeps deliveries that arrived before the consumer was cancelled and were not read. `close` must wait for them
-    /// too: the broker requeues them a moment after the channel is closed.
-    async fn keep_the_rest(&mut self) {
-        while let Ok(Some(Ok(delivery))) = timeout(LETTER_TIMEOUT, self.consumer.next()).await {
-            self.kept.push(delivery.receipt);
+    /// Takes the letters that were there at the beginning, or one letter more. No more are taken: a letter that arrives while a
+    /// consumer is cancelled comes back in front of others.
+    async fn fill(&mut self, patience: Duration) -> Result<(), BrokerError> {
+        let wanted = if self.of_beginning { self.size.into() } else { 1 };
+        while self.ahead.len() < wanted {
+            // Another tool may take letters at the same time, so there may be fewer.
+            match timeout(patience, self.consumer.next()).await {
+                Ok(Some(delivery)) => self.ahead.push_back(delivery?),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if self.of_beginning || self.handed + 1 >= self.size {
+            self.cancel().await;
+        }
+        Ok(())
+    }
+
+    /// Takes what is on its way, and no more. The broker requeues it a moment after the channel is closed.
+    async fn cancel(&mut self) {
+        if !std::mem::replace(&mut self.cancelled, true) {
+            self.consumer.cancel().await;
+            while let Ok(Some(Ok(delivery))) = timeout(LETTER_TIMEOUT, self.consumer.next()).await {
+                self.ahead.push_back(delivery);
+            }
         }
     }
 }
@@ -135,17 +159,16 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
             let Some(window) = &mut self.current else { return Ok(None) };
-            if window.handed >= window.size && !window.cancelled {
-                window.cancelled = true;
-                window.consumer.cancel().await;
+            if window.ahead.is_empty() && !window.cancelled {
+                window.fill(patience).await?;
             }
-            // Another tool may take letters at the same time, so there may be fewer.
-            let Ok(next) = timeout(patience, window.consumer.next()).await else { return Ok(None) };
-            let Some(delivery) = next else {
+            let Some(delivery) = window.ahead.pop_front() else {
+                if !window.cancelled || window.handed == 0 {
+                    return Ok(None);
+                }
                 self.end_window();
                 continue;
             };
-            let delivery = delivery?;
             let mut letter = DeadLetter::of(&self.queue, &delivery);
             window.handed = window.handed.saturating_add(1);
             window.bytes += letter.size();
@@ -174,11 +197,13 @@ impl<'a> Walk<'a> {
         if self.full {
             return Ok(false);
         }
-        let size = self.size;
+        let (of_beginning, left) = (!self.is_through(), self.of.saturating_sub(self.looked_at));
+        let size = u16::try_from(left).ok().filter(|left| *left > 0).map_or(self.size, |left| left.min(self.size));
         let (queue, topology) = (Queue::standing(&self.queue), Topology::default());
         let spec = ConsumerSpec { queue, topology, prefetch: size, answers: false };
         let consumer = self.letters.bus.broker.consume(&spec).await?;
-        self.current = Some(Window { consumer, kept: Vec::new(), size, handed: 0, bytes: 0, cancelled: false });
+        let (kept, ahead, cancelled) = (Vec::new(), VecDeque::new(), false);
+        self.current = Some(Window { consumer, kept, ahead, size, of_beginning, handed: 0, bytes: 0, cancelled });
         Ok(true)
     }
 
@@ -320,10 +345,8 @@ impl<'a> Walk<'a> {
     /// Requeues the kept letters and waits until they are back, so that the next reader finds them. Returns how many.
     async fn close(&mut self) -> Result<u64, DeadError> {
         if let Some(mut window) = self.current.take() {
-            if !window.cancelled {
-                window.consumer.cancel().await;
-            }
-            window.keep_the_rest().await;
+            window.cancel().await;
+            window.kept.extend(window.ahead.drain(..).map(|delivery| delivery.receipt));
             self.earlier.push(window);
         }
         self.flush();

@@ -98,7 +98,11 @@ async fn until_stopped(app: App) -> Result<ExitCode, Vec<String>> {
         (signal, _) = signals.next() => {
             tracing::info!(signal, "stopping before it has started");
             give_up.cancel();
-            match tokio::time::timeout(END_AT_START, starting).await {
+            let ended = tokio::select! {
+                ended = tokio::time::timeout(END_AT_START, starting) => ended,
+                (signal, _) = signals.next() => return Err(by_second(&name, signal)),
+            };
+            match ended {
                 Ok(Ok(running)) => return stopped(&name, &running, &mut signals, ExitCode::SUCCESS).await,
                 Ok(Err(_)) | Err(_) => return Ok(ExitCode::SUCCESS),
             }
@@ -129,10 +133,12 @@ async fn stopped(
 ) -> Result<ExitCode, Vec<String>> {
     tokio::select! {
         _ = running.stop() => Ok(code),
-        (signal, _) = signals.next() => {
-            Err(vec![format!("{name} was ended by a second {signal}; what was being handled is delivered again")])
-        }
+        (signal, _) = signals.next() => Err(by_second(name, signal)),
     }
+}
+
+fn by_second(name: &str, signal: &str) -> Vec<String> {
+    vec![format!("{name} was ended by a second {signal}; what was being handled is delivered again")]
 }
 
 fn list(app: &App, json: bool) -> ExitCode {
