@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::broker::{BrokerError, Claim, ConsumerSpec, Names, Publication, Queue, Source, Subscription, Topology};
-use postrider::operate::{Actors, Doctor, Verdict};
+use postrider::operate::{Actors, DeadFilter, DeadLetters, Doctor, Replay, Verdict};
+use postrider::testing::ForeignMessage;
 use postrider::{App, Context, Failure, Kind, Payload, Running, Secret, TapFilter, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::program::{err, operator_command, program, run as run_program};
@@ -41,20 +42,22 @@ fn eval(node: &Node, expressions: &[String]) {
     node.ctl(&["eval", &format!("{}.", expressions.join(", "))]).unwrap();
 }
 
+/// Gives a user these rights in a virtual host.
+fn allow(user: &str, host: &str, [configure, write, read]: [&str; 3]) -> String {
+    format!(
+        r#"rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{host}">>, <<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"test">>)"#
+    )
+}
+
 /// A virtual host of the node that one test has for itself, and a user of it with the same name.
 fn virtual_host(node: &Node, name: &str, [configure, write, read]: [&str; 3]) -> World {
-    let allow = |user: &str, [configure, write, read]: [&str; 3]| {
-        format!(
-            r#"rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{name}">>, <<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"test">>)"#
-        )
-    };
     eval(
         node,
         &[
             format!(r#"rabbit_vhost:add(<<"{name}">>, <<"test">>)"#),
             format!(r#"rabbit_auth_backend_internal:add_user(<<"{name}">>, <<"secret">>, <<"test">>)"#),
-            allow(name, [configure, write, read]),
-            allow("guest", EVERYTHING),
+            allow(name, name, [configure, write, read]),
+            allow("guest", name, EVERYTHING),
         ],
     );
     World::on(format!("amqp://{name}:secret@127.0.0.1:{}/{name}", node.port()))
@@ -183,6 +186,79 @@ fn exchanges_that_are_deleted_stand_again_with_the_bindings_of_all_who_live() {
         broker.compare(&claimed).await.unwrap();
         eventually("all are ready", || first.health().ready && second.health().ready).await;
         assert_eq!(first.stats().dead_lettered + second.stats().dead_lettered, 0);
+    });
+}
+
+#[test]
+fn while_exchanges_are_gone_a_service_is_not_ready_and_says_which() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "gone", EVERYTHING);
+        let (first, alpha, second, beta) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        eventually("both are ready", || first.health().ready && second.health().ready).await;
+        // Nobody may declare it again for now.
+        eval(&node, &[allow("gone", "gone", ["^$", ".*", ".*"])]);
+        let events = world.names.exchange(Kind::Event).to_string();
+        let sources = vec![Source::Kind(Kind::Event)];
+        let administrator = as_administrator(&node, &world, "gone").broker().await;
+        administrator.remove(&Topology { sources, ..Topology::default() }).await.unwrap();
+        for running in [&first, &second] {
+            eventually("it is not ready and says why", || {
+                let health = running.health();
+                let problems = health.lanes.iter().filter_map(|lane| lane.problem.as_deref());
+                let says = problems.into_iter().any(|text| text.contains("declared again") && text.contains(&events));
+                !health.ready && says
+            })
+            .await;
+        }
+        eval(&node, &[allow("gone", "gone", EVERYTHING)]);
+        eventually("both are ready again", || first.health().ready && second.health().ready).await;
+        all_kinds_arrive(&first, &alpha, &beta, "after").await;
+    });
+}
+
+#[test]
+fn what_a_limit_by_policy_drops_is_listed_with_its_key_and_handled_when_it_is_replayed() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "short", EVERYTHING);
+        let alpha = Alpha::default();
+        let app = || {
+            let alpha = alpha.clone();
+            App::new("alpha").actor(move || alpha.clone())
+        };
+        world.start(app()).await.stop().await;
+        let home = world.names.queue("alpha", None);
+        let policy = format!(
+            r#"rabbit_policy:set(<<"short">>, <<"short">>, <<"^{}$">>, [{{<<"max-length">>, 1}}], 0, <<"queues">>, <<"test">>)"#,
+            home.replace('.', r"\\.")
+        );
+        eval(&node, &[policy]);
+        let commands = world.names.exchange(Kind::Command);
+        let foreign = || ForeignMessage { content_type: Some("text/plain".into()), ..ForeignMessage::default() };
+        let client = world.client().await;
+        let letters = DeadLetters::new(client.bus());
+        let dead = async || letters.list(&DeadFilter::all()).await.unwrap();
+        // The policy holds a moment after it was set.
+        let mut sent = 0_usize;
+        while dead().await.len() < 2 {
+            sent += 1;
+            assert!(sent < 100, "no letter of {sent} messages");
+            world.publish_foreign(&commands, "alpha.do", foreign(), sent.to_string()).await;
+        }
+        for letter in dead().await {
+            assert_eq!((letter.kind(), letter.key(), letter.reason()), ("command", "alpha.do", "maxlen"), "{letter:?}");
+        }
+        let running = world.start(app()).await;
+        alpha.seen.reach(1).await;
+        for letter in dead().await {
+            // One at a time, because the limit still holds.
+            let id = DeadFilter::id(letter.address());
+            assert_eq!(letters.replay(&id, &Replay::default()).await.unwrap().replayed, 1);
+            eventually_async("it is taken", || async { world.ready(&home).await == Some(0) }).await;
+        }
+        assert_same((1..=sent).map(|number| number.to_string()), alpha.seen.reach(sent).await);
+        assert_eq!(running.stats().dead_lettered, 0);
     });
 }
 

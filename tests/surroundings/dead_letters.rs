@@ -380,3 +380,27 @@ fn the_table_of_letters_shows_what_differs_first() {
         assert!(fine && shown.contains("\"alpha.structured\""), "{shown}{problem}");
     });
 }
+
+/// More than one look of ten thousand, and more than a channel holds.
+#[test]
+fn all_of_twenty_thousand_letters_that_match_are_deleted_replayed_and_counted_from_the_shell() {
+    const LETTERS: usize = 21_000;
+    run(async {
+        let world = World::rabbitmq();
+        Writer::after_a_run(&world).await.many(LETTERS).await;
+        let count = async |arguments: &[&str]| {
+            let (fine, printed, problem) = tool(&world, &[&["list", "--count"], arguments].concat()).await;
+            assert!(fine, "{problem}");
+            printed.trim().to_owned()
+        };
+        let (fine, printed, problem) = tool(&world, &["delete", "--key", "order.odd"]).await;
+        assert!(fine && printed.contains("10500"), "{printed}\n{problem}");
+        let left = count(&[]).await;
+        assert!(left.contains("10500"), "{left}");
+        let (fine, printed, problem) = tool(&world, &["replay", "--key", "order.even"]).await;
+        assert!(fine && printed.contains("10500"), "{printed}\n{problem}");
+        let home = world.names.queue("alpha", None);
+        eventually_async("all are in the actor's queue", || async { world.ready(&home).await == Some(10_500) }).await;
+        assert_eq!(world.ready(&dead_queue(&world)).await, Some(0));
+    });
+}

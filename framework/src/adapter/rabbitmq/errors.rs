@@ -19,7 +19,7 @@ fn said(error: &Error) -> String {
         ErrorKind::ProtocolError(error) => error.get_message().as_str().trim_end_matches('.').to_owned(),
         ErrorKind::IOError(error) => error.to_string(),
         ErrorKind::ParsingError(_) => {
-            "what answers there does not speak AMQP 0-9-1; 5672 is the usual port, 15672 is the management API's".into()
+            "what answers there does not speak AMQP 0-9-1; 5672 is the usual port, 5671 with amqps://, 15672 is the management API's".into()
         }
         ErrorKind::MissingHeartbeatError => "no heartbeat came".into(),
         ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(..) => "the connection is closed".into(),
@@ -75,6 +75,10 @@ fn about_tls(reason: &str) -> Option<String> {
         (
             "UnknownIssuer",
             "nobody who is trusted has signed its certificate; if the authority is your own, name the file with the authority's certificate in POSTRIDER_BROKER_CA",
+        ),
+        (
+            "BadSignature",
+            "an authority of the same name as the trusted one has signed its certificate, with another key; put the authority's present certificate into POSTRIDER_BROKER_CA",
         ),
         ("CaUsedAsEndEntity", "its certificate is that of an authority; give the broker one of its own, signed by it"),
         (
@@ -171,7 +175,7 @@ mod tests {
             ("invalid peer certificate: certificate expired: verified at time 9", "clock"),
             ("received fatal alert: CertificateRequired", "fail_if_no_peer_cert"),
             ("received corrupt message of type InvalidContentType", "amqp://"),
-            ("invalid peer certificate: BadSignature", "not accepted"),
+            ("invalid peer certificate: BadSignature", "POSTRIDER_BROKER_CA"),
         ] {
             let advice = about_tls(reason).unwrap();
             assert!(advice.contains(expected) && advice.contains(reason), "{advice}");

@@ -279,3 +279,35 @@ fn lanes_of(report: &ProcessReport, source: &str) -> Vec<Finding> {
         (true, paused, true) => check.warning(format!("{paused} of {} are paused", report.lanes.len())),
     }]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operate::doctor::finding::Verdict;
+
+    #[test]
+    fn bindings_are_what_the_process_that_declared_them_last_says() {
+        let queue = QueueReport { name: "app.alpha".into(), arguments: BTreeMap::new(), bindings: vec![] };
+        let process = |bound_seconds, queues| {
+            let (name, domains, dead_queue) = ("alpha".into(), vec![], "app.alpha.dead".into());
+            let guarantee = "at_least_once".into();
+            let actor = ActorReport { name, paused: false, guarantee, domains, dead_queue, most_attempts: 1, queues };
+            let [service, instance, version] = ["alpha", "i1", "0"].map(str::to_owned);
+            let (lanes, actors) = (vec![], vec![actor]);
+            ProcessReport { service, instance, version, ready: true, actors, lanes, bound_seconds, problem: None }
+        };
+        let ours = |seconds| process(seconds, vec![queue.clone()]);
+        let limit = 2 * REBIND_AFTER.as_secs();
+        for (reports, expected) in [
+            (vec![], Verdict::NotChecked),
+            (vec![ours(None)], Verdict::NotChecked),
+            (vec![process(Some(1), vec![])], Verdict::NotChecked),
+            (vec![ours(Some(limit))], Verdict::Ok),
+            (vec![ours(Some(limit + 1))], Verdict::Problem),
+            (vec![ours(Some(limit + 1)), ours(None), ours(Some(3))], Verdict::Ok),
+        ] {
+            let finding = bound(&queue, &reports, "a process");
+            assert_eq!(finding.verdict, expected, "{finding:?} of {reports:?}");
+        }
+    }
+}

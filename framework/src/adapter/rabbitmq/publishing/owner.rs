@@ -43,23 +43,19 @@ impl Owner {
         let now = Instant::now();
         (self.replies)(ReplyEvent::Lost);
         self.waiting.release();
-        let mut suspects = Vec::new();
+        let mut again = Vec::new();
         for mut job in in_flight.take_newest_first() {
             if job.awaits_reply() || job.deadline <= now {
                 job.give_up(why);
             }
             // A message whose caller has its answer must not be sent any more.
-            if !job.is_awaited() {
-                continue;
-            }
-            self.send_path.count_as_waiting(&mut job);
-            if self.send_path.replies_only && job.closed_channels > 0 {
-                suspects.push(job);
-            } else {
-                self.waiting.push_front(job);
+            if job.is_awaited() {
+                self.send_path.count_as_waiting(&mut job);
+                again.push(job);
             }
         }
-        suspects.into_iter().rev().for_each(|job| self.waiting.push_back(job));
+        again.reverse();
+        self.waiting.send_again(again, self.send_path.replies_only);
     }
 
     /// Takes this message and all that are queued by now.

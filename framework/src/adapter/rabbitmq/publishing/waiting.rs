@@ -70,6 +70,15 @@ impl Waiting {
         }
     }
 
+    /// Puts messages of a channel that has ended in front of all others, in their order. If order does not matter, those that
+    /// have closed channels go behind all others.
+    pub(super) fn send_again(&mut self, jobs: Vec<Box<Job>>, in_any_order: bool) {
+        let (suspects, innocent): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| in_any_order && job.closed_channels > 0);
+        innocent.into_iter().rev().for_each(|job| self.push_front(job));
+        suspects.into_iter().for_each(|job| self.push_back(job));
+    }
+
     /// When the next deadline may pass.
     pub(super) fn look_at(&self) -> Option<Instant> {
         self.earliest.filter(|_| !self.is_empty())
@@ -94,5 +103,38 @@ impl Waiting {
 
     fn heed(&mut self, job: &Job) {
         self.earliest = self.earliest.filter(|_| !self.is_empty()).into_iter().chain([job.deadline]).min();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::adapter::amqp::Routed;
+
+    fn job(name: &str, closed_channels: u8) -> Box<Job> {
+        let message = Routed::for_test("", name, false);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut job = Job::new(message, deadline, oneshot::channel().0, usize::MAX).unwrap();
+        job.closed_channels = closed_channels;
+        job
+    }
+
+    #[test]
+    fn what_may_have_closed_a_channel_is_sent_again_behind_all_others_where_order_does_not_matter() {
+        for (in_any_order, expected) in
+            [(true, "innocent other new first second"), (false, "first innocent second other new")]
+        {
+            let mut waiting = Waiting::default();
+            waiting.push_back(job("new", 0));
+            let ended = [("first", 1), ("innocent", 0), ("second", 2), ("other", 0)];
+            waiting.send_again(ended.map(|(name, closed)| job(name, closed)).into(), in_any_order);
+            let order = std::iter::from_fn(|| waiting.pop_front());
+            let order: Vec<String> = order.map(|job| job.message.way.routing_key.to_string()).collect();
+            assert_eq!(order.join(" "), expected);
+        }
     }
 }

@@ -1,11 +1,12 @@
-//! Addresses of IPv6, which have colons of their own: over TLS, and for the management API.
+//! Brokers that speak TLS: at addresses of IPv6, which have colons of their own, and whoever cannot connect is told why.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use postrider::adapter::http::Management;
+use postrider::adapter::rabbitmq::{RabbitMq, RabbitMqSettings};
 use postrider::operate::{Doctor, Verdict};
 use postrider::{App, Failure, Payload, Secret, distributed};
 use postrider_tests::node::Node;
@@ -59,21 +60,31 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-#[test]
-fn a_broker_is_reached_over_tls_and_its_management_api_over_http_by_an_address_of_ipv6() {
-    let certificates = Certificates::make();
-    let (secure, management) = (free_port(), free_port());
-    let mut node = Node::start().unwrap();
+/// A RabbitMQ that speaks TLS on a port of `::1`, with the certificate of this folder.
+fn secure_node(certificates: &Certificates, more: &str) -> (Node, u16) {
+    let (secure, mut node) = (free_port(), Node::start().unwrap());
     let [authority, certificate, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| {
         let content = std::fs::read(certificates.path(name)).unwrap();
         node.write_file(name, &content).unwrap()
     });
-    let ca = certificates.path("ca.pem");
     let listen = format!(
         "listeners.ssl.local_v6 = ::1:{secure}\nssl_options.cacertfile = {authority}\nssl_options.certfile = {certificate}\n\
-         ssl_options.keyfile = {key}\nmanagement.tcp.ip = ::1\nmanagement.tcp.port = {management}"
+         ssl_options.keyfile = {key}\n{more}"
     );
     node.restart_with(&["rabbitmq_management"], &listen).unwrap();
+    (node, secure)
+}
+
+fn free_port_v4() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_broker_is_reached_over_tls_and_its_management_api_over_http_by_an_address_of_ipv6() {
+    let (certificates, management) = (Certificates::make(), free_port());
+    let listen = format!("management.tcp.ip = ::1\nmanagement.tcp.port = {management}");
+    let (_node, secure) = secure_node(&certificates, &listen);
+    let ca = certificates.path("ca.pem");
     let world = World::on(format!("amqps://guest:guest@[::1]:{secure}"));
     let management = format!("http://guest:guest@[::1]:{management}");
     run(async {
@@ -93,5 +104,45 @@ fn a_broker_is_reached_over_tls_and_its_management_api_over_http_by_an_address_o
         let rows = out(&output);
         assert!(output.status.success() && rows.contains("bindings"), "{rows}\n{}", err(&output));
         running.stop().await;
+    });
+}
+
+/// What somebody reads who connects to this address.
+async fn refused(address: String, ca: Option<&Path>) -> String {
+    let mut settings = RabbitMqSettings::new(Secret::new(&address), "test");
+    (settings.ca_file, settings.patience) = (ca.map(Path::to_owned), Duration::from_secs(5));
+    match RabbitMq::connect(settings).await.map(drop) {
+        Err(error) => error.to_string(),
+        Ok(()) => panic!("{address} connects"),
+    }
+}
+
+#[test]
+fn who_cannot_connect_over_tls_is_told_what_to_write() {
+    let (mine, other) = (Certificates::make(), Certificates::make());
+    let listen = format!("listeners.ssl.local_v4 = 127.0.0.1:{}", free_port_v4());
+    let (node, secure) = secure_node(&mine, &listen);
+    let secure_v4 = listen.rsplit(':').next().unwrap();
+    let (own, foreign) = (mine.path("ca.pem"), other.path("ca.pem"));
+    run(async {
+        for (address, ca, advice) in [
+            (
+                format!("amqps://guest:guest@[::1]:{secure}"),
+                None,
+                "name the file with the authority's certificate in POSTRIDER_BROKER_CA",
+            ),
+            (
+                format!("amqps://guest:guest@[::1]:{secure}"),
+                Some(&foreign),
+                "an authority of the same name as the trusted one",
+            ),
+            (format!("amqps://guest:guest@127.0.0.1:{secure_v4}"), Some(&own), "write one of those as the host"),
+            (format!("amqps://guest:guest@127.0.0.1:{}", node.port()), Some(&own), "the port does not speak TLS"),
+            (format!("amqp://guest:guest@[::1]:{secure}"), Some(&own), "amqps://"),
+        ] {
+            let text = refused(address.clone(), ca.map(PathBuf::as_path)).await;
+            assert!(text.contains(advice), "{address}: {advice:?} is missing in {text:?}");
+            assert!(!text.contains("guest:guest") && text.lines().count() == 1, "{text}");
+        }
     });
 }
