@@ -17,6 +17,7 @@ mod failures;
 mod faults;
 mod faults_at_the_port;
 mod faults_of_handling;
+mod faults_of_others;
 mod fired;
 mod guarantees;
 mod lifecycle;

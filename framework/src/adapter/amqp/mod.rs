@@ -3,6 +3,7 @@
 
 mod death;
 mod declaration;
+mod declared;
 pub(super) mod delays;
 #[cfg(any(feature = "rabbitmq", feature = "testing", test))]
 pub(crate) mod fields;
@@ -24,6 +25,7 @@ pub(super) use death::note_broker_death;
 pub(super) use declaration::{
     Binding, Declaration, DeclaredQueue, Destination, Exchange, ExchangeKind, inequivalent_exchange,
 };
+pub(super) use declared::{ConsumedBindings, Declared};
 pub(super) use delays::Delays;
 pub(super) use intents::subscription;
 pub(crate) use origin::Origin;

@@ -9,7 +9,7 @@ use foldhash::HashMap;
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
 
-use crate::adapter::amqp::{Declaration, DeclaredQueue, Routed, note_broker_death};
+use crate::adapter::amqp::{ConsumedBindings, Declaration, Declared, DeclaredQueue, Routed, note_broker_death};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::faults::{FaultKind, Step};
 use crate::adapter::in_process::publish::publish;
@@ -18,11 +18,16 @@ use crate::broker::{
     Addressed, Answered, BrokerError, Consumer, ConsumerSpec, Delivery, DeliveryChannel, Names, Receipt,
 };
 
-pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<Box<dyn Consumer>, BrokerError> {
+pub(super) fn open(
+    connection: &Arc<Connection>,
+    declared: &Arc<Declared>,
+    spec: &ConsumerSpec,
+) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut state = connection.inner.lock();
     let mut topology = Declaration::of(&spec.topology, &connection.names);
     topology.queues.insert(0, DeclaredQueue::of(&spec.queue));
     state.declare(&topology, connection.id)?;
+    let bindings = declared.consumes(&DeclaredQueue::of(&spec.queue), &topology);
     let id = state.next_id();
     let wake = Arc::new(AtomicWaker::new());
     let subscriber = Subscriber {
@@ -53,7 +58,7 @@ pub(super) fn open(connection: &Arc<Connection>, spec: &ConsumerSpec) -> Result<
         wake: Arc::clone(&wake),
         itself: Weak::clone(itself),
     });
-    Ok(Box::new(InProcessConsumer { channel }))
+    Ok(Box::new(InProcessConsumer { channel, _bindings: bindings }))
 }
 
 /// The channel of one consumer.
@@ -182,6 +187,8 @@ impl Channel {
 
 struct InProcessConsumer {
     channel: Arc<Channel>,
+    /// They are declared again while it lives.
+    _bindings: Option<ConsumedBindings>,
 }
 
 impl InProcessConsumer {

@@ -42,6 +42,12 @@ pub enum FaultKind {
     QueueFull,
     /// The process is stopped in an orderly way and started again. Only a `FaultTest` does that; elsewhere nothing happens.
     Stop,
+    /// A message that nobody can decode comes in front of a message, with whatever strangers write into their properties. It becomes a
+    /// dead letter. Not among the default kinds.
+    Stranger,
+    /// The source of a message is deleted with all its subscriptions, until the processes find out and declare them again. What is sent
+    /// meanwhile is refused; an event is lost to those who have not declared their subscription yet. Not among the default kinds.
+    SourceDeleted,
 }
 
 /// A step of a connection at which a fault may happen.
@@ -63,7 +69,8 @@ impl Step {
     const fn possible(self) -> &'static [FaultKind] {
         use FaultKind::{
             BlockedWrite, ConsumerChannel, CrashAfter, CrashBefore, Delay, Disconnect, DropConfirm, DropMessage,
-            Duplicate, FailedWrite, LateConfirm, NoConfirm, PublisherChannel, QueueFull, Redeliver, Stop,
+            Duplicate, FailedWrite, LateConfirm, NoConfirm, PublisherChannel, QueueFull, Redeliver, SourceDeleted,
+            Stop, Stranger,
         };
         match self {
             Self::Publish => &[
@@ -80,6 +87,8 @@ impl Step {
                 FailedWrite,
                 BlockedWrite,
                 QueueFull,
+                Stranger,
+                SourceDeleted,
             ],
             Self::Deliver => &[Delay, Disconnect, CrashAfter, ConsumerChannel, Stop],
             Self::Ack => &[Redeliver, Delay, Disconnect, CrashBefore, CrashAfter, ConsumerChannel],
@@ -107,16 +116,18 @@ pub struct Faults {
     /// The longest time for which a queue confirms nothing or is full, a confirm is late, or nothing is written. Default: 40 s,
     /// longer than the deadline of a publication.
     pub longest_silence: Duration,
-    /// The kinds that may happen. Default: all.
+    /// The kinds that may happen. Default: all but [`FaultKind::Stranger`] and [`FaultKind::SourceDeleted`], which a program cannot
+    /// survive without a dead letter or a lost event.
     pub kinds: Vec<FaultKind>,
 }
 
 impl Faults {
-    /// All kinds of faults at the default rate, with this seed.
+    /// The default kinds of faults at the default rate, with this seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         let kinds = Step::ALL.iter().flat_map(|step| step.possible()).copied();
         let mut kinds: Vec<FaultKind> = kinds.collect();
+        kinds.retain(|kind| !matches!(kind, FaultKind::Stranger | FaultKind::SourceDeleted));
         kinds.sort_unstable();
         kinds.dedup();
         let (longest_delay, longest_silence) = (Duration::from_millis(200), Duration::from_secs(40));

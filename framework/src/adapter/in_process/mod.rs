@@ -15,6 +15,7 @@ mod replies;
 mod routing;
 mod session;
 mod state;
+mod strangers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -11,6 +11,7 @@ use crate::adapter::in_process::faults::{FaultKind, Script, Step};
 use crate::adapter::in_process::publish::publish;
 use crate::adapter::in_process::queue_faults::silence_ended;
 use crate::adapter::in_process::replies::Replies;
+use crate::adapter::in_process::strangers;
 use crate::broker::{BrokerError, ConnectionState, Publication};
 
 pub(super) struct PublishingChannel {
@@ -42,6 +43,8 @@ impl PublishingChannel {
             Some(FaultKind::DropMessage) => return unknown("the fault script swallowed it"),
             Some(FaultKind::FailedWrite) => return Err(not_sent("the fault script let the write fail")),
             Some(FaultKind::PublisherChannel) => return self.end_while_publishing(message),
+            Some(FaultKind::Stranger) => self.let_a_stranger_send(&message),
+            Some(FaultKind::SourceDeleted) => self.connection.inner.lock().delete_exchange(&message.way.exchange),
             _ => {}
         }
         let unconfirmed = self.unconfirmed(&message, fault);
@@ -139,6 +142,14 @@ impl PublishingChannel {
                 Ok(()) => unknown("the connection ended before its confirm came"),
                 Err(error) => Err(error),
             }),
+        }
+    }
+
+    /// Publishes a stranger's message to where this message goes.
+    fn let_a_stranger_send(&self, message: &Routed) {
+        if let Some(script) = &self.connection.faults {
+            let stranger = strangers::message(script.pick(strangers::KINDS), message);
+            let _ = publish(&self.connection, stranger, false);
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
-use crate::adapter::amqp::{Declaration, DeclaredQueue, Delays, subscription};
+use crate::adapter::amqp::{Declaration, Declared, DeclaredQueue, Delays, subscription};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
 use crate::adapter::in_process::faults::Script;
@@ -25,18 +25,23 @@ use crate::supervise::{Tasks, supervise};
 pub struct Session {
     connection: Arc<Connection>,
     delays: Arc<Delays>,
+    /// The topology to keep in place while the fault script deletes parts of it.
+    declared: Arc<Declared>,
     tasks: Tasks,
 }
 
 impl Session {
     pub(super) fn new(inner: Arc<Inner>, names: Names, faults: Option<Script>, stops: Arc<Notify>) -> Self {
         let (connection, tasks) = (Connection::new(inner, names.clone(), faults, stops), Tasks::default());
-        let declares = Arc::clone(&connection);
+        let declared = Arc::<Declared>::default();
+        let (declares, notes) = (Arc::clone(&connection), Arc::clone(&declared));
         let declare = move |topology: Declaration| {
-            let connection = Arc::clone(&declares);
+            let (connection, declared) = (Arc::clone(&declares), Arc::clone(&notes));
             let declare = async move {
                 connection.open()?;
-                connection.inner.lock().declare(&topology, connection.id)
+                connection.inner.lock().declare(&topology, connection.id)?;
+                declared.add(&topology);
+                Ok(())
             };
             Box::pin(declare) as BoxFuture<'static, _>
         };
@@ -47,7 +52,7 @@ impl Session {
             let expiring = async move || expire(Weak::clone(&expiring)).await;
             runtime.spawn(supervise(tasks.clone(), "expiry of messages".into(), std::future::pending(), expiring));
         }
-        Self { connection, delays, tasks }
+        Self { connection, delays, declared, tasks }
     }
 
     /// The broker's state, while the session is open.
@@ -99,7 +104,11 @@ impl Broker for Session {
 
     fn declare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.connection.names);
-        Box::pin(async move { self.state()?.declare(&declaration, self.connection.id) })
+        Box::pin(async move {
+            self.state()?.declare(&declaration, self.connection.id)?;
+            self.declared.add(&declaration);
+            Ok(())
+        })
     }
 
     fn compare<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
@@ -110,6 +119,7 @@ impl Broker for Session {
     fn remove<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), BrokerError>> {
         let declaration = Declaration::of(topology, &self.connection.names);
         Box::pin(async move {
+            self.declared.remove(&declaration);
             self.state()?.remove(&declaration);
             self.connection.inner.changed();
             Ok(())
@@ -134,6 +144,29 @@ impl Broker for Session {
             let exchanges = exchanges.into_iter().map(|it| it.name).filter(|name| !state.has_exchange(name));
             let queues = queues.into_iter().map(|it| it.name).filter(|name| !state.queues.contains_key(name));
             Ok(exchanges.chain(queues).collect())
+        })
+    }
+
+    fn missing(&self) -> BoxFuture<'_, Result<Option<Vec<String>>, BrokerError>> {
+        Box::pin(async {
+            let state = self.state()?;
+            let exchanges = self.declared.exchanges().exchanges.into_iter().map(|exchange| exchange.name);
+            let missing = exchanges.filter(|name| !state.has_exchange(name)).collect();
+            Ok(self.connection.faults.is_some().then_some(missing))
+        })
+    }
+
+    fn restore(&self) -> BoxFuture<'_, Result<(), BrokerError>> {
+        Box::pin(async {
+            let Declaration { exchanges, bindings, .. } = self.declared.all();
+            let exchanges = Declaration { exchanges, ..Declaration::default() };
+            let one_by_one =
+                bindings.into_iter().map(|binding| Declaration { bindings: vec![binding], ..Declaration::default() });
+            let mut state = self.state()?;
+            let results =
+                std::iter::once(exchanges).chain(one_by_one).map(|one| state.declare(&one, self.connection.id));
+            // One that fails does not prevent the others.
+            results.fold(Ok(()), Result::and)
         })
     }
 
@@ -165,7 +198,7 @@ impl Broker for Session {
     fn consume<'a>(&'a self, spec: &'a ConsumerSpec) -> BoxFuture<'a, Result<Box<dyn Consumer>, BrokerError>> {
         Box::pin(async {
             self.connection.open()?;
-            let consumer = consumer::open(&self.connection, spec)?;
+            let consumer = consumer::open(&self.connection, &self.declared, spec)?;
             // The queue may have been created anew, without the binding back from its delays.
             self.delays.forget(&spec.queue.name);
             Ok(consumer)

@@ -145,11 +145,14 @@ impl State {
         for queue in &topology.queues {
             self.delete_queue(&queue.name);
         }
-        for exchange in &topology.exchanges {
-            self.exchanges.remove(&exchange.name);
-            let gone = Destination::Exchange(exchange.name.clone());
-            self.exchanges.values_mut().for_each(|other| other.bindings.retain(|(_, to)| *to != gone));
-        }
+        topology.exchanges.iter().for_each(|exchange| self.delete_exchange(&exchange.name));
+    }
+
+    pub(super) fn delete_exchange(&mut self, name: &str) {
+        self.forget_routes();
+        self.exchanges.remove(name);
+        let gone = Destination::Exchange(name.to_owned());
+        self.exchanges.values_mut().for_each(|other| other.bindings.retain(|(_, to)| *to != gone));
     }
 
     pub(super) fn delete_queue(&mut self, name: &str) {

@@ -4,7 +4,6 @@
 mod address;
 mod consuming;
 mod declare;
-mod declared;
 mod errors;
 mod properties;
 mod publishing;
@@ -23,9 +22,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::adapter::amqp::delays::Declare;
-use crate::adapter::amqp::{self, Declaration, DeclaredQueue, Delays, Exchange, subscription};
+use crate::adapter::amqp::{self, Declaration, Declared, DeclaredQueue, Delays, Exchange, subscription};
 use crate::adapter::rabbitmq::address::Addresses;
-use crate::adapter::rabbitmq::declared::Declared;
 use crate::adapter::rabbitmq::publishing::RabbitPublisher;
 use crate::adapter::rabbitmq::reconnect::Link;
 use crate::broker::{

@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::adapter::amqp::Declared;
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::address::{Addresses, shown};
-use crate::adapter::rabbitmq::declared::Declared;
 use crate::adapter::rabbitmq::errors::{connecting, of_all};
 use crate::adapter::rabbitmq::{declare, restore, socket};
 use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};

@@ -12,11 +12,11 @@ use lapin::{Channel, Connection};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::adapter::amqp::{ConsumedBindings, Declared};
 use crate::adapter::amqp::{Declaration, DeclaredQueue, Origin, Routed, Way, note_broker_death};
 use crate::adapter::rabbitmq::ANSWER_TIMEOUT;
 use crate::adapter::rabbitmq::consuming::acknowledgements::{Ack, Acks};
 use crate::adapter::rabbitmq::declare::{self, answered};
-use crate::adapter::rabbitmq::declared::{ConsumedBindings, Declared};
 use crate::adapter::rabbitmq::errors::{declaring, on_channel};
 use crate::adapter::rabbitmq::properties::{from_client, short};
 use crate::adapter::rabbitmq::reconnect::Link;

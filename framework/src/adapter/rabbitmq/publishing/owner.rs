@@ -54,8 +54,7 @@ impl Owner {
                 again.push(job);
             }
         }
-        again.reverse();
-        self.waiting.send_again(again, self.send_path.replies_only);
+        self.waiting.send_again(again.into_iter().rev(), self.send_path.replies_only);
     }
 
     /// Takes this message and all that are queued by now.

@@ -72,9 +72,8 @@ impl Waiting {
 
     /// Puts messages of a channel that has ended in front of all others, in their order. If order does not matter, those that
     /// have closed channels go behind all others.
-    pub(super) fn send_again(&mut self, jobs: Vec<Box<Job>>, in_any_order: bool) {
-        let (suspects, innocent): (Vec<_>, Vec<_>) =
-            jobs.into_iter().partition(|job| in_any_order && job.closed_channels > 0);
+    pub(super) fn send_again(&mut self, jobs: impl Iterator<Item = Box<Job>>, in_any_order: bool) {
+        let (suspects, innocent): (Vec<_>, Vec<_>) = jobs.partition(|job| in_any_order && job.closed_channels > 0);
         innocent.into_iter().rev().for_each(|job| self.push_front(job));
         suspects.into_iter().for_each(|job| self.push_back(job));
     }
@@ -131,7 +130,7 @@ mod tests {
             let mut waiting = Waiting::default();
             waiting.push_back(job("new", 0));
             let ended = [("first", 1), ("innocent", 0), ("second", 2), ("other", 0)];
-            waiting.send_again(ended.map(|(name, closed)| job(name, closed)).into(), in_any_order);
+            waiting.send_again(ended.into_iter().map(|(name, closed)| job(name, closed)), in_any_order);
             let order = std::iter::from_fn(|| waiting.pop_front());
             let order: Vec<String> = order.map(|job| job.message.way.routing_key.to_string()).collect();
             assert_eq!(order.join(" "), expected);

@@ -7,7 +7,7 @@ use crate::adapter::amqp::{Binding, Declaration, DeclaredQueue, Destination};
 
 /// All declarations of a process. Its connections share them.
 #[derive(Default)]
-pub(super) struct Declared(Mutex<Inner>);
+pub(in crate::adapter) struct Declared(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -20,7 +20,7 @@ struct Inner {
 }
 
 /// The bindings of an exclusive queue that is consumed. Dropping it forgets them.
-pub(super) struct ConsumedBindings {
+pub(in crate::adapter) struct ConsumedBindings {
     declared: Arc<Declared>,
     number: u64,
 }
@@ -37,13 +37,17 @@ impl Declared {
     }
 
     /// Notes a declaration.
-    pub(super) fn add(&self, topology: &Declaration) {
+    pub(in crate::adapter) fn add(&self, topology: &Declaration) {
         self.inner().lasting.extend(topology.clone());
     }
 
     /// Notes the topology that a consumer needs beside its queue. The consumer declares the queue itself each time it opens.
     /// Bindings of an exclusive queue are forgotten when the returned value is dropped.
-    pub(super) fn consumes(self: &Arc<Self>, queue: &DeclaredQueue, needs: &Declaration) -> Option<ConsumedBindings> {
+    pub(in crate::adapter) fn consumes(
+        self: &Arc<Self>,
+        queue: &DeclaredQueue,
+        needs: &Declaration,
+    ) -> Option<ConsumedBindings> {
         let mut inner = self.inner();
         let Declaration { exchanges, bindings, .. } = needs.clone();
         if !queue.exclusive {
@@ -58,7 +62,7 @@ impl Declared {
     }
 
     /// Forgets a topology that was removed on purpose.
-    pub(super) fn remove(&self, topology: &Declaration) {
+    pub(in crate::adapter) fn remove(&self, topology: &Declaration) {
         let exchange_gone = |name: &str| topology.exchanges.iter().any(|gone| gone.name == name);
         let queue_gone = |name: &str| topology.queues.iter().any(|gone| gone.name == name);
         let ends = |declared: &Binding| match &declared.destination {
@@ -74,7 +78,7 @@ impl Declared {
     }
 
     /// The exchanges, and the bindings between them: all that publishing needs.
-    pub(super) fn exchanges(&self) -> Declaration {
+    pub(in crate::adapter) fn exchanges(&self) -> Declaration {
         let inner = self.inner();
         let joins = |binding: &&Binding| matches!(binding.destination, Destination::Exchange(_));
         let bindings = inner.lasting.bindings.iter().filter(joins).cloned().collect();
@@ -82,7 +86,7 @@ impl Declared {
     }
 
     /// All declarations.
-    pub(super) fn all(&self) -> Declaration {
+    pub(in crate::adapter) fn all(&self) -> Declaration {
         let inner = self.inner();
         let mut all = inner.lasting.clone();
         all.bindings.extend(inner.of_consumers.values().flatten().cloned());
@@ -90,12 +94,14 @@ impl Declared {
     }
 
     /// Notes exchanges that a new connection found missing. It declares them again, but not their bindings to queues.
-    pub(super) fn found_missing(&self, exchanges: Vec<String>) {
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process there are no reconnects"))]
+    pub(in crate::adapter) fn found_missing(&self, exchanges: Vec<String>) {
         self.inner().found_missing.extend(exchanges);
     }
 
     /// Takes the exchanges that were found missing since the last call.
-    pub(super) fn take_missing(&self) -> Vec<String> {
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "in process there are no reconnects"))]
+    pub(in crate::adapter) fn take_missing(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().found_missing)
     }
 }
