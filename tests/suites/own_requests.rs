@@ -48,7 +48,7 @@ impl Own {
 impl Own {
     #[distributed(command = "alpha.outer")]
     async fn outer(&self, what: String, cx: &Context) {
-        if what == "gated" {
+        if what == "gated" || what == "gated look" {
             self.seen.add("waits".into());
             self.gate.acquire().await.unwrap().forget();
         }
@@ -56,7 +56,27 @@ impl Own {
             self.seen.add("asks".into());
             return self.seen.add(ask(cx, "alpha.gated-inner", 5).await);
         }
-        self.seen.add(ask(cx, "alpha.inner", 5).await);
+        let key = if what == "gated look" { "alpha.look" } else { "alpha.inner" };
+        self.seen.add(ask(cx, key, 5).await);
+    }
+
+    #[distributed(query = "alpha.look")]
+    async fn look(&self, what: String, cx: &Context) -> Result<String, Failure> {
+        if what == "on" {
+            self.seen.add(ask(cx, "alpha.inner", 5).await);
+        }
+        Ok("looked".to_owned())
+    }
+
+    #[distributed(command = "alpha.chain")]
+    async fn chain(&self, _what: String, cx: &Context) -> Result<(), Failure> {
+        cx.request_key::<String>("alpha.look", Payload::msgpack("on")).await.map(drop).map_err(Failure::transient)
+    }
+
+    #[distributed(command = "alpha.tell")]
+    async fn tell(&self, _what: String, cx: &Context) -> Result<(), Failure> {
+        cx.publish_key("alpha.told", Payload::msgpack("x"))?;
+        Ok(())
     }
 
     #[distributed(command = "alpha.fanout")]
@@ -103,6 +123,15 @@ impl Own {
     }
 }
 
+#[derive(Clone, Default)]
+struct Hears;
+
+#[distributed(service = "hears")]
+impl Hears {
+    #[distributed(event = "alpha.told")]
+    async fn hear(&self, _what: String) {}
+}
+
 #[derive(Clone)]
 struct OneByOne;
 
@@ -111,6 +140,21 @@ impl OneByOne {
     #[distributed(command = "one-by-one.step")]
     async fn step(&mut self, _what: String) -> Result<String, Failure> {
         Ok("stepped".to_owned())
+    }
+
+    #[distributed(command = "one-by-one.fail-once", retry = "2")]
+    async fn fail_once(&mut self, _what: String, cx: &Context) -> Result<(), Failure> {
+        if cx.attempt() == 1 { Err(Failure::transient("once")) } else { Ok(()) }
+    }
+
+    #[distributed(command = "one-by-one.look")]
+    async fn look(&self, _what: String) -> Result<String, Failure> {
+        Ok("looked".to_owned())
+    }
+
+    #[distributed(query = "one-by-one.ask-look")]
+    async fn ask_look(&self, _what: String, cx: &Context) -> Result<String, Failure> {
+        Ok(ask(cx, "one-by-one.look", 5).await)
     }
 
     #[distributed(query = "one-by-one.ask")]
@@ -160,6 +204,68 @@ on_both_brokers! {
             running.bus().send_key("alpha.write", Payload::text("w")).await.unwrap();
         }
         eventually("the lane holds no more", || running.stats().in_flight == 4).await;
+        own.gate.add_permits(1);
+        assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+    }
+
+    /// The queries wait for the writer too.
+    async fn whoever_asks_the_query_lane_that_is_full_behind_a_writer_is_told_at_once(world: World) {
+        let own = Own::default();
+        let running = world.start(own.app().configure(|config| config.prefetch = 4)).await;
+        let client = world.client().await;
+        client.bus().send_key("alpha.outer", Payload::text("gated look")).await.unwrap();
+        own.seen.reach(1).await;
+        client.bus().send_key("alpha.write", Payload::text("w")).await.unwrap();
+        eventually("the writer waits", || running.stats().in_flight == 2).await;
+        let queries: Vec<_> = (0..6)
+            .map(|_| {
+                let bus = client.bus().clone();
+                tokio::spawn(async move { bus.request_key::<String>("alpha.look", Payload::msgpack("x")).await })
+            })
+            .collect();
+        eventually("the query lane holds no more", || running.stats().in_flight == 6).await;
+        own.gate.add_permits(1);
+        assert_eq!(own.seen.reach(2).await[1], "told after 0s");
+        for query in queries {
+            assert_eq!(query.await.unwrap().unwrap(), "looked");
+        }
+    }
+
+    /// A command asks a query, and the query a command, for which there is no room.
+    async fn a_circle_over_both_lanes_of_an_actor_is_told_at_once(world: World) {
+        let own = Own::default();
+        let running = world.start(own.app().configure(|config| config.prefetch = 1)).await;
+        running.bus().send_key("alpha.chain", Payload::text("go")).await.unwrap();
+        assert_eq!(own.seen.reach(1).await, ["told after 0s"]);
+        // With room it is answered.
+        running.stop().await;
+        let running = world.start(own.app().configure(|config| config.prefetch = 2)).await;
+        running.bus().send_key("alpha.chain", Payload::text("go")).await.unwrap();
+        assert_eq!(own.seen.reach(2).await[1], "inner after 0s");
+    }
+
+    /// It begins to wait after the request has arrived.
+    async fn whoever_asks_an_ordered_actor_behind_a_writer_that_tries_again_is_told(world: World) {
+        let app = App::new("one-by-one").actor(|| OneByOne);
+        let running = world.start(app.configure(|config| config.retry.pause = Duration::from_millis(500))).await;
+        let client = world.client().await;
+        client.bus().send_key("one-by-one.fail-once", Payload::msgpack("x")).await.unwrap();
+        eventually("it has failed once", || running.stats().retried == 1).await;
+        let answer = client.bus().request_key::<String>("one-by-one.ask-look", Payload::msgpack("x")).await.unwrap();
+        assert!(answer == "told after 0s" || answer == "told after 1s", "{answer}");
+    }
+
+    async fn a_handler_that_asks_its_own_lane_while_a_breaker_lets_nothing_through_is_told_at_once(world: World) {
+        let own = Own::default();
+        let breaker = "50% of 2 in 10s, pause 20s".parse().unwrap();
+        let app = own.app().configure(|config| config.breaker = Some(breaker));
+        let running = world.start(app).await;
+        running.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        own.seen.reach(1).await;
+        for what in ["fail", "fail"] {
+            running.bus().send_key("alpha.breaks", Payload::text(what)).await.unwrap();
+        }
+        eventually("the breaker pauses", || running.stats().dead_lettered == 2).await;
         own.gate.add_permits(1);
         assert_eq!(own.seen.reach(2).await[1], "told after 0s");
     }
@@ -242,6 +348,37 @@ on_both_brokers! {
         running.bus().send_key("alpha.spawns", Payload::text("x")).await.unwrap();
         assert_eq!(own.seen.reach(1).await, ["inner after 0s"]);
     }
+}
+
+/// The queue of what they send is silent, so they end a little later.
+#[test]
+fn whoever_asks_its_own_lane_while_what_fills_it_waits_for_confirms_alone_is_answered() {
+    run(async {
+        let (world, own) = (World::in_process(), Own::default());
+        let broker = world.in_process_broker().unwrap().clone();
+        let _hears = world.start(App::new("hears").actor(Hears::default)).await;
+        let app = own.app().configure(|config| {
+            config.prefetch = 4;
+            config.concurrency = 1;
+        });
+        let running = world.start(app).await;
+        let silent = world.names.queue("hears", None);
+        broker.suspend(&silent);
+        for _ in 0..3 {
+            running.bus().send_key("alpha.tell", Payload::text("x")).await.unwrap();
+        }
+        running.bus().send_key("alpha.outer", Payload::text("gated")).await.unwrap();
+        own.seen.reach(1).await;
+        assert_eq!(running.stats().in_flight, 4, "the lane holds no more");
+        own.gate.add_permits(1);
+        let resumes = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            broker.resume(&silent);
+        };
+        let (seen, ()) = tokio::join!(own.seen.reach(2), resumes);
+        assert_eq!(seen[1], "inner after 0s");
+        eventually("all are settled", || running.stats().in_flight == 0).await;
+    });
 }
 
 /// Suspects that never end, on several instances that are stopped again and again.

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::pending_sends::{Envelopes, PendingSends};
 use crate::bus::{Bus, Identity, Origin, RequestError};
 use crate::handler::transaction::{Hindered, Lending, Lent};
-use crate::handler::waiting::{Handling, Waits};
-use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, OwnRequest, Waiters};
+use crate::handler::waiting::{Asking, Circle, Handling, Waits};
+use crate::handler::{Context, HandlerSpec, HeldLimits, HoldsUp, Lane, OwnAnswers, Waiters};
 use crate::message::{Envelope, Kind, MediaType};
 use crate::store::Session;
 
@@ -145,17 +145,15 @@ impl Work {
         if self.lent.get().is_some_and(|lent| lent.shared || lent.holds_up_others.get()) {
             return Err(RequestError::InTransaction { key: key.to_owned() });
         }
-        let asked = match service {
+        let conversation = self.message.conversation_id.as_ref().unwrap_or(&self.message.id).clone();
+        let asking = Asking { holds_up: self.holds_up, handler: self.handling.clone(), conversation };
+        let lane = match service {
             Some(service) if service != identity.service.as_str() => None,
             // A task that outlives its handler holds up nothing.
             _ if !self.handling.is_under_way() => None,
-            _ => waiters.ask(bus, own, (self.holds_up, self.handling.clone()), kinds, key).await,
+            _ => waiters.ask(bus, own, &asking, kinds, key).await.map_err(|circle| self.would_wait(key, circle))?,
         };
-        if let Some((_, OwnRequest::Behind)) = asked {
-            return Err(self.would_wait(key));
-        }
-        let conversation = self.message.conversation_id.as_ref().unwrap_or(&self.message.id).clone();
-        Ok(waiters.wait((self.holds_up, self.handling.clone()), conversation, asked.map(|(lane, _)| lane), key))
+        Ok(waiters.wait(asking, lane, key))
     }
 
     /// The answer to a request, unless it turns out that it can only be answered after this handler has ended.
@@ -168,14 +166,20 @@ impl Work {
         tokio::select! {
             biased;
             answer = answer => answer,
-            () = self.environment.waiters.stuck(bus, &self.environment.own, waits) => Err(self.would_wait(key)),
+            circle = self.environment.waiters.stuck(bus, &self.environment.own, waits) => Err(self.would_wait(key, circle)),
         }
     }
 
-    fn would_wait(&self, key: &str) -> RequestError {
+    fn would_wait(&self, key: &str, circle: Circle) -> RequestError {
         let waiter = &*self.environment.waiter;
         let path = self.message.call_path.iter().map(String::as_str).chain([waiter]).collect::<Vec<_>>().join(" → ");
-        let text = format!("{waiter} answers it, and only after the handler that asks: {path}");
+        let why = match circle {
+            Circle::Behind => "and only after the handler that asks".to_owned(),
+            Circle::Full { most } => format!(
+                "and cannot take it, because the {most} messages that it may hold wait for the handler that asks; raise prefetch or concurrency"
+            ),
+        };
+        let text = format!("{waiter} answers it, {why}: {path}");
         RequestError::WouldWaitForItself { key: key.to_owned(), text }
     }
 

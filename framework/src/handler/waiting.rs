@@ -2,63 +2,21 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::pending;
+use std::iter::once;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::bus::Bus;
-use crate::handler::{Lane, LaneLoads};
+use crate::handler::{HoldsUp, Lane, OwnAnswers, OwnRequest};
 use crate::message::{Envelope, Kind, MessageId};
 
-/// The pause until it is looked whether a request to the own actor can still arrive.
+/// The pause until it is looked whether a request to the own actor can still be answered in time.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 /// The same while another instance may answer it.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
-
-/// How a handler holds up its actor while it waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HoldsUp {
-    /// The lane in which it runs.
-    pub lane: Lane,
-    /// Whether it holds the state exclusively.
-    pub exclusive: bool,
-}
-
-/// A handler of this actor that can answer requests.
-#[derive(Debug, Clone)]
-pub struct Answers {
-    /// The kind of message it handles.
-    pub kind: Kind,
-    /// Its key or pattern.
-    pub key: &'static str,
-    /// The lane on which its messages arrive.
-    pub lane: Lane,
-    /// Whether it needs the state exclusively.
-    pub exclusive: bool,
-}
-
-/// The requests that this actor answers, and the queues on which they arrive.
-#[derive(Debug, Clone, Default)]
-pub struct OwnAnswers {
-    /// Its handlers for commands and queries.
-    pub handlers: Vec<Answers>,
-    /// Its queues.
-    pub queues: Vec<(Lane, String)>,
-    /// Whether one message is finished before the next begins.
-    pub ordered: bool,
-    /// How many `&self` handlers run at once per lane; `None` in a unit test.
-    pub concurrency: Option<watch::Receiver<usize>>,
-    /// What its lanes hold.
-    pub loads: LaneLoads,
-    /// Whether its durable queue has delivered to this instance since the consumer was opened.
-    pub active: Arc<AtomicBool>,
-    /// How many handlers wait for exclusive state. They hold up their lane until the handlers that share the state have ended.
-    pub writers: Rc<Cell<usize>>,
-}
 
 /// One run of a handler, and whether it has ended. Tasks that it spawned may still send requests, but hold up nothing.
 #[derive(Debug, Clone, Default)]
@@ -79,18 +37,46 @@ impl Handling {
     }
 }
 
+/// A handler that asks.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    pub(super) holds_up: HoldsUp,
+    pub(super) handler: Handling,
+    /// The conversation of the message that it handles.
+    pub(super) conversation: MessageId,
+}
+
+/// Why a request to the own actor cannot be answered before the handler that asks has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Circle {
+    /// The one that answers waits for the one that asks.
+    Behind,
+    /// The lane takes no more, and what it holds waits for the one that asks.
+    Full {
+        /// The most deliveries that the lane holds at once.
+        most: usize,
+    },
+}
+
 /// A handler that waits.
 #[derive(Debug)]
 struct Waiter {
-    holds_up: HoldsUp,
-    handler: Handling,
-    conversation: MessageId,
+    asking: Asking,
     /// The lane of the same actor that is to answer; `None` if another actor answers.
     own: Option<Lane>,
     /// The key of what it asks.
     key: String,
     /// The id of the request, once it has arrived at this actor.
     arrived: OnceCell<MessageId>,
+    /// Whether its handler has begun here.
+    begun: Cell<bool>,
+}
+
+impl Waiter {
+    /// Whether it waits as part of this conversation. A task that outlives its handler holds up nothing.
+    fn is_of(&self, conversation: &MessageId) -> bool {
+        self.asking.conversation == *conversation && self.asking.handler.is_under_way()
+    }
 }
 
 /// The handlers of one actor that run right now, and those of them that wait for answers.
@@ -127,39 +113,6 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// Whether an actor can answer a request of its own waiting handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnRequest {
-    /// The request can be answered beside the waiting handler.
-    Beside,
-    /// The request can only be answered after the waiting handler has ended.
-    Behind,
-}
-
-impl OwnAnswers {
-    /// Whether a handler on `lane` can answer while another handler waits.
-    fn judge(&self, waits: HoldsUp, lane: Lane, exclusive: bool) -> OwnRequest {
-        let one_by_one = self.ordered && waits.lane == lane;
-        if waits.exclusive || exclusive || one_by_one { OwnRequest::Behind } else { OwnRequest::Beside }
-    }
-
-    /// Whether a queue with so many consumers has none but this actor's own.
-    fn is_alone(&self, lane: Lane, consumers: u64) -> bool {
-        consumers == 0 || consumers == 1 && self.loads.most(lane) > 0
-    }
-
-    /// Finds the handler as the handler table does: by exact key, else by pattern.
-    fn find(&self, kind: Kind, key: &str) -> Option<&Answers> {
-        let exact = self.handlers.iter().find(|handler| handler.kind == kind && handler.key == key);
-        let takes = |handler: &&Answers| handler.kind == kind && postrider_grammar::matches(handler.key, key);
-        exact.or_else(|| self.handlers.iter().find(takes))
-    }
-
-    fn queue(&self, lane: Lane) -> Option<&str> {
-        self.queues.iter().find(|(of, _)| *of == lane).map(|(_, queue)| queue.as_str())
-    }
-}
-
 impl Waiters {
     /// Records that a handler of a lane runs, until the result is dropped.
     pub fn run(self: &Rc<Self>, lane: Lane) -> Runs {
@@ -169,15 +122,9 @@ impl Waiters {
     }
 
     /// Records that a handler waits for an answer, until the returned guard is dropped.
-    pub(super) fn wait(
-        &self,
-        (holds_up, handler): (HoldsUp, Handling),
-        conversation: MessageId,
-        own: Option<Lane>,
-        key: &str,
-    ) -> Waits<'_> {
-        let arrived = OnceCell::new();
-        let waiter = Rc::new(Waiter { holds_up, handler, conversation, own, key: key.to_owned(), arrived });
+    pub(super) fn wait(&self, asking: Asking, own: Option<Lane>, key: &str) -> Waits<'_> {
+        let (arrived, begun) = (OnceCell::new(), Cell::new(false));
+        let waiter = Rc::new(Waiter { asking, own, key: key.to_owned(), arrived, begun });
         self.waiting.borrow_mut().push(Rc::clone(&waiter));
         Waits { waiters: self, waiter }
     }
@@ -188,7 +135,7 @@ impl Waiters {
         let waiters = self.waiting.borrow();
         if !waiters.iter().any(|waiter| waiter.arrived.get() == Some(&request.id)) {
             let asks = |waiter: &&Rc<Waiter>| {
-                waiter.conversation == *conversation
+                waiter.asking.conversation == *conversation
                     && waiter.key == request.key.as_str()
                     && waiter.arrived.get().is_none()
             };
@@ -197,86 +144,104 @@ impl Waiters {
                 let _ = waiter.arrived.set(request.id.clone());
             }
         }
-        let mut judged =
-            waiters.iter().filter(|waiter| waiter.conversation == *conversation && waiter.handler.is_under_way());
-        let first = own.judge(judged.next()?.holds_up, lane, exclusive);
-        let behind = |waiter: &Rc<Waiter>| own.judge(waiter.holds_up, lane, exclusive) == OwnRequest::Behind;
-        Some(if judged.any(behind) { OwnRequest::Behind } else { first })
+        let judged = waiters.iter().filter(|waiter| waiter.is_of(conversation));
+        judged.map(|waiter| own.judge(waiter.asking.holds_up, lane, exclusive)).reduce(OwnRequest::or)
     }
 
-    /// How many other handlers of a lane wait for an answer from the same lane. A handler with several requests counts once.
-    fn of_lane(&self, lane: Lane, but: &Handling) -> usize {
+    /// Records that the handler of a request has begun.
+    pub fn begins(&self, request: &MessageId) {
+        let waiters = self.waiting.borrow();
+        waiters.iter().filter(|waiter| waiter.arrived.get() == Some(request)).for_each(|waiter| waiter.begun.set(true));
+    }
+
+    /// How many other handlers of a lane wait for an answer from the same lane, or for the one that asks. A handler with several
+    /// requests counts once.
+    fn of_lane(&self, lane: Lane, asking: &Asking) -> usize {
         let waiters = self.waiting.borrow();
         let waits = |waiter: &&Rc<Waiter>| {
-            waiter.holds_up.lane == lane
-                && waiter.own == Some(lane)
-                && !waiter.handler.is(but)
-                && waiter.handler.is_under_way()
+            let Asking { holds_up, handler, .. } = &waiter.asking;
+            holds_up.lane == lane
+                && (waiter.own == Some(lane) || waiter.is_of(&asking.conversation))
+                && !handler.is(&asking.handler)
+                && handler.is_under_way()
         };
         let mut handlers: Vec<*const Cell<bool>> =
-            waiters.iter().filter(waits).map(|waiter| Rc::as_ptr(&waiter.handler.0)).collect();
+            waiters.iter().filter(waits).map(|waiter| Rc::as_ptr(&waiter.asking.handler.0)).collect();
         handlers.sort_unstable();
         handlers.dedup();
         handlers.len()
     }
 
-    /// The lane of this actor that is to answer a request, and whether it can answer before the asking handler has ended. The
-    /// first of `kinds` that this actor handles counts. `None` if it handles none.
+    /// The lane of this actor that is to answer a request; `None` if it answers none of `kinds`, of which the first that it
+    /// answers counts.
+    ///
+    /// # Errors
+    /// If it can answer only after the asking handler has ended.
     pub(super) async fn ask(
         &self,
         bus: &Bus,
         own: &OwnAnswers,
-        (holds_up, handler): (HoldsUp, Handling),
+        asking: &Asking,
         kinds: &[Kind],
         key: &str,
-    ) -> Option<(Lane, OwnRequest)> {
-        let answers = kinds.iter().find_map(|kind| own.find(*kind, key))?;
-        let lane = answers.lane;
-        let judged = own.judge(holds_up, lane, answers.exclusive);
+    ) -> Result<Option<Lane>, Circle> {
+        let Some(answers) = kinds.iter().find_map(|kind| own.find(*kind, key)) else { return Ok(None) };
+        let (lane, Some(queue)) = (answers.lane, own.queue(answers.lane)) else { return Ok(None) };
+        let judged = self.judge_own(own, asking, lane, answers.exclusive);
         if judged == OwnRequest::Behind && own.ordered && lane == Lane::Durable {
             // Only one instance of an ordered actor handles messages. If it turns out to be this one, the request is refused on
             // arrival.
-            let is_here = holds_up.lane == lane || own.active.load(Ordering::Relaxed);
-            let nobody_is_there = !is_here
-                && matches!(bus.broker.inspect(own.queue(lane)?).await, Ok(Some(state)) if state.consumers == 0);
-            let behind = is_here || nobody_is_there;
-            return Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }));
+            let is_here = asking.holds_up.lane == lane || own.active.load(Ordering::Relaxed);
+            let nobody_is_there =
+                !is_here && matches!(bus.broker.inspect(queue).await, Ok(Some(state)) if state.consumers == 0);
+            return if is_here || nobody_is_there { Err(Circle::Behind) } else { Ok(Some(lane)) };
         }
-        if judged == OwnRequest::Beside && !self.holds_up_all(own, lane, (holds_up, &handler)) {
-            return Some((lane, OwnRequest::Beside));
+        if judged == OwnRequest::Beside && !self.holds_up_all(own, lane, asking) {
+            return Ok(Some(lane));
         }
         // Counted before the broker is asked, so that nothing which is delivered meanwhile counts twice. What is missed then is
         // found while the request waits.
-        let blocked = self.blocked(own, lane, (holds_up, &handler)).saturating_sub(self.on_their_way(lane));
+        let blocked = self.blocked(own, lane, asking).saturating_sub(self.on_their_way(lane));
         // Another instance, or another copy in this process, may answer. If the broker does not tell, the request is sent.
-        let Ok(Some(state)) = bus.broker.inspect(own.queue(lane)?).await else {
-            return Some((lane, OwnRequest::Beside));
-        };
+        let Ok(Some(state)) = bus.broker.inspect(queue).await else { return Ok(Some(lane)) };
+        if !own.is_alone(lane, state.consumers) {
+            return Ok(Some(lane));
+        }
         // The request arrives only if the lane still has room for it and for all that is ahead of it in the queue. A lane without a
         // consumer is about to open one.
-        let ready = usize::try_from(state.ready).unwrap_or(usize::MAX);
-        let most = own.loads.most(lane);
+        let (ready, most) = (usize::try_from(state.ready).unwrap_or(usize::MAX), own.loads.most(lane));
         let arrives = most == 0 || blocked.saturating_add(ready) < most;
-        let behind = own.is_alone(lane, state.consumers) && (judged == OwnRequest::Behind || !arrives);
-        Some((lane, if behind { OwnRequest::Behind } else { OwnRequest::Beside }))
+        match (judged, arrives) {
+            (OwnRequest::Behind, _) => Err(Circle::Behind),
+            (OwnRequest::Beside, false) => Err(Circle::Full { most }),
+            (OwnRequest::Beside, true) => Ok(Some(lane)),
+        }
+    }
+
+    /// Judges a request that is to be sent, by all handlers of its conversation that wait here.
+    fn judge_own(&self, own: &OwnAnswers, asking: &Asking, lane: Lane, exclusive: bool) -> OwnRequest {
+        let waiters = self.waiting.borrow();
+        let others = waiters.iter().filter(|waiter| waiter.is_of(&asking.conversation));
+        let holding_up = once(asking.holds_up).chain(others.map(|waiter| waiter.asking.holds_up));
+        holding_up.map(|holds_up| own.judge(holds_up, lane, exclusive)).fold(OwnRequest::Beside, OwnRequest::or)
     }
 
     /// Whether nothing more of a lane begins, or arrives, until one of the handlers ends that wait for it.
-    fn holds_up_all(&self, own: &OwnAnswers, lane: Lane, (holds_up, handler): (HoldsUp, &Handling)) -> bool {
-        let most = own.concurrency.as_ref().map_or(usize::MAX, |most| (*most.borrow()).max(1));
-        let waiting = if holds_up.lane == lane { self.of_lane(lane, handler) + 1 } else { 0 };
-        // A handler that waits for exclusive state holds up the durable lane.
-        let writers = lane == Lane::Durable && own.writers.get() > 0;
-        waiting >= most || waiting >= own.loads.most(lane) || writers
+    fn holds_up_all(&self, own: &OwnAnswers, lane: Lane, asking: &Asking) -> bool {
+        let waiting = self.of_lane(lane, asking) + usize::from(asking.holds_up.lane == lane);
+        // Nothing overtakes a handler that waits for exclusive state, and that one waits for the handler that asks.
+        waiting >= own.concurrency() || waiting >= own.loads.most(lane) || own.writer_waits()
     }
 
-    /// Whether a request is the last of those to a lane that have not arrived. It is refused first, which makes room for the others.
-    fn is_last(&self, lane: Lane, waiter: &Rc<Waiter>) -> bool {
-        let waiting = self.waiting.borrow();
-        let may_be_stuck = |other: &&Rc<Waiter>| {
-            other.own == Some(lane) && other.arrived.get().is_none() && other.handler.is_under_way()
+    /// Whether a request is the last of those to a lane that are held up. It is refused first, which makes room for the others.
+    fn is_last(&self, own: &OwnAnswers, lane: Lane, waiter: &Rc<Waiter>) -> bool {
+        let held_up = |other: &&Rc<Waiter>| {
+            other.own == Some(lane)
+                && other.arrived.get().is_none()
+                && other.asking.handler.is_under_way()
+                && self.holds_up_all(own, lane, &other.asking)
         };
-        waiting.iter().rev().find(may_be_stuck).is_some_and(|last| Rc::ptr_eq(last, waiter))
+        self.waiting.borrow().iter().rev().find(held_up).is_some_and(|last| Rc::ptr_eq(last, waiter))
     }
 
     /// How many requests to a lane have not arrived yet. They run beside the handlers that ask, so they do not block it.
@@ -286,40 +251,45 @@ impl Waiters {
     }
 
     /// How many deliveries of a lane do not end before one of the handlers that wait for it.
-    fn blocked(&self, own: &OwnAnswers, lane: Lane, (holds_up, handler): (HoldsUp, &Handling)) -> usize {
-        let waiting = self.of_lane(lane, handler) + usize::from(holds_up.lane == lane);
+    fn blocked(&self, own: &OwnAnswers, lane: Lane, asking: &Asking) -> usize {
+        let waiting = self.of_lane(lane, asking) + usize::from(asking.holds_up.lane == lane);
         let ends = self.running[lane.index()].get().saturating_sub(waiting);
-        own.loads.held(lane).saturating_sub(ends)
+        own.loads.unfinished(lane).saturating_sub(ends)
     }
 
-    /// Ends when a request that was sent can no longer arrive before the asking handler has ended: others came first, and fill the
-    /// lane.
-    pub(super) async fn stuck(&self, bus: &Bus, own: &OwnAnswers, waits: &Waits<'_>) {
-        let Waiter { holds_up, handler, own: lane, arrived, .. } = &*waits.waiter;
+    /// Ends when a request that was sent can no longer be answered before the asking handler has ended: others came first and fill
+    /// the lane, or a handler that waits for exclusive state will begin before it.
+    pub(super) async fn stuck(&self, bus: &Bus, own: &OwnAnswers, waits: &Waits<'_>) -> Circle {
+        let Waiter { asking, own: lane, arrived, begun, .. } = &*waits.waiter;
         let Some((lane, queue)) = lane.and_then(|lane| Some((lane, own.queue(lane)?))) else { return pending().await };
-        let is_stuck = || {
-            let asking = (*holds_up, handler);
-            // A task that outlives its handler holds up nothing.
-            handler.is_under_way()
-                && arrived.get().is_none()
+        // Only an ordered actor begins it later than it arrives.
+        let is_behind =
+            || own.ordered && arrived.get().is_some() && asking.handler.is_under_way() && own.writer_waits();
+        let is_full = || {
+            arrived.get().is_none()
                 && own.loads.most(lane) > 0
-                && self.is_last(lane, &waits.waiter)
-                && self.holds_up_all(own, lane, asking)
+                && self.is_last(own, lane, &waits.waiter)
                 && self.blocked(own, lane, asking) >= own.loads.most(lane)
         };
         let mut pause = FIRST_LOOK;
         // Ends with the request.
-        while arrived.get().is_none() {
+        while !begun.get() {
             sleep(pause).await;
-            if !is_stuck() {
+            if is_behind() && !begun.get() {
+                return Circle::Behind;
+            }
+            if !is_full() {
                 continue;
             }
-            let found = bus.broker.inspect(queue).await;
-            if matches!(found, Ok(Some(state)) if own.is_alone(lane, state.consumers)) && is_stuck() {
-                return;
+            let Ok(Some(found)) = bus.broker.inspect(queue).await else { continue };
+            let is_alone = own.is_alone(lane, found.consumers);
+            // It is in the queue or in the buffer. Else another instance has it, even if that one takes no more.
+            let waits_here = found.ready > 0 || own.loads.buffered(lane) > 0;
+            if is_alone && waits_here && is_full() {
+                return Circle::Full { most: own.loads.most(lane) };
             }
             // Another instance may answer. It is asked about seldom.
-            pause = NEXT_LOOK;
+            pause = if is_alone { FIRST_LOOK } else { NEXT_LOOK };
         }
         pending().await
     }

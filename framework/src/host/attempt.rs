@@ -17,7 +17,7 @@ use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{
     Asked, Envelopes, Failed, FailureClass, Hindered, HoldsUp, Invocation, Lane, Lending, Next, Outcome, OwnRequest,
-    Reply, Row, Run, Work,
+    Reply, Row, Run, Runs, Work,
 };
 use crate::host::core::Core;
 use crate::host::deliver::{Arrival, Ticket};
@@ -101,6 +101,8 @@ pub(super) struct Attempted {
     pub(super) hindered: Option<Hindered>,
     /// Whether the handler has asked another one, or tried to.
     pub(super) asked: bool,
+    /// Keep it until its messages are sent or its transaction is committed: so long the message is about to end.
+    pub(super) runs: Option<Runs>,
 }
 
 /// The outcome of a message that does not begin, or is dropped, because the app stops.
@@ -168,24 +170,14 @@ impl Core {
         }
     }
 
-    /// Runs the handler once. If it succeeds, its held messages come back with the outcome.
-    pub(super) async fn attempt(&self, row: &Row, guard: &mut Guard, job: &Job) -> (Outcome, Envelopes) {
-        let Attempted { outcome, sends, .. } = self.attempt_with(row, guard, job, None).await;
-        (outcome, sends)
-    }
-
-    /// [`Core::attempt`] with an open transaction, which comes back with the outcome.
-    pub(super) async fn attempt_with(
-        &self,
-        row: &Row,
-        guard: &mut Guard,
-        job: &Job,
-        lending: Option<Lending>,
-    ) -> Attempted {
+    /// Runs the handler once, perhaps with an open transaction, which comes back with the outcome. If it succeeds, its held messages
+    /// come back too.
+    pub(super) async fn attempt(&self, row: &Row, guard: &mut Guard, job: &Job, lending: Option<Lending>) -> Attempted {
         let patience = job.patience_left();
         if patience.is_some_and(|left| left.is_zero()) {
             let session = lending.map(|lending| lending.session);
-            return Attempted { outcome: Outcome::Expired, sends: Vec::new(), session, hindered: None, asked: false };
+            let (outcome, sends, hindered) = (Outcome::Expired, Vec::new(), None);
+            return Attempted { outcome, sends, session, hindered, asked: false, runs: None };
         }
         let mut envelope = Arc::clone(&job.envelope);
         if envelope.attempt != job.made.attempt {
@@ -196,6 +188,9 @@ impl Core {
         // token fires.
         let ends = epoch.filter(|_| self.settings.ordered).map(|epoch| epoch.ended().clone());
         let message = Arc::clone(&job.envelope);
+        if !job.envelope.call_path.is_empty() {
+            self.environment.waiters.begins(&job.envelope.id);
+        }
         let holds_up = HoldsUp { lane: job.lane, exclusive: row.is_exclusive() };
         let work = Work::new(Rc::clone(&self.environment), message, holds_up, ends);
         // If it fails in a shared commit, it is handled again alone, and its failure is logged then.
@@ -220,11 +215,10 @@ impl Core {
             tracing::warn!(class = class.as_str(), handler = %row.spec, error = %log, "attempt failed");
         }
         let held = invocation.take_held();
-        drop(runs);
         let sends = if outcome.is_done() { held } else { Vec::new() };
         let work = invocation.work();
         let (session, hindered, asked) = (work.take_back(), work.hindered(), work.has_asked());
-        Attempted { outcome, sends, session, hindered, asked }
+        Attempted { outcome, sends, session, hindered, asked, runs }
     }
 
     fn span(&self, row: &Row, job: &Job, invocation: &Invocation) -> tracing::Span {

@@ -117,8 +117,30 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
+            // Messages behind it must not begin before it is delivered again.
+            if self.epoch.as_ref().is_some_and(|epoch| epoch.ordered) {
+                self.stop_lane();
+            }
             let stopped = Outcome::failed(FailureClass::Shutdown, "shutdown", "the actor stopped");
             self.report(&done, Handled::given_back(stopped, AttemptRecord::default()), None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_is_dropped_stops_the_lane_of_an_ordered_actor_and_no_other() {
+        for ordered in [true, false] {
+            let epoch = Epoch::begin(&CancellationToken::new(), ordered);
+            let (done, mut finished) = mpsc::channel(1);
+            drop(Ticket::new(7, Some(Arc::clone(&epoch)), done));
+            assert_eq!(epoch.is_live(), !ordered);
+            assert_eq!(finished.try_recv().unwrap().number, 7);
         }
     }
 }

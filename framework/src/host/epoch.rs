@@ -9,14 +9,16 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Epoch {
     live: AtomicBool,
+    /// Whether its deliveries must begin in their order.
+    pub(super) ordered: bool,
     ended: CancellationToken,
 }
 
 impl Epoch {
     /// An epoch with an open channel. [`Epoch::ended`] fires at the latest when running handlers are dropped.
     #[must_use]
-    pub fn begin(abandon: &CancellationToken) -> Arc<Self> {
-        Arc::new(Self { live: AtomicBool::new(true), ended: abandon.child_token() })
+    pub fn begin(abandon: &CancellationToken, ordered: bool) -> Arc<Self> {
+        Arc::new(Self { live: AtomicBool::new(true), ordered, ended: abandon.child_token() })
     }
 
     /// The channel has closed. Deliveries that have not begun do not begin, and [`Epoch::ended`] fires.

@@ -12,7 +12,7 @@ use futures::future::{LocalBoxFuture, join_all};
 use crate::broker::BrokerError;
 use crate::bus::{Counters, SendError};
 use crate::handler::{Asked, Envelopes, Failed, FailureClass, Lane, Outcome, Row};
-use crate::host::attempt::{Job, stopping};
+use crate::host::attempt::{Attempted, Job, stopping};
 use crate::host::core::Core;
 use crate::host::limit::{Slot, Slots};
 use crate::host::once::Unit;
@@ -106,9 +106,10 @@ impl Core {
             let Some(mut held) = held.filter(|_| self.may_begin(&job)) else { return job.give_back(stopping()) };
             let (outcome, verdict) = match unit {
                 None => {
-                    let (outcome, sends) = self.attempt(&row, &mut held.guard, &job).await;
+                    let Attempted { outcome, sends, runs, .. } = self.attempt(&row, &mut held.guard, &job, None).await;
                     held.slot = None;
                     let outcome = self.send(&job, outcome, sends, held, &turn).await;
+                    drop(runs);
                     let verdict = self.verdict(&outcome, &job);
                     (outcome, verdict)
                 }

@@ -79,9 +79,9 @@ impl Core {
             },
         };
         let began = Instant::now();
-        let attempted = self.attempt_with(row, guard, job, lending).await;
+        let attempted = self.attempt(row, guard, job, lending).await;
         reach(FaultPoint::Handled);
-        let Attempted { outcome, sends, session, hindered, asked } = attempted;
+        let Attempted { outcome, sends, session, hindered, asked, runs: _runs } = attempted;
         let ran =
             !matches!(outcome, Outcome::Expired | Outcome::Failed(Failed { class: FailureClass::Undecodable, .. }));
         if ran {

@@ -319,7 +319,7 @@ mod tests {
     fn an_outcome_is_kept_when_the_channel_of_whoever_waits_for_it_has_closed_too() {
         let (running, id) = (Running::default(), MessageId::new());
         let first = run(&running, &id);
-        let epoch = Epoch::begin(&tokio_util::sync::CancellationToken::new());
+        let epoch = Epoch::begin(&tokio_util::sync::CancellationToken::new(), false);
         let joined = running.enter(&envelope(&id, "a.b"), true, Some(Arc::clone(&epoch)));
         assert!(matches!(joined, Entered::Joined(_)));
         epoch.end();

@@ -216,7 +216,7 @@ impl Core {
             }
             let began = Instant::now();
             let lending = together.session.take().map(|session| Lending { session, holds_up_others, shared: true });
-            let attempted = self.attempt_with(&member.row, guard, &member.job, lending).await;
+            let attempted = self.attempt(&member.row, guard, &member.job, lending).await;
             let Attempted { outcome, sends, session, asked, .. } = attempted;
             store.sharing.learn(member.row.index, began.elapsed(), asked);
             together.failed = asked || !outcome.is_done() || session.is_none();

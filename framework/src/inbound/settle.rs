@@ -38,6 +38,8 @@ pub(super) struct HeldDelivery {
     /// The message as received; the attempts share it. Retries and dead letters forward this one, whatever a handler or
     /// middleware changes.
     pub(super) envelope: Arc<Envelope>,
+    /// Whether its handling has ended, on the channel that delivered it.
+    pub(super) ended: bool,
     /// The right to handle it, and how it was handled, until it is settled.
     pub(super) handled: Option<(Turn, Handled)>,
     /// Its run as a suspect, which is handled alone because it may end its process.

@@ -10,7 +10,7 @@ use crate::handler::{Asked, Lane, Outcome};
 use crate::host::{Arrival, Deliver, End, Finished, Handled, Nameless, Settlement, Ticket, Turn};
 use crate::inbound::forward::skewed_for;
 use crate::inbound::lane::LaneLoop;
-use crate::inbound::lane::event::{ONLY_ACK, Settled};
+use crate::inbound::lane::event::{ONLY_ACK, Settled, Unsettled};
 use crate::inbound::open::{Opened, open};
 use crate::inbound::settle::{HeldDelivery, Receive, Settler};
 use crate::message::{Envelope, MessageId, is_logged};
@@ -51,7 +51,7 @@ impl LaneLoop {
         };
         let number = self.deliveries.next_number;
         self.deliveries.next_number += 1;
-        let held = HeldDelivery { receipt, redelivered, nameless, envelope, handled: None, alone: None };
+        let held = HeldDelivery { receipt, redelivered, nameless, envelope, ended: false, handled: None, alone: None };
         self.deliveries.held.insert(number, held);
         Counters::add(&self.counters.in_flight);
         Counters::sub(&self.counters.permits);
@@ -97,6 +97,9 @@ impl LaneLoop {
     pub(super) fn finished(&mut self, finished: Finished) {
         let Finished { number, handled, turn } = finished;
         let Some(held) = self.deliveries.held.get_mut(&number) else { return };
+        if number >= self.deliveries.epoch_began && !std::mem::replace(&mut held.ended, true) {
+            self.deliveries.ended += 1;
+        }
         self.breaker.count(&handled.outcome, number, Instant::now);
         let settlement = handled.settlement;
         if held.receipt.as_ref().is_some_and(|receipt| !receipt.is_live()) {
@@ -205,16 +208,14 @@ impl LaneLoop {
         let is_alone = alone.is_some();
         let again =
             HeldDelivery { receipt: None, envelope: Arc::clone(&held.envelope), handled: None, alone: None, ..*held };
+        let unsettled = Unsettled { number, settle: Some(self.settle.clone()) };
         let ends = turn.map(|turn| (turn, handled.clone()));
-        let (settler, settle, lane) = (self.settings.settler.clone(), self.settle.clone(), self.settings.plan.lane);
+        let (settler, lane) = (self.settings.settler.clone(), self.settings.plan.lane);
         let settling = actix_rt::spawn(async move {
             let receive = settler.settle(handled, lane, &again).await;
             // The run ends with this task, also if the lane panics meanwhile.
             let settled = Settled { number, receive, handled: ends };
-            let settled = move || {
-                // Never full: it has room for every held delivery.
-                let _ = settle.try_send(settled);
-            };
+            let settled = move || unsettled.end(settled);
             match alone {
                 Some(run) => run.end(receive == Receive::Ack, settled).await,
                 None => settled(),
@@ -231,10 +232,9 @@ impl LaneLoop {
         let Some(run) = self.deliveries.held.get_mut(&number).and_then(|held| held.alone.take()) else {
             return self.release(number, receive);
         };
-        let settle = self.settle.clone();
+        let unsettled = Unsettled { number, settle: Some(self.settle.clone()) };
         self.end_alone_run(run, receive == Receive::Ack, move || {
-            // As in `settle`.
-            let _ = settle.try_send(Settled { number, receive, handled: None });
+            unsettled.end(Settled { number, receive, handled: None });
         });
     }
 
@@ -254,8 +254,11 @@ impl LaneLoop {
         self.is_through(number);
         if number < self.deliveries.epoch_began {
             self.deliveries.stale = self.deliveries.stale.saturating_sub(1);
-        } else if self.channel.open {
-            Counters::add(&self.counters.permits);
+        } else {
+            self.deliveries.ended -= usize::from(held.ended);
+            if self.channel.open {
+                Counters::add(&self.counters.permits);
+            }
         }
         let (handled, id) = (held.handled.take(), held.envelope.id.clone());
         let Some(receipt) = held.receipt else {

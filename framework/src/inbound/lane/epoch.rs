@@ -115,6 +115,7 @@ impl LaneLoop {
         if self.deliveries.keeps_places {
             return;
         }
+        self.note_load(true);
         let (stop, mut cancelling) = (self.stop(Some(why)).clone(), consumer.cancel());
         // The broker may take its time to answer. Meanwhile outcomes are settled, and a stop does not wait.
         loop {
@@ -162,12 +163,13 @@ impl LaneLoop {
     }
 
     pub(super) fn begin(&mut self) {
-        self.channel.epoch = Epoch::begin(&self.settings.abandon);
+        self.channel.epoch = Epoch::begin(&self.settings.abandon, self.settings.ordered);
         (self.deliveries.epoch_began, self.deliveries.stale) =
             (self.deliveries.next_number, self.deliveries.held.len());
+        self.deliveries.ended = 0;
         self.channel.open = true;
         self.channel.permits = self.permits();
-        self.note_load();
+        self.note_load(false);
         self.rests = false;
         Self::count_permits(&self.counters, self.permits(), true);
         self.restarts = self.control.borrow_and_update().restarts;
@@ -180,7 +182,7 @@ impl LaneLoop {
         }
         self.channel.epoch.end();
         self.channel.open = false;
-        self.note_load();
+        self.note_load(true);
         let why = match ended {
             Ended::Paused if self.rests => Some("paused by its circuit breaker"),
             Ended::Paused => Some("paused"),

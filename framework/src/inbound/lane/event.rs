@@ -1,5 +1,7 @@
 //! The events that wake a lane, and why its channel ends.
 
+use tokio::sync::mpsc;
+
 use crate::broker::{BrokerError, QueueState};
 use crate::host::{End, Finished, Handled, Settlement, Turn};
 use crate::inbound::settle::Receive;
@@ -50,6 +52,30 @@ impl Drop for Settled {
     }
 }
 
+/// A delivery that a task settles. If the task panics, the lane hears that it is given back: else it would be held for ever.
+pub(super) struct Unsettled {
+    pub(super) number: u64,
+    /// Never full: it has room for every held delivery. `None` once the lane has heard.
+    pub(super) settle: Option<mpsc::Sender<Settled>>,
+}
+
+impl Unsettled {
+    /// Tells the lane. A lane that is gone has given its deliveries back already.
+    pub(super) fn end(mut self, settled: Settled) {
+        if let Some(settle) = self.settle.take() {
+            let _ = settle.try_send(settled);
+        }
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some(settle) = self.settle.take() {
+            let _ = settle.try_send(Settled { number: self.number, receive: Receive::GiveBack, handled: None });
+        }
+    }
+}
+
 /// The settlement of a message for which only the acknowledgement is left to do.
 pub(super) const ONLY_ACK: Settlement = Settlement { answer: false, end: End::Ack };
 
@@ -62,4 +88,24 @@ pub(super) enum Ended {
     Paused,
     /// A new consumer must be opened.
     Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_whose_task_panics_is_given_back() {
+        let (settle, mut settled) = mpsc::channel(1);
+        let unsettled = Unsettled { number: 7, settle: Some(settle) };
+        let panics = tokio::spawn(async move {
+            let _held = unsettled;
+            panic!("as a bug would make it");
+        });
+        panics.await.unwrap_err();
+        let Some(Settled { number: 7, receive: Receive::GiveBack, handled: None }) = settled.recv().await.as_mut()
+        else {
+            panic!("the lane does not hear of it");
+        };
+    }
 }

@@ -24,6 +24,8 @@ pub(super) struct Deliveries {
     pub(super) epoch_began: u64,
     /// How many deliveries of earlier epochs are still held, because their handlers run.
     pub(super) stale: usize,
+    /// How many deliveries of this epoch were handled and are not settled yet.
+    pub(super) ended: usize,
     /// Deliveries that came while no permit was free: at most the prefetch.
     pub(super) buffer: VecDeque<Delivery>,
     /// Since when the buffer is not empty. Only a lane with a circuit breaker keeps this time.
@@ -69,7 +71,7 @@ impl ChannelState {
     /// No channel yet.
     pub(super) fn none(prefetch: u16, abandon: &CancellationToken) -> Self {
         Self {
-            epoch: Epoch::begin(abandon),
+            epoch: Epoch::begin(abandon, false),
             open: false,
             prefetch,
             permits: 0,

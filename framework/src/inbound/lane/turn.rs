@@ -7,8 +7,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerError, Consumer, Delivery};
+use crate::handler::LaneLoad;
 use crate::inbound::lane::LaneLoop;
 use crate::inbound::lane::event::{Ended, Event};
+use crate::inbound::lane::parts::Deliveries;
 use crate::inbound::lane::suspect::cleared;
 
 /// The result of polling a consumer.
@@ -55,14 +57,19 @@ impl LaneLoop {
     }
 
     /// Notes what the lane holds, before the handlers of what arrives can ask for it.
-    pub(super) fn note_load(&self) {
-        let held = self.deliveries.held.len() - self.deliveries.stale + self.deliveries.buffer.len();
+    pub(super) fn note_load(&self, leaves: bool) {
+        let Deliveries { held, stale, ended, buffer, .. } = &self.deliveries;
         let most = match self.channel.open {
             true if self.suspect.alone.is_some() => 1,
-            true => self.channel.permits,
+            // A breaker that lets nothing through begins nothing before what is held has ended.
+            true => self.channel.permits.max(1),
             false => 0,
         };
-        self.settings.loads.set(self.settings.plan.lane, held, most);
+        // An ordered actor's consumer stays until the channel closes.
+        let consumes = self.channel.open && (!leaves || self.settings.ordered);
+        let unfinished = (held.len() - stale).saturating_sub(*ended);
+        let load = LaneLoad { unfinished, buffered: buffer.len(), most, consumes };
+        self.settings.loads.set(self.settings.plan.lane, load);
     }
 
     fn has_permit(&mut self) -> bool {
@@ -159,7 +166,7 @@ impl LaneLoop {
             self.hand_over_buffered();
         }
         let event = self.at_once(consumer, leaving);
-        self.note_load();
+        self.note_load(leaving.is_some());
         self.deliver();
         if let Some(event) = event {
             return event;
