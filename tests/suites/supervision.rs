@@ -88,6 +88,31 @@ fn orders_are_heard_after_a_panic() {
     });
 }
 
+/// Their consumers get nothing, and no error says so.
+#[test]
+fn orders_and_what_is_due_are_heard_again_after_their_consumers_have_stalled() {
+    run(async {
+        let (world, alpha) = (World::in_process(), Alpha::default());
+        let actor = alpha.clone();
+        let app = App::new("alpha").actor(move || actor.clone());
+        let running = world.start(app.configure(|config| config.stall_after = Duration::from_millis(300))).await;
+        let client = world.client().await;
+        let actors = Actors::new(client.bus());
+        let reports = actors.about("alpha").await.unwrap();
+        let queue = world.names.instance_queue(&world.names.queue("alpha", None), &reports[0].instance, 0);
+        let broker = world.in_process_broker().unwrap();
+        [format!("{queue}.control"), world.names.due().to_string()].iter().for_each(|queue| broker.mute(queue));
+        let delay = Duration::from_millis(20);
+        running.bus().send_key_with("alpha.do", Payload::text("later"), |o| o.delay(delay)).await.unwrap();
+        let start = Instant::now();
+        while actors.about("alpha").await.map_or(0, |reports| reports.len()) == 0 {
+            assert!(start.elapsed() < PATIENCE, "no order is heard");
+        }
+        assert_eq!(alpha.0.reach(1).await, ["later"]);
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_confirm_channel_whose_owner_panics_confirms_what_is_sent_next() {
     run(async {

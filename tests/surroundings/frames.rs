@@ -1,12 +1,15 @@
 //! Bytes that a client library cannot read or must not believe.
 
+use std::sync::Arc;
+
 use postrider::broker::{ConsumerSpec, Queue, Subscription, Topology};
 use postrider::message::ReplyTo;
 use postrider::{App, Context, Failure, MessageId, Payload, Running, distributed};
 use postrider_tests::node::Node;
 use postrider_tests::raw::{RawClient, RawMessage, nested_header, text_header};
 use postrider_tests::strangers::{GARBAGE, MADE_UP};
-use postrider_tests::world::{Seen, World, amqp_url, assert_same, eventually, run};
+use postrider_tests::world::{PATIENCE, Seen, World, amqp_url, assert_same, eventually, run};
+use tokio::sync::Semaphore;
 
 #[derive(Clone, Default)]
 struct Notes {
@@ -314,6 +317,58 @@ fn a_reply_address_that_was_made_up_costs_one_reply_and_neither_a_message_nor_it
         let closed = node.log().lines().filter(is_closing).count();
         assert!(closed <= 4 * BAD as usize, "{closed} times\n{}", node.log_tail());
         running.stop().await;
+    });
+}
+
+/// Keeps its callers waiting, and tells where they wait.
+#[derive(Clone)]
+struct Teller {
+    addresses: Seen<String>,
+    gate: Arc<Semaphore>,
+}
+
+#[distributed(service = "teller")]
+impl Teller {
+    #[distributed(query = "teller.ask")]
+    async fn ask(&self, number: u64, cx: &Context) -> Result<u64, Failure> {
+        if let Some(ReplyTo::Queue(address)) = &cx.envelope().reply_to {
+            self.addresses.add(address.to_string());
+        }
+        self.gate.acquire().await.map_err(Failure::transient)?.forget();
+        Ok(number)
+    }
+}
+
+/// Who was asked once knows the address of the caller.
+#[test]
+fn a_flood_of_replies_that_nobody_asked_for_costs_neither_memory_nor_a_request() {
+    const FLOOD: usize = 5_000;
+    run(async {
+        let world = World::rabbitmq();
+        let teller = Teller { addresses: Seen::default(), gate: Arc::new(Semaphore::new(0)) };
+        let actor = teller.clone();
+        let _running = world.start(App::new("teller").actor(move || actor.clone())).await;
+        let client = world.client().await;
+        let asking = tokio::spawn({
+            let bus = client.bus().clone();
+            async move { bus.request_key_with::<u64>("teller.ask", Payload::json(&7), |o| o.timeout(PATIENCE)).await }
+        });
+        let address = teller.addresses.reach(1).await.remove(0);
+        let memory = resident();
+        let floods = tokio::task::spawn_blocking(move || {
+            let mut stranger = RawClient::connect(&amqp_url());
+            for number in 0..FLOOD {
+                let reply = RawMessage::to_queue(&address, vec![b'x'; 65_536]);
+                stranger.publish(&reply.property("correlation_id", format!("flood-{number}").as_bytes()));
+            }
+            stranger.confirmed();
+        });
+        floods.await.unwrap();
+        let grown = resident().saturating_sub(memory);
+        assert!(grown < MOST_GROWN, "{grown} bytes more, of {} that were sent", FLOOD * 65_536);
+        teller.gate.add_permits(2);
+        assert_eq!(asking.await.unwrap().unwrap(), 7);
+        assert_eq!(client.bus().request_key::<u64>("teller.ask", Payload::json(&8)).await.unwrap(), 8);
     });
 }
 
