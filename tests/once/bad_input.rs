@@ -236,7 +236,7 @@ fn operating(kind: Kind) {
         let app = world.in_namespace(postrider::broker::Names::default()).start(app).await;
         let (bytes, now) = match kind {
             Kind::Sqlite => ("X'c1c2'", "unixepoch('subsec') - 60"),
-            Kind::Postgres => ("'\\xc1c2'::bytea", "clock_timestamp() - interval '60 s'"),
+            Kind::Postgres | Kind::Pooled => ("'\\xc1c2'::bytea", "clock_timestamp() - interval '60 s'"),
         };
         let insert = format!(
             "INSERT INTO postrider_outbox (namespace, address, version, envelope, written_at) VALUES ('postrider', 'event bank.odd', 1, {bytes}, {now})"

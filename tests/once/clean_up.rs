@@ -15,11 +15,11 @@ fn forgets(kind: Kind) {
         first.stop().await;
         let (id, then) = match kind {
             Kind::Sqlite => ("randomblob(17)", "unixepoch() - 864000"),
-            Kind::Postgres => ("decode(md5(i::text), 'hex')", "clock_timestamp() - interval '10 d'"),
+            Kind::Postgres | Kind::Pooled => ("decode(md5(i::text), 'hex')", "clock_timestamp() - interval '10 d'"),
         };
         let numbers = match kind {
             Kind::Sqlite => "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)",
-            Kind::Postgres => "WITH n AS (SELECT generate_series(1, 2500) AS i)",
+            Kind::Postgres | Kind::Pooled => "WITH n AS (SELECT generate_series(1, 2500) AS i)",
         };
         let old = format!(
             "{numbers} INSERT INTO postrider_inbox (actor, id, content, handled_at) SELECT 1, {id}, i, {then} FROM n"

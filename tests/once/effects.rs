@@ -24,6 +24,7 @@ macro_rules! everywhere {
         everywhere! { @ rabbitmq_sqlite, rabbitmq, Sqlite: $($name),* }
         everywhere! { @ in_process_postgres, in_process, Postgres: $($name),* }
         everywhere! { @ rabbitmq_postgres, rabbitmq, Postgres: $($name),* }
+        everywhere! { @ in_process_pooled, in_process, Pooled: $($name),* }
     };
     (@ $module:ident, $world:ident, $kind:ident: $($name:ident),*) => {
         mod $module {

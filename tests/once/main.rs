@@ -8,5 +8,6 @@ mod effects;
 mod faults;
 mod killed;
 mod outside;
+mod pooler;
 mod relay;
 mod shared_commits;

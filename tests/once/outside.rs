@@ -36,7 +36,7 @@ async fn book(app: &Running, kind: Kind, amount: i64, keeps: bool) {
     }
     match kind {
         Kind::Sqlite => book!(Sqlite),
-        Kind::Postgres => book!(Postgres),
+        Kind::Postgres | Kind::Pooled => book!(Postgres),
     }
 }
 
@@ -72,6 +72,11 @@ fn what_is_committed_is_sent_and_nothing_else_on_sqlite() {
 #[test]
 fn what_is_committed_is_sent_and_nothing_else_on_postgres() {
     what_is_committed_is_sent(World::rabbitmq(), Kind::Postgres);
+}
+
+#[test]
+fn what_is_committed_is_sent_and_nothing_else_behind_a_pooler() {
+    what_is_committed_is_sent(World::in_process(), Kind::Pooled);
 }
 
 #[test]

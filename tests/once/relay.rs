@@ -53,7 +53,7 @@ async fn send(web: &Running, kind: In, key: &str, numbers: std::ops::Range<i64>)
     }
     match kind {
         In::Sqlite => send!(Sqlite),
-        In::Postgres => send!(Postgres),
+        In::Postgres | In::Pooled => send!(Postgres),
     }
 }
 
@@ -103,7 +103,7 @@ async fn an_unreadable_row_is_put_aside_and_the_rest_leaves(kind: In) {
     let namespace = world.names.namespace();
     let (bytes, now) = match kind {
         In::Sqlite => ("X'c1c2'", "unixepoch('subsec')"),
-        In::Postgres => ("'\\xc1c2'::bytea", "clock_timestamp()"),
+        In::Postgres | In::Pooled => ("'\\xc1c2'::bytea", "clock_timestamp()"),
     };
     for (address, version) in [("command listener.other", 1), ("command listener.newer", 99)] {
         let insert = format!(

@@ -1,12 +1,14 @@
 //! A database of one test: a SQLite file, or a database in PostgreSQL.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider::sqlx::sqlite::SqliteConnectOptions;
 use postrider::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use postrider::{App, MessageId, Secret};
 
+use crate::pooler::Pooler;
 use crate::postgres::ADDRESS_VARIABLE;
 
 /// The table of the bank's bookings.
@@ -22,6 +24,8 @@ pub enum Kind {
     Sqlite,
     /// A database of a server.
     Postgres,
+    /// The same behind a pooler in transaction mode.
+    Pooled,
 }
 
 /// A database of one test, with the table of the bank's bookings. Dropping it removes a file; a server's databases go with the server.
@@ -32,6 +36,7 @@ pub struct Database {
 enum Place {
     File(PathBuf),
     Server(String),
+    Pooled(String, Arc<Pooler>),
 }
 
 /// The address of the PostgreSQL that the suites share.
@@ -70,6 +75,10 @@ impl Database {
                 Place::File(folder)
             }
             Kind::Postgres => Place::Server(Self::on_server(&postgres_address()).await),
+            Kind::Pooled => {
+                let server = postgres_address();
+                Place::Pooled(Self::on_server(&server).await, Pooler::shared(&server))
+            }
         };
         Self { place }
     }
@@ -98,7 +107,7 @@ impl Database {
     pub fn address(&self) -> String {
         match &self.place {
             Place::File(folder) => format!("sqlite:{}", folder.join("store.db").display()),
-            Place::Server(address) => address.clone(),
+            Place::Server(address) | Place::Pooled(address, _) => address.clone(),
         }
     }
 
@@ -112,10 +121,21 @@ impl Database {
         folder
     }
 
+    /// The address of its pooler, if it has one.
+    #[must_use]
+    pub fn pooler(&self) -> Option<String> {
+        let Place::Pooled(address, pooler) = &self.place else { return None };
+        address.rsplit_once('/').map(|(_, name)| pooler.address(name))
+    }
+
     /// The app with this database as its store.
     pub fn of(&self, app: App) -> App {
         let address = self.address();
-        app.configure(move |config| config.store = Some(Secret::new(address)))
+        let pooler = self.pooler();
+        app.configure(move |config| {
+            config.store = Some(Secret::new(address));
+            config.store_pooler = pooler.map(Secret::new);
+        })
     }
 
     async fn sqlite(folder: &Path) -> SqliteConnection {
@@ -131,7 +151,7 @@ impl Database {
         let text = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
         let ran = match &self.place {
             Place::File(folder) => text.execute(&mut Self::sqlite(folder).await).await.map(drop),
-            Place::Server(address) => {
+            Place::Server(address) | Place::Pooled(address, _) => {
                 let mut connection = PgConnection::connect(address).await.expect("PostgreSQL answers");
                 text.execute(&mut connection).await.map(drop)
             }
@@ -147,7 +167,7 @@ impl Database {
         let text = sqlx::query_scalar(query);
         let found = match &self.place {
             Place::File(folder) => text.fetch_all(&mut Self::sqlite(folder).await).await,
-            Place::Server(address) => {
+            Place::Server(address) | Place::Pooled(address, _) => {
                 let mut connection = PgConnection::connect(address).await.expect("PostgreSQL answers");
                 sqlx::query_scalar(query).fetch_all(&mut connection).await
             }

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod database;
 pub mod ledger;
 pub mod node;
+pub mod pooler;
 pub mod postgres;
 pub mod program;
 pub mod proxy;

@@ -78,6 +78,11 @@ impl Session {
                 variables.push((URL_VARIABLE, self.broker_url()?));
                 // Without a PostgreSQL its tests fail and say how to get one; those of SQLite run.
                 variables.extend(self.postgres_address().map(|address| (postgres::ADDRESS_VARIABLE, address)));
+                // The same for those behind a pooler.
+                if !succeeds(&["sh", "-c", "command -v pgbouncer || test -x /usr/sbin/pgbouncer"]) && apt::usable() {
+                    let installed = apt::install("pgbouncer");
+                    installed.unwrap_or_else(|reason| println!("{reason}"));
+                }
             }
             Needs::BrokerAndPython => {
                 variables.push((URL_VARIABLE, self.broker_url()?));

@@ -67,8 +67,13 @@ pub struct Config {
     /// The address of the services' store, such as `sqlite:orders.db`; `service.<name>.store` gives one service its own. `None`:
     /// no store.
     pub store: Option<Secret>,
+    /// The address of a pooler in front of `store`, which gives a connection for one transaction. `None`: handlers use the database
+    /// itself.
+    pub store_pooler: Option<Secret>,
     /// The stores of single services, by service.
     pub stores: BTreeMap<String, Secret>,
+    /// The poolers in front of the stores of single services, by service.
+    pub store_poolers: BTreeMap<String, Secret>,
     /// How stores are used.
     pub store_settings: StoreSettings,
     /// Settings of single actors, by `service` or `service.queue`.
@@ -168,7 +173,9 @@ impl Default for Config {
             limits: Limits::default(),
             held: HeldLimits::default(),
             store: None,
+            store_pooler: None,
             stores: BTreeMap::new(),
+            store_poolers: BTreeMap::new(),
             store_settings: StoreSettings::default(),
             actors: BTreeMap::new(),
             services: BTreeMap::new(),

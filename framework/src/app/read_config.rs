@@ -71,7 +71,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, to suggest one for a misspelled name.
-const SETTINGS: [&str; 41] = [
+const SETTINGS: [&str; 42] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -105,6 +105,7 @@ const SETTINGS: [&str; 41] = [
     "run_idle",
     "run_first_failure",
     "store",
+    "store_pooler",
     "lock_timeout",
     "publish_interval",
     "inbox_retention",
@@ -196,6 +197,7 @@ impl Reader {
             "run_first_failure" => self.flag(name, &value, |flag| config.run.first_failure = flag),
             "actor" => self.group(name, value, |reader, actor, table| reader.actor(config, actor, table)),
             "store" => config.store = self.text(name, value).map(Secret::new),
+            "store_pooler" => config.store_pooler = self.text(name, value).map(Secret::new),
             "lock_timeout" => self.duration(name, &value, |d| config.store_settings.lock_timeout = d),
             "publish_interval" => self.duration(name, &value, |d| config.store_settings.publish_interval = d),
             "inbox_retention" => self.duration(name, &value, |d| config.store_settings.inbox_retention = d),
@@ -203,10 +205,12 @@ impl Reader {
             "store_connections" => self.number(name, &value, 1_000, |n| config.store_settings.connections = n as usize),
             "shared_commit" => self.number(name, &value, 32, |n| config.store_settings.shared_commit = n as usize),
             "service" => self.group(name, value, |reader, service, mut table| {
-                let setting = format!("service.{service}.store");
-                let store = table.remove("store").filter(|value| reader.has_value(&setting, value));
-                if let Some(address) = store.and_then(|value| reader.text(&setting, value)) {
-                    config.stores.insert(service.to_owned(), Secret::new(address));
+                for (name, addresses) in [("store", &mut config.stores), ("store_pooler", &mut config.store_poolers)] {
+                    let setting = format!("service.{service}.{name}");
+                    let address = table.remove(name).filter(|value| reader.has_value(&setting, value));
+                    if let Some(address) = address.and_then(|value| reader.text(&setting, value)) {
+                        addresses.insert(service.to_owned(), Secret::new(address));
+                    }
                 }
                 merge(config.services.entry(service.to_owned()).or_default(), table);
             }),

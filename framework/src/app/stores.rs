@@ -55,15 +55,37 @@ pub(super) struct StoreTasks {
     stop_relays: CancellationToken,
 }
 
-/// The address of a service's store: its own, or else that of the process.
-fn address<'a>(config: &'a Config, service: &str) -> Option<(&'a Secret, String)> {
-    let own = config.stores.get(service).map(|address| (address, format!("service.{service}.store")));
-    own.or_else(|| config.store.as_ref().map(|address| (address, "store".to_owned())))
+/// Where a store is.
+#[derive(Clone, Copy)]
+pub(crate) struct StoreAddress<'a> {
+    pub(crate) database: &'a Secret,
+    /// The pooler in front of it.
+    pub(crate) pooler: Option<&'a Secret>,
+}
+
+/// The address of a service's store, and its setting: its own, or else that of the process. A pooler belongs to the store beside
+/// which it is set.
+fn address<'a>(config: &'a Config, service: &str) -> Option<(StoreAddress<'a>, String)> {
+    if let Some(database) = config.stores.get(service) {
+        let pooler = config.store_poolers.get(service);
+        return Some((StoreAddress { database, pooler }, format!("service.{service}.store")));
+    }
+    let database = config.store.as_ref()?;
+    Some((StoreAddress { database, pooler: config.store_pooler.as_ref() }, "store".to_owned()))
 }
 
 /// Why the app cannot keep its promises with the configured stores, seen before anything starts.
 pub(super) fn store_problems(app: &App, config: &Config) -> Vec<String> {
-    app.entries.iter().flat_map(|entry| problems_of(entry, config)).collect()
+    let mut problems: Vec<String> = app.entries.iter().flat_map(|entry| problems_of(entry, config)).collect();
+    if config.store_pooler.is_some() && config.store.is_none() {
+        problems.push(format!("{}: there is no store behind it; set store too", config.origins.shown("store_pooler")));
+    }
+    let without = config.store_poolers.keys().filter(|service| !config.stores.contains_key(*service));
+    problems.extend(without.map(|service| {
+        let shown = config.origins.shown(&format!("service.{service}.store_pooler"));
+        format!("{shown}: there is no store behind it; set store of this service too")
+    }));
+    problems
 }
 
 fn problems_of(entry: &Entry, config: &Config) -> Vec<String> {
@@ -83,7 +105,7 @@ fn problems_of(entry: &Entry, config: &Config) -> Vec<String> {
         );
         return problems;
     };
-    let scheme = scheme(address.reveal());
+    let scheme = scheme(address.database.reveal());
     with_tx
         .filter(|(_, database)| ![scheme, HandlerSpec::ANY_DATABASE].contains(database))
         .map(|(spec, database)| {
@@ -106,10 +128,11 @@ impl Stores {
     /// The first store that cannot be opened, and where its address was set.
     pub(super) async fn open(app: &App, config: &Config, deadline: Instant) -> Result<Self, String> {
         let mut stores = Self::default();
-        let mut open: BTreeMap<&str, StoreHandle> = BTreeMap::new();
+        let mut open: BTreeMap<(&str, Option<&str>), StoreHandle> = BTreeMap::new();
         for service in app.services() {
             let Some((address, setting)) = address(config, service) else { continue };
-            let handle = match open.get(address.reveal()) {
+            let place = (address.database.reveal(), address.pooler.map(Secret::reveal));
+            let handle = match open.get(&place) {
                 Some(handle) => handle.clone(),
                 None => {
                     let opened = open_patiently(config, address, deadline).await;
@@ -121,7 +144,7 @@ impl Stores {
                     let handle =
                         StoreHandle::new(store, config.store_settings.lock_timeout, config.store_settings.connections);
                     stores.all.push(handle.clone());
-                    open.insert(address.reveal(), handle.clone());
+                    open.insert(place, handle.clone());
                     handle
                 }
             };
@@ -217,14 +240,18 @@ impl StoreTasks {
 }
 
 /// Opens a store, and tries again until the deadline while it is not there.
-async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) -> Result<Arc<dyn Store>, StoreError> {
+async fn open_patiently(
+    config: &Config,
+    address: StoreAddress<'_>,
+    deadline: Instant,
+) -> Result<Arc<dyn Store>, StoreError> {
     loop {
         let error = match timeout_at(deadline, open_store(config, address, Tables::Migrate)).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error)) => error,
             Err(_) => {
                 return Err(StoreError::Unavailable {
-                    store: format!("{}:…", scheme(address.reveal())),
+                    store: format!("{}:…", scheme(address.database.reveal())),
                     reason: "it was not opened before the app had to start; is the server up, or does another process migrate?".into(),
                 });
             }
@@ -243,13 +270,18 @@ async fn open_patiently(config: &Config, address: &Secret, deadline: Instant) ->
 /// When the address is not one, the database refuses or does not answer, or its tables are missing and are to stay as they are.
 pub(crate) async fn open_store(
     config: &Config,
-    address: &Secret,
+    StoreAddress { database, pooler }: StoreAddress<'_>,
     tables: Tables,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let (namespace, lock) = (config.namespace.namespace(), config.store_settings.lock_timeout);
-    let store = match scheme(address.reveal()) {
-        "postgres" => postgres::open(address.reveal(), namespace, tables).await?,
-        "sqlite" => sqlite::open(address.reveal(), namespace, lock, tables).await?,
+    let (database, pooler) = (database.reveal(), pooler.map(Secret::reveal));
+    let store = match scheme(database) {
+        "postgres" => postgres::open(database, pooler, namespace, tables).await?,
+        "sqlite" if pooler.is_some() => {
+            let reason = "a SQLite file has no pooler in front of it; remove store_pooler";
+            return Err(StoreError::Address { store: database.to_owned(), reason: reason.into() });
+        }
+        "sqlite" => sqlite::open(database, namespace, lock, tables).await?,
         other => {
             return Err(StoreError::Address {
                 store: format!("{other}:…"),

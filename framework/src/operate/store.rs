@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::app::config::Config;
-use crate::app::stores::open_store;
+use crate::app::stores::{StoreAddress, open_store};
 use crate::operate::operator::message::shown as shown_payload;
 use crate::operate::output;
 use crate::operate::printable::{json_line, lines, one_line};
@@ -73,6 +73,8 @@ pub(super) async fn obey(command: StoreCommand, config: &Config, service: Option
     };
     // Whoever only looks changes nothing.
     let tables = if matches!(command, StoreCommand::Migrate) { Tables::Migrate } else { Tables::AsTheyAre };
+    // It needs no pooler.
+    let address = StoreAddress { database: address, pooler: None };
     let store = open_store(config, address, tables).await.map_err(|error| error.to_string())?;
     let done = run(command, &*store).await;
     store.close().await;

@@ -6,25 +6,26 @@
 mod errors;
 mod news;
 mod outbox;
+mod reach;
 mod schema;
 mod session;
 mod statements;
 mod status;
 mod text;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 pub use sqlx::Postgres;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
 use tokio::time::timeout;
 
 use crate::adapter::postgres::errors::{Failed, failed};
 use crate::adapter::postgres::news::PgNews;
 use crate::adapter::postgres::outbox::PgOutbox;
+use crate::adapter::postgres::reach::Reach;
 use crate::adapter::postgres::session::PgSession;
 use crate::store::{ActorNumber, Database, News, Outbox, Session, Store, StoreError, StoreStatus, Tables};
 
@@ -40,34 +41,37 @@ const CONNECT_FOR: Duration = Duration::from_secs(10);
 pub struct PgStore {
     shown: Arc<str>,
     namespace: Arc<str>,
-    options: PgConnectOptions,
+    reach: Reach,
 }
 
 impl PgStore {
-    /// Connects.
+    /// Connects. Transactions of handlers go through the pooler, if there is one; the relay and the tables need the database itself.
     ///
     /// # Errors
-    /// When the address is not one, the server refuses or does not answer, or the tables cannot be used.
-    pub async fn open(address: &str, namespace: &str, tables: Tables) -> Result<Self, StoreError> {
-        only_known_parameters(address)?;
-        let options = PgConnectOptions::from_str(address).map_err(|error| StoreError::Address {
-            store: "postgres://…".into(),
-            reason: format!("{error}; write postgres://user:password@host:5432/database"),
-        })?;
-        let shown: Arc<str> = shown(&options).into();
-        let options = options.application_name("postrider").disable_statement_logging();
-        let store = Self { shown, namespace: namespace.into(), options };
+    /// When an address is not one, the server refuses or does not answer, the tables cannot be used, or the pooler leads to another
+    /// database.
+    pub async fn open(
+        address: &str,
+        pooler: Option<&str>,
+        namespace: &str,
+        tables: Tables,
+    ) -> Result<Self, StoreError> {
+        let reach = Reach::of(address, pooler)?;
+        let shown: Arc<str> = shown(&reach.direct).into();
+        let store = Self { shown, namespace: namespace.into(), reach };
         let mut connection = store.connect().await?;
         match tables {
             Tables::Migrate => schema::migrate(&mut connection, &store.shown).await?,
             Tables::AsTheyAre => schema::judge(&mut connection, &store.shown).await?,
         }
+        let checked = timeout(CONNECT_FOR, store.reach.check(&mut connection, &store.shown)).await;
+        checked.map_err(|_| store.late())??;
         connection.close().await.map_err(|error| store.failed(&error))?;
         Ok(store)
     }
 
     async fn connect(&self) -> Result<PgConnection, StoreError> {
-        match timeout(CONNECT_FOR, PgConnection::connect_with(&self.options)).await {
+        match timeout(CONNECT_FOR, PgConnection::connect_with(&self.reach.direct)).await {
             Ok(connected) => connected.map_err(|error| failed(&self.shown, Failed::Opening, &error)),
             Err(_) => Err(self.late()),
         }
@@ -143,7 +147,7 @@ impl Store for PgStore {
     fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>> {
         Box::pin(async move {
             let (store, namespace) = (Arc::clone(&self.shown), Arc::clone(&self.namespace));
-            let opening = PgSession::open(store, namespace, self.options.clone());
+            let opening = PgSession::open(store, namespace, self.reach.clone());
             let session = timeout(CONNECT_FOR, opening).await.map_err(|_| self.late())??;
             Ok(Box::new(session) as Box<dyn Session>)
         })
@@ -180,7 +184,7 @@ impl Store for PgStore {
 
     fn news(&self) -> BoxFuture<'_, Result<Box<dyn News>, StoreError>> {
         Box::pin(async move {
-            let opening = PgNews::open(Arc::clone(&self.shown), &self.namespace, &self.options);
+            let opening = PgNews::open(Arc::clone(&self.shown), &self.namespace, &self.reach.direct);
             let news = timeout(CONNECT_FOR, opening).await.map_err(|_| self.late())??;
             Ok(Box::new(news) as Box<dyn News>)
         })

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Row, raw_sql};
 use sqlx_core::transaction::TransactionManager;
 use tokio::time::timeout;
 
 use crate::adapter::postgres::errors::{Failed, failed, is_there_already, judge};
+use crate::adapter::postgres::reach::Reach;
 use crate::adapter::postgres::statements::{
     GUARD, KNOWN_COLUMNS, forget_text, insert_entries, limits_text, look_text, update_entry,
 };
@@ -36,9 +37,9 @@ const CANCEL_FOR: Duration = Duration::from_secs(2);
 pub(super) struct PgSession {
     pub(super) store: Arc<str>,
     pub(super) namespace: Arc<str>,
-    pub(super) options: PgConnectOptions,
+    reach: Reach,
     connection: PgConnection,
-    /// The server's process behind the connection.
+    /// The server's process behind the connection; behind a pooler that of the last transaction.
     process: i32,
     open: Option<Access>,
     /// Whether the connection can be used again.
@@ -47,23 +48,24 @@ pub(super) struct PgSession {
 }
 
 impl PgSession {
-    pub(super) async fn open(
-        store: Arc<str>,
-        namespace: Arc<str>,
-        options: PgConnectOptions,
-    ) -> Result<Self, StoreError> {
+    pub(super) async fn open(store: Arc<str>, namespace: Arc<str>, reach: Reach) -> Result<Self, StoreError> {
         let connecting = async {
-            let mut connection = PgConnection::connect_with(&options).await?;
+            let mut connection = PgConnection::connect_with(reach.sessions()).await?;
             // From now on the client counts one open transaction, so that a `begin` of a handler makes a savepoint. We begin and
             // commit with statements of our own, since they can do more in one round trip.
             Transactions::begin(&mut connection, None).await?;
+            if reach.is_pooled() {
+                // A setting would stay on the server's connection, for whoever gets it next.
+                raw_sql("ROLLBACK").execute(&mut connection).await?;
+                return Ok((connection, 0));
+            }
             let process = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
             // A statement outside of our transactions writes nothing, for example after a handler has ended its own.
             raw_sql("ROLLBACK; SET default_transaction_read_only = on").execute(&mut connection).await?;
             Ok((connection, process))
         };
         let (connection, process) = connecting.await.map_err(|error| failed(&store, Failed::Opening, &error))?;
-        Ok(Self { store, namespace, options, connection, process, open: None, usable: true, entry: None })
+        Ok(Self { store, namespace, reach, connection, process, open: None, usable: true, entry: None })
     }
 
     fn failed(&self, doing: Failed, error: &sqlx::Error) -> StoreError {
@@ -72,6 +74,29 @@ impl PgSession {
 
     async fn run(&mut self, text: String) -> Result<(), sqlx::Error> {
         raw_sql(AssertSqlSafe(text)).execute(&mut self.connection).await.map(drop)
+    }
+
+    /// Begins a transaction with its limits, and notes the process that serves it.
+    async fn begin_with(
+        &mut self,
+        access: Access,
+        limits: TransactionLimits,
+        then: &str,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let access = if access == Access::Read { "READ ONLY" } else { "READ WRITE" };
+        let (around, limits) = (self.reach.around(), limits_text(limits));
+        if !self.reach.is_pooled() {
+            let text = format!("BEGIN {access}; {limits} {then}");
+            return raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.connection).await;
+        }
+        let text = format!("BEGIN {access}; {around} SELECT pg_backend_pid(); {limits} {then}");
+        let mut rows = raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.connection).await?;
+        self.process = rows.remove(0).try_get(0)?;
+        Ok(rows)
+    }
+
+    async fn roll_back_at_once(&mut self) -> Result<(), sqlx::Error> {
+        self.run(format!("ROLLBACK; {}", self.reach.around())).await
     }
 
     /// Whether the client still counts one open transaction. If not, the handler has left one open, or ended ours.
@@ -119,6 +144,7 @@ impl PgSession {
         }
         self.rows_into(&mut text, rows).await?;
         reach(FaultPoint::Written);
+        text.push_str(self.reach.around());
         text.push_str("COMMIT");
         self.run(text).await
     }
@@ -135,8 +161,7 @@ impl PgSession {
         entries: &[InboxEntry],
         limits: TransactionLimits,
     ) -> Result<Vec<Begun>, sqlx::Error> {
-        let text = format!("BEGIN READ WRITE; {} {}", limits_text(limits), look_text(entries));
-        let found = raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.connection).await?;
+        let found = self.begin_with(Access::Write, limits, &look_text(entries)).await?;
         let mut begun = vec![Begun::New; entries.len()];
         // The limits are a row of four columns.
         for row in found.iter().filter(|row| row.len() == KNOWN_COLUMNS) {
@@ -156,7 +181,7 @@ impl PgSession {
         rows: &[OutboxRow],
         limits: TransactionLimits,
     ) -> Result<(), sqlx::Error> {
-        let mut text = format!("BEGIN READ WRITE; {}", limits_text(limits));
+        let mut text = format!("BEGIN READ WRITE; {} {}", self.reach.around(), limits_text(limits));
         if let Some((entry, answer)) = entry {
             text.push_str(&insert_entries([(entry, answer.encode())]));
         }
@@ -164,16 +189,18 @@ impl PgSession {
             self.run(std::mem::take(&mut text)).await?;
         }
         self.rows_into(&mut text, rows).await?;
+        text.push_str(self.reach.around());
         text.push_str("COMMIT");
         self.run(text).await
     }
 
     async fn look(&mut self, entry: &InboxEntry) -> Result<Option<Begun>, StoreError> {
-        let look = "SELECT content, answer FROM postrider_inbox WHERE actor = $1 AND id = $2";
-        let look = sqlx::query(look).bind(entry.actor.0).bind(&entry.id[..]);
+        // One text, which behind a pooler is one transaction.
+        let look = raw_sql(AssertSqlSafe(look_text(std::slice::from_ref(entry))));
         let read = look.fetch_optional(&mut self.connection).await.and_then(|row| {
             let Some(row) = row else { return Ok(None) };
-            Ok(Some(entry.is_known(row.try_get(0)?, row.try_get(1)?)))
+            let answer: Option<Vec<u8>> = row.try_get(2)?;
+            Ok(Some(entry.is_known(row.try_get(1)?, answer.as_deref())))
         });
         read.map_err(|error| self.failed(Failed::Working, &error))
     }
@@ -182,7 +209,7 @@ impl PgSession {
     async fn not_begun(&mut self, error: sqlx::Error, entry: Option<&InboxEntry>) -> Result<Begun, StoreError> {
         let first = self.failed(Failed::Working, &error);
         let Some(entry) = entry.filter(|_| is_there_already(&error)) else { return Err(first) };
-        self.run("ROLLBACK".into()).await.map_err(|error| self.failed(Failed::Working, &error))?;
+        self.roll_back_at_once().await.map_err(|error| self.failed(Failed::Working, &error))?;
         self.look(entry).await?.ok_or(first)
     }
 }
@@ -200,10 +227,9 @@ impl Session for PgSession {
         limits: TransactionLimits,
     ) -> BoxFuture<'a, Result<Begun, StoreError>> {
         Box::pin(async move {
-            let begin = if access == Access::Read { "BEGIN READ ONLY;" } else { "BEGIN READ WRITE;" };
             let entry = entry.filter(|_| access == Access::Write);
             let insert = entry.map_or_else(String::new, |entry| insert_entries([(entry, None)]));
-            if let Err(error) = self.run(format!("{begin} {} {insert}", limits_text(limits))).await {
+            if let Err(error) = self.begin_with(access, limits, &insert).await {
                 return self.not_begun(error, entry).await;
             }
             self.open = Some(access);
@@ -261,13 +287,13 @@ impl Session for PgSession {
         Box::pin(async move {
             self.open = None;
             // A statement of a handler that was dropped may still run, and the rollback waits behind it.
-            let rolled_back = timeout(ROLL_BACK_FOR, self.run("ROLLBACK".into())).await;
+            let rolled_back = timeout(ROLL_BACK_FOR, self.roll_back_at_once()).await;
             if matches!(rolled_back, Ok(Ok(()))) && self.is_in_order() {
                 return Ok(());
             }
             // The server rolls back what its client has left.
             self.usable = false;
-            match timeout(CANCEL_FOR, cancel(&self.options, self.process)).await {
+            match timeout(CANCEL_FOR, cancel(&self.reach.direct, self.process)).await {
                 Ok(Ok(())) => Ok(()),
                 // What the handler did failed because the server is away.
                 Ok(Err(error)) => Err(self.failed(Failed::Working, &error)),
