@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use postrider::message::Key;
 use postrider::sqlx;
-use postrider::{AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, Running, distributed};
+use postrider::{
+    AnyTx, App, Context, Envelope, Failure, Kind, MediaType, Payload, Postgres, Running, Secret, distributed,
+};
 use postrider_tests::bank::{Book, audit, bank, book};
 use postrider_tests::database::{Database, Kind as In};
 use postrider_tests::postgres::Postgres as Server;
 use postrider_tests::program::program;
+use postrider_tests::proxy::{Network, Proxy};
 use postrider_tests::world::{Seen, World, amqp_url, eventually_async, run, run_within};
 use tokio::sync::Semaphore;
 
@@ -264,6 +267,16 @@ impl Halting {
         Ok(())
     }
 
+    /// Nothing is left to do after the gate.
+    #[distributed(command = "bank.halt")]
+    async fn halt(&mut self, asked: Book, cx: &Context, tx: &mut AnyTx) -> Result<(), Failure> {
+        book(tx, cx.id().as_str(), asked.amount).await.map_err(|error| Failure::transient(error.to_string()))?;
+        cx.publish_key("bank.booked", Payload::json(&1))?;
+        self.runs.add(cx.attempt());
+        self.gate.acquire().await.expect("it is never closed").forget();
+        Ok(())
+    }
+
     #[distributed(command = "bank.call")]
     async fn call(&mut self, _: Book, cx: &Context) -> Result<(), Failure> {
         self.runs.add(cx.attempt());
@@ -366,5 +379,52 @@ fn a_server_that_answers_nothing_is_seen_and_what_waits_is_handled_once_it_does(
         eventually_async("all has left", || async { books.count("outbox").await == 0 }).await;
         assert_eq!(bank.stats().dead_lettered + bank.stats().retried, 0);
         eventually_async("it is ready again", || async { bank.health().ready }).await;
+    });
+}
+
+/// The server commits, and its answer is lost with the connection.
+#[test]
+fn a_commit_whose_answer_is_cut_off_is_found_in_the_inbox_and_nothing_runs_again() {
+    run_within(Duration::from_secs(150), async {
+        let world = World::in_process();
+        let books = Database::new(In::Postgres).await;
+        let (rest, database) = books.address().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let (user, port) = rest.rsplit_once(':').unwrap();
+        let proxy = Proxy::start(port.parse().unwrap()).await;
+        let through = Secret::new(format!("{user}:{}/{database}", proxy.port()));
+        let halting = Halting { gate: Arc::new(Semaphore::new(0)), runs: Arc::default() };
+        let made = halting.clone();
+        let app = App::new("bank").actor(move || made.clone());
+        let bank = world.start(books.of(app).configure(|config| config.store = Some(through))).await;
+        let client = world.client().await;
+        let done = async |count: u64| {
+            eventually_async("it is done", || async { bank.stats().handled == count }).await;
+            eventually_async("what it sent has left", || async { books.count("outbox").await == 0 }).await;
+            eventually_async("the store works", || async { bank.health().ready }).await;
+        };
+        let (mut asked, mut runs) = (0, 0);
+        // With a transaction, and without one.
+        for key in ["bank.halt", "bank.call"] {
+            // The first one opens the connection.
+            for cuts in [false, true] {
+                (asked, runs) = (asked + 1, runs + 1);
+                ask(&client, key, format!("m{asked}"), 5).await;
+                halting.runs.reach(runs).await;
+                proxy.set(if cuts { Network::Late(Duration::from_secs(120)) } else { Network::Fine });
+                halting.gate.add_permits(1);
+                if cuts {
+                    let noted = i64::try_from(asked).unwrap();
+                    eventually_async("the server has committed", || async { books.count("inbox").await == noted })
+                        .await;
+                    assert_eq!(bank.stats().handled, asked - 1, "{key}: nobody knows of it");
+                    proxy.set(Network::Cut);
+                    proxy.set(Network::Fine);
+                }
+                done(asked).await;
+                assert_eq!(halting.runs.count(), runs, "{key} has run again");
+            }
+        }
+        assert_eq!((books.amounts().await, bank.stats().relayed), (vec![5, 5], 4));
+        assert_eq!(bank.stats().dead_lettered + bank.stats().retried, 0);
     });
 }

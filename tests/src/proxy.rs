@@ -49,6 +49,12 @@ impl Proxy {
         Self { port, network, accepted, task }
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its address for a client.
     #[must_use]
     pub fn url(&self) -> String {
