@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use postrider::{App, Context, Failure, MessageId, Payload, Secret, Sqlite, Tx, distributed};
-use postrider_tests::bank::bank;
+use postrider_tests::bank::{Book, bank};
 use postrider_tests::database::{Database, Kind, postgres_address};
 use postrider_tests::program::{err, finish, out, program};
 use postrider_tests::world::{World, eventually_async, run};
@@ -68,7 +68,7 @@ async fn of_a_newer_release(kind: Kind) {
     let world = World::in_process();
     world.start(database.of(bank())).await.stop().await;
     database.run("INSERT INTO postrider_schema (version) VALUES (99)").await;
-    says(&refused(bank(), &database.address()).await, &["version 99", "up to 1", "newer release"]);
+    says(&refused(bank(), &database.address()).await, &["version 99", "up to 2", "newer release"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn store(arguments: &[&str], address: &str) -> (bool, String, String) {
 }
 
 /// What `docs/stores.md` says that a user needs.
-const GRANTS: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON postrider_schema, postrider_actors, postrider_inbox, postrider_outbox, postrider_leases TO";
+const GRANTS: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON postrider_schema, postrider_actors, postrider_inbox, postrider_outbox, postrider_sent, postrider_leases TO";
 const GRANT_NUMBERS: &str = "GRANT SELECT ON SEQUENCE postrider_outbox_number_seq TO";
 
 #[test]
@@ -207,7 +207,7 @@ fn looks_and_changes_nothing(kind: Kind) {
             assert!(!std::path::Path::new(file).exists(), "a look has made {file}");
         }
         let (fine, migrated, error) = store(&["migrate"], &address);
-        assert!(fine && migrated.contains("version 1"), "{migrated}{error}");
+        assert!(fine && migrated.contains("version 2"), "{migrated}{error}");
         let (fine, status, error) = store(&["status"], &address);
         assert!(fine && status.contains("0 waiting"), "{status}{error}");
         database.run("UPDATE postrider_schema SET version = 7").await;
@@ -245,7 +245,7 @@ fn operating(kind: Kind) {
         eventually_async("it is put aside", || async { database.count("parked").await == 1 }).await;
         let address = database.address();
         let (fine, status, _) = store(&["status", "--json"], &address);
-        assert!(fine && status.contains("\"parked\":1") && status.contains("\"version\":1"), "{status}");
+        assert!(fine && status.contains("\"parked\":1") && status.contains("\"version\":2"), "{status}");
         let (fine, list, _) = store(&["outbox", "list"], &address);
         assert!(
             fine && list.contains("event bank.odd") && list.contains("put aside: its bytes are not an envelope"),
@@ -268,6 +268,55 @@ fn operating(kind: Kind) {
         assert!(fine && checked.trim() == "ok", "{checked}{error}");
         assert_eq!(database.count("outbox").await, 0);
     });
+}
+
+fn keeps_what_was_sent(kind: Kind) {
+    run(async move {
+        let (world, database) = (World::in_process(), Database::new(kind).await);
+        let world = world.in_namespace(postrider::broker::Names::default());
+        let start = async |retention: Option<Duration>| {
+            let app = database.of(bank()).configure(|config| config.store_settings.sent_retention = retention);
+            world.start(app).await
+        };
+        let kept = async || database.numbers("SELECT count(*) FROM postrider_sent").await[0];
+        // The tables of the release before.
+        start(None).await.stop().await;
+        database.run("DROP TABLE postrider_sent; DELETE FROM postrider_schema WHERE version = 2").await;
+        let running = start(Some(Duration::from_secs(3_600))).await;
+        for amount in 1..=5 {
+            running.bus().send_key("bank.book", Payload::json(&Book { amount })).await.unwrap();
+        }
+        eventually_async("all has left", || async { running.stats().relayed == 5 }).await;
+        eventually_async("and is kept", || async { kept().await == 5 }).await;
+        assert_eq!(database.count("outbox").await, 0);
+        let address = database.address();
+        let (fine, list, error) = store(&["outbox", "list", "--sent"], &address);
+        assert!(fine && list.lines().count() == 5 && list.contains("event bank.booked"), "{list}{error}");
+        let number = list.split_whitespace().next().unwrap().to_owned();
+        let (fine, shown, _) = store(&["outbox", "show", &number], &address);
+        assert!(fine && shown.contains("\"sent\": true") && shown.contains("bank.booked"), "{shown}");
+        let (fine, _, error) = store(&["outbox", "drop", &number], &address);
+        assert!(!fine && error.contains("there is no row"), "{error}");
+        running.stop().await;
+        // Without the setting nothing is kept, and what was kept goes. The right to clean up may be that of a process that has ended.
+        database.run("DELETE FROM postrider_leases").await;
+        let running = start(None).await;
+        eventually_async("nothing is kept any more", || async { kept().await == 0 }).await;
+        running.bus().send_key("bank.book", Payload::json(&Book { amount: 6 })).await.unwrap();
+        eventually_async("it has left", || async { running.stats().relayed == 1 }).await;
+        eventually_async("the outbox is empty", || async { database.count("outbox").await == 0 }).await;
+        assert_eq!(kept().await, 0);
+    });
+}
+
+#[test]
+fn what_was_sent_is_kept_for_its_retention_on_sqlite() {
+    keeps_what_was_sent(Kind::Sqlite);
+}
+
+#[test]
+fn what_was_sent_is_kept_for_its_retention_on_postgres() {
+    keeps_what_was_sent(Kind::Postgres);
 }
 
 #[test]

@@ -128,6 +128,25 @@ fn a_second_signal_ends_the_process_at_once_whatever_its_handlers_do() {
     assert!(!ended.success(), "what was being handled is not finished");
 }
 
+/// As `timeout` does, which tells the process and then its group.
+#[test]
+fn two_signals_at_once_are_one_wish_and_the_stop_is_orderly() {
+    let namespace = namespace();
+    let mut service = Service::start(&namespace, "loans");
+    for _ in 0..2 {
+        service.signal("-TERM");
+    }
+    let start = Instant::now();
+    let ended = loop {
+        assert!(start.elapsed() < PATIENCE, "it does not end");
+        if let Some(status) = service.0.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(ended.success(), "{ended}");
+}
+
 /// T130
 #[test]
 fn topology_shows_applies_compares_and_cleans() {

@@ -375,6 +375,21 @@ fn the_doctor_knows_of_bindings_without_the_management_api() {
 }
 
 #[test]
+fn what_a_user_may_not_ask_is_no_problem_for_the_doctor() {
+    run(async {
+        let node = node();
+        let world = virtual_host(&node, "asks", EVERYTHING);
+        let (first, ..) = alpha_and_beta(&world, Duration::from_millis(600)).await;
+        eval(&node, &[allow("asks", "asks", ["^$", ".*", ".*"])]);
+        let findings = Doctor::new(first.bus()).waiting(Duration::from_millis(700)).examine().await.unwrap();
+        let problems: Vec<_> = findings.iter().filter(|row| row.verdict == Verdict::Problem).collect();
+        assert!(problems.is_empty(), "{problems:#?}");
+        let not_told = findings.iter().filter(|row| row.text.contains("the user has no right to configure"));
+        assert!(not_told.count() > 3, "{findings:#?}");
+    });
+}
+
+#[test]
 fn a_virtual_host_that_is_full_for_now_is_waited_for() {
     run(async {
         let node = node();

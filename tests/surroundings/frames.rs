@@ -320,6 +320,31 @@ fn a_reply_address_that_was_made_up_costs_one_reply_and_neither_a_message_nor_it
     });
 }
 
+/// Five a second, each of which costs the connection on which queries come.
+#[test]
+fn a_stream_of_made_up_reply_addresses_leaves_the_queries_of_others_answered() {
+    run(async {
+        let node = Node::start().unwrap();
+        let world = World::on(node.url());
+        let _running = world.start(App::new("asked").actor(Asked::default)).await;
+        let client = world.client().await;
+        let mut stranger = RawClient::connect(&node.url());
+        for second in 0..10_u64 {
+            for _ in 0..5 {
+                let query = RawMessage::to_exchange(&world.names.exchange(postrider::Kind::Query), "asked.twice", "3");
+                let query = query.property("content_type", b"application/json").property("reply_to", MADE_UP);
+                stranger.publish(&query);
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+            let patient = |o: postrider::Options| o.timeout(std::time::Duration::from_secs(5));
+            let answer = client.bus().request_key_with::<u64>("asked.twice", Payload::json(&second), patient).await;
+            assert_eq!(answer.unwrap(), 2 * second, "after {second} s");
+        }
+        let lost = node.log().matches("(answering)").count();
+        assert!(lost > 10, "the connection was not lost: {lost}");
+    });
+}
+
 /// Keeps its callers waiting, and tells where they wait.
 #[derive(Clone)]
 struct Teller {

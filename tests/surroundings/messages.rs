@@ -76,6 +76,17 @@ on_both_brokers! {
         assert_eq!((first.stats().dead_lettered, second.stats().dead_lettered), (0, 0));
     }
 
+    async fn a_forged_note_that_headers_are_unreadable_is_not_believed(world: World) {
+        let once = Once::default();
+        let running = world.start(app("once", &once)).await;
+        for note in ["", "x", "its headers are nested more than 128 levels deep"] {
+            command(&world, "once.do", foreign("text/plain", [("postrider-unreadable", note.into())]), "it").await;
+        }
+        assert_eq!(once.0.reach(3).await, vec![("it".to_owned(), 1); 3]);
+        eventually("they are settled", || running.stats().in_flight == 0).await;
+        assert_eq!(running.stats().dead_lettered, 0);
+    }
+
     async fn a_forged_attempt_is_not_believed_of_what_comes_straight_from_its_sender(world: World) {
         let once = Once::default();
         let running = world.start(app("once", &once)).await;

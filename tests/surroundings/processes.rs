@@ -135,6 +135,26 @@ fn a_misspelt_variable_is_told_by_its_name_and_what_was_meant() {
 }
 
 #[test]
+fn what_is_nearly_the_name_of_a_variable_or_of_an_actor_is_told() {
+    let mut loans = program("loans");
+    for (name, value) in
+        [("POSTRIDER_CONFG", "x"), ("POSTRIDER_LOGG", "info"), ("POSTRIDER_SERVICE__LOANS__DAYS__X", "3")]
+    {
+        loans.env(name, value);
+    }
+    let output = run(loans.arg("list"));
+    let said = err(&output);
+    assert!(!output.status.success());
+    for text in [
+        "did you mean POSTRIDER_CONFIG?",
+        "did you mean POSTRIDER_LOG?",
+        "POSTRIDER_SERVICE__LOANS__DAYS__X: no such setting",
+    ] {
+        assert!(said.contains(text), "{text:?} is missing in {said}");
+    }
+}
+
+#[test]
 fn set_and_empty_is_a_mistake_in_variables_and_flags() {
     for name in
         ["BROKER", "BROKER_CA", "NAMESPACE", "PREFETCH", "HEALTH", "LOG", "CONFIG", "RETRY", "SERVICE__LOANS__DAYS"]

@@ -96,6 +96,8 @@ pub struct StoreSettings {
     pub publish_interval: Duration,
     /// How long the inbox remembers a handled message. Default: 7 days.
     pub inbox_retention: Duration,
+    /// How long messages of the outbox are kept after they were sent. Default: not at all.
+    pub sent_retention: Option<Duration>,
     /// The most transactions outside of handlers at once. Default: 16.
     pub connections: usize,
     /// The most waiting messages that handlers with `&mut self` commit together; 1 commits each alone. Default: 32.
@@ -110,6 +112,7 @@ impl Default for StoreSettings {
             lock_timeout: Duration::from_secs(5),
             publish_interval: Duration::from_secs(1),
             inbox_retention: Duration::from_secs(7 * 24 * 3_600),
+            sent_retention: None,
             connections: 16,
             shared_commit: 32,
             outbox_alarm: Duration::from_secs(300),

@@ -71,7 +71,7 @@ pub(crate) fn merge(table: &mut Table, newer: Table) {
 }
 
 /// All settings by name, to suggest one for a misspelled name.
-const SETTINGS: [&str; 42] = [
+const SETTINGS: [&str; 43] = [
     "broker",
     "broker_ca",
     "namespace",
@@ -109,6 +109,7 @@ const SETTINGS: [&str; 42] = [
     "lock_timeout",
     "publish_interval",
     "inbox_retention",
+    "sent_retention",
     "outbox_alarm",
     "store_connections",
     "shared_commit",
@@ -147,7 +148,8 @@ impl Reader {
             self.problems.push(text);
             return;
         }
-        let meant = nearest(name, SETTINGS).map(|meant| self.origins.written(name, meant));
+        let others = variables::OTHERS.into_iter().filter(|_| self.origins.variable(name).is_some());
+        let meant = nearest(name, SETTINGS.into_iter().chain(others)).map(|meant| self.origins.written(name, meant));
         let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
         self.problem(name, format!("no such setting{meant}; docs/configuration.md lists them all"));
     }
@@ -201,6 +203,7 @@ impl Reader {
             "lock_timeout" => self.duration(name, &value, |d| config.store_settings.lock_timeout = d),
             "publish_interval" => self.duration(name, &value, |d| config.store_settings.publish_interval = d),
             "inbox_retention" => self.duration(name, &value, |d| config.store_settings.inbox_retention = d),
+            "sent_retention" => self.duration(name, &value, |d| config.store_settings.sent_retention = Some(d)),
             "outbox_alarm" => self.duration(name, &value, |d| config.store_settings.outbox_alarm = d),
             "store_connections" => self.number(name, &value, 1_000, |n| config.store_settings.connections = n as usize),
             "shared_commit" => self.number(name, &value, 32, |n| config.store_settings.shared_commit = n as usize),
@@ -256,6 +259,9 @@ impl Reader {
                 "breaker" => self.parsed(&name, value, |breaker| overrides.breaker = Some(breaker)),
                 "guarantee" | "ordered" => {
                     self.problem(&name, "a promise is made in the code, in #[distributed(…)], and cannot be configured")
+                }
+                _ if value.is_table() => {
+                    self.problem(&name, format!("write the name in quotes: [actor.\"{actor}.{field}\"]"));
                 }
                 _ => {
                     let meant = nearest(field.as_str(), OF_AN_ACTOR);

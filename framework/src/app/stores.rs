@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::builder::App;
-use crate::app::config::Config;
+use crate::app::config::{Config, StoreSettings};
 use crate::app::entry::Entry;
 use crate::broker::{Broker, BrokerError};
 use crate::bus::{Counters, RelaySettings, run_relay};
@@ -190,7 +190,7 @@ impl Stores {
             // Two addresses may name one database.
             let (holder, used) = (format!("{instance}-{number}"), config.store_settings);
             let (stopping, name) = (tasks.stop_relays.clone(), format!("relay of {}", store.store().describe()));
-            let (cleaned, retention, until) = (store.clone(), config.store_settings.inbox_retention, stopping.clone());
+            let (cleaned, until) = (store.clone(), stopping.clone());
             let (ended, cleaner, problems) = (tasks.stop_relays.clone(), holder.clone(), broker.tasks());
             let cleaning = format!("clean-up of {}", store.store().describe());
             let connection = broker.connection();
@@ -202,6 +202,7 @@ impl Stores {
                     holder: holder.clone(),
                     interval: used.publish_interval,
                     alarm: used.outbox_alarm,
+                    keeps_sent: used.sent_retention.is_some(),
                     counters: Arc::clone(&counters),
                     stopping: stopping.clone(),
                 };
@@ -210,7 +211,7 @@ impl Stores {
             tasks.relays.push(actix_rt::spawn(async move {
                 supervise(broker.tasks(), name, ended.cancelled_owned(), relay).await;
             }));
-            let clean_up = async move || clean_up(&cleaned, retention, &cleaner).await;
+            let clean_up = async move || clean_up(&cleaned, used, &cleaner).await;
             tasks.cleaning.push(actix_rt::spawn(async move {
                 supervise(problems, cleaning, until.cancelled_owned(), clean_up).await;
             }));
@@ -295,23 +296,28 @@ pub(crate) async fn open_store(
 }
 
 /// Forgets messages whose retention is over, in small portions. Of all processes one does it at a time.
-async fn clean_up(store: &StoreHandle, retention: Duration, holder: &str) {
+async fn clean_up(store: &StoreHandle, settings: StoreSettings, holder: &str) {
     loop {
-        if let Err(error) = clean_up_once(store, retention, holder).await
-            && is_logged("the inbox was not cleaned up", store.store().describe())
+        if let Err(error) = clean_up_once(store, settings, holder).await
+            && is_logged("the store was not cleaned up", store.store().describe())
         {
-            tracing::warn!(%error, "the inbox was not cleaned up; trying again later");
+            tracing::warn!(%error, "the store was not cleaned up; trying again later");
         }
         sleep(CLEAN_UP_EVERY).await;
     }
 }
 
-async fn clean_up_once(store: &StoreHandle, retention: Duration, holder: &str) -> Result<(), StoreError> {
+async fn clean_up_once(store: &StoreHandle, settings: StoreSettings, holder: &str) -> Result<(), StoreError> {
+    // What was kept by an earlier setting goes too.
+    let sent_retention = settings.sent_retention.unwrap_or_default();
     let mut outbox = store.store().outbox().await?;
     // Each portion prolongs the right, so that it lasts as long as there is something to do.
-    while outbox.take_lease(CLEAN_UP, holder, CLEAN_UP_EVERY).await?
-        && store.store().forget_handled(retention, FORGET_AT_ONCE).await? == FORGET_AT_ONCE
-    {
+    while outbox.take_lease(CLEAN_UP, holder, CLEAN_UP_EVERY).await? {
+        let handled = store.store().forget_handled(settings.inbox_retention, FORGET_AT_ONCE).await?;
+        let sent = store.store().forget_sent(sent_retention, FORGET_AT_ONCE).await?;
+        if handled < FORGET_AT_ONCE && sent < FORGET_AT_ONCE {
+            break;
+        }
         tokio::task::yield_now().await;
     }
     outbox.give_up_lease(CLEAN_UP, holder).await

@@ -1,6 +1,7 @@
 //! Our headers: fields of an envelope that every broker with headers carries as such. A field with its default value is
 //! not sent. See `docs/wire.md`.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::message::{Envelope, Headers, MessageId, Name, ReplyTo, Status, Value};
@@ -26,7 +27,7 @@ pub(crate) const HOME: &str = "postrider-home";
 pub(crate) const INSTANCE: &str = "postrider-instance";
 /// Lists the headers that were removed because they did not fit into a frame.
 pub(crate) const CUT_HEADERS: &str = "postrider-cut-headers";
-/// Why the headers of a message could not be read. Such a message becomes a dead letter.
+/// Why the headers of a message could not be read, behind [`own_mark`]. Such a message becomes a dead letter.
 pub(crate) const UNREADABLE: &str = "postrider-unreadable";
 pub(crate) const CAUSATION_ID: &str = "postrider-causation-id";
 pub(crate) const CONVERSATION_ID: &str = "postrider-conversation-id";
@@ -288,3 +289,14 @@ pub(crate) fn millis(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod property_tests;
+
+/// What this process puts in front of a reason in [`UNREADABLE`]. No stranger knows it.
+pub(crate) fn own_mark() -> &'static str {
+    static MARK: LazyLock<String> = LazyLock::new(|| format!("{}: ", MessageId::new()));
+    &MARK
+}
+
+/// Why this process could not read the headers of a message. A stranger's word for it is not believed.
+pub(crate) fn unreadable_because(headers: &Headers) -> Option<&str> {
+    headers.text(UNREADABLE)?.strip_prefix(own_mark())
+}

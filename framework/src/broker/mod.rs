@@ -33,8 +33,8 @@ pub(crate) use direct_reply::{DIRECT_REPLY_TO, is_direct_reply};
 pub use due::{due_queue, due_topology};
 pub(crate) use fit::fit_into_frame;
 pub(crate) use headers::{
-    ATTEMPT, DEAD, FIRST_ERROR, HOME, KIND, MAX_EXPIRATION, REPLAYED, SKEWED_SINCE, UNREADABLE, is_of_earlier_attempts,
-    is_of_one_delivery, remove_header, resume_expiration, size, strip, suspend_expiration,
+    ATTEMPT, DEAD, FIRST_ERROR, HOME, KIND, MAX_EXPIRATION, REPLAYED, SKEWED_SINCE, is_of_earlier_attempts,
+    is_of_one_delivery, remove_header, resume_expiration, size, strip, suspend_expiration, unreadable_because,
 };
 pub use headers::{
     HeaderValue, MAX_PROPERTIES_BYTES, MAX_TEXT_BYTES, is_reserved_header, read_header, reset_claimed_attempts,

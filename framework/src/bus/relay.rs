@@ -56,6 +56,8 @@ pub struct RelaySettings {
     pub interval: Duration,
     /// How old the oldest message of the outbox may be before the process is not ready. Default: 5 min.
     pub alarm: Duration,
+    /// Whether messages are kept for a while after they were sent. Default: no.
+    pub keeps_sent: bool,
     /// Counts what it does.
     pub counters: Arc<Counters>,
     /// Fires when the process stops.
@@ -264,7 +266,12 @@ impl Relay {
         }
         // Counted before the rows are gone: whoever finds none sees that they have left.
         settings.counters.relayed.fetch_add(confirmed.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        self.open(settings).await?.remove(confirmed).await?;
+        let outbox = self.open(settings).await?;
+        if settings.keeps_sent {
+            outbox.keep_sent(confirmed).await?;
+        } else {
+            outbox.remove(confirmed).await?;
+        }
         reach(FaultPoint::Removed);
         confirmed.clear();
         Ok(())

@@ -7,7 +7,8 @@ use crate::message::MediaType;
 /// decoder.
 pub(crate) const DEEPEST: usize = 127;
 
-/// Limits on payloads, checked before a message is sent and before one is decoded.
+/// Limits on payloads. Their size is checked before a message is sent and as it is decompressed, their nesting also before one is
+/// decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most bytes of a payload. Default: 16 MiB, what RabbitMQ 4 accepts by default.

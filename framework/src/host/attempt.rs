@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::broker::UNREADABLE;
+use crate::broker::unreadable_because;
 use crate::bus::Counters;
 use crate::codec;
 use crate::handler::{
@@ -120,7 +120,7 @@ impl Core {
         if !job.nested && self.own_request(job.lane, envelope) == Some(OwnRequest::Behind) {
             return Some(self.would_wait(envelope));
         }
-        if let Some(reason) = envelope.headers.text(UNREADABLE) {
+        if let Some(reason) = unreadable_because(&envelope.headers) {
             return Some(Outcome::failed(FailureClass::Undecodable, Problem::UNDECODABLE, reason));
         }
         let is_ping = envelope.kind == Kind::Query && envelope.target.is_some() && envelope.key.as_str() == PING;

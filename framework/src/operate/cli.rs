@@ -142,7 +142,8 @@ impl LimitArgs {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration with a unit, such as 500ms, 30s, 2m, 1h"))
+    parse_duration(text)
+        .ok_or_else(|| format!("{text:?} is not a duration above zero with a unit, such as 500ms, 30s, 2m, 1h"))
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ pub(super) enum StoreCommand {
 pub(super) enum OutboxCommand {
     /// Print the rows in their order, with the reason of those that were put aside
     List {
+        /// Those that were sent and are kept (sent_retention), the newest first
+        #[arg(long)]
+        sent: bool,
         /// As JSON, one row a line
         #[arg(long)]
         json: bool,
@@ -140,14 +143,18 @@ async fn outbox(command: OutboxCommand, mut outbox: Box<dyn Outbox>) -> Result<(
         format!("there is no row {number} in the outbox of this namespace; `postrider store outbox list` prints them")
     };
     match command {
-        OutboxCommand::List { json, most } => {
-            for row in outbox.list(most).await.map_err(failed)? {
+        OutboxCommand::List { sent, json, most } => {
+            let rows = if sent { outbox.sent(most).await } else { outbox.list(most).await };
+            for row in rows.map_err(failed)? {
                 listed(&row, json);
             }
             Ok(())
         }
         OutboxCommand::Show { number } => {
-            let row = outbox.row(number).await.map_err(failed)?.ok_or_else(|| missing(number))?;
+            let waits = outbox.row(number).await.map_err(failed)?;
+            let was_sent = waits.is_none();
+            let sent = if was_sent { outbox.sent_row(number).await.map_err(failed)? } else { None };
+            let row = waits.or(sent).ok_or_else(|| missing(number))?;
             let message = match row.message() {
                 Ok(envelope) => json!({
                     "kind": envelope.kind.as_str(),
@@ -158,7 +165,7 @@ async fn outbox(command: OutboxCommand, mut outbox: Box<dyn Outbox>) -> Result<(
                 }),
                 Err(error) => json!({ "unreadable": error.to_string(), "bytes": row.row.envelope }),
             };
-            let shown = json!({ "number": number, "address": row.row.address, "age_millis": row.age_millis, "message": message });
+            let shown = json!({ "number": number, "address": row.row.address, "sent": was_sent, "age_millis": row.age_millis, "message": message });
             output::line(lines(&serde_json::to_string_pretty(&shown).unwrap_or_default()));
             Ok(())
         }

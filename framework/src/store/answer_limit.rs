@@ -97,6 +97,10 @@ impl Store for AnswerLimit {
         Box::pin(within(self.describe(), ANSWER_FOR, self.0.forget_handled(older, most)))
     }
 
+    fn forget_sent(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(within(self.describe(), ANSWER_FOR, self.0.forget_sent(older, most)))
+    }
+
     fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(within(self.describe(), PREPARE_FOR, self.0.prepare(statements)))
     }
@@ -260,10 +264,13 @@ limited! {
     fn give_up_lease<'a>(name: &'a str, holder: &'a str) -> ();
     fn page<'a>(page: &'a Page<'a>) -> Vec<StoredRow>;
     fn remove<'a>(numbers: &'a [i64]) -> ();
+    fn keep_sent<'a>(numbers: &'a [i64]) -> ();
+    fn sent<'a>(most: usize) -> Vec<ListedRow>;
     fn park<'a>(number: i64, reason: &'a str) -> ();
     fn parked_addresses<'a>() -> Vec<String>;
     fn status<'a>() -> OutboxStatus;
     fn list<'a>(most: usize) -> Vec<ListedRow>;
+    fn sent_row<'a>(number: i64) -> Option<StoredRow>;
     fn row<'a>(number: i64) -> Option<StoredRow>;
     fn retry<'a>(number: Option<i64>) -> u64;
     fn tell_others<'a>() -> ();

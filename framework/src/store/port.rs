@@ -74,6 +74,9 @@ pub trait Store: Send + Sync {
     /// Forgets at most `most` messages that were handled longer ago than `older`. Returns how many there were.
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// Forgets at most `most` sent messages that were kept longer than this. Returns how many there were.
+    fn forget_sent(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
     /// Runs statements of the service's own in one transaction. Of several processes one does it at a time.
     fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
 
@@ -204,6 +207,12 @@ pub trait Outbox: Send {
     /// Removes rows whose messages were confirmed.
     fn remove<'a>(&'a mut self, numbers: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Moves rows that were sent out of the outbox, to where they are kept.
+    fn keep_sent<'a>(&'a mut self, numbers: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// The rows that were sent last and are kept, the newest first. Their age counts from then on.
+    fn sent(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>>;
+
     /// Puts a row aside that cannot be sent, with the reason. Later rows of its address wait behind it.
     fn park<'a>(&'a mut self, number: i64, reason: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
 
@@ -215,6 +224,9 @@ pub trait Outbox: Send {
 
     /// The first rows, in their order.
     fn list(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>>;
+
+    /// One of the rows that were sent and are kept. Its age counts from then on.
+    fn sent_row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>>;
 
     /// One row; `None` if there is none of this number.
     fn row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>>;

@@ -77,6 +77,15 @@ impl PgStore {
         }
     }
 
+    async fn forget(&self, statement: &'static str, older: Duration, most: usize) -> Result<usize, StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let mut connection = self.connect().await?;
+        let forgotten = sqlx::query(statement).bind(older.as_secs_f64()).bind(most).execute(&mut connection).await;
+        let forgotten = forgotten.map_err(|error| self.failed(&error))?;
+        connection.close().await.map_err(|error| self.failed(&error))?;
+        Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+    }
+
     fn late(&self) -> StoreError {
         StoreError::Unavailable {
             store: self.shown.to_string(),
@@ -191,17 +200,16 @@ impl Store for PgStore {
     }
 
     fn forget_handled(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(async move {
-            // `now()` rather than `clock_timestamp()`: an index is only searched for a time that stands still.
-            let forget = "DELETE FROM postrider_inbox WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM postrider_inbox WHERE handled_at < now() - make_interval(secs => $1) LIMIT $2))";
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let mut connection = self.connect().await?;
-            let forgotten = sqlx::query(forget).bind(older.as_secs_f64()).bind(most).execute(&mut connection).await;
-            let forgotten = forgotten.map_err(|error| self.failed(&error))?;
-            connection.close().await.map_err(|error| self.failed(&error))?;
-            Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
-        })
+        // `now()` rather than `clock_timestamp()`: an index is only searched for a time that stands still.
+        let forget = "DELETE FROM postrider_inbox WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM postrider_inbox WHERE handled_at < now() - make_interval(secs => $1) LIMIT $2))";
+        Box::pin(self.forget(forget, older, most))
+    }
+
+    fn forget_sent(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        let forget = "DELETE FROM postrider_sent WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM postrider_sent WHERE sent_at < now() - make_interval(secs => $1) LIMIT $2))";
+        Box::pin(self.forget(forget, older, most))
     }
 
     fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {

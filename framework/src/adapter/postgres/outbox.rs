@@ -74,6 +74,17 @@ impl PgOutbox {
     }
 }
 
+impl PgOutbox {
+    async fn take_out(&mut self, statement: &'static str, numbers: &[i64]) -> Result<(), sqlx::Error> {
+        sqlx::query(statement).bind(numbers).execute(&mut self.connection).await?;
+        self.removed += numbers.len();
+        if self.removed >= ROWS_BETWEEN_BOUNDS {
+            self.move_bound().await?;
+        }
+        Ok(())
+    }
+}
+
 impl Outbox for PgOutbox {
     fn has_rows(&mut self) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -136,13 +147,30 @@ impl Outbox for PgOutbox {
             // A removal that a crash undoes repeats a message and loses none, so nobody waits for the disk.
             let remove = "WITH quick AS (SELECT set_config('synchronous_commit', 'off', true))
                 DELETE FROM postrider_outbox USING quick WHERE number = ANY ($1)";
-            let removed = sqlx::query(remove).bind(numbers).execute(&mut self.connection).await;
-            removed.map_err(|error| self.failed(&error))?;
-            self.removed += numbers.len();
-            if self.removed >= ROWS_BETWEEN_BOUNDS {
-                self.move_bound().await.map_err(|error| self.failed(&error))?;
-            }
-            Ok(())
+            self.take_out(remove, numbers).await.map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn keep_sent<'a>(&'a mut self, numbers: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            // As for a removal. What a crash undoes is sent again, and kept once.
+            let keep = "WITH quick AS (SELECT set_config('synchronous_commit', 'off', true)), sent AS (
+                    DELETE FROM postrider_outbox USING quick WHERE number = ANY ($1)
+                    RETURNING number, written_at, version, namespace, address, envelope)
+                INSERT INTO postrider_sent (number, written_at, version, namespace, address, envelope)
+                SELECT * FROM sent ON CONFLICT DO NOTHING";
+            self.take_out(keep, numbers).await.map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn sent(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, extract(epoch FROM clock_timestamp() - sent_at)::bigint, length(envelope)::bigint,
+                NULL::text FROM postrider_sent WHERE namespace = $1 ORDER BY number DESC LIMIT $2";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+            let found = look.fetch_all(&mut self.connection).await;
+            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+            read.map_err(|error| self.failed(&error))
         })
     }
 
@@ -197,6 +225,16 @@ impl Outbox for PgOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, version, envelope, (1000 * extract(epoch FROM clock_timestamp() - written_at))::bigint
                 FROM postrider_outbox WHERE namespace = $1 AND number = $2";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+            let found = look.fetch_optional(&mut self.connection).await;
+            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn sent_row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, version, envelope, (1000 * extract(epoch FROM clock_timestamp() - sent_at))::bigint
+                FROM postrider_sent WHERE namespace = $1 AND number = $2";
             let look = sqlx::query(look).bind(&*self.namespace).bind(number);
             let found = look.fetch_optional(&mut self.connection).await;
             found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))

@@ -6,7 +6,7 @@ use crate::adapter::postgres::errors::{Failed, failed};
 use crate::store::{StoreError, Tables};
 
 /// What each version of the tables adds to the one before it. The position, counted from 1, is the version.
-const VERSIONS: [&str; 1] = [FIRST];
+const VERSIONS: [&str; 2] = [FIRST, SENT];
 
 /// The order of the inbox's columns leaves no gaps in its rows. Its times have an index that takes a few bytes for a thousand rows.
 const FIRST: &str = "
@@ -31,6 +31,20 @@ CREATE TABLE postrider_outbox (
 );
 CREATE INDEX postrider_outbox_parked ON postrider_outbox (namespace, address) WHERE parked_because IS NOT NULL;
 CREATE TABLE postrider_leases (name text PRIMARY KEY, holder text NOT NULL, until timestamptz NOT NULL);
+";
+
+/// Messages that were sent and are kept for a while.
+const SENT: &str = "
+CREATE TABLE postrider_sent (
+    number bigint PRIMARY KEY,
+    written_at timestamptz NOT NULL,
+    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    version smallint NOT NULL,
+    namespace text NOT NULL,
+    address text NOT NULL,
+    envelope bytea NOT NULL
+);
+CREATE INDEX postrider_sent_by_time ON postrider_sent USING brin (sent_at) WITH (pages_per_range = 32, autosummarize = on);
 ";
 
 /// The newest version of the tables that this release knows.

@@ -156,7 +156,10 @@ fn redacted(address: &str) -> String {
     let scheme = address.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| is_scheme(scheme));
     let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}://"));
     match address.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}…@{host}"),
+        Some((_, host)) => match host.split_once('?') {
+            Some((host, _)) => format!("{scheme}…@{host}?…"),
+            None => format!("{scheme}…@{host}"),
+        },
         None if address.contains(':') && !scheme.is_empty() => format!("{scheme}…"),
         None if address.contains(':') => "…".into(),
         None => address.to_owned(),

@@ -16,6 +16,7 @@ use crate::adapter::rabbitmq::address::{Addresses, shown};
 use crate::adapter::rabbitmq::errors::{connecting, of_all};
 use crate::adapter::rabbitmq::{declare, restore, socket};
 use crate::broker::{BrokerError, ConnectionState, MAX_PROPERTIES_BYTES};
+use crate::message::is_logged;
 use crate::supervise::{Backoff, Tasks, supervise};
 
 /// The pause before the first try to reconnect. It doubles with each try; half of it is random.
@@ -204,13 +205,15 @@ impl Link {
                 if self.is_closed() {
                     return;
                 }
-                tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
+                if is_logged("the connection to the broker was lost", &self.name) {
+                    tracing::warn!(connection = %self.name, "the connection to the broker was lost; connecting again");
+                }
                 self.replace(LinkState::Down(BrokerError::Lost { reason: "connecting again".into() }));
             }
             let Some(made) = self.reconnect(epoch > 0).await else { return };
             epoch += 1;
             self.replace(LinkState::Up(Arc::clone(&made), epoch));
-            if epoch > 1 {
+            if epoch > 1 && is_logged("connected to the broker again", &self.name) {
                 tracing::info!(connection = %self.name, epoch, "connected again");
             }
             connection = Some(made);

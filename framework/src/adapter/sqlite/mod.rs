@@ -167,6 +167,19 @@ impl Store for SqliteStore {
         })
     }
 
+    fn forget_sent(&self, older: Duration, most: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(async move {
+            let forget = "DELETE FROM postrider_sent WHERE number IN
+                (SELECT number FROM postrider_sent WHERE sent_at < unixepoch('subsec') - ?1 LIMIT ?2)";
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut writer = self.writer.lock().await;
+            let forget = sqlx::query(forget).bind(older.as_secs_f64()).bind(most);
+            let forgotten = forget.execute(writer.connection().await?).await;
+            let forgotten = forgotten.map_err(|error| self.failed(&error))?;
+            Ok(usize::try_from(forgotten.rows_affected()).unwrap_or(usize::MAX))
+        })
+    }
+
     fn prepare<'a>(&'a self, statements: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;

@@ -97,6 +97,34 @@ impl Outbox for SqliteOutbox {
         })
     }
 
+    fn keep_sent<'a>(&'a mut self, numbers: &'a [i64]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let numbers = serde_json::to_string(numbers).unwrap_or_default();
+            // Kept first and removed then: what a crash leaves in both is sent again, and kept once.
+            let keep = "INSERT OR IGNORE INTO postrider_sent (number, namespace, address, version, envelope, written_at, sent_at)
+                SELECT number, namespace, address, version, envelope, written_at, unixepoch('subsec') FROM postrider_outbox
+                WHERE number IN (SELECT value FROM json_each(?))";
+            let remove = "DELETE FROM postrider_outbox WHERE number IN (SELECT value FROM json_each(?))";
+            let mut writer = self.writer.lock().await;
+            for statement in [keep, remove] {
+                let done = sqlx::query(statement).bind(&numbers).execute(writer.connection().await?).await;
+                done.map_err(|error| self.failed(&error))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn sent(&mut self, most: usize) -> BoxFuture<'_, Result<Vec<ListedRow>, StoreError>> {
+        Box::pin(async move {
+            let look = "SELECT number, address, CAST(unixepoch('subsec') - sent_at AS INTEGER), length(envelope), NULL
+                FROM postrider_sent WHERE namespace = ? ORDER BY number DESC LIMIT ?";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+            let found = look.fetch_all(&mut self.reader).await;
+            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+            read.map_err(|error| self.failed(&error))
+        })
+    }
+
     fn park<'a>(&'a mut self, number: i64, reason: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
@@ -149,6 +177,17 @@ impl Outbox for SqliteOutbox {
             let look =
                 "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - written_at) AS INTEGER)
                 FROM postrider_outbox WHERE namespace = ? AND number = ?";
+            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+            let found = look.fetch_optional(&mut self.reader).await;
+            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+        })
+    }
+
+    fn sent_row(&mut self, number: i64) -> BoxFuture<'_, Result<Option<StoredRow>, StoreError>> {
+        Box::pin(async move {
+            let look =
+                "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - sent_at) AS INTEGER)
+                FROM postrider_sent WHERE namespace = ? AND number = ?";
             let look = sqlx::query(look).bind(&*self.namespace).bind(number);
             let found = look.fetch_optional(&mut self.reader).await;
             found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))

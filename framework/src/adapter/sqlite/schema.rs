@@ -6,7 +6,7 @@ use crate::adapter::sqlite::errors::{Failed, failed};
 use crate::store::{StoreError, Tables};
 
 /// What each version of the tables adds to the one before it. The position, counted from 1, is the version.
-const VERSIONS: [&str; 1] = [FIRST];
+const VERSIONS: [&str; 2] = [FIRST, SENT];
 
 /// Rows of the inbox are numbered in the order of their handling, so that the oldest are found without an index of times.
 const FIRST: &str = "
@@ -31,6 +31,20 @@ CREATE TABLE postrider_outbox (
 );
 CREATE INDEX postrider_outbox_parked ON postrider_outbox (namespace, address) WHERE parked_because IS NOT NULL;
 CREATE TABLE postrider_leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+";
+
+/// Messages that were sent and are kept for a while.
+const SENT: &str = "
+CREATE TABLE postrider_sent (
+    number INTEGER PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    address TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    envelope BLOB NOT NULL,
+    written_at REAL NOT NULL,
+    sent_at REAL NOT NULL
+);
+CREATE INDEX postrider_sent_by_time ON postrider_sent (sent_at);
 ";
 
 /// The newest version of the tables that this release knows.

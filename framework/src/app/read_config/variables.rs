@@ -7,6 +7,8 @@ use crate::app::read_config::origin::Origins;
 
 /// Variables that are read elsewhere: the file's name, the log filter, the doctor's management API.
 const NOT_SETTINGS: [&str; 3] = ["POSTRIDER_CONFIG", "POSTRIDER_LOG", "POSTRIDER_MANAGEMENT"];
+/// The same as names of settings.
+pub(super) const OTHERS: [&str; 3] = ["config", "log", "management"];
 
 /// The environment as text. A value that is not UTF-8 is converted lossily instead of causing a panic.
 pub(crate) fn environment() -> Vec<(String, String)> {
@@ -100,7 +102,7 @@ fn insert(table: &mut Table, variable: &str, value: &str, origins: &mut Origins,
             return;
         }
         [group, name, field] if is_setting_of_one(variable) => (group, name.replace('_', "-"), field),
-        [group, name, queue, field] if is_setting_of_one(variable) => {
+        [group, name, queue, field] if group == "actor" && is_setting_of_one(variable) => {
             (group, format!("{}.{}", name.replace('_', "-"), queue.replace('_', "-")), field)
         }
         _ => {

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Counters;
-use crate::handler::LaneLoads;
+use crate::handler::{Lane, LaneLoads};
 use crate::host::{Deliver, Finished, Running};
 use crate::inbound::consumers::Consumers;
 use crate::inbound::lane::breaker::BreakerState;
@@ -190,13 +190,16 @@ impl LaneLoop {
                         // Fails only if the caller no longer waits for the start. The stop token follows.
                         let _ = started.send(Ok(()));
                     }
-                    let opened = Instant::now();
+                    let (opened, first) = (Instant::now(), self.deliveries.next_number);
                     match self.consume(consumer).await {
                         Ended::Stopped => return self.given_back,
                         Ended::Paused => continue,
                         Ended::Lost => {}
                     }
-                    if opened.elapsed() >= STABLE_AFTER {
+                    // An answer to an address that a stranger made up costs the connection on which queries come. Others must not
+                    // wait for that.
+                    let has_answered = self.settings.plan.lane == Lane::Query && self.deliveries.next_number > first;
+                    if has_answered || opened.elapsed() >= STABLE_AFTER {
                         backoff.reset();
                     }
                 }

@@ -117,7 +117,7 @@ pub(in crate::operate) struct Which {
 }
 
 /// The reasons for dead letters: ours, and the broker's (<https://www.rabbitmq.com/docs/dlx>).
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 12] = [
     "rejected",
     "permanent",
     "transient",
@@ -129,6 +129,7 @@ const REASONS: [&str; 11] = [
     "crash_suspected",
     "expired",
     "maxlen",
+    "delivery_limit",
 ];
 
 impl Which {
@@ -187,15 +188,18 @@ pub(in crate::operate) async fn obey(command: DeadCommand, bus: &Bus) -> Result<
             let letter = one(&letters, &id).await?;
             let payload = edited(&letter, json, text, file)?;
             let address = letters.replace(letter.address(), payload).await.map_err(|error| error.to_string())?;
-            output::line(format_args!(
-                "edited {}; it is letter {address} now, and the original is in {}.kept",
+            let edited = format!(
+                "edited {}; it is letter {address}, and the original is in {}.kept",
                 one_line(&id),
                 letter.queue
-            ));
-            if then_replay {
-                return replay(letters, &DeadFilter::id(address), &Replay::default()).await;
-            }
-            Ok(())
+            );
+            // Printed last: the program ends when nobody reads what it prints.
+            let replayed = match then_replay {
+                true => replay(letters, &DeadFilter::id(address), &Replay::default()).await,
+                false => Ok(()),
+            };
+            output::line(edited);
+            replayed
         }
         DeadCommand::Delete { which, all } => {
             let filter = found(&letters, which.meant(all)?).await?;

@@ -12,6 +12,15 @@ use crate::operate::dead_letters::{DeadError, DeadLetters, age};
 use crate::operate::doctor::examine::Doctor;
 use crate::operate::doctor::finding::{Check, Finding, NOT_FINISHED};
 
+/// Whether an existing queue is as it is declared.
+enum Equal {
+    Yes,
+    /// Why not.
+    No(String),
+    /// The user may not ask.
+    NotTold(BrokerError),
+}
+
 /// Policy keys that lose or refuse messages of a queue that promises to keep them.
 const BREAKING_POLICIES: [&str; 5] = ["delivery-limit", "message-ttl", "max-length", "max-length-bytes", "expires"];
 
@@ -91,23 +100,29 @@ impl Doctor {
         if is_migrating(self.broker(), &report.name).await? {
             findings.push(standing.problem(NOT_FINISHED));
         }
-        let refused = self.equal(&report.queue(self.broker())).await?;
+        let equal = self.equal(&report.queue(self.broker())).await?;
         let source = "queue.declare with the actor's arguments";
         let durable = Check { name: "durability", subject: &report.name, source };
-        findings.push(match &refused {
-            None if report.name == self.query_queue(actor) => durable.ok("durable; queries are answered at most once"),
-            None => durable.ok(format!("durable, as {} needs it", actor.guarantee)),
-            Some(reason) => durable.problem(format!("{reason}; `topology migrate {}` moves its messages", report.name)),
+        findings.push(match &equal {
+            Equal::Yes if report.name == self.query_queue(actor) => {
+                durable.ok("durable; queries are answered at most once")
+            }
+            Equal::Yes => durable.ok(format!("durable, as {} needs it", actor.guarantee)),
+            Equal::No(reason) => {
+                durable.problem(format!("{reason}; `topology migrate {}` moves its messages", report.name))
+            }
+            Equal::NotTold(error) => durable.refused(error, "configure the queue"),
         });
         if let Some(limit) = report.arguments.get("x-delivery-limit").and_then(serde_json::Value::as_i64) {
             let check = Check { name: "delivery limit", subject: &report.name, source };
             let attempts = actor.most_attempts;
-            findings.push(match &refused {
-                Some(reason) if reason.contains("x-delivery-limit") => {
+            findings.push(match &equal {
+                Equal::No(reason) if reason.contains("x-delivery-limit") => {
                     check.problem(format!("{reason}; up to {attempts} attempts are to be made"))
                 }
-                Some(_) => check.not_checked("not checked (another argument differs first)"),
-                None => check.ok(format!("{limit}, far above the {attempts} attempts that are made at most")),
+                Equal::No(_) => check.not_checked("not checked (another argument differs first)"),
+                Equal::NotTold(error) => check.refused(error, "configure the queue"),
+                Equal::Yes => check.ok(format!("{limit}, far above the {attempts} attempts that are made at most")),
             });
         }
         Ok(())
@@ -119,12 +134,12 @@ impl Doctor {
         self.names().query_queue(&self.names().queue(service, queue))
     }
 
-    /// Why an existing queue differs from its declaration; `None` if it does not.
-    async fn equal(&self, queue: &Queue) -> Result<Option<String>, DeadError> {
+    async fn equal(&self, queue: &Queue) -> Result<Equal, DeadError> {
         match self.broker().compare(&Topology::of_queues([queue.clone()])).await {
-            Ok(()) => Ok(None),
-            Err(BrokerError::Inequivalent { reason, .. }) => Ok(Some(reason)),
-            Err(error) if error.is_permanent() => Ok(Some(error.to_string())),
+            Ok(()) => Ok(Equal::Yes),
+            Err(BrokerError::Inequivalent { reason, .. }) => Ok(Equal::No(reason)),
+            Err(error @ BrokerError::Forbidden { .. }) => Ok(Equal::NotTold(error)),
+            Err(error) if error.is_permanent() => Ok(Equal::No(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -185,8 +200,9 @@ impl Doctor {
             return Ok(());
         }
         findings.push(match self.equal(&Queue::replicated(&actor.dead_queue)).await? {
-            None => check.ok("durable and replicated"),
-            Some(reason) => check.problem(reason),
+            Equal::Yes => check.ok("durable and replicated"),
+            Equal::No(reason) => check.problem(reason),
+            Equal::NotTold(error) => check.refused(&error, "configure the queue"),
         });
         findings.extend(self.letters(&actor.dead_queue).await?);
         Ok(())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use postrider_grammar::check_pattern;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -259,6 +260,9 @@ fn printed(sent: Result<crate::message::MessageId, crate::bus::SendError>) -> Re
 }
 
 async fn tap(bus: &Bus, patterns: Vec<String>, messages: Option<u64>) -> Result<(), String> {
+    for pattern in &patterns {
+        check_pattern(pattern).map_err(|error| format!("tap: {error}"))?;
+    }
     let filter = if patterns.is_empty() { TapFilter::everything() } else { TapFilter::patterns(patterns) };
     let mut tap = bus.tap(filter).await.map_err(|error| error.to_string())?;
     let mut seen = 0;

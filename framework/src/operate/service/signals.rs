@@ -1,21 +1,29 @@
 //! Signals that end a program. It listens from the very start, because as process 1 of a container a program without a
 //! handler never gets SIGTERM.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+/// Signals that follow within this time are one wish. `timeout` and a terminal tell a process and its whole group.
+const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Ctrl-C and SIGTERM.
 pub(super) struct Signals {
     terminate: Option<Signal>,
     interrupt: Option<Signal>,
+    last: Option<Instant>,
 }
 
 impl Signals {
     /// Starts to listen. Needs a runtime.
     pub(super) fn listen() -> Self {
-        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
+        let [terminate, interrupt] = [SignalKind::terminate(), SignalKind::interrupt()].map(|kind| signal(kind).ok());
+        Self { terminate, interrupt, last: None }
     }
 
-    /// The next signal's name and number. Waits for ever where signals are not available.
+    /// The name and number of the next signal, or of the first of several that follow closely. Waits for ever where signals are not available.
     pub(super) async fn next(&mut self) -> (&'static str, u8) {
         async fn one(signal: &mut Option<Signal>) {
             let heard = match signal {
@@ -26,9 +34,15 @@ impl Signals {
                 std::future::pending().await
             }
         }
-        tokio::select! {
-            () = one(&mut self.terminate) => ("SIGTERM", 15),
-            () = one(&mut self.interrupt) => ("SIGINT", 2),
+        loop {
+            let heard = tokio::select! {
+                () = one(&mut self.terminate) => ("SIGTERM", 15),
+                () = one(&mut self.interrupt) => ("SIGINT", 2),
+            };
+            if self.last.is_none_or(|last| last.elapsed() >= ONE_WISH) {
+                self.last = Some(Instant::now());
+                return heard;
+            }
         }
     }
 }

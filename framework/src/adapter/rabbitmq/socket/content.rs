@@ -4,7 +4,7 @@
 use crate::adapter::rabbitmq::socket::escape::{escape, needs_escape, unescape};
 use crate::adapter::rabbitmq::socket::walk::{Walk, fixed_size, put_long, put_short};
 use crate::broker::fit::{LIST_BYTES, MOST_NAMED, NAME_SHOWN};
-use crate::broker::headers::{CUT_HEADERS, UNREADABLE};
+use crate::broker::headers::{CUT_HEADERS, UNREADABLE, own_mark};
 
 /// How deeply lists and tables in headers may be nested. The client reads them by recursion, and each level costs stack.
 pub(super) const MAX_HEADER_NESTING: usize = 128;
@@ -104,7 +104,8 @@ pub(super) fn bare(payload: &[u8]) -> Vec<u8> {
     let mut table = Vec::new();
     put_short(&mut table, UNREADABLE.as_bytes());
     table.push(b'S');
-    put_long(&mut table, b"the properties could not be read, or were too large for this connection");
+    let reason = format!("{}the properties could not be read, or were too large for this connection", own_mark());
+    put_long(&mut table, reason.as_bytes());
     put_long(&mut made, &table);
     made
 }
@@ -214,7 +215,7 @@ impl Entries {
     /// The table, of at most `room` bytes if leaving out whole headers can achieve that.
     fn table(mut self, room: usize) -> Vec<u8> {
         if let Some(reason) = self.unreadable {
-            self.set(UNREADABLE, reason);
+            self.set(UNREADABLE, &format!("{}{reason}", own_mark()));
         }
         self.cut_to(room);
         let mut table = Vec::with_capacity(self.size());
@@ -254,7 +255,7 @@ impl Entries {
         drop(gone);
         self.set(CUT_HEADERS, &names.join(", "));
         if of_ours {
-            self.set(UNREADABLE, "its headers do not fit into a frame of this connection");
+            self.set(UNREADABLE, &format!("{}its headers do not fit into a frame of this connection", own_mark()));
         }
     }
 
