@@ -266,6 +266,17 @@ on_both_brokers! {
         running.stop().await;
     }
 
+    async fn a_service_whose_queues_are_not_recorded_is_named(world: World) {
+        Writer::after_a_run(&world).await.many(3).await;
+        let client = world.client().await;
+        let letters = DeadLetters::new(client.bus());
+        assert_eq!(letters.unrecorded().await.unwrap(), [""; 0]);
+        let record = Topology::of_queues([Queue::standing(world.names.topology("alpha"))]);
+        world.broker().await.remove(&record).await.unwrap();
+        assert_eq!(letters.unrecorded().await.unwrap(), ["alpha"]);
+        assert_eq!(ids(&letters, &DeadFilter::all()).await.len(), 3, "its first queue is known");
+    }
+
     async fn a_letter_of_unknown_age_is_neither_new_nor_old(world: World) {
         let writer = Writer::after_a_run(&world).await;
         let old = Value::Timestamp(1_000_000);

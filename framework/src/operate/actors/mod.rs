@@ -33,16 +33,27 @@ pub enum ControlError {
         namespace: String,
     },
     /// A process heard the order, but none answered in time.
-    #[error("no process of service {service:?} answered within {after:?}; is one of them blocked?")]
+    #[error("{}", silence(.service, .instance.as_deref(), *.after))]
     Silence {
         /// The service.
         service: String,
+        /// The only instance that was asked.
+        instance: Option<String>,
         /// How long the caller waited.
         after: Duration,
     },
     /// The order could not be sent, or the answers could not be received.
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+fn silence(service: &str, instance: Option<&str>, after: Duration) -> String {
+    match instance {
+        Some(instance) => format!(
+            "no instance {instance:?} of service {service:?} answered within {after:?}; `postrider actor list {service}` names those that do"
+        ),
+        None => format!("no process of service {service:?} answered within {after:?}; is one of them blocked?"),
+    }
 }
 
 /// The running actors of all services at a broker. Orders travel as messages: every process of the service hears them,
@@ -136,7 +147,8 @@ impl Actors {
             other => other?,
         };
         if answers.is_empty() {
-            return Err(ControlError::Silence { service: service.to_owned(), after: self.window });
+            let (service, instance) = (service.to_owned(), self.instance.clone());
+            return Err(ControlError::Silence { service, instance, after: self.window });
         }
         let mut reports: Vec<ProcessReport> = answers
             .iter()

@@ -219,6 +219,14 @@ pub(in crate::operate) async fn obey(command: DeadCommand, bus: &Bus) -> Result<
 async fn found(letters: &DeadLetters, filter: DeadFilter) -> Result<DeadFilter, String> {
     letters.check_ids(&filter).await.map_err(|error| error.to_string())?;
     let queues = letters.queues_for(&filter).await.map_err(|error| error.to_string())?;
+    if filter.queue.is_none() {
+        for service in letters.unrecorded().await.map_err(|error| error.to_string())? {
+            tracing::warn!(
+                service,
+                "the queues of this service are not recorded, so only its first dead-letter queue is looked at; name others with --queue"
+            );
+        }
+    }
     match (&filter.queue, &filter.service) {
         (Some(queue), Some(service)) if queues.is_empty() => {
             Err(format!("there is no dead-letter queue {queue:?} of a service {service:?}; leave one of both out"))

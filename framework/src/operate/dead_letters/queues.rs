@@ -93,6 +93,23 @@ impl DeadLetters {
         self.standing(queues).await
     }
 
+    /// The services whose queues are not recorded, because their user may not, or because the record cannot be read. Of these only the
+    /// first dead-letter queue is known.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub async fn unrecorded(&self) -> Result<Vec<String>, DeadError> {
+        let claims = self.bus.broker.registry().claims().await?;
+        let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
+        let mut unrecorded = Vec::new();
+        for service in services {
+            if record::read(&*self.bus.broker, self.names(), &service).await?.is_none() {
+                unrecorded.push(service);
+            }
+        }
+        Ok(unrecorded)
+    }
+
     async fn queues_of(&self, service: &str) -> Result<BTreeSet<String>, DeadError> {
         let main = self.names().queue(service, None);
         let recorded = record::read(&*self.bus.broker, self.names(), service).await?;

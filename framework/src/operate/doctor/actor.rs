@@ -56,8 +56,7 @@ impl Doctor {
         for actor in &actors {
             for queue in &actor.queues {
                 self.queue(actor, queue, findings).await?;
-                self.managed(queue, findings).await;
-                if self.management.is_none() {
+                if !self.managed(queue, findings).await {
                     findings.push(bound(queue, reports, &source));
                 }
             }
@@ -144,13 +143,14 @@ impl Doctor {
         }
     }
 
-    /// Checks that need the management API: policies, replicas, bindings.
-    async fn managed(&self, report: &QueueReport, findings: &mut Vec<Finding>) {
-        let names = ["policies", "replicas", "bindings"];
+    /// Checks that need the management API: policies, replicas, bindings. Returns whether it knew of the bindings.
+    async fn managed(&self, report: &QueueReport, findings: &mut Vec<Finding>) -> bool {
+        let names = ["policies", "replicas"];
         let Some(management) = self.management.clone() else {
             let check =
                 |name| Check { name, subject: &report.name, source: "AMQP does not show it" }.needs_management();
-            return findings.extend(["policies", "replicas"].map(check));
+            findings.extend(names.map(check));
+            return false;
         };
         let (queue, path) = (report.name.clone(), format!("GET {}", management.path(&report.name)));
         let asked = tokio::task::spawn_blocking(move || Ok((management.queue(&queue)?, management.bindings(&queue)?)));
@@ -158,7 +158,8 @@ impl Doctor {
             Ok(found) => found,
             Err(problem) => {
                 let check = |name| Check { name, subject: &report.name, source: &path }.not_checked(problem.clone());
-                return findings.extend(names.map(check));
+                findings.extend(names.map(check));
+                return false;
             }
         };
         let check = |name| Check { name, subject: &report.name, source: &path };
@@ -189,6 +190,7 @@ impl Doctor {
         } else {
             check.problem(format!("missing: {}; restart the consumer", missing.join(", ")))
         });
+        true
     }
 
     async fn dead_queue(&self, actor: &ActorReport, findings: &mut Vec<Finding>) -> Result<(), DeadError> {

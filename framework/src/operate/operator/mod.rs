@@ -33,7 +33,7 @@ use crate::operate::printable;
 use crate::operate::service::process::{on_runtime, or_signal};
 use crate::operate::store::{self, StoreCommand};
 
-/// How long the program tries to reach the broker.
+/// How long the program tries to reach the broker; less if `start_timeout` says so.
 const REACH: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
@@ -177,7 +177,7 @@ async fn run(cli: Cli) -> Result<(), String> {
     if config.broker.is_none() {
         return Err("no broker: say --broker amqp://user:password@host/vhost or set POSTRIDER_BROKER".into());
     }
-    let deadline = Instant::now() + REACH;
+    let deadline = Instant::now() + REACH.min(config.start_timeout);
     let broker = connect(&config, &BrokerChoice::default(), "postrider", deadline, |_| {})
         .await
         .map_err(|error| with_origin(&config, &error))?;
