@@ -275,6 +275,11 @@ on_both_brokers! {
         world.broker().await.remove(&record).await.unwrap();
         assert_eq!(letters.unrecorded().await.unwrap(), ["alpha"]);
         assert_eq!(ids(&letters, &DeadFilter::all()).await.len(), 3, "its first queue is known");
+        let home = Topology::of_queues([Queue::standing(world.names.queue("alpha", None))]);
+        world.broker().await.remove(&home).await.unwrap();
+        let error = letters.replay(&DeadFilter::all(), &Replay::default()).await.unwrap_err().to_string();
+        assert!(error.contains("does not stand") && error.contains("topology apply"), "{error}");
+        assert_eq!(ids(&letters, &DeadFilter::all()).await.len(), 3);
     }
 
     async fn a_letter_of_unknown_age_is_neither_new_nor_old(world: World) {

@@ -72,6 +72,11 @@ pub(super) enum OutboxCommand {
 pub(super) async fn obey(command: StoreCommand, config: &Config, service: Option<&str>) -> Result<(), String> {
     let own = service.and_then(|service| config.stores.get(service));
     let Some(address) = own.or(config.store.as_ref()) else {
+        if let Some(service) = service {
+            return Err(format!(
+                "service {service:?} has no store in this configuration: set service.{service}.store or POSTRIDER_STORE, or say --store sqlite:path/to/file.db"
+            ));
+        }
         return Err("no store: say --store sqlite:path/to/file.db, or set POSTRIDER_STORE, or name the service whose store the file has with --service".into());
     };
     // Whoever only looks changes nothing.

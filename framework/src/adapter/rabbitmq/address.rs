@@ -119,6 +119,16 @@ fn node(address: &str, alone: bool) -> Result<AMQPUri, BrokerError> {
             format!("it has no option {unknown:?}; there are {}", OPTIONS.join(", ")),
         ));
     }
+    let values = address.split_once('?').map_or("", |(_, options)| options).split('&');
+    let numbers = values.filter_map(|option| option.split_once('=')).filter(|(name, _)| *name != "auth_mechanism");
+    let port = host.rsplit(']').next().and_then(|end| Some(("port", end.rsplit_once(':')?.1)));
+    for (name, value) in numbers.chain(port) {
+        let most = if name == "port" { u16::MAX.into() } else { u32::MAX };
+        if !value.parse::<u32>().is_ok_and(|number| number <= most) {
+            // Where a part is missing, the password may stand there.
+            return Err(wrong(&without_password, format!("its {name} is no number up to {most}")));
+        }
+    }
     // The parser's own error could quote the password.
     let mut uri = AMQPUri::from_str(address).map_err(|_| {
         wrong(
@@ -210,6 +220,24 @@ mod tests {
                 .iter()
                 .all(|node| node.authority.userinfo.password == "p@" && node.query.heartbeat == Some(3))
         );
+    }
+
+    #[test]
+    fn what_is_no_number_in_an_address_is_named() {
+        for (address, expected) in [
+            ("amqp://u:hunter2@a:99999", "its port is no number up to 65535"),
+            ("amqp://u:hunter2@[::1]:x/v", "its port is no number"),
+            ("amqp://u:hunter2@a/v?heartbeat=abc", "its heartbeat is no number"),
+            ("amqp://u:hunter2@a?frame_max=-1", "its frame_max is no number"),
+        ] {
+            let error = parse(address).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+        for address in
+            ["amqp://a", "amqp://[::1]", "amqp://[::1]:5672/", "amqp://u:p%3A@a:1/?auth_mechanism=plain&channel_max=9"]
+        {
+            parse(address).map(|_| ()).unwrap();
+        }
     }
 
     #[test]

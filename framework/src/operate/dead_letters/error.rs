@@ -20,6 +20,18 @@ pub enum DeadError {
         /// Why.
         error: SendError,
     },
+    /// The queue that the letter would go back to does not stand; the letter stays in its queue.
+    #[error(
+        "{id:?} stays in {queue:?}: its actor's queue {home:?} does not stand; start the service once, or declare it with `topology apply`"
+    )]
+    NoHome {
+        /// The letter.
+        id: String,
+        /// Its queue.
+        queue: String,
+        /// The missing queue.
+        home: String,
+    },
     /// The queue that letters would go back to is being migrated.
     #[error("the migration of queue {queue:?} is not finished; finish it with the command that began it, then replay")]
     Migrating {

@@ -148,5 +148,9 @@ impl DeadLetters {
 }
 
 pub(super) fn not_moved(letter: &DeadLetter, error: SendError) -> DeadError {
-    DeadError::NotMoved { id: letter.name().to_owned(), queue: letter.queue.clone(), error }
+    let (id, queue) = (letter.name().to_owned(), letter.queue.clone());
+    match error {
+        SendError::Unroutable { .. } => DeadError::NoHome { id, queue, home: letter.home().to_owned() },
+        error => DeadError::NotMoved { id, queue, error },
+    }
 }
