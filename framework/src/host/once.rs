@@ -239,28 +239,23 @@ impl Core {
 
     /// The outcome of a message that was handled before; `None` if it is to be handled.
     pub(super) fn outcome_of(&self, begun: Begun, job: &Job) -> Option<Outcome> {
-        let answer = match begun {
-            Begun::New => return None,
+        match begun {
+            Begun::New => None,
             Begun::OtherContent => {
                 let text = "another message with the same id was handled before; give each message an id of its own";
-                return Some(Outcome::failed(FailureClass::IdReused, "id-reused", text));
+                Some(Outcome::failed(FailureClass::IdReused, "id-reused", text))
             }
-            Begun::Known(answer) => answer,
-        };
+            Begun::Known(answer) => {
+                self.note_duplicate(job);
+                Some(outcome_then(answer))
+            }
+        }
+    }
+
+    /// Counts a message that was handled before.
+    pub(super) fn note_duplicate(&self, job: &Job) {
         Counters::add(&self.counters.duplicates);
         tracing::debug!(message_id = %job.envelope.id, actor = self.settings.actor, "handled before; it is only answered again");
-        Some(match answer {
-            StoredAnswer::Nothing => Outcome::Done(None),
-            StoredAnswer::Reply { media_type, payload } => Outcome::Done(Some(Reply { media_type, payload })),
-            StoredAnswer::Refusal(problem) => {
-                let log = problem.text.clone();
-                Outcome::Failed(Failed { class: FailureClass::Rejected, problem, log })
-            }
-            StoredAnswer::TooLarge => {
-                let text = "it was handled before; its answer was too large to be kept";
-                Outcome::failed(FailureClass::Rejected, "answer-not-kept", text)
-            }
-        })
     }
 
     /// Ends a transaction without its effects.
@@ -331,4 +326,20 @@ pub(super) fn answer_of(outcome: &Outcome) -> StoredAnswer {
 /// Unreachable, since a message needs a store only where there is one.
 fn no_store() -> Outcome {
     Outcome::failed(FailureClass::Infrastructure, Problem::FAILED, "the actor has no store")
+}
+
+/// The outcome of a message that was handled before.
+pub(super) fn outcome_then(answer: StoredAnswer) -> Outcome {
+    match answer {
+        StoredAnswer::Nothing => Outcome::Done(None),
+        StoredAnswer::Reply { media_type, payload } => Outcome::Done(Some(Reply { media_type, payload })),
+        StoredAnswer::Refusal(problem) => {
+            let log = problem.text.clone();
+            Outcome::Failed(Failed { class: FailureClass::Rejected, problem, log })
+        }
+        StoredAnswer::TooLarge => {
+            let text = "it was handled before; its answer was too large to be kept";
+            Outcome::failed(FailureClass::Rejected, "answer-not-kept", text)
+        }
+    }
 }

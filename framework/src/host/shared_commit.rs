@@ -16,7 +16,7 @@ use crate::host::core::Core;
 use crate::host::deliver::Arrival;
 use crate::host::lane::Tried;
 use crate::host::limit::Slots;
-use crate::host::once::answer_of;
+use crate::host::once::{answer_of, outcome_then};
 use crate::host::sharing::SHARED_FOR;
 use crate::host::state::Guard;
 use crate::host::waiting::Waiting;
@@ -169,7 +169,10 @@ impl Core {
             return alone;
         }
         drop(guard);
-        for Done { member, outcome, .. } in together.done {
+        for Done { member, outcome, known } in together.done {
+            if known {
+                self.note_duplicate(&member.job);
+            }
             self.count(&outcome);
             self.settle_unhandled(member.job, outcome);
         }
@@ -202,8 +205,8 @@ impl Core {
             }
             match known {
                 Begun::New => {}
-                Begun::Known(StoredAnswer::Nothing | StoredAnswer::Reply { .. }) => {
-                    let outcome = self.outcome_of(known, &member.job).unwrap_or(Outcome::Done(None));
+                Begun::Known(answer @ (StoredAnswer::Nothing | StoredAnswer::Reply { .. })) => {
+                    let outcome = outcome_then(answer);
                     together.done.push(Done { member, outcome, known: true });
                     continue;
                 }
