@@ -7,6 +7,7 @@ mod clean_up;
 mod effects;
 mod faults;
 mod killed;
+mod outbox_model;
 mod outside;
 mod pooler;
 mod relay;
