@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use os::{ROOT_VARIABLE, answers, send, server_script, wait_within};
-use os::{free_port, inside, on, read_lossy, root, write_secret};
+use os::{free_port, inside, is_stopped, on, read_lossy, root, write_secret};
 
 /// How long a node may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -185,7 +185,13 @@ impl Node {
 
     /// Halts the Erlang VM with SIGSTOP: connections stay open, the node answers nothing.
     pub fn freeze(&mut self) -> Result<(), String> {
-        self.signal("STOP").map(drop)
+        let pid = self.signal("STOP")?;
+        // A thread may go on for a moment.
+        let begin = Instant::now();
+        while begin.elapsed() < KILL_LIMIT && !is_stopped(pid) {
+            thread::sleep(TICK);
+        }
+        Ok(())
     }
 
     /// Resumes a frozen node.

@@ -53,6 +53,15 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
+/// Whether all threads of a process are stopped, or it is gone.
+pub fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| {
+        let state = stat.rsplit(')').next().unwrap_or_default();
+        !state.trim_start().starts_with(['R', 'S', 'D'])
+    })
+}
+
 /// Sends a signal; `0` only checks whether the process exists. Every machine has the shell's own `kill`.
 pub fn send(signal: &str, pid: u32) -> bool {
     let mut command = Command::new("sh");

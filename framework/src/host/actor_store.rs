@@ -38,7 +38,7 @@ impl ActorStore {
         shared: usize,
     ) -> Self {
         let Attributes { guarantee, once_by, .. } = *attributes;
-        let sharing = Sharing::new(shared);
+        let sharing = Sharing::new(if handle.store().writes_outside() { 1 } else { shared });
         Self { handle, actor, guarantee, once_by, limits, sharing, sessions: RefCell::default() }
     }
 

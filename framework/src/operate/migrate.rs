@@ -1,6 +1,7 @@
 //! Changes a queue's arguments. A broker cannot do that, so the messages move to a temporary queue and back.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -29,6 +30,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const NOTICE: Duration = Duration::from_secs(1);
 /// How often our programs that write straight into a queue check whether it is being migrated.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// After this long without a message those that are missing count as expired.
+const GONE_AFTER: Duration = Duration::from_secs(2);
 /// How long a queue may deliver none of its messages, or receive messages although nothing leads to it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most attempts to move a message whose queue is already removed, with a pause of [`QUIET`] between them.
@@ -223,7 +226,7 @@ impl Migration {
         };
         let mut consumer = self.broker().consume(&spec).await?;
         // Waiting messages move first, so that they stay in front of those sent from now on.
-        let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting + SPARE).await?;
+        let mut moved = self.shift(from, &mut consumer, &to.name, LULL, waiting..=waiting + SPARE).await?;
         for subscription in subscriptions {
             let into = |queue: &str| {
                 let target = Target::Queue(queue.to_owned());
@@ -235,7 +238,7 @@ impl Migration {
             self.broker().remove(&into(from)).await?;
         }
         loop {
-            moved += self.shift(from, &mut consumer, &to.name, QUIET, u64::MAX).await?;
+            moved += self.shift(from, &mut consumer, &to.name, QUIET, 0..=u64::MAX).await?;
             if declared.elapsed() >= NOTICE {
                 break;
             }
@@ -268,15 +271,17 @@ impl Migration {
         Ok(caught.len() as u64)
     }
 
-    /// Moves messages in order, until none has arrived for a while or the limit is reached.
+    /// Moves messages in order, until none has arrived for a while or the limit is reached. Of those that are expected some may be on
+    /// their way although the queue is empty, and some may have expired.
     async fn shift(
         &self,
         from: &str,
         consumer: &mut Box<dyn Consumer>,
         to: &str,
         pause: Duration,
-        most: u64,
+        expected: RangeInclusive<u64>,
     ) -> Result<u64, MigrationError> {
+        let (least, most) = expected.into_inner();
         let (mut moving, mut moved) = (FuturesOrdered::new(), 0);
         let (began, mut last) = (Instant::now(), Instant::now());
         let problem = loop {
@@ -303,7 +308,7 @@ impl Migration {
                 },
                 () = sleep(pause), if moving.is_empty() => {
                     let ready = self.waiting(from).await?;
-                    if ready == 0 {
+                    if ready == 0 && (moved >= least || last.elapsed() > GONE_AFTER) {
                         return Ok(moved);
                     }
                     if last.elapsed() > STALL_TIMEOUT {

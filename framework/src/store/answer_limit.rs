@@ -67,6 +67,10 @@ impl Store for AnswerLimit {
         self.0.has_one_writer()
     }
 
+    fn writes_outside(&self) -> bool {
+        self.0.writes_outside()
+    }
+
     fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>> {
         Box::pin(async move {
             let session = Some(within(self.describe(), ANSWER_FOR, self.0.session()).await?);

@@ -59,6 +59,11 @@ pub trait Store: Send + Sync {
     /// open could wait for itself.
     fn has_one_writer(&self) -> bool;
 
+    /// Whether a session writes also after its transaction was ended by a handler. Then no two handlers share a transaction.
+    fn writes_outside(&self) -> bool {
+        false
+    }
+
     /// A session for the calling thread.
     fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>>;
 

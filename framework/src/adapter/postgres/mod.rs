@@ -153,6 +153,10 @@ impl Store for PgStore {
         false
     }
 
+    fn writes_outside(&self) -> bool {
+        self.reach.is_pooled()
+    }
+
     fn session(&self) -> BoxFuture<'_, Result<Box<dyn Session>, StoreError>> {
         Box::pin(async move {
             let (store, namespace) = (Arc::clone(&self.shown), Arc::clone(&self.namespace));
