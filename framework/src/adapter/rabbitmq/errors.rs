@@ -36,14 +36,19 @@ pub(super) fn connecting(error: &Error, address: &str) -> BrokerError {
         Some(403 | 530) => BrokerError::Refused { address, reason },
         _ => match about_tls(&reason) {
             Some(reason) => BrokerError::Untrusted { address, reason },
-            // A port that wants TLS aborts a plain connection.
-            None if reason.contains("connection aborted") && address.starts_with("amqp://") => {
+            // A port that wants TLS aborts or resets a plain connection.
+            None if ends_at_once(&reason) && address.starts_with("amqp://") => {
                 let reason = format!("{reason}; if the port wants TLS, write amqps://");
                 BrokerError::Unreachable { address, reason }
             }
             None => BrokerError::Unreachable { address, reason },
         },
     }
+}
+
+/// Whether the peer ended the connection before it said anything.
+fn ends_at_once(reason: &str) -> bool {
+    ["connection aborted", "onnection reset", "roken pipe"].iter().any(|words| reason.contains(words))
 }
 
 /// The error for several nodes when none could be connected to. It is permanent only if the error of every node is.
