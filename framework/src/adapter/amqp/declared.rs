@@ -1,6 +1,6 @@
 //! The topology that this process has declared at the broker. It is declared again on a new connection, and when it was deleted.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::adapter::amqp::{Binding, Declaration, DeclaredQueue, Destination};
@@ -13,7 +13,7 @@ pub(in crate::adapter) struct Declared(Mutex<Inner>);
 struct Inner {
     lasting: Declaration,
     /// Bindings of exclusive queues. They stay here while the queue is consumed.
-    of_consumers: HashMap<u64, Vec<Binding>>,
+    of_consumers: BTreeMap<u64, Vec<Binding>>,
     next: u64,
     /// Exchanges that a new connection had to declare again.
     found_missing: Vec<String>,

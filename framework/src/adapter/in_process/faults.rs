@@ -185,6 +185,11 @@ impl Script {
         Some(kind)
     }
 
+    /// Whether a fault of this kind may happen.
+    pub(super) fn may(&self, kind: FaultKind) -> bool {
+        self.lock().faults.kinds.contains(&kind)
+    }
+
     /// For how long a queue delivers nothing.
     pub(super) fn delay(&self) -> Duration {
         let mut progress = self.lock();

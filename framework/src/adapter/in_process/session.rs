@@ -10,7 +10,7 @@ use tokio::time::sleep_until;
 use crate::adapter::amqp::{Declaration, Declared, DeclaredQueue, Delays, subscription};
 use crate::adapter::in_process::connection::Connection;
 use crate::adapter::in_process::consumer;
-use crate::adapter::in_process::faults::Script;
+use crate::adapter::in_process::faults::{FaultKind, Script};
 use crate::adapter::in_process::publisher::InProcessPublisher;
 use crate::adapter::in_process::state::State;
 use crate::adapter::in_process::{InProcess, Inner};
@@ -152,7 +152,8 @@ impl Broker for Session {
             let state = self.state()?;
             let exchanges = self.declared.exchanges().exchanges.into_iter().map(|exchange| exchange.name);
             let missing = exchanges.filter(|name| !state.has_exchange(name)).collect();
-            Ok(self.connection.faults.is_some().then_some(missing))
+            let script = self.connection.faults.as_ref();
+            Ok(script.is_some_and(|script| script.may(FaultKind::SourceDeleted)).then_some(missing))
         })
     }
 
