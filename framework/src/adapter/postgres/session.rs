@@ -91,7 +91,9 @@ impl PgSession {
         }
         let text = format!("BEGIN {access}; {around} SELECT pg_backend_pid(); {limits} {then}");
         let mut rows = raw_sql(AssertSqlSafe(text)).fetch_all(&mut self.connection).await?;
-        self.process = rows.remove(0).try_get(0)?;
+        if let Some(process) = rows.drain(..1.min(rows.len())).next() {
+            self.process = process.try_get(0)?;
+        }
         Ok(rows)
     }
 

@@ -84,13 +84,18 @@ impl DeadLetters {
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn queues(&self) -> Result<Vec<String>, DeadError> {
-        let claims = self.bus.broker.registry().claims().await?;
-        let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
+        let services = self.services().await?;
         let mut queues = BTreeSet::from([self.names().dead_queue(&self.names().due())]);
         for service in services {
             queues.extend(self.queues_of(&service).await?);
         }
         self.standing(queues).await
+    }
+
+    /// The services that have claimed a domain.
+    async fn services(&self) -> Result<BTreeSet<String>, DeadError> {
+        let claims = self.bus.broker.registry().claims().await?;
+        Ok(claims.into_iter().map(|claim| claim.service).collect())
     }
 
     /// The services whose queues are not recorded, because their user may not, or because the record cannot be read. Of these only the
@@ -99,10 +104,8 @@ impl DeadLetters {
     /// # Errors
     /// When the broker cannot be reached.
     pub async fn unrecorded(&self) -> Result<Vec<String>, DeadError> {
-        let claims = self.bus.broker.registry().claims().await?;
-        let services: BTreeSet<String> = claims.into_iter().map(|claim| claim.service).collect();
         let mut unrecorded = Vec::new();
-        for service in services {
+        for service in self.services().await? {
             if record::read(&*self.bus.broker, self.names(), &service).await?.is_none() {
                 unrecorded.push(service);
             }
