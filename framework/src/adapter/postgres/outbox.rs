@@ -85,6 +85,21 @@ impl PgOutbox {
     }
 }
 
+impl PgOutbox {
+    async fn one(&mut self, look: &'static str, number: i64) -> Result<Option<StoredRow>, StoreError> {
+        let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+        let found = look.fetch_optional(&mut self.connection).await;
+        found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+    }
+
+    async fn listed(&mut self, look: &'static str, most: usize) -> Result<Vec<ListedRow>, StoreError> {
+        let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let found = look.fetch_all(&mut self.connection).await;
+        let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+        read.map_err(|error| self.failed(&error))
+    }
+}
+
 impl Outbox for PgOutbox {
     fn has_rows(&mut self) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -167,10 +182,7 @@ impl Outbox for PgOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, extract(epoch FROM clock_timestamp() - sent_at)::bigint, length(envelope)::bigint,
                 NULL::text FROM postrider_sent WHERE namespace = $1 ORDER BY number DESC LIMIT $2";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
-            let found = look.fetch_all(&mut self.connection).await;
-            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
-            read.map_err(|error| self.failed(&error))
+            self.listed(look, most).await
         })
     }
 
@@ -214,10 +226,7 @@ impl Outbox for PgOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, extract(epoch FROM clock_timestamp() - written_at)::bigint, length(envelope)::bigint,
                 parked_because FROM postrider_outbox WHERE namespace = $1 ORDER BY number LIMIT $2";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
-            let found = look.fetch_all(&mut self.connection).await;
-            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
-            read.map_err(|error| self.failed(&error))
+            self.listed(look, most).await
         })
     }
 
@@ -225,9 +234,7 @@ impl Outbox for PgOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, version, envelope, (1000 * extract(epoch FROM clock_timestamp() - written_at))::bigint
                 FROM postrider_outbox WHERE namespace = $1 AND number = $2";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
-            let found = look.fetch_optional(&mut self.connection).await;
-            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+            self.one(look, number).await
         })
     }
 
@@ -235,9 +242,7 @@ impl Outbox for PgOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, version, envelope, (1000 * extract(epoch FROM clock_timestamp() - sent_at))::bigint
                 FROM postrider_sent WHERE namespace = $1 AND number = $2";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
-            let found = look.fetch_optional(&mut self.connection).await;
-            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+            self.one(look, number).await
         })
     }
 

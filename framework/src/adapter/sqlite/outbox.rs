@@ -29,6 +29,21 @@ impl SqliteOutbox {
     }
 }
 
+impl SqliteOutbox {
+    async fn one(&mut self, look: &'static str, number: i64) -> Result<Option<StoredRow>, StoreError> {
+        let look = sqlx::query(look).bind(&*self.namespace).bind(number);
+        let found = look.fetch_optional(&mut self.reader).await;
+        found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+    }
+
+    async fn listed(&mut self, look: &'static str, most: usize) -> Result<Vec<ListedRow>, StoreError> {
+        let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let found = look.fetch_all(&mut self.reader).await;
+        let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
+        read.map_err(|error| self.failed(&error))
+    }
+}
+
 impl Outbox for SqliteOutbox {
     fn has_rows(&mut self) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
@@ -118,10 +133,7 @@ impl Outbox for SqliteOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, CAST(unixepoch('subsec') - sent_at AS INTEGER), length(envelope), NULL
                 FROM postrider_sent WHERE namespace = ? ORDER BY number DESC LIMIT ?";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
-            let found = look.fetch_all(&mut self.reader).await;
-            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
-            read.map_err(|error| self.failed(&error))
+            self.listed(look, most).await
         })
     }
 
@@ -165,10 +177,7 @@ impl Outbox for SqliteOutbox {
         Box::pin(async move {
             let look = "SELECT number, address, CAST(unixepoch('subsec') - written_at AS INTEGER), length(envelope), parked_because
                 FROM postrider_outbox WHERE namespace = ? ORDER BY number LIMIT ?";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(i64::try_from(most).unwrap_or(i64::MAX));
-            let found = look.fetch_all(&mut self.reader).await;
-            let read = found.and_then(|rows| rows.iter().map(listed).collect::<Result<Vec<_>, _>>());
-            read.map_err(|error| self.failed(&error))
+            self.listed(look, most).await
         })
     }
 
@@ -177,9 +186,7 @@ impl Outbox for SqliteOutbox {
             let look =
                 "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - written_at) AS INTEGER)
                 FROM postrider_outbox WHERE namespace = ? AND number = ?";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
-            let found = look.fetch_optional(&mut self.reader).await;
-            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+            self.one(look, number).await
         })
     }
 
@@ -188,9 +195,7 @@ impl Outbox for SqliteOutbox {
             let look =
                 "SELECT number, address, version, envelope, CAST(1000 * (unixepoch('subsec') - sent_at) AS INTEGER)
                 FROM postrider_sent WHERE namespace = ? AND number = ?";
-            let look = sqlx::query(look).bind(&*self.namespace).bind(number);
-            let found = look.fetch_optional(&mut self.reader).await;
-            found.and_then(|row| row.as_ref().map(stored).transpose()).map_err(|error| self.failed(&error))
+            self.one(look, number).await
         })
     }
 
